@@ -1,0 +1,102 @@
+//! What can go wrong: every error names the operation, the path, and the reason.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// An operation of the store that did not succeed.
+#[derive(Debug)]
+pub struct Error {
+    operation: &'static str,
+    path: PathBuf,
+    kind: ErrorKind,
+}
+
+/// The reason behind an [`Error`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system refused a call.
+    Io(io::Error),
+    /// The calling thread holds this lock already and would wait for itself for ever.
+    WouldWaitForItself,
+    /// Somebody else holds the lock, and the caller did not want to wait.
+    Busy,
+    /// Somebody else held the lock for this long, which is all that the caller wanted to wait.
+    TimedOut(Duration),
+    /// The data file is not what the store wrote; the text says where. It is left as it is.
+    Corrupt(String),
+    /// The path names something that is no regular file, such as a folder.
+    NotAFile,
+    /// The document cannot be written down as JSON.
+    Unserialisable(serde_json::Error),
+    /// What was read back from disk is not what was written.
+    ReadBackDiffers,
+    /// The guard handed over locks another file.
+    WrongLock(PathBuf),
+}
+
+impl Error {
+    pub(crate) fn new(operation: &'static str, path: &Path, kind: ErrorKind) -> Self {
+        Self { operation, path: path.to_owned(), kind }
+    }
+
+    /// For `map_err` after a call to the operating system.
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::new(operation, path, ErrorKind::Io(source))
+    }
+
+    /// What was being done, such as `"rename over"`.
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// The file it was done to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Why it did not succeed.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    /// Whether the lock was not to be had and nothing was changed, so that a later try may succeed.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.kind, ErrorKind::Busy | ErrorKind::TimedOut(_))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "cannot {} {:?}: ", self.operation, self.path)?;
+        match &self.kind {
+            ErrorKind::Io(source) => write!(out, "{source}"),
+            ErrorKind::WouldWaitForItself => {
+                out.write_str("this thread holds the lock already and would wait for itself; drop the first guard")
+            }
+            ErrorKind::Busy => out.write_str("somebody else holds the lock; try again later"),
+            ErrorKind::TimedOut(waited) => write!(out, "somebody else held the lock for {waited:?}; try again later"),
+            ErrorKind::Corrupt(place) => {
+                write!(out, "it is corrupt ({place}); it was left as it is: mend it or move it away")
+            }
+            ErrorKind::NotAFile => out.write_str("it is not a regular file"),
+            ErrorKind::Unserialisable(source) => write!(out, "the new content is no JSON: {source}"),
+            ErrorKind::ReadBackDiffers => {
+                out.write_str("what was read back is not what was written: somebody writes without the lock, or the disk fails")
+            }
+            ErrorKind::WrongLock(expected) => write!(out, "the guard is not that of its lock, {expected:?}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            ErrorKind::Io(source) => Some(source),
+            ErrorKind::Unserialisable(source) => Some(source),
+            _ => None,
+        }
+    }
+}

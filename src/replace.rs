@@ -1,0 +1,210 @@
+//! Replacing a file's content so that at any moment, a kill or a power loss included, it is the old or the new one.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind};
+use crate::lock::Guard;
+
+/// Links in a chain that are followed before it is taken for a loop; the kernel's own limit.
+const LINKS_MAX: u32 = 40;
+
+/// Replaces the content of `path` by `content`, durably: it is on disk when this returns.
+///
+/// The new content goes to a temporary file in the same folder, which is synced and renamed over `path`; then the
+/// folder is synced. Mode and owner of an existing file are kept, and a symbolic link stays one: the file that it
+/// points to is replaced. The temporary file has one fixed name (`.NAME.tmp`), so that a killed writer leaves at
+/// most one, which the next writer takes away; `guard` is the proof that no two writers use it at once.
+///
+/// # Errors
+/// [`ErrorKind::WrongLock`] where `guard` is not that of [`lock_path`] for this file; [`ErrorKind::NotAFile`] where
+/// `path` names something else than a regular file; [`ErrorKind::Io`] with the call that failed. After any error but
+/// a failed sync of the folder, which comes after the rename, the old content is still there.
+pub fn replace(guard: &Guard<'_>, path: &Path, content: &[u8]) -> Result<(), Error> {
+    let path = resolve(path)?;
+    let expected = lock_path(&path);
+    if !guard.holds(&expected) {
+        return Err(Error::new("replace", &path, ErrorKind::WrongLock(expected)));
+    }
+    replace_resolved(&path, content)
+}
+
+/// [`replace`] for a path that is known to be no link and whose lock is known to be held.
+pub(crate) fn replace_resolved(path: &Path, content: &[u8]) -> Result<(), Error> {
+    let old = match fs::symlink_metadata(path) {
+        Ok(old) if !old.is_file() => return Err(Error::new("replace", path, ErrorKind::NotAFile)),
+        Ok(old) => Some(old),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => None,
+        Err(other) => return Err(Error::io("examine", path)(other)),
+    };
+    let temporary = beside(path, ".", ".tmp");
+    let written = write_temporary(&temporary, old.as_ref(), content)
+        .and_then(|()| fs::rename(&temporary, path).map_err(Error::io("rename over", path)));
+    if written.is_err() {
+        // Best effort: the next writer removes it too, and the first error is the one to tell.
+        let _removed = fs::remove_file(&temporary);
+    }
+    written?;
+    let folder = folder_of(path);
+    File::open(folder).and_then(|opened| opened.sync_all()).map_err(Error::io("sync the folder", folder))
+}
+
+fn write_temporary(temporary: &Path, old: Option<&fs::Metadata>, content: &[u8]) -> Result<(), Error> {
+    let mut options = OpenOptions::new();
+    // Exclusive creation follows no planted link. Where a mode must be kept the file is private until it has it.
+    options.write(true).create_new(true);
+    if old.is_some() {
+        options.mode(0o600);
+    }
+    let mut file = match options.open(temporary) {
+        Err(leftover) if leftover.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(temporary).map_err(Error::io("remove the leftover", temporary))?;
+            options.open(temporary)
+        }
+        opened => opened,
+    }
+    .map_err(Error::io("create", temporary))?;
+    file.write_all(content).map_err(Error::io("write", temporary))?;
+    if let Some(old) = old {
+        let new = file.metadata().map_err(Error::io("examine", temporary))?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))
+                .map_err(Error::io("keep the owner in", temporary))?;
+        }
+        // After the owner: changing that clears the set-id bits.
+        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))
+            .map_err(Error::io("keep the mode in", temporary))?;
+    }
+    file.sync_all().map_err(Error::io("sync", temporary))
+}
+
+/// The file that `path` names once every symbolic link at its end is followed; it need not exist.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Error> {
+    let mut resolved = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&resolved) {
+            Ok(target) => resolved = folder_of(&resolved).join(target),
+            // Not a link, or not there yet.
+            Err(end) if matches!(end.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotFound) => {
+                return if resolved.file_name().is_some() {
+                    Ok(resolved)
+                } else {
+                    Err(Error::new("open", path, ErrorKind::NotAFile))
+                };
+            }
+            Err(other) => return Err(Error::io("follow", &resolved)(other)),
+        }
+    }
+    Err(Error::io("follow", path)(io::Error::from_raw_os_error(libc::ELOOP)))
+}
+
+/// The lock file that belongs to the data file `path`: `NAME.lock` beside it.
+pub(crate) fn lock_path(path: &Path) -> PathBuf {
+    beside(path, "", ".lock")
+}
+
+fn beside(path: &Path, before: &str, after: &str) -> PathBuf {
+    let mut name = OsString::from(before);
+    name.push(path.file_name().unwrap_or_default());
+    name.push(after);
+    path.with_file_name(name)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FileLock;
+
+    fn replaced(path: &Path, content: &str) -> Result<(), Error> {
+        let lock = FileLock::new(lock_path(&resolve(path)?));
+        let guard = lock.lock()?;
+        replace(&guard, path, content.as_bytes())
+    }
+
+    #[test]
+    fn the_new_content_is_there_and_nothing_is_left_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a name with\nnewline");
+        replaced(&path, "one").unwrap();
+        replaced(&path, "two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the data and its lock");
+    }
+
+    #[test]
+    fn mode_and_owner_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "one").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        // Another owner can be given by root alone; for others this shows only that nothing fails.
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1234), Some(4321)).unwrap();
+        }
+        let before = fs::metadata(&path).unwrap();
+        replaced(&path, "two").unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_ne!(before.ino(), after.ino());
+        assert_eq!((before.mode(), before.uid(), before.gid()), (after.mode(), after.uid(), after.gid()));
+    }
+
+    #[test]
+    fn a_symbolic_link_stays_one_even_where_it_dangles() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, second, target) =
+            (folder.path().join("l"), folder.path().join("m"), folder.path().join("t"));
+        std::os::unix::fs::symlink("m", &link).unwrap();
+        std::os::unix::fs::symlink(&target, &second).unwrap();
+        for content in ["dangling", "pointing"] {
+            replaced(&link, content).unwrap();
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+            assert_eq!(fs::read_to_string(&target).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn a_loop_of_links_a_folder_and_a_path_without_a_name_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("l");
+        std::os::unix::fs::symlink("l", &link).unwrap();
+        assert!(matches!(replaced(&link, "x").unwrap_err().kind(), ErrorKind::Io(_)));
+        let inner = folder.path().join("d");
+        fs::create_dir(&inner).unwrap();
+        assert!(matches!(replaced(&inner, "x").unwrap_err().kind(), ErrorKind::NotAFile));
+        assert!(matches!(replaced(Path::new("/"), "x").unwrap_err().kind(), ErrorKind::NotAFile));
+    }
+
+    #[test]
+    fn the_guard_of_another_lock_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let lock = FileLock::new(folder.path().join("unrelated.lock"));
+        let refused = replace(&lock.lock().unwrap(), &path, b"x").unwrap_err();
+        assert!(matches!(refused.kind(), ErrorKind::WrongLock(_)), "{refused}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_leftover_of_a_killed_writer_is_taken_away_and_a_planted_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, victim) = (folder.path().join("a"), folder.path().join("victim"));
+        fs::write(beside(&path, ".", ".tmp"), "half a docum").unwrap();
+        replaced(&path, "one").unwrap();
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, beside(&path, ".", ".tmp")).unwrap();
+        replaced(&path, "two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+        assert!(fs::symlink_metadata(beside(&path, ".", ".tmp")).is_err());
+    }
+}
