@@ -1,0 +1,59 @@
+//! How a catalogue file becomes a catalogue entry: its first doc sentence is the text that is shown everywhere.
+
+/// The first line of a source file, without `//!` and the final period.
+///
+/// Evaluated at compile time: a file that does not open with one whole sentence does not compile.
+pub const fn headline(source: &'static str) -> &'static str {
+    let bytes = source.as_bytes();
+    let mut end = 0;
+    while bytes[end] != b'\n' {
+        end += 1;
+    }
+    assert!(
+        bytes[0] == b'/'
+            && bytes[1] == b'/'
+            && bytes[2] == b'!'
+            && bytes[3] == b' '
+            && bytes[end - 1] == b'.',
+        "a catalogue file opens with one sentence on one line"
+    );
+    source.split_at(end - 1).0.split_at(4).1
+}
+
+/// What the header of a source file says after its first line, as plain paragraphs.
+pub fn explanation(source: &str) -> String {
+    let lines: Vec<&str> =
+        source.lines().skip(1).map_while(|line| line.strip_prefix("//!")).map(str::trim_start).collect();
+    lines.join("\n").trim().to_owned()
+}
+
+/// The word of `known` that `word` is most likely meant to be, if any is close.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = word.to_lowercase().replace('_', "-");
+    known
+        .into_iter()
+        .map(|candidate| (strsim::osa_distance(&folded, &candidate.replace('_', "-")), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 5)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_gives_its_sentence_and_the_rest() {
+        const SOURCE: &str = "//! One thing, once.\n//!\n//! Why it\n//! matters.\n\nuse x;\n";
+        assert_eq!(headline(SOURCE), "One thing, once");
+        assert_eq!(explanation(SOURCE), "Why it\nmatters.");
+    }
+
+    #[test]
+    fn the_nearest_word_is_found_and_a_far_one_is_not() {
+        let known = ["no-lost-update", "valid-data", "list"];
+        assert_eq!(nearest("no_lost_updates", known), Some("no-lost-update"));
+        assert_eq!(nearest("lsit", known), Some("list"));
+        assert_eq!(nearest("frobnicate", known), None);
+    }
+}

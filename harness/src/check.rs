@@ -1,0 +1,515 @@
+//! `check`: runs the scenarios on a target, judges what they show, and makes the report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::catalogue::nearest;
+use crate::invariants::{self, Invariant, Needs};
+use crate::observation::Observation;
+use crate::op::{Limit, Outcome};
+use crate::report::{
+    ControlSummary, Counterexample, Coverage, InvariantSummary, OperationCounts, Rate, Remark, Report,
+    SCHEMA, ScenarioSummary, TargetSummary, Tool,
+};
+use crate::runner::{self, Control, RunError, Stage, Stop};
+use crate::sandbox::Sandbox;
+use crate::scenario::{self, stress};
+use crate::target::{Format, Target, UsageError};
+use crate::verdict::{Tally, Verdict};
+
+/// Counterexamples that a report holds for one invariant.
+const COUNTEREXAMPLES_MAX: usize = 3;
+/// What is kept of the budget for the last operations and the look at the store after them.
+const RESERVE: Duration = Duration::from_secs(2);
+
+/// What to try, and how hard.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is run and judged.
+    pub selection: Selection,
+    /// Clients at a time; each scenario has a default of its own.
+    pub clients: Option<u32>,
+    /// Operations of each client; each scenario has a default of its own.
+    pub operations: Option<u32>,
+    /// Of all chance.
+    pub seed: u64,
+    /// A ceiling for the whole run; none for no end.
+    pub budget: Option<Duration>,
+    /// The folder whose file system is tested on; a memory file system where none is given.
+    pub dir: Option<PathBuf>,
+    /// End at the first violation.
+    pub fail_fast: bool,
+    /// Claims that override the target's own.
+    pub claims: BTreeMap<String, bool>,
+    /// Leave the sandbox of each finding, in this folder.
+    pub keep: Option<PathBuf>,
+    /// The program that is `{store}` and `{critical}` when it is called by those names; without it, they do not work.
+    pub multi_call: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            selection: Selection::default(),
+            clients: None,
+            operations: None,
+            seed: 1,
+            budget: Some(Duration::from_secs(60)),
+            dir: None,
+            fail_fast: false,
+            claims: BTreeMap::new(),
+            keep: None,
+            multi_call: None,
+        }
+    }
+}
+
+/// Which scenarios are run, and which invariants judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    scenarios: BTreeSet<&'static str>,
+    invariants: BTreeSet<&'static str>,
+}
+
+/// Everything.
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            scenarios: scenario::ALL.iter().map(|scenario| scenario.id).collect(),
+            invariants: invariants::ALL.iter().map(|invariant| invariant.id).collect(),
+        }
+    }
+}
+
+impl Selection {
+    /// What `--only` and `--skip` leave.
+    ///
+    /// # Errors
+    /// An id that does not exist, or is not built yet.
+    pub fn new(only: &[String], skip: &[String]) -> Result<Self, UsageError> {
+        let mut selection = Self::default();
+        let chosen = Ids::read("--only", only)?;
+        if !chosen.scenarios.is_empty() {
+            selection.scenarios = chosen.scenarios;
+        }
+        if !chosen.invariants.is_empty() {
+            selection.invariants = chosen.invariants;
+        }
+        let left_out = Ids::read("--skip", skip)?;
+        selection.scenarios.retain(|id| !left_out.scenarios.contains(id));
+        selection.invariants.retain(|id| !left_out.invariants.contains(id));
+        Ok(selection)
+    }
+}
+
+struct Ids {
+    scenarios: BTreeSet<&'static str>,
+    invariants: BTreeSet<&'static str>,
+}
+
+impl Ids {
+    fn read(flag: &str, ids: &[String]) -> Result<Self, UsageError> {
+        let mut found = Self { scenarios: BTreeSet::new(), invariants: BTreeSet::new() };
+        for id in ids {
+            if let Some(scenario) = scenario::find(id) {
+                found.scenarios.insert(scenario.id);
+            } else if let Some(invariant) = invariants::find(id) {
+                found.invariants.insert(invariant.id);
+            } else {
+                return Err(unknown_id(
+                    flag,
+                    id,
+                    scenario::RESERVED_IDS.iter().chain(invariants::RESERVED_IDS),
+                ));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What is wrong with an id that names nothing.
+pub fn unknown_id<'a>(flag: &str, id: &str, known: impl Iterator<Item = &'a &'a str> + Clone) -> UsageError {
+    if known.clone().any(|reserved| *reserved == id) {
+        return UsageError::new(flag, format!("{id} is not built in this version"))
+            .help("`picklock list` names what is");
+    }
+    let error = UsageError::new(flag, format!("there is no {id:?}"));
+    match nearest(id, known.copied()) {
+        Some(meant) => error.help(format!("did you mean {meant}?")),
+        None => error.help("`picklock list` names all ids"),
+    }
+}
+
+/// Who wants to know how a run goes on. All methods may be called from any thread.
+pub trait Watcher: Sync {
+    /// A folder was made that is to be removed, should this process not come to it.
+    fn made(&self, _folder: &Path) {}
+    /// A scenario begins, with about so many operations.
+    fn begins(&self, _scenario: &str, _operations: u64) {}
+    /// An operation has ended.
+    fn operation(&self) {}
+}
+
+/// Nobody wants to know.
+impl Watcher for () {}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Usage(#[from] UsageError),
+    /// The harness could not do its part.
+    #[error("{0}")]
+    Run(#[from] RunError),
+}
+
+/// Judges `target`. Changes nothing process-wide, and waits for no process but those it starts.
+///
+/// # Errors
+/// Where the options make no sense for this machine, or the harness itself failed. A violation is no error.
+pub fn check(
+    target: &Target,
+    options: &Options,
+    stop: &Stop,
+    watcher: &dyn Watcher,
+) -> Result<Report, CheckError> {
+    let began = Instant::now();
+    if options.clients == Some(0) {
+        return Err(UsageError::new("--clients", "must be at least 1").into());
+    }
+    if options.operations == Some(0) {
+        return Err(UsageError::new("--ops", "must be at least 1").into());
+    }
+    let sandbox = Sandbox::create(options.dir.as_deref(), &target.data, options.multi_call.as_deref())
+        .map_err(|why| unusable_folder(options.dir.as_deref(), &why))?;
+    watcher.made(sandbox.root());
+    let mut run = Run::new(target, options, stop, watcher, began);
+    let ran = run.scenarios(&sandbox);
+    let mut report = run.into_report();
+    // Whatever happened, nothing is left behind.
+    let removed = sandbox.remove();
+    ran?;
+    if let Err(why) = removed {
+        report.remarks.push(Remark::new("leftover", why.to_string()));
+    }
+    report.elapsed_ms = milliseconds(began.elapsed());
+    Ok(report)
+}
+
+fn unusable_folder(dir: Option<&Path>, why: &std::io::Error) -> UsageError {
+    let place = dir.map_or_else(|| "the default folder for sandboxes".to_owned(), |dir| format!("{dir:?}"));
+    UsageError::new("--dir", format!("{place} cannot hold a sandbox: {why}"))
+        .help("name a folder that exists, is writable and has a megabyte free")
+}
+
+struct Run<'a> {
+    target: &'a Target,
+    options: &'a Options,
+    stop: &'a Stop,
+    watcher: &'a dyn Watcher,
+    began: Instant,
+    control: Option<Control>,
+    tallies: Vec<(&'static Invariant, Tally)>,
+    counterexamples: BTreeMap<&'static str, Vec<Counterexample>>,
+    scenarios: Vec<ScenarioSummary>,
+    remarks: Vec<Remark>,
+    failures: BTreeMap<String, (u64, String)>,
+    unfinished: BTreeMap<String, u64>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        target: &'a Target,
+        options: &'a Options,
+        stop: &'a Stop,
+        watcher: &'a dyn Watcher,
+        began: Instant,
+    ) -> Self {
+        let chosen =
+            invariants::ALL.iter().filter(|invariant| options.selection.invariants.contains(invariant.id));
+        Self {
+            target,
+            options,
+            stop,
+            watcher,
+            began,
+            control: None,
+            tallies: chosen.map(|invariant| (*invariant, Tally::default())).collect(),
+            counterexamples: BTreeMap::new(),
+            scenarios: Vec::new(),
+            remarks: Vec::new(),
+            failures: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
+        }
+    }
+
+    fn scenarios(&mut self, sandbox: &Sandbox) -> Result<(), RunError> {
+        let on_operation = || self.watcher.operation();
+        let mut stage = Stage::new(self.target, sandbox, self.stop, &on_operation);
+        // The control is never cut short by the budget: without it nothing can be said at all.
+        self.watcher.begins("control", u64::from(scenario::control::ADDS) * 2);
+        let control = match runner::control(&stage) {
+            Err(RunError::Stopped) => return Ok(()),
+            ran => ran?,
+        };
+        let passed = control.failure.is_none();
+        self.control = Some(control.clone());
+        if !passed {
+            return Ok(());
+        }
+        if self.options.selection.scenarios.contains("stress") {
+            stage.hard_end = self.options.budget.map(|budget| self.began + budget);
+            // As long as it is not clear how long the last operations take, a tenth at most is kept for them.
+            let reserve = self.options.budget.map_or(RESERVE, |budget| RESERVE.min(budget / 10));
+            stage.soft_end = stage.hard_end.map(|end| end.checked_sub(reserve).unwrap_or(end));
+            self.stress(&stage, &control, sandbox)?;
+        }
+        let survivors = stage.operations_with_survivors();
+        if survivors > 0 {
+            self.remarks.push(Remark::new(
+                "survivors",
+                format!("{survivors} operations left processes behind that lived on; picklock ended them"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn stress(&mut self, stage: &Stage<'_>, control: &Control, sandbox: &Sandbox) -> Result<(), RunError> {
+        let began = Instant::now();
+        let clients = self.options.clients.unwrap_or(stress::CLIENTS);
+        let operations = self.options.operations.unwrap_or(stress::OPERATIONS);
+        let repertoire = stress::Repertoire {
+            list: self.target.ops.list.is_some(),
+            other: self.target.ops.other.keys().cloned().collect(),
+            limit: self.target.limit_of_plain_add(),
+        };
+        let plan = stress::Plan::new(self.options.seed, clients, operations, &repertoire);
+        self.watcher.begins("stress", plan.operations());
+        let mut counts = OperationCounts::default();
+        let mut executions = 0;
+        let ran = runner::stress(stage, &plan, control, &mut |observation| {
+            for operation in &observation.operations {
+                counts.count(&operation.outcome);
+            }
+            self.judge(executions, &observation, sandbox);
+            executions += 1;
+            if self.options.fail_fast && self.claimed_is_violated() {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let done = match &ran {
+            Ok(done) => *done,
+            Err(_) => runner::Stress::default(),
+        };
+        if control.timing.touches.is_none() {
+            self.remarks.push(Remark::new(
+                "kill-window",
+                "it could not be seen when the store works on its folder, so kills fell anywhere in an operation",
+            ));
+        }
+        let planned = plan.rounds.len();
+        let missing = match done.cut {
+            None => String::new(),
+            Some(runner::Cut::Budget) => {
+                format!("; the budget ended it after {} of {planned} rounds", done.rounds)
+            }
+            Some(runner::Cut::Hung) => {
+                format!("; given up after {} of {planned} rounds, since clients did not end", done.rounds)
+            }
+            Some(runner::Cut::FailFast) => {
+                format!("; ended at the first violation, after {} of {planned} rounds", done.rounds)
+            }
+            Some(runner::Cut::Interrupted) => {
+                format!("; interrupted after {} of {planned} rounds", done.rounds)
+            }
+        };
+        self.scenarios.push(ScenarioSummary {
+            id: "stress".into(),
+            executions: executions as u64,
+            states: 0,
+            coverage: if done.cut.is_some() { Coverage::Truncated } else { Coverage::Bounded },
+            bound: format!("{clients} clients, then one alone; kills at random moments{missing}"),
+            elapsed_ms: milliseconds(began.elapsed()),
+            operations: counts,
+            plan: Some(plan.fingerprint()),
+            crowd: Some(Rate { operations: done.crowd.0, elapsed_ms: done.crowd.1.as_secs_f64() * 1e3 }),
+        });
+        ran.map(|_| ())
+    }
+
+    fn judge(&mut self, index: usize, observation: &Observation, sandbox: &Sandbox) {
+        for operation in &observation.operations {
+            match &operation.outcome {
+                Outcome::Failed(status) => {
+                    let failure = self.failures.entry(status.clone()).or_default();
+                    failure.0 += 1;
+                    if !operation.stderr.is_empty() {
+                        failure.1.clone_from(&operation.stderr);
+                    }
+                }
+                Outcome::Busy => self.failures.entry("busy".into()).or_default().0 += 1,
+                Outcome::Unfinished(limit) if *limit != Limit::Timeout => {
+                    *self.unfinished.entry(limit.to_string()).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        for (invariant, tally) in &mut self.tallies {
+            if not_applicable(invariant, self.target).is_some() {
+                continue;
+            }
+            let before = tally.violations.len();
+            tally.add(index, (invariant.check)(observation));
+            let Some((_, seen)) = tally.violations.get(before) else { continue };
+            let found = self.counterexamples.entry(invariant.id).or_default();
+            if found.len() < COUNTEREXAMPLES_MAX {
+                let name = format!("{}-{}-{}", invariant.id, observation.scenario, observation.execution);
+                let kept = self.options.keep.as_ref().map(|folder| folder.join(name));
+                found.push(Counterexample {
+                    case: None,
+                    scenario: observation.scenario.clone(),
+                    summary: format!("in round {}, {seen}", observation.execution),
+                    replayable: false,
+                    known: false,
+                    confirmed: Vec::new(),
+                    diagnosis: None,
+                    replay: None,
+                    sandbox: kept.map(|path| match sandbox.copy_to(&path) {
+                        Ok(()) => path.display().to_string(),
+                        Err(why) => format!("nowhere: it could not be copied to {path:?}: {why}"),
+                    }),
+                });
+            }
+        }
+    }
+
+    fn is_claimed(&self, id: &str) -> bool {
+        self.options.claims.get(id).or_else(|| self.target.claims.get(id)).copied().unwrap_or(true)
+    }
+
+    fn claimed_is_violated(&self) -> bool {
+        self.tallies
+            .iter()
+            .any(|(invariant, tally)| self.is_claimed(invariant.id) && tally.verdict() == Verdict::Violated)
+    }
+
+    fn into_report(mut self) -> Report {
+        self.remark_on_failures();
+        let interrupted = self.stop.is_requested();
+        let control = match &self.control {
+            Some(control) => {
+                ControlSummary { passed: control.failure.is_none(), reason: control.failure.clone() }
+            }
+            None => ControlSummary { passed: false, reason: Some("interrupted before it was done".into()) },
+        };
+        let passed = control.passed;
+        let invariants = if passed { self.invariants() } else { Vec::new() };
+        let commands = self.target.commands().into_iter();
+        let mut report = Report {
+            schema: SCHEMA,
+            tool: Tool { name: "picklock".into(), version: env!("CARGO_PKG_VERSION").into() },
+            target: TargetSummary {
+                name: self.target.name.clone(),
+                origin: self.target.origin.clone(),
+                ops: commands
+                    .map(|(name, command)| (name.trim_start_matches("ops.").to_owned(), command.source()))
+                    .collect(),
+            },
+            verdict: Verdict::Inconclusive,
+            exit: 0,
+            interrupted,
+            seed: self.options.seed,
+            elapsed_ms: milliseconds(self.began.elapsed()),
+            shard: None,
+            control,
+            scenarios: if passed { self.scenarios } else { Vec::new() },
+            invariants,
+            diagnoses: Vec::new(),
+            remarks: self.remarks,
+            not_covered: not_covered(self.target),
+        };
+        report.conclude();
+        report
+    }
+
+    fn invariants(&self) -> Vec<InvariantSummary> {
+        self.tallies
+            .iter()
+            .map(|(invariant, tally)| {
+                let inapplicable = not_applicable(invariant, self.target);
+                let verdict = if inapplicable.is_some() { Verdict::NotApplicable } else { tally.verdict() };
+                let reason = match verdict {
+                    Verdict::NotApplicable => inapplicable.map(ToOwned::to_owned),
+                    Verdict::Inconclusive => {
+                        Some(tally.doubt.clone().unwrap_or_else(|| invariant.unjudged.to_owned()))
+                    }
+                    Verdict::Holds | Verdict::Violated => None,
+                };
+                InvariantSummary {
+                    id: invariant.id.into(),
+                    claimed: self.is_claimed(invariant.id),
+                    verdict,
+                    judged: tally.judged,
+                    reason,
+                    counterexamples: self.counterexamples.get(invariant.id).cloned().unwrap_or_default(),
+                    violations: tally.violations.len() as u64,
+                }
+            })
+            .collect()
+    }
+
+    fn remark_on_failures(&mut self) {
+        for (status, (count, said)) in &self.failures {
+            let said = if said.is_empty() { String::new() } else { format!("; the last one said: {said}") };
+            let text = if status == "busy" {
+                format!("{count} operations found the store busy: whoever calls it has to try again")
+            } else {
+                format!(
+                    "{count} operations failed with {status}: honest, but whoever calls has to try again{said}"
+                )
+            };
+            self.remarks.push(Remark::new("failed-operations", text));
+        }
+        for (limit, count) in &self.unfinished {
+            self.remarks.push(Remark::new(
+                "limits",
+                format!("{count} operations were killed for going past limits.{limit}; an adapter file can raise it"),
+            ));
+        }
+    }
+}
+
+/// Why the invariant does not speak of this target; known before anything runs.
+fn not_applicable(invariant: &Invariant, target: &Target) -> Option<&'static str> {
+    match invariant.needs {
+        Needs::Nothing => None,
+        Needs::TransparentData if target.data.format != Format::Opaque => None,
+        Needs::TransparentData => Some("the data is opaque: only the store can tell whether it is whole"),
+    }
+}
+
+fn not_covered(target: &Target) -> Vec<String> {
+    let mut texts = vec![
+        "this version drives stores at full speed and kills them at random moments; it does not yet stop them at each \
+         system call, fail their calls, cut the power, or explore their schedules"
+            .to_owned(),
+        "state outside the sandbox directory is shared by all executions and not looked at".to_owned(),
+    ];
+    if target.session.is_some()
+        || target.derived.is_some()
+        || target.guard.as_ref().is_some_and(|guard| guard.add.is_some())
+    {
+        texts.push(
+            "[session], [derived] and [guard] add of the adapter are read, and not yet used".to_owned(),
+        );
+    }
+    texts
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

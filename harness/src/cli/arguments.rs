@@ -1,0 +1,230 @@
+//! The command line: what can be asked, and the words that `--help` has for it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use clap::builder::Styles;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use picklock::target::flags::Flags;
+
+/// How `error:` looks.
+pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
+
+const STYLES: Styles = Styles::styled()
+    .header(Style::new().bold())
+    .usage(Style::new().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .error(ERROR)
+    .valid(AnsiColor::Green.on_default())
+    .invalid(AnsiColor::Yellow.on_default());
+
+/// Judges programs that share a file under a lock: does concurrent use, or kill -9, lose or corrupt data?
+///
+/// Point it at any program, in any language, that can add a record and list records. It runs many clients at once,
+/// kills some in the middle of their work, reads the file beside them, and judges what is left.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    styles = STYLES,
+    after_help = "Start with `picklock check`, which judges the embedded reference store, then\n    \
+                  picklock check --data db.json --add './store add {data} {id}' --list './store list {data}'"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) request: Request,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Request {
+    /// Judge a store
+    Check(Box<CheckArguments>),
+    /// Name what there is: invariants, scenarios, adapters
+    List(ListArguments),
+    /// Explain an invariant or a scenario
+    Explain(ExplainArguments),
+}
+
+/// Judge a store.
+///
+/// Without a target: ./picklock.toml where there is one, else the embedded reference store. The control runs first:
+/// a store that does not work undisturbed is not judged.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Placeholders in commands:
+  {data}      the data file, absolute           {dir}       the fresh sandbox directory, absolute
+  {id}        the record's name                 {n}         the record's number
+  {client}    the client's number, from 1       {store}     the embedded reference store
+  {critical}  picklock's own read-modify-write helper, crash-atomic but without a lock: put your lock around it
+  {{ and }}   a brace
+
+Examples:
+  picklock check -- ./store
+  picklock check --data db.json --add './store add {data} {id}' --list './store list {data}'
+  picklock check --add 'flock {dir}/l {critical} add {data} {id}' --list '{critical} list {data}'
+  picklock check --adapter sqlite3
+
+Exit status:
+  0 every claimed invariant holds    1 one is violated          2 usage
+  3 something could not be judged    4 the store does not work undisturbed
+  70 picklock itself failed          130 interrupted (the report so far is written)")]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+
+    /// Run only these scenarios, or judge only these invariants
+    #[arg(long, value_name = "ID", value_delimiter = ',', help_heading = "What to try")]
+    pub(crate) only: Vec<String>,
+    /// Leave these scenarios or invariants out
+    #[arg(long, value_name = "ID", value_delimiter = ',', help_heading = "What to try")]
+    pub(crate) skip: Vec<String>,
+    /// Clients at a time [default: 8 in stress]
+    #[arg(long, value_name = "N", help_heading = "What to try")]
+    pub(crate) clients: Option<u32>,
+    /// Operations of each client [default: 100 in stress]
+    #[arg(long, value_name = "N", help_heading = "What to try")]
+    pub(crate) ops: Option<u32>,
+    /// Seed of all chance: the same seed makes the same plan
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "What to try")]
+    pub(crate) seed: u64,
+    /// A ceiling for the whole run, such as 30s or 5m
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, help_heading = "What to try")]
+    pub(crate) budget: Duration,
+    /// No budget: run until nothing is left to try
+    #[arg(long, conflicts_with = "budget", help_heading = "What to try")]
+    pub(crate) exhaustive: bool,
+    /// Test on the file system of this folder [default: a memory file system]
+    #[arg(long, value_name = "PATH", help_heading = "What to try")]
+    pub(crate) dir: Option<PathBuf>,
+    /// End at the first violation
+    #[arg(long, help_heading = "What to try")]
+    pub(crate) fail_fast: bool,
+
+    /// Let this invariant count for the exit status
+    #[arg(long, value_name = "ID", help_heading = "What counts")]
+    pub(crate) claim: Vec<String>,
+    /// Judge this invariant, but do not let it count
+    #[arg(long, value_name = "ID", help_heading = "What counts")]
+    pub(crate) disclaim: Vec<String>,
+
+    /// Format of the report
+    #[arg(long, value_enum, default_value_t = Format::Human, help_heading = "Report")]
+    pub(crate) format: Format,
+    /// Write the report to this file instead of standard output
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub(crate) output: Option<PathBuf>,
+    /// Folder for what is saved of findings
+    #[arg(long, value_name = "DIR", default_value = "picklock-cases", help_heading = "Report")]
+    pub(crate) cases: PathBuf,
+    /// Leave a copy of the sandbox of each finding in the folder for cases
+    #[arg(long, help_heading = "Report")]
+    pub(crate) keep: bool,
+    /// Colours
+    #[arg(long, value_enum, default_value_t = Color::Auto, help_heading = "Report")]
+    pub(crate) color: Color,
+    /// Only what broke, and the verdict
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Report")]
+    pub(crate) quiet: bool,
+    /// Everything
+    #[arg(short, long, help_heading = "Report")]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Target")]
+pub(crate) struct TargetArguments {
+    /// A program of the plain convention: PROGRAM add DATA ID, PROGRAM list DATA; refused 3, busy 75
+    #[arg(last = true, value_name = "PROGRAM", conflicts_with = "adapter")]
+    program: Vec<String>,
+    /// The data file, within the sandbox [default: store.json]
+    #[arg(long, value_name = "FILE", conflicts_with = "adapter")]
+    data: Option<String>,
+    /// The command that adds a record; split as a shell splits words, no shell runs
+    #[arg(long, value_name = "CMD", conflicts_with = "adapter")]
+    add: Option<String>,
+    /// The command that prints the records
+    #[arg(long, value_name = "CMD", conflicts_with = "adapter")]
+    list: Option<String>,
+    /// The command that prepares an empty store, run once
+    #[arg(long, value_name = "CMD", conflicts_with = "adapter")]
+    init: Option<String>,
+    /// Where record names stand in the data file: $.path[*], keys:$.path, regex:PATTERN, lines
+    #[arg(long, value_name = "EXPR", conflicts_with = "adapter", allow_hyphen_values = true)]
+    records: Option<String>,
+    /// The same for what list prints [default: lines]
+    #[arg(long, value_name = "EXPR", conflicts_with = "adapter", allow_hyphen_values = true)]
+    listed: Option<String>,
+    /// json, jsonl, text or opaque [default: by the data file's extension]
+    #[arg(long, value_name = "FORMAT", conflicts_with = "adapter")]
+    data_format: Option<String>,
+    /// An adapter file, or the name of a built-in adapter
+    #[arg(long, value_name = "FILE|NAME")]
+    adapter: Option<String>,
+}
+
+/// The form in which a target was named.
+pub(crate) enum Named {
+    /// Not at all.
+    Nothing,
+    Adapter(String),
+    Plain(Vec<String>, Flags),
+    Commands(Flags),
+}
+
+impl TargetArguments {
+    pub(crate) fn named(self) -> Named {
+        let Self { program, data, add, list, init, records, listed, data_format, adapter } = self;
+        let flags = Flags { data, add, list, init, records, listed, data_format };
+        match adapter {
+            Some(adapter) => Named::Adapter(adapter),
+            None if !program.is_empty() => Named::Plain(program, flags),
+            None if !flags.is_empty() => Named::Commands(flags),
+            None => Named::Nothing,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// What to name [default: all]
+    pub(crate) what: Option<Listed>,
+    /// Format of the list
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// The id of an invariant or a scenario
+    pub(crate) id: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Listed {
+    Invariants,
+    Scenarios,
+    Adapters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Human,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.is_zero() => {
+            Err("must be longer than nothing; for no budget use --exhaustive".into())
+        }
+        Ok(duration) => Ok(duration),
+        Err(why) => Err(format!("{why}; write it as 30s or 5m")),
+    }
+}

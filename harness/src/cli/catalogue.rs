@@ -1,0 +1,77 @@
+//! `list` and `explain`: the catalogues, as they stand in the sources.
+
+use std::io::Write as _;
+
+use anstyle::Style;
+use picklock::catalogue::explanation;
+use picklock::check::unknown_id;
+use picklock::report::exit;
+use picklock::target::builtin;
+use picklock::{invariants, scenario};
+use serde::Serialize;
+
+use crate::cli::arguments::{ExplainArguments, Format, ListArguments, Listed};
+
+const BOLD: Style = Style::new().bold();
+
+#[derive(Serialize)]
+struct Entry {
+    kind: &'static str,
+    id: &'static str,
+    statement: &'static str,
+}
+
+pub(crate) fn list(arguments: &ListArguments) -> anyhow::Result<u8> {
+    let wanted = |listed| arguments.what.is_none_or(|what| what == listed);
+    let mut entries = Vec::new();
+    if wanted(Listed::Invariants) {
+        entries.extend(invariants::ALL.iter().map(|one| Entry {
+            kind: "invariant",
+            id: one.id,
+            statement: one.statement,
+        }));
+    }
+    if wanted(Listed::Scenarios) {
+        entries.extend(scenario::ALL.iter().map(|one| Entry {
+            kind: "scenario",
+            id: one.id,
+            statement: one.statement,
+        }));
+    }
+    if wanted(Listed::Adapters) {
+        entries.extend(builtin::ALL.iter().map(|one| Entry {
+            kind: "adapter",
+            id: one.name,
+            statement: one.statement(),
+        }));
+    }
+    let mut out = anstream::stdout();
+    if arguments.format == Format::Json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&entries)?)?;
+        return Ok(exit::HOLDS);
+    }
+    let mut kind = "";
+    for entry in &entries {
+        if entry.kind != kind {
+            let gap = if kind.is_empty() { "" } else { "\n" };
+            kind = entry.kind;
+            writeln!(out, "{gap}{BOLD}{kind}s{BOLD:#}")?;
+        }
+        writeln!(out, "  {:<22}{}", entry.id, entry.statement)?;
+    }
+    Ok(exit::HOLDS)
+}
+
+pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<u8> {
+    let id = arguments.id.as_str();
+    let (kind, statement, source) = if let Some(invariant) = invariants::find(id) {
+        ("invariant", invariant.statement, invariant.source)
+    } else if let Some(scenario) = scenario::find(id) {
+        ("scenario", scenario.statement, scenario.source)
+    } else {
+        let known = invariants::RESERVED_IDS.iter().chain(scenario::RESERVED_IDS);
+        return Err(unknown_id("explain", id, known).into());
+    };
+    writeln!(anstream::stdout(), "{BOLD}{id}{BOLD:#} ({kind})\n{statement}.\n\n{}", explanation(source))?;
+    Ok(exit::HOLDS)
+}

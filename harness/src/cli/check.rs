@@ -1,0 +1,206 @@
+//! `picklock check`: from the arguments to a target and options, and from the report to where it is wanted.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use anstream::{AutoStream, ColorChoice};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use picklock::check::{CheckError, Options, Selection, Watcher, check, unknown_id};
+use picklock::invariants;
+use picklock::report::Report;
+use picklock::report::human::{self, Detail};
+use picklock::runner::Stop;
+use picklock::target::{Target, UsageError, adapter, builtin};
+
+use crate::cli::arguments::{CheckArguments, Color, Format, Named, TargetArguments};
+
+/// Columns of a report that no terminal shows.
+const WIDTH: usize = 120;
+
+/// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
+pub(crate) fn run(
+    arguments: CheckArguments,
+    stop: &Stop,
+    made: &(dyn Fn(&Path) + Sync),
+) -> anyhow::Result<u8> {
+    let mut out = Output::open(arguments.output.as_deref(), arguments.color)?;
+    let detail = match (arguments.quiet, arguments.verbose) {
+        (true, _) => Detail::Quiet,
+        (_, true) => Detail::Verbose,
+        _ => Detail::Normal,
+    };
+    let format = arguments.format;
+    let (target, options) = prepare(arguments)?;
+    let is_human = format == Format::Human;
+    if is_human && detail != Detail::Quiet {
+        out.write(&human::header(&target))?;
+    }
+    let progress = Progress::new(made, detail != Detail::Quiet);
+    let checked = check(&target, &options, stop, &progress);
+    progress.finish();
+    let report = match checked {
+        Ok(report) => report,
+        Err(CheckError::Usage(error)) => return Err(error.into()),
+        Err(CheckError::Run(error)) => return Err(error.into()),
+    };
+    let written = if is_human {
+        out.write(&human::body(&report, detail, out.width()))
+    } else {
+        out.write(&report.to_json())
+    };
+    finish(&report, written)
+}
+
+fn finish(report: &Report, written: io::Result<()>) -> anyhow::Result<u8> {
+    match written {
+        Ok(()) => Ok(report.exit),
+        // Whoever read the output has seen enough, and still wants the exit status.
+        Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => Ok(report.exit),
+        Err(other) => Err(anyhow::Error::new(other).context("cannot write the report")),
+    }
+}
+
+fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
+    let target = target(arguments.target)?;
+    let mut claims = BTreeMap::new();
+    for (flag, ids, claimed) in
+        [("--claim", &arguments.claim, true), ("--disclaim", &arguments.disclaim, false)]
+    {
+        for id in ids {
+            // Ids of what is not built yet are welcome: a claim on them counts from then on.
+            if !invariants::RESERVED_IDS.contains(&id.as_str()) {
+                return Err(unknown_id(flag, id, invariants::RESERVED_IDS.iter()).into());
+            }
+            claims.insert(id.clone(), claimed);
+        }
+    }
+    let options = Options {
+        selection: Selection::new(&arguments.only, &arguments.skip)?,
+        clients: arguments.clients,
+        operations: arguments.ops,
+        seed: arguments.seed,
+        budget: (!arguments.exhaustive).then_some(arguments.budget),
+        dir: arguments.dir,
+        fail_fast: arguments.fail_fast,
+        claims,
+        keep: arguments.keep.then_some(arguments.cases),
+        multi_call: Some(env::current_exe()?),
+    };
+    Ok((target, options))
+}
+
+fn target(arguments: TargetArguments) -> anyhow::Result<Target> {
+    let folder = env::current_dir()?;
+    let default = Path::new("picklock.toml");
+    let target = match arguments.named() {
+        Named::Nothing if default.exists() => adapter::read(default)?,
+        Named::Nothing => Target::embedded(&folder),
+        Named::Adapter(name) if Path::new(&name).exists() || name.contains(['/', '.']) => {
+            adapter::read(Path::new(&name))?
+        }
+        Named::Adapter(name) => builtin::load(&name, &folder)?,
+        Named::Plain(program, flags) => flags.into_plain_target(&program, &folder)?,
+        Named::Commands(flags) => flags.into_target(&folder)?,
+    };
+    Ok(target)
+}
+
+/// Where the report goes.
+enum Output {
+    Terminal(AutoStream<io::Stdout>),
+    File(PathBuf, Box<AutoStream<File>>),
+}
+
+impl Output {
+    /// Opens it before anything runs: a report that cannot be written must not be found out at the end.
+    fn open(path: Option<&Path>, color: Color) -> anyhow::Result<Self> {
+        let choice = match color {
+            Color::Auto => None,
+            Color::Always => Some(ColorChoice::Always),
+            Color::Never => Some(ColorChoice::Never),
+        };
+        let Some(path) = path else {
+            let stream = match choice {
+                Some(choice) => AutoStream::new(io::stdout(), choice),
+                None => AutoStream::auto(io::stdout()),
+            };
+            return Ok(Self::Terminal(stream));
+        };
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(|why| {
+            UsageError::new("--output", format!("{path:?} cannot be written: {why}"))
+                .help("name a file in a folder that exists and is writable")
+        })?;
+        let stream = AutoStream::new(file, choice.unwrap_or(ColorChoice::Never));
+        Ok(Self::File(path.to_owned(), Box::new(stream)))
+    }
+
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        match self {
+            Self::Terminal(stream) => stream.write_all(text.as_bytes()).and_then(|()| stream.flush()),
+            Self::File(path, stream) => stream
+                .write_all(text.as_bytes())
+                .map_err(|why| io::Error::new(why.kind(), format!("{path:?}: {why}"))),
+        }
+    }
+
+    fn width(&self) -> usize {
+        let stdout = io::stdout();
+        match self {
+            Self::Terminal(_) if stdout.is_terminal() => {
+                rustix::termios::tcgetwinsize(&stdout).map_or(WIDTH, |size| usize::from(size.ws_col).max(40))
+            }
+            _ => WIDTH,
+        }
+    }
+}
+
+/// Progress on standard error, where that is a terminal.
+struct Progress<'a> {
+    made: &'a (dyn Fn(&Path) + Sync),
+    is_shown: bool,
+    bar: Mutex<ProgressBar>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(made: &'a (dyn Fn(&Path) + Sync), is_wanted: bool) -> Self {
+        let is_shown = is_wanted && io::stderr().is_terminal();
+        Self { made, is_shown, bar: Mutex::new(ProgressBar::hidden()) }
+    }
+
+    fn finish(&self) {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner).finish_and_clear();
+    }
+}
+
+impl Watcher for Progress<'_> {
+    fn made(&self, folder: &Path) {
+        (self.made)(folder);
+    }
+
+    fn begins(&self, scenario: &str, operations: u64) {
+        if !self.is_shown {
+            return;
+        }
+        self.finish();
+        let bar = ProgressBar::with_draw_target(Some(operations), ProgressDrawTarget::stderr_with_hz(10));
+        // Where the template were wrong the default would do as well.
+        if let Ok(style) =
+            ProgressStyle::with_template("  {msg:<12} [{bar:30}] about {pos} of {len} operations, {elapsed}")
+        {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(scenario.to_owned());
+        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+    }
+
+    fn operation(&self) {
+        if self.is_shown {
+            self.bar.lock().unwrap_or_else(PoisonError::into_inner).inc(1);
+        }
+    }
+}

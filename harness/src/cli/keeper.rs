@@ -1,0 +1,194 @@
+//! The keeper: a process above the one that works, so that nothing of a run outlives it, however it ends.
+//!
+//! `picklock check` starts itself once more, as the *kept* process in a group of its own, with a socket between the
+//! two as its standard input. Both are subreapers: a process whose parent dies becomes the child of the nearest one
+//! above. When the kept process ends, even by SIGKILL, the keeper ends whatever it left, and removes its folders.
+//! When the keeper is killed, the socket closes, and the kept process stops, cleans up and ends. Signals that ask for
+//! an end reach the keeper and are handed on.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use picklock::report::exit;
+use picklock::runner::Stop;
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, wait,
+};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::iterator::Signals;
+
+/// The first argument of a kept process.
+pub(crate) const MARK: &str = "--kept";
+/// Signals that ask for an end.
+const ENDS: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+/// `__WNOTHREAD`: only children of the calling thread. Orphans are given to the main thread, which starts none itself,
+/// so that this reaps orphans and never an operation that a client waits for.
+const OF_THIS_THREAD: u32 = 0x2000_0000;
+/// How often orphans are reaped.
+const REAP_EVERY: Duration = Duration::from_millis(100);
+/// How long a run that was asked to end may take to write its report; past that it is ended without one.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Starts this program again with `arguments`, keeps it, and returns its exit status.
+pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
+    set_child_subreaper(Some(getpid())).context("cannot become the keeper of all children")?;
+    let mut signals =
+        Signals::new(ENDS.iter().chain(&[SIGTSTP, SIGCONT, SIGCHLD])).context("cannot handle signals")?;
+    let (link, its_link) = UnixStream::pair().context("cannot make a socket")?;
+    let child = Command::new("/proc/self/exe")
+        .arg(MARK)
+        .args(arguments)
+        .stdin(Stdio::from(OwnedFd::from(its_link)))
+        // Of its own, so that a SIGKILL for this whole group leaves somebody to clean up.
+        .process_group(0)
+        .spawn()
+        .context("cannot start the process that works")?;
+    let kept = Pid::from_child(&child);
+    let folders = thread::spawn(move || folders_told(link));
+    let status = loop {
+        let status = signals.forever().find_map(|signal| match signal {
+            SIGCHLD => reap(Some(kept)),
+            SIGTSTP => {
+                let _stopped = kill_process_group(kept, Signal::STOP);
+                let _stopped = kill_process(getpid(), Signal::STOP);
+                None
+            }
+            SIGCONT => {
+                let _goes_on = kill_process_group(kept, Signal::CONT);
+                None
+            }
+            end => {
+                let _asked = Signal::from_named_raw(end).map(|end| kill_process(kept, end));
+                None
+            }
+        });
+        if let Some(status) = status {
+            break status;
+        }
+    };
+    end_all_children();
+    // The kept process is gone, and all who had its standard input with it.
+    for folder in folders.join().unwrap_or_default() {
+        // Gone already, unless it was killed.
+        let _removed = fs::remove_dir_all(folder);
+    }
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ok(u8::try_from(code).unwrap_or(exit::INTERNAL)),
+        (None, signal) => {
+            anyhow::bail!("the process that did the work was ended by signal {}", signal.unwrap_or_default())
+        }
+    }
+}
+
+/// Runs `work` as the kept process: asked to end by a signal, or by the keeper's death, it stops. Whatever it leaves
+/// is ended.
+pub(crate) fn be_kept<F>(work: F) -> anyhow::Result<u8>
+where
+    F: FnOnce(&Stop, &(dyn Fn(&Path) + Sync)) -> anyhow::Result<u8> + Send + 'static,
+{
+    set_child_subreaper(Some(getpid())).context("cannot become the keeper of all children")?;
+    let stop = Stop::new().context("cannot make an event")?;
+    let link = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("cannot reach the keeper")?);
+    let mut signals = Signals::new(ENDS).context("cannot handle signals")?;
+    let asked = stop.clone();
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            asked.request();
+        }
+    });
+    let (asked, mut ears) = (stop.clone(), link.try_clone().context("cannot reach the keeper")?);
+    thread::spawn(move || {
+        // The keeper never says anything: what comes is its end.
+        let _ended = io::copy(&mut ears, &mut io::sink());
+        asked.request();
+    });
+    let (told, result) = mpsc::channel();
+    let its_stop = stop.clone();
+    // Not in the main thread: see `OF_THIS_THREAD`.
+    thread::spawn(move || {
+        let link = Mutex::new(link);
+        let made = |folder: &Path| {
+            let mut line = folder.as_os_str().as_bytes().to_vec();
+            line.push(b'\0');
+            // A keeper that is gone removes nothing; this process does.
+            let _told = link.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
+        };
+        // The main thread waits for it as long as it lives itself.
+        let _told = told.send(work(&its_stop, &made));
+    });
+    let mut asked_at = None;
+    let ended = loop {
+        match result.recv_timeout(REAP_EVERY) {
+            Ok(ended) => break ended,
+            // Only a panic ends the thread without a word; it has been printed.
+            Err(RecvTimeoutError::Disconnected) => break Ok(exit::INTERNAL),
+            Err(RecvTimeoutError::Timeout) => {
+                reap(None);
+                if stop.is_requested() && asked_at.get_or_insert_with(Instant::now).elapsed() > LAST_WORDS {
+                    break Err(anyhow::anyhow!(
+                        "the run was asked to end and could not within {LAST_WORDS:?}"
+                    ));
+                }
+            }
+        }
+    };
+    end_all_children();
+    ended
+}
+
+/// The folders that the kept process made, told one after another until it ends.
+fn folders_told(link: UnixStream) -> Vec<PathBuf> {
+    let told = BufReader::new(link).split(b'\0').map_while(Result::ok);
+    told.map(|folder| PathBuf::from(OsString::from_vec(folder))).collect()
+}
+
+/// Reaps the dead among the children of this thread; the status of `wanted`, if it is among them.
+fn reap(wanted: Option<Pid>) -> Option<ExitStatus> {
+    let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(OF_THIS_THREAD);
+    let mut found = None;
+    while let Ok(Some((pid, status))) = wait(options) {
+        if Some(pid) == wanted {
+            found = Some(ExitStatus::from_raw(status.as_raw()));
+        }
+    }
+    found
+}
+
+/// Kills and reaps every child until there is none. A child that dies leaves its own children to this process.
+fn end_all_children() {
+    let threads = || fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let children = || -> Vec<Pid> {
+        let lists = threads().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        lists
+            .flat_map(|list| {
+                list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect::<Vec<_>>()
+            })
+            .collect()
+    };
+    let give_up = Instant::now() + LAST_WORDS;
+    loop {
+        let left = children();
+        if left.is_empty() || Instant::now() > give_up {
+            return;
+        }
+        for child in left {
+            let _killed = kill_process(child, Signal::KILL);
+        }
+        // Whichever dies first; with none left there is nothing to wait for.
+        let _reaped = wait(WaitOptions::NOHANG);
+        thread::yield_now();
+    }
+}

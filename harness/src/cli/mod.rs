@@ -1,0 +1,58 @@
+//! The front door: arguments in, exit status out.
+
+mod arguments;
+mod catalogue;
+mod check;
+pub(crate) mod critical;
+mod keeper;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use picklock::report::exit;
+
+use arguments::{Arguments, Request};
+
+/// Runs the command that the arguments ask for.
+pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
+    let (is_kept, arguments) = match arguments.split_first() {
+        Some((first, rest)) if first == keeper::MARK => (true, rest),
+        _ => (false, arguments),
+    };
+    let parsed = match Arguments::try_parse_from([name.to_owned()].iter().chain(arguments)) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // To standard output where help was asked for, else to standard error; nobody is left if that fails.
+            let _printed = error.print();
+            let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if is_help { exit::HOLDS } else { exit::USAGE });
+        }
+    };
+    let ended = match parsed.request {
+        Request::Check(_) if !is_kept => keeper::keep(arguments),
+        Request::Check(check) => keeper::be_kept(|stop, made| check::run(*check, stop, made)),
+        Request::List(list) => catalogue::list(&list),
+        Request::Explain(explain) => catalogue::explain(&explain),
+    };
+    match ended {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => ExitCode::from(complain(&error)),
+    }
+}
+
+/// Tells what went wrong, and the exit status that goes with it.
+fn complain(error: &anyhow::Error) -> u8 {
+    if let Some(refused) = error.downcast_ref::<io::Error>()
+        && refused.kind() == io::ErrorKind::BrokenPipe
+    {
+        // Whoever read the output has seen enough.
+        return exit::HOLDS;
+    }
+    let is_usage = error.downcast_ref::<picklock::target::UsageError>().is_some();
+    // Nobody is left to tell where standard error is closed.
+    let _written = writeln!(anstream::stderr(), "{}error:{0:#} {error:#}", arguments::ERROR);
+    if is_usage { exit::USAGE } else { exit::INTERNAL }
+}

@@ -1,0 +1,83 @@
+//! An acknowledged record survives the kill of any client at any time.
+//!
+//! Judged where operations came one after another, some of them killed: there nobody else can have overwritten the
+//! record, so the kill is to blame, or what the store made of its leftovers. Losses among overlapping clients are
+//! the business of `no-lost-update`. Typical causes: a file that is truncated before it is written anew, a torn last
+//! line to which the next record is glued.
+
+use crate::catalogue::headline;
+use crate::invariants::{Invariant, Needs};
+use crate::observation::{Observation, name_some};
+use crate::verdict::Judgement;
+
+pub(super) const INVARIANT: Invariant = Invariant {
+    id: "acked-survives-crash",
+    statement: headline(include_str!("acked_survives_crash.rs")),
+    source: include_str!("acked_survives_crash.rs"),
+    needs: Needs::Nothing,
+    unjudged: "no operation was killed beside an acknowledged record that could be looked for afterwards",
+    check,
+};
+
+fn check(observation: &Observation) -> Judgement {
+    let Some(first_kill) = observation.killed().map(|killed| killed.returned).min() else {
+        return Judgement::Silent;
+    };
+    if !observation.is_sequential() {
+        return Judgement::Silent;
+    }
+    let mut judged = false;
+    for view in
+        observation.views().into_iter().filter(|view| view.at > first_kill && observation.settled_at(view.at))
+    {
+        let counts = observation.counts(view);
+        let lost: Vec<&str> = observation
+            .acknowledged_by(view.at)
+            .map(|(record, _)| record)
+            .inspect(|_| judged = true)
+            .filter(|record| !counts.contains_key(record))
+            .collect();
+        if !lost.is_empty() {
+            return Judgement::Violated(format!(
+                "after a kill {} acknowledged records are not in {} any more: {}",
+                lost.len(),
+                view.source,
+                name_some(lost)
+            ));
+        }
+    }
+    if judged { Judgement::Holds } else { Judgement::Silent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::{holds, silent, violated};
+    use super::check;
+
+    const KILLED: &str = "c1 add a 0..10 ok\n c1 add b 20..30 killed\n c1 add c 40..50 ok\n";
+
+    #[test]
+    fn what_was_acknowledged_before_and_after_a_kill_is_there() {
+        holds(check, &format!("{KILLED} c1 list 60..61 ok = a c"));
+        holds(check, &format!("{KILLED} state 60 whole = a b c"));
+    }
+
+    #[test]
+    fn a_record_lost_after_a_kill_violates_and_is_named() {
+        violated(
+            check,
+            "1 acknowledged records are not in list any more: a",
+            &format!("{KILLED} c1 list 60..61 ok = b c"),
+        );
+        violated(check, "a, c", &format!("{KILLED} state 60 whole = b"));
+    }
+
+    #[test]
+    fn without_a_kill_or_among_overlapping_clients_nothing_is_said() {
+        silent(check, "c1 add a 0..10 ok\n c1 list 60..61 ok =");
+        silent(
+            check,
+            "c1 add a 0..10 ok\n c2 add b 5..30 killed\n c1 add c 40..50 ok\n c1 list 60..61 ok = c",
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! An operation killed at any point happened wholly or not at all, and harmed no other record.
+//!
+//! Judged where operations came one after another, some of them killed, and once the store had the chance to mend
+//! itself: the record of a killed `add` is there once or not, and stays what it was first seen to be; every other
+//! record is as it was, and nothing is there that nobody added. Typical causes: a rewrite in place, data and index
+//! in two steps, a last line that is written in two calls.
+
+use std::collections::BTreeMap;
+
+use crate::catalogue::headline;
+use crate::invariants::{Invariant, Needs};
+use crate::observation::{FileState, Observation, name_some};
+use crate::verdict::Judgement;
+
+pub(super) const INVARIANT: Invariant = Invariant {
+    id: "crash-atomic",
+    statement: headline(include_str!("crash_atomic.rs")),
+    source: include_str!("crash_atomic.rs"),
+    needs: Needs::Nothing,
+    unjudged: "no operation was killed, or the records could not be read afterwards",
+    check,
+};
+
+fn check(observation: &Observation) -> Judgement {
+    let Some(first_kill) = observation.killed().map(|killed| killed.returned).min() else {
+        return Judgement::Silent;
+    };
+    if !observation.is_sequential() {
+        return Judgement::Silent;
+    }
+    let settled = |at| at > first_kill && observation.settled_at(at);
+    for state in observation.states.iter().filter(|state| settled(state.at)) {
+        if let FileState::Broken(reason) = &state.data {
+            return Judgement::Violated(format!("after a kill the data file stays broken: {reason}"));
+        }
+    }
+    let mut judged = false;
+    let mut seen: BTreeMap<&str, bool> = BTreeMap::new();
+    for view in observation.views().into_iter().filter(|view| settled(view.at)) {
+        judged = true;
+        let counts = observation.counts(view);
+        let doubled: Vec<&str> =
+            counts.iter().filter(|(_, count)| **count > 1).map(|(record, _)| *record).collect();
+        if !doubled.is_empty() {
+            return Judgement::Violated(format!(
+                "after a kill {} shows twice: {}",
+                view.source,
+                name_some(doubled)
+            ));
+        }
+        let partial: Vec<&str> =
+            counts.keys().copied().filter(|record| observation.add_of(record).is_none()).collect();
+        if !partial.is_empty() {
+            return Judgement::Violated(format!(
+                "after a kill {} shows what is no whole record: {}",
+                view.source,
+                name_some(partial)
+            ));
+        }
+        let harmed: Vec<&str> = observation
+            .acknowledged_by(view.at)
+            .map(|(record, _)| record)
+            .filter(|record| !counts.contains_key(record))
+            .collect();
+        if !harmed.is_empty() {
+            return Judgement::Violated(format!(
+                "a killed operation harmed other records; not in {} any more: {}",
+                view.source,
+                name_some(harmed)
+            ));
+        }
+        for killed in observation.killed().filter(|killed| killed.returned <= view.at) {
+            let Some(record) = killed.added() else { continue };
+            let there = counts.contains_key(record);
+            if *seen.entry(record).or_insert(there) != there {
+                let (before, now) = if there { ("not there", "there") } else { ("there", "gone") };
+                return Judgement::Violated(format!(
+                    "the record of a killed add was first {before}, later {now}: {record}"
+                ));
+            }
+        }
+    }
+    if judged { Judgement::Holds } else { Judgement::Silent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::{holds, silent, violated};
+    use super::check;
+
+    const KILLED: &str = "c1 add a 0..10 ok\n c1 add b 20..30 killed\n c1 add c 40..50 ok\n";
+
+    #[test]
+    fn wholly_or_not_at_all_holds() {
+        holds(check, &format!("{KILLED} c1 list 60..61 ok = a c"));
+        holds(check, &format!("{KILLED} c1 list 60..61 ok = a b c\n state 70 whole = a b c"));
+    }
+
+    #[test]
+    fn half_a_record_twice_a_record_or_harm_to_another_violates() {
+        violated(check, "no whole record: r", &format!("{KILLED} c1 list 60..61 ok = a r c"));
+        violated(check, "twice: b", &format!("{KILLED} c1 list 60..61 ok = a b b c"));
+        violated(
+            check,
+            "harmed other records; not in list any more: a",
+            &format!("{KILLED} c1 list 60..61 ok = c"),
+        );
+        violated(check, "stays broken", &format!("{KILLED} state 60 broken"));
+    }
+
+    #[test]
+    fn a_record_that_comes_and_goes_after_the_kill_violates() {
+        violated(
+            check,
+            "first not there, later there: b",
+            &format!("{KILLED} c1 list 60..61 ok = a c\n state 70 whole = a b c"),
+        );
+        violated(
+            check,
+            "first there, later gone: b",
+            &format!("{KILLED} c1 list 60..61 ok = a b c\n state 70 whole = a c"),
+        );
+    }
+
+    #[test]
+    fn without_a_kill_or_among_overlapping_clients_nothing_is_said() {
+        silent(check, "c1 add a 0..10 ok\n c1 list 60..61 ok = a a");
+        silent(
+            check,
+            "c1 add a 0..10 ok\n c2 add b 5..30 killed\n c1 add c 40..50 ok\n c1 list 60..61 ok = c",
+        );
+    }
+}

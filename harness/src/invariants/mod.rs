@@ -1,0 +1,109 @@
+//! The invariants: properties judged from observations alone, one small file each.
+//!
+//! To add one, copy the smallest file here, add it to [`ALL`], and give a fixture that breaks it: the matrix test
+//! fails for an invariant that no fixture violates.
+
+use crate::observation::Observation;
+use crate::verdict::Judgement;
+
+mod acked_survives_crash;
+mod crash_atomic;
+mod no_deadlock;
+mod no_lost_update;
+mod no_phantom_record;
+mod no_residue;
+mod no_torn_read;
+mod recovers_after_crash;
+#[cfg(test)]
+mod timeline;
+mod valid_data;
+
+/// A property of a store, and how an execution is judged by it.
+#[derive(Debug)]
+pub struct Invariant {
+    /// Its id, kebab-case; it never changes.
+    pub id: &'static str,
+    /// The property in one sentence.
+    pub statement: &'static str,
+    /// The source file that it stands in; its header explains it.
+    pub source: &'static str,
+    /// What the target must have for it to be applicable.
+    pub needs: Needs,
+    /// Why it is inconclusive where no execution could have violated it.
+    pub unjudged: &'static str,
+    /// Judges one execution.
+    pub check: fn(&Observation) -> Judgement,
+}
+
+/// What a target must have for an invariant to speak of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing beyond the operations that every target has.
+    Nothing,
+    /// A data format in which a whole file can be told from a broken one.
+    TransparentData,
+}
+
+/// The catalogue, in the order in which it is shown.
+pub const ALL: &[&Invariant] = &[
+    &valid_data::INVARIANT,
+    &no_torn_read::INVARIANT,
+    &no_lost_update::INVARIANT,
+    &no_phantom_record::INVARIANT,
+    &no_deadlock::INVARIANT,
+    &crash_atomic::INVARIANT,
+    &acked_survives_crash::INVARIANT,
+    &recovers_after_crash::INVARIANT,
+    &no_residue::INVARIANT,
+];
+
+/// Every id that the interface names, built or not: adapters may claim or disclaim them ahead of time.
+pub const RESERVED_IDS: &[&str] = &[
+    "valid-data",
+    "no-torn-read",
+    "no-lost-update",
+    "no-phantom-record",
+    "linearizable",
+    "mutual-exclusion",
+    "no-deadlock",
+    "no-self-deadlock",
+    "crash-atomic",
+    "acked-survives-crash",
+    "recovers-after-crash",
+    "no-leaked-lock",
+    "no-residue",
+    "honest-failure",
+    "failed-write-keeps-old",
+    "power-loss-atomic",
+    "acked-survives-power-loss",
+    "guard-holds",
+    "memory-matches-file",
+    "derived-heals",
+];
+
+/// The invariant of this id, where it is built.
+pub fn find(id: &str) -> Option<&'static Invariant> {
+    ALL.iter().copied().find(|invariant| invariant.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_is_reserved_and_none_comes_twice() {
+        for (index, invariant) in ALL.iter().enumerate() {
+            assert!(RESERVED_IDS.contains(&invariant.id), "{} is no id of the interface", invariant.id);
+            assert!(ALL[..index].iter().all(|other| other.id != invariant.id));
+        }
+    }
+
+    /// What nobody did anything in must not be taken for evidence.
+    #[test]
+    fn an_execution_in_which_nothing_happened_is_evidence_for_nothing() {
+        let empty = timeline::observe("");
+        for invariant in ALL {
+            assert_eq!((invariant.check)(&empty), Judgement::Silent, "{}", invariant.id);
+        }
+    }
+}

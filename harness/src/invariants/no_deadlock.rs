@@ -1,0 +1,160 @@
+//! No set of clients waits for each other for ever.
+//!
+//! A client that runs past its time limit is judged by what it was seen to wait for, looked at twice: only where all
+//! of its processes and threads wait for locks whose holders wait too, or have ended, is it a deadlock; a client
+//! that waits in anything else did not finish, and nothing is concluded. Typical causes: one path locked through two
+//! descriptors, two locks taken in two orders, an upgrade from shared to exclusive.
+
+use std::collections::BTreeSet;
+
+use crate::catalogue::headline;
+use crate::invariants::{Invariant, Needs};
+use crate::observation::{Holder, Observation, Standstill, Waiting};
+use crate::op::{ClientId, Limit, Outcome};
+use crate::verdict::Judgement;
+
+pub(super) const INVARIANT: Invariant = Invariant {
+    id: "no-deadlock",
+    statement: headline(include_str!("no_deadlock.rs")),
+    source: include_str!("no_deadlock.rs"),
+    needs: Needs::Nothing,
+    unjudged: "no two operations overlapped",
+    check,
+};
+
+fn check(observation: &Observation) -> Judgement {
+    let late = observation
+        .operations
+        .iter()
+        .find(|operation| operation.outcome == Outcome::Unfinished(Limit::Timeout));
+    match (late, &observation.standstill) {
+        (Some(_), Some(standstill))
+            if standstill.steady && deadlocked(standstill).contains(&standstill.client) =>
+        {
+            Judgement::Violated(tell(standstill))
+        }
+        (Some(late), _) => Judgement::Inconclusive(format!(
+            "{} of client {} did not end within its limit, and it was not seen to wait for a lock whose holders wait \
+             too or have ended",
+            late.request, late.client
+        )),
+        (None, _) if observation.adds_overlapped() => Judgement::Holds,
+        (None, _) => Judgement::Silent,
+    }
+}
+
+/// The clients none of which can go on: the largest set in which each waits wholly, and every holder of what it
+/// waits for is in the set or has ended.
+fn deadlocked(standstill: &Standstill) -> BTreeSet<ClientId> {
+    let waits = |waiting: &&Waiting| waiting.wholly && !waiting.wants.is_empty();
+    let mut stuck: BTreeSet<ClientId> =
+        standstill.clients.iter().filter(waits).map(|waiting| waiting.client).collect();
+    loop {
+        let freed: Vec<ClientId> = standstill
+            .clients
+            .iter()
+            .filter(|waiting| stuck.contains(&waiting.client))
+            .filter(|waiting| {
+                waiting.wants.iter().any(|wanted| {
+                    wanted.holders.is_empty()
+                        || wanted.holders.iter().any(|holder| match holder {
+                            Holder::Client(client) => !stuck.contains(client),
+                            Holder::Ended => false,
+                            Holder::Other => true,
+                        })
+                })
+            })
+            .map(|waiting| waiting.client)
+            .collect();
+        if freed.is_empty() {
+            return stuck;
+        }
+        stuck.retain(|client| !freed.contains(client));
+    }
+}
+
+/// Who holds what and wants what.
+fn tell(standstill: &Standstill) -> String {
+    let stuck = deadlocked(standstill);
+    let clients = standstill.clients.iter().filter(|waiting| stuck.contains(&waiting.client));
+    let sentences = clients.flat_map(|waiting| {
+        waiting.wants.iter().map(move |wanted| {
+            let holders: Vec<String> = wanted
+                .holders
+                .iter()
+                .map(|holder| match holder {
+                    Holder::Client(client) if *client == waiting.client => "itself".to_owned(),
+                    Holder::Client(client) => format!("client {client}"),
+                    Holder::Ended => "a process that has ended".to_owned(),
+                    Holder::Other => "another process".to_owned(),
+                })
+                .collect();
+            format!("client {} waits for {}, held by {}", waiting.client, wanted.file, holders.join(" and "))
+        })
+    });
+    sentences.take(4).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::observe;
+    use super::*;
+    use crate::observation::WantedLock;
+
+    fn waiting(client: ClientId, wholly: bool, holders: &[Holder]) -> Waiting {
+        let wants = vec![WantedLock { file: "l".into(), holders: holders.to_vec() }];
+        Waiting { client, wants, wholly }
+    }
+
+    fn judged(steady: bool, clients: Vec<Waiting>) -> Judgement {
+        let mut observation = observe("c1 add a 0..1000 timeout\n c2 add b 5..1000 timeout");
+        observation.standstill = Some(Standstill { client: 1, steady, clients });
+        check(&observation)
+    }
+
+    #[track_caller]
+    fn is_deadlock(clients: Vec<Waiting>) {
+        assert!(matches!(judged(true, clients), Judgement::Violated(_)));
+    }
+
+    #[track_caller]
+    fn is_doubt(steady: bool, clients: Vec<Waiting>) {
+        assert!(matches!(judged(steady, clients), Judgement::Inconclusive(_)));
+    }
+
+    #[test]
+    fn a_cycle_a_wait_for_oneself_and_a_wait_for_the_dead_are_deadlocks() {
+        is_deadlock(vec![waiting(1, true, &[Holder::Client(2)]), waiting(2, true, &[Holder::Client(1)])]);
+        is_deadlock(vec![waiting(1, true, &[Holder::Client(1)])]);
+        is_deadlock(vec![waiting(1, true, &[Holder::Ended])]);
+        is_deadlock(vec![waiting(1, true, &[Holder::Client(2)]), waiting(2, true, &[Holder::Client(2)])]);
+    }
+
+    #[test]
+    fn a_wait_for_somebody_who_can_go_on_is_none() {
+        is_doubt(true, vec![waiting(1, true, &[Holder::Other])]);
+        is_doubt(true, vec![waiting(1, true, &[Holder::Client(2)])]);
+        is_doubt(true, vec![waiting(1, true, &[Holder::Client(2)]), waiting(2, false, &[Holder::Client(1)])]);
+        is_doubt(true, vec![waiting(1, true, &[])]);
+        is_doubt(true, vec![Waiting { client: 1, wants: vec![], wholly: true }]);
+    }
+
+    #[test]
+    fn what_was_not_seen_twice_or_not_wholly_is_none() {
+        is_doubt(false, vec![waiting(1, true, &[Holder::Client(1)])]);
+        is_doubt(true, vec![waiting(1, false, &[Holder::Client(1)])]);
+    }
+
+    #[test]
+    fn the_sentence_says_who_holds_what_and_wants_what() {
+        let clients = vec![waiting(1, true, &[Holder::Client(2)]), waiting(2, true, &[Holder::Client(1)])];
+        let Judgement::Violated(seen) = judged(true, clients) else { panic!("a cycle is a deadlock") };
+        assert_eq!(seen, "client 1 waits for l, held by client 2; client 2 waits for l, held by client 1");
+    }
+
+    #[test]
+    fn overlapping_clients_that_all_ended_hold_and_single_ones_say_nothing() {
+        assert_eq!(check(&observe("c1 add a 0..10 ok\n c2 add b 5..15 ok")), Judgement::Holds);
+        assert_eq!(check(&observe("c1 add a 0..10 ok\n c2 add b 15..20 ok")), Judgement::Silent);
+    }
+}

@@ -1,0 +1,44 @@
+//! A reader that takes no lock never sees a broken, empty or missing data file.
+//!
+//! Readers open and parse the data file all the while that clients change it. Empty counts as broken, and so does a
+//! missing file once a record was acknowledged or `init` left one. In JSON Lines and text a last line without its
+//! line feed is a torn tail, which a reader can tell, and no break. Typical causes: a rewrite in place, be it under
+//! the best of locks, and a file that is unlinked before its successor is there.
+
+use crate::catalogue::headline;
+use crate::invariants::{Invariant, Needs};
+use crate::observation::Observation;
+use crate::verdict::Judgement;
+
+pub(super) const INVARIANT: Invariant = Invariant {
+    id: "no-torn-read",
+    statement: headline(include_str!("no_torn_read.rs")),
+    source: include_str!("no_torn_read.rs"),
+    needs: Needs::TransparentData,
+    unjudged: "no reader read the data file while a client changed it",
+    check,
+};
+
+fn check(observation: &Observation) -> Judgement {
+    let readings = &observation.readings;
+    if let Some((_, seen)) = readings.examples.first() {
+        return Judgement::Violated(format!(
+            "of {} readings without a lock {} were torn; the first found {seen}",
+            readings.taken, readings.torn
+        ));
+    }
+    if readings.taken > 0 { Judgement::Holds } else { Judgement::Silent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::{holds, silent, violated};
+    use super::check;
+
+    #[test]
+    fn one_torn_reading_violates_and_none_at_all_is_no_evidence() {
+        holds(check, "read 100");
+        violated(check, "of 101 readings without a lock 1 were torn", "read 100\n torn 7 empty");
+        silent(check, "c1 add a 0..10 ok");
+    }
+}

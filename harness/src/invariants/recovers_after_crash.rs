@@ -1,0 +1,110 @@
+//! After a kill at any point the next operation succeeds, with no hand to clean up.
+//!
+//! Judged where operations came one after another: the one after a killed one (after `recover`, where the target has
+//! one) ends, and is acknowledged or refused for a reason of its own. Busy is no success: nobody else is there. In
+//! executions with overlapping clients a failure after a kill leaves a doubt, since a race may have caused it.
+//! Typical causes: a lock file that survives its owner, a half-written file that is taken for corruption.
+
+use crate::catalogue::headline;
+use crate::invariants::{Invariant, Needs};
+use crate::observation::Observation;
+use crate::op::{Operation, Outcome, Request};
+use crate::verdict::Judgement;
+
+pub(super) const INVARIANT: Invariant = Invariant {
+    id: "recovers-after-crash",
+    statement: headline(include_str!("recovers_after_crash.rs")),
+    source: include_str!("recovers_after_crash.rs"),
+    needs: Needs::Nothing,
+    unjudged: "no operation was killed and followed by another",
+    check,
+};
+
+fn check(observation: &Observation) -> Judgement {
+    let sequential = observation.is_sequential();
+    let mut judged = false;
+    for killed in observation.killed() {
+        // Alone, that is the one after it; else the first that began when all that were there had ended.
+        let Some(next) = observation.operations.iter().find(|next| {
+            next.invoked >= killed.returned
+                && (sequential
+                    || observation.operations.iter().all(|other| began_later_or_ended(other, next)))
+        }) else {
+            continue;
+        };
+        // The plan killed that one too, so nobody knows what would have become of it.
+        if next.outcome == Outcome::Killed {
+            continue;
+        }
+        judged = true;
+        let Some(ended) = failure(next) else { continue };
+        let seen =
+            format!("after the kill of {} the next operation, {}, {ended}", killed.request, next.request);
+        return if sequential {
+            Judgement::Violated(seen)
+        } else {
+            Judgement::Inconclusive(format!(
+                "{seen}; other clients were at work too, so a race may have caused it"
+            ))
+        };
+    }
+    if judged { Judgement::Holds } else { Judgement::Silent }
+}
+
+fn began_later_or_ended(other: &Operation, next: &Operation) -> bool {
+    other.invoked >= next.invoked || other.returned <= next.invoked
+}
+
+/// How `next` did not succeed; nothing where it did.
+fn failure(next: &Operation) -> Option<String> {
+    let why = if next.stderr.is_empty() { String::new() } else { format!(": {}", next.stderr) };
+    match &next.outcome {
+        Outcome::Acknowledged | Outcome::Killed => None,
+        // An add that is over the limit is refused whatever was killed before.
+        Outcome::Refused if matches!(next.request, Request::Add { .. }) => None,
+        Outcome::Refused => Some(format!("was refused{why}")),
+        Outcome::Busy => Some(format!("found the store busy, and nobody was there{why}")),
+        Outcome::Failed(status) => Some(format!("failed ({status}){why}")),
+        Outcome::Unfinished(limit) => Some(format!("did not end within its {limit} limit{why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::{doubtful, holds, silent, violated};
+    use super::check;
+
+    #[test]
+    fn the_next_operation_succeeds() {
+        holds(check, "c1 add a 0..10 killed\n c1 add b 20..30 ok");
+        holds(check, "c1 add a 0..10 killed\n c1 add b 20..30 refused");
+        holds(check, "c1 add a 0..10 killed\n c1 recover 20..30 ok\n c1 add b 40..50 ok");
+    }
+
+    #[test]
+    fn a_next_operation_that_fails_finds_the_store_busy_or_hangs_violates() {
+        for end in ["failed", "busy", "timeout"] {
+            violated(
+                check,
+                "after the kill of add a",
+                &format!("c1 add a 0..10 killed\n c1 add b 20..30 {end}"),
+            );
+        }
+        violated(check, "list", "c1 add a 0..10 killed\n c1 list 20..30 failed");
+    }
+
+    #[test]
+    fn among_overlapping_clients_a_failure_leaves_a_doubt() {
+        doubtful(check, "c1 add a 0..10 killed\n c2 add c 5..15 ok\n c1 add b 20..30 failed");
+        holds(check, "c1 add a 0..10 killed\n c2 add c 5..15 ok\n c1 add b 20..30 ok");
+        // One that began beside the others may have lost against them.
+        silent(check, "c1 add a 0..10 killed\n c2 add c 5..25 ok\n c1 add b 20..30 failed");
+    }
+
+    #[test]
+    fn without_a_kill_or_a_next_operation_nothing_is_said() {
+        silent(check, "c1 add a 0..10 ok\n c1 add b 20..30 failed");
+        silent(check, "c1 add a 0..10 killed");
+        silent(check, "c1 add a 0..10 killed\n c1 add b 20..30 killed");
+    }
+}

@@ -1,0 +1,139 @@
+//! Observations written as timelines, for the tests of the invariants.
+//!
+//! One line a thing, in the order of time; a time is any number, a span is `FROM..TO`:
+//! ```text
+//! c1 add a 0..10 ok            ok · refused · busy · failed · killed · timeout
+//! c1 list 20..21 ok = a b      the records that it told
+//! c1 recover 30..31 ok
+//! state 40 whole = a b         whole · missing · empty · broken; the records in the data file
+//! state 50 whole with x y      the files in the sandbox
+//! torn 7 empty                 what a reader without a lock saw
+//! quiet 2 2                    how many files stood there after each of the control's adds
+//! initial z                    records that were there from the start
+//! ```
+
+use std::collections::BTreeMap;
+
+use crate::observation::{FileState, Observation, Readings, State, Subject};
+use crate::op::{Limit, Operation, Outcome, Request};
+use crate::verdict::Judgement;
+
+pub(crate) fn observe(timeline: &str) -> Observation {
+    let mut observation = Observation {
+        scenario: "stress".into(),
+        execution: 1,
+        subject: Subject { transparent: true, timeout: 1000, ..Subject::default() },
+        operations: Vec::new(),
+        readings: Readings::default(),
+        states: Vec::new(),
+        standstill: None,
+    };
+    for line in timeline.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (head, names) = match line.split_once(" = ") {
+            Some((head, names)) => {
+                (head, Some(names.split_whitespace().map(String::from).collect::<Vec<_>>()))
+            }
+            None => (line, line.ends_with(" =").then(Vec::new)),
+        };
+        let words: Vec<&str> = head.trim_end_matches(" =").split_whitespace().collect();
+        match words.as_slice() {
+            [client, "add", record, span, outcome] => {
+                let request = Request::Add { record: (*record).into(), number: 0 };
+                observation.operations.push(operation(client, request, span, outcome, None));
+            }
+            [client, "list", span, outcome] => {
+                observation.operations.push(operation(client, Request::List, span, outcome, names));
+            }
+            [client, "recover", span, outcome] => {
+                observation.operations.push(operation(client, Request::Recover, span, outcome, None));
+            }
+            ["state", at, data, rest @ ..] => observation.states.push(State {
+                at: at.parse().unwrap(),
+                data: file_state(data),
+                records: names,
+                also: BTreeMap::new(),
+                files: rest.iter().skip(1).map(|file| (*file).into()).collect(),
+            }),
+            ["torn", at, what] => {
+                observation.readings.taken += 1;
+                observation.readings.torn += 1;
+                observation.readings.examples.push((at.parse().unwrap(), (*what).into()));
+            }
+            ["read", times] => observation.readings.taken += times.parse::<u64>().unwrap(),
+            ["quiet", counts @ ..] => {
+                observation.subject.quiet_file_counts =
+                    counts.iter().map(|count| count.parse().unwrap()).collect();
+            }
+            ["initial", records @ ..] => {
+                observation.subject.initial_records = records.iter().map(|record| (*record).into()).collect();
+            }
+            _ => panic!("no such line: {line}"),
+        }
+    }
+    observation
+}
+
+/// Checks that the timeline is judged to hold.
+#[track_caller]
+pub(crate) fn holds(check: fn(&Observation) -> Judgement, timeline: &str) {
+    assert_eq!(check(&observe(timeline)), Judgement::Holds, "{timeline}");
+}
+
+/// Checks that the timeline is judged a violation, told in words that contain `seen`.
+#[track_caller]
+pub(crate) fn violated(check: fn(&Observation) -> Judgement, seen: &str, timeline: &str) {
+    match check(&observe(timeline)) {
+        Judgement::Violated(text) if text.contains(seen) => {}
+        other => panic!("{other:?} is no violation that says {seen:?}: {timeline}"),
+    }
+}
+
+/// Checks that the timeline is no evidence either way.
+#[track_caller]
+pub(crate) fn silent(check: fn(&Observation) -> Judgement, timeline: &str) {
+    assert_eq!(check(&observe(timeline)), Judgement::Silent, "{timeline}");
+}
+
+/// Checks that the timeline leaves a doubt.
+#[track_caller]
+pub(crate) fn doubtful(check: fn(&Observation) -> Judgement, timeline: &str) {
+    let judgement = check(&observe(timeline));
+    assert!(matches!(judgement, Judgement::Inconclusive(_)), "{judgement:?}: {timeline}");
+}
+
+fn operation(
+    client: &str,
+    request: Request,
+    span: &str,
+    outcome: &str,
+    records: Option<Vec<String>>,
+) -> Operation {
+    let (invoked, returned) = span.split_once("..").unwrap();
+    Operation {
+        client: client.trim_start_matches('c').parse().unwrap(),
+        request,
+        invoked: invoked.parse().unwrap(),
+        returned: returned.parse().unwrap(),
+        outcome: match outcome {
+            "ok" => Outcome::Acknowledged,
+            "refused" => Outcome::Refused,
+            "busy" => Outcome::Busy,
+            "failed" => Outcome::Failed("exit 1".into()),
+            "killed" => Outcome::Killed,
+            "timeout" => Outcome::Unfinished(Limit::Timeout),
+            other => panic!("no such outcome: {other}"),
+        },
+        stderr: String::new(),
+        records,
+    }
+}
+
+fn file_state(word: &str) -> FileState {
+    match word {
+        "whole" => FileState::Whole,
+        "missing" => FileState::Missing,
+        "empty" => FileState::Empty,
+        "broken" => FileState::Broken("it ends too early".into()),
+        other => panic!("no such state: {other}"),
+    }
+}

@@ -1,0 +1,223 @@
+//! Everything that one execution showed, as a value: what the invariants judge, and all that they see.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::op::{ClientId, Nanos, Operation, Outcome, Request};
+
+/// One execution of one scenario.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// The scenario's id.
+    pub scenario: String,
+    /// The execution's number within the scenario, from 1.
+    pub execution: u32,
+    /// What was known of the target before anything ran, or learnt from the control.
+    pub subject: Subject,
+    /// All operations, in the order of their invocation.
+    pub operations: Vec<Operation>,
+    /// What readers saw that took no lock.
+    pub readings: Readings,
+    /// What stood on disk at moments when no operation was under way, in the order of time.
+    pub states: Vec<State>,
+    /// Who waited for whom when a client did not end within its time.
+    pub standstill: Option<Standstill>,
+}
+
+/// What the judges know of the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Whether picklock can tell a whole data file from a broken one (all formats but opaque).
+    pub transparent: bool,
+    /// Whether the data file was there, and not empty, before the first operation.
+    pub starts_with_data: bool,
+    /// What was in the store before the first operation: it belongs to nobody and is left out of account.
+    pub initial_records: BTreeSet<String>,
+    /// How many files stood in the sandbox after each of the control's adds, none of them disturbed.
+    pub quiet_file_counts: Vec<usize>,
+    /// The time limit of one operation, in nanoseconds.
+    pub timeout: Nanos,
+}
+
+/// The state of the sandbox at a moment when no operation was under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// When it was looked at.
+    pub at: Nanos,
+    /// The data file.
+    pub data: FileState,
+    /// The records in the data file, where the target says how to find them and the file is whole.
+    pub records: Option<Vec<String>>,
+    /// The further files that must stay valid, by their path in the sandbox.
+    pub also: BTreeMap<String, FileState>,
+    /// Every file in the sandbox, by its path in it, sorted.
+    pub files: Vec<String>,
+}
+
+/// What a file is to a reader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileState {
+    /// There is none.
+    Missing,
+    /// It has no bytes.
+    Empty,
+    /// It does not parse, for this reason.
+    Broken(String),
+    /// It parses, or its format is not known.
+    Whole,
+}
+
+/// What the readers without a lock saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readings {
+    /// How often the data file was read.
+    pub taken: u64,
+    /// How many of these saw a broken file, an empty one, or none where one had to be.
+    pub torn: u64,
+    /// The first few of those: when, and what was seen.
+    pub examples: Vec<(Nanos, String)>,
+}
+
+/// Who waited for which lock, looked at twice, when a client had not ended within its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standstill {
+    /// The client that was past its limit.
+    pub client: ClientId,
+    /// Whether both looks showed the same.
+    pub steady: bool,
+    /// Every client that was under way.
+    pub clients: Vec<Waiting>,
+}
+
+/// What one client was doing at a standstill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The client.
+    pub client: ClientId,
+    /// The locks that its processes wait for. Empty where it was not seen to wait for one.
+    pub wants: Vec<WantedLock>,
+    /// Whether all of its processes and threads were seen to wait for a lock or for a child that does.
+    pub wholly: bool,
+}
+
+/// A lock that somebody waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedLock {
+    /// The locked file: its path in the sandbox where it has one.
+    pub file: String,
+    /// Who has it.
+    pub holders: Vec<Holder>,
+}
+
+/// Who holds a lock that somebody waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holder {
+    /// A process of a client under way.
+    Client(ClientId),
+    /// A process that has ended and left the lock to a description that lives on.
+    Ended,
+    /// A living process that belongs to no client under way.
+    Other,
+}
+
+/// The records of the store at one moment when nothing was under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View<'a> {
+    /// When.
+    pub at: Nanos,
+    /// Where they were read: `"list"` or `"the data file"`.
+    pub source: &'static str,
+    /// The records' names, as they came.
+    pub records: &'a [String],
+}
+
+impl Observation {
+    /// What the store was seen to hold whenever nothing was under way, in the order of time.
+    pub fn views(&self) -> Vec<View<'_>> {
+        let listed = self.operations.iter().filter(|list| !self.overlapped(list)).filter_map(|list| {
+            Some(View { at: list.invoked, source: "list", records: list.records.as_deref()? })
+        });
+        let read = self.states.iter().filter_map(|state| {
+            Some(View { at: state.at, source: "the data file", records: state.records.as_deref()? })
+        });
+        let mut views: Vec<View<'_>> = listed.chain(read).collect();
+        views.sort_by_key(|view| view.at);
+        views
+    }
+
+    /// How often each record of a view is in it, without those that were there from the start.
+    pub fn counts<'a>(&self, view: View<'a>) -> BTreeMap<&'a str, usize> {
+        let mut counts = BTreeMap::new();
+        for record in view.records.iter().filter(|record| !self.subject.initial_records.contains(*record)) {
+            *counts.entry(record.as_str()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The records acknowledged by `moment`, with the time of the acknowledgement.
+    pub fn acknowledged_by(&self, moment: Nanos) -> impl Iterator<Item = (&str, Nanos)> {
+        self.operations
+            .iter()
+            .filter(move |add| add.outcome == Outcome::Acknowledged && add.returned <= moment)
+            .filter_map(|add| Some((add.added()?, add.returned)))
+    }
+
+    /// The `add` of this record.
+    pub fn add_of(&self, record: &str) -> Option<&Operation> {
+        self.operations.iter().find(|operation| operation.added() == Some(record))
+    }
+
+    /// Operations that the plan killed.
+    pub fn killed(&self) -> impl Iterator<Item = &Operation> {
+        self.operations.iter().filter(|operation| operation.outcome == Outcome::Killed)
+    }
+
+    /// Whether any two adds were under way at one moment.
+    pub fn adds_overlapped(&self) -> bool {
+        // In the order of invocation two neighbours overlap where any two do.
+        let mut latest = 0;
+        self.operations.iter().filter(|operation| operation.added().is_some()).any(|add| {
+            let overlaps = add.invoked < latest;
+            latest = latest.max(add.returned);
+            overlaps
+        })
+    }
+
+    /// Whether all operations came one after another, so that what went wrong after a kill came of that kill.
+    pub fn is_sequential(&self) -> bool {
+        self.operations.windows(2).all(|pair| pair[0].returned <= pair[1].invoked)
+    }
+
+    /// Whether the store had the chance to mend itself: since the last kill before `moment`, an `add` or a `recover`
+    /// was acknowledged. Without any kill there is nothing to mend.
+    pub fn settled_at(&self, moment: Nanos) -> bool {
+        let before = || self.operations.iter().filter(move |operation| operation.returned <= moment);
+        let Some(last_kill) =
+            before().filter(|operation| operation.was_killed()).map(|killed| killed.returned).max()
+        else {
+            return true;
+        };
+        before().any(|next| {
+            next.invoked >= last_kill
+                && next.outcome == Outcome::Acknowledged
+                && matches!(next.request, Request::Add { .. } | Request::Recover)
+        })
+    }
+
+    fn overlapped(&self, one: &Operation) -> bool {
+        self.operations.iter().any(|other| !std::ptr::eq(one, other) && one.overlaps(other))
+    }
+}
+
+/// Up to five of these names, and how many there are beyond.
+pub fn name_some<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    let shown = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0..=5 => shown,
+        more => format!("{shown} and {} more", more - 5),
+    }
+}

@@ -1,0 +1,136 @@
+//! One operation: what was asked of the store, and how it ended.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A client's number within one execution, from 1.
+pub type ClientId = u32;
+
+/// Nanoseconds since the execution began.
+pub type Nanos = u64;
+
+/// What is asked of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Prepare an empty store.
+    Init,
+    /// Put in the record of this name.
+    Add {
+        /// The record's name.
+        record: String,
+        /// The record's number.
+        number: u32,
+    },
+    /// Tell the records.
+    List,
+    /// Clean up after a kill.
+    Recover,
+    /// An operation of `[ops.other]`, by its name.
+    Other(String),
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Init => out.write_str("init"),
+            Self::Add { record, .. } => write!(out, "add {record}"),
+            Self::List => out.write_str("list"),
+            Self::Recover => out.write_str("recover"),
+            Self::Other(name) => out.write_str(name),
+        }
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It exited 0: the record is in.
+    Acknowledged,
+    /// A definite no: nothing was changed.
+    Refused,
+    /// The lock was not to be had: nothing was changed.
+    Busy,
+    /// Any other end, such as `exit 1` or `signal 11`: the record may be there or not.
+    Failed(String),
+    /// The plan killed it: the record may be there or not.
+    Killed,
+    /// It ran past a limit and was killed for that: the record may be there or not.
+    Unfinished(Limit),
+}
+
+/// What an operation may not use more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// Wall clock.
+    Timeout,
+    /// Bytes on standard output and standard error together.
+    Output,
+    /// The size of any file.
+    File,
+    /// Processes alive at once.
+    Processes,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Timeout => "timeout",
+            Self::Output => "output",
+            Self::File => "file",
+            Self::Processes => "processes",
+        })
+    }
+}
+
+/// One operation of one client, as it was seen from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Who asked.
+    pub client: ClientId,
+    /// What was asked.
+    pub request: Request,
+    /// When its process was started.
+    pub invoked: Nanos,
+    /// When its process was seen to have ended.
+    pub returned: Nanos,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The end of what it wrote to standard error, made printable.
+    pub stderr: String,
+    /// What a `list` told, where it told anything.
+    pub records: Option<Vec<String>>,
+}
+
+impl Operation {
+    /// The record that an `add` was to put in.
+    pub fn added(&self) -> Option<&str> {
+        match &self.request {
+            Request::Add { record, .. } => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Whether it ended by a kill of ours, so that what it did is indeterminate and the store was interrupted.
+    pub fn was_killed(&self) -> bool {
+        matches!(self.outcome, Outcome::Killed | Outcome::Unfinished(_))
+    }
+
+    /// Whether it is known to have changed nothing.
+    pub fn changed_nothing(&self) -> bool {
+        matches!(self.outcome, Outcome::Refused | Outcome::Busy)
+    }
+
+    /// Whether both were under way at one moment.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.invoked < other.returned && other.invoked < self.returned
+    }
+}
+
+/// The name of record `number`: all names of a run are of one length, so that none is part of another.
+pub fn record_name(number: u32) -> String {
+    format!("r{number:06}")
+}

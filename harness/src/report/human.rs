@@ -1,0 +1,230 @@
+//! The report for a person: what was tried, how much, what broke, which records, and what to do next.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::report::{Coverage, InvariantSummary, Report, ScenarioSummary, exit};
+use crate::target::Target;
+use crate::verdict::Verdict;
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const DOUBT: Style = AnsiColor::Yellow.on_default();
+/// Where the text of a row begins.
+const INDENT: usize = 39;
+
+/// How much to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What broke, and the verdict.
+    Quiet,
+    /// What a person wants at a glance.
+    Normal,
+    /// Everything.
+    Verbose,
+}
+
+/// What can be said before anything ran: which store is judged.
+pub fn header(target: &Target) -> String {
+    let mut text = String::new();
+    let version = env!("CARGO_PKG_VERSION");
+    // Writing to a string cannot fail.
+    let _ok = writeln!(
+        text,
+        "{BOLD}picklock {version}{BOLD:#} judges {BOLD}{}{BOLD:#} ({})",
+        target.name, target.origin
+    );
+    for (name, command) in target.commands() {
+        let name = name.trim_start_matches("ops.");
+        let _ok = writeln!(text, "  {DIM}{name:<8}{DIM:#} {command}");
+    }
+    text
+}
+
+/// The report itself, for a terminal of `width` columns.
+pub fn body(report: &Report, detail: Detail, width: usize) -> String {
+    let mut page = Page { text: String::new(), width: width.max(INDENT + 30) };
+    if detail != Detail::Quiet {
+        page.what_was_tried(report);
+    }
+    for invariant in &report.invariants {
+        if detail != Detail::Quiet || invariant.verdict == Verdict::Violated {
+            page.invariant(invariant, detail);
+        }
+    }
+    if detail != Detail::Quiet {
+        page.remarks(report, detail);
+    }
+    page.conclusion(report);
+    page.text
+}
+
+struct Page {
+    text: String,
+    width: usize,
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    /// Text after a head that is `taken` columns wide, wrapped under its own beginning.
+    fn row(&mut self, head: &str, taken: usize, text: &str) {
+        let indent = " ".repeat(INDENT);
+        let options = textwrap::Options::new(self.width.saturating_sub(INDENT)).break_words(false);
+        let gap = " ".repeat(INDENT.saturating_sub(taken).max(1));
+        for (index, line) in textwrap::wrap(text, options).iter().enumerate() {
+            let begin = if index == 0 { format!("{head}{gap}") } else { indent.clone() };
+            self.line(format!("{begin}{line}").trim_end());
+        }
+        if text.is_empty() {
+            self.line(head.trim_end());
+        }
+    }
+
+    fn what_was_tried(&mut self, report: &Report) {
+        let control = if report.control.passed { "passed" } else { "FAILED" };
+        let style = if report.control.passed { GOOD } else { BAD };
+        let head = format!("  {BOLD}control{BOLD:#}      {style}{control}{style:#}");
+        self.row(&head, 21, report.control.reason.as_deref().unwrap_or("the store works undisturbed"));
+        for scenario in &report.scenarios {
+            self.scenario(scenario);
+        }
+        self.line("");
+    }
+
+    fn scenario(&mut self, scenario: &ScenarioSummary) {
+        let counts = &scenario.operations;
+        let mut ended = Vec::new();
+        for (count, how) in [
+            (counts.acknowledged, "acknowledged"),
+            (counts.refused, "refused"),
+            (counts.busy, "busy"),
+            (counts.failed, "failed"),
+            (counts.killed, "killed"),
+        ] {
+            if count > 0 {
+                ended.push(format!("{count} {how}"));
+            }
+        }
+        let (coverage, style) = match scenario.coverage {
+            Coverage::Complete => ("complete", GOOD),
+            Coverage::Bounded => ("bounded", GOOD),
+            Coverage::Truncated => ("truncated", DOUBT),
+        };
+        let seconds = scenario.elapsed_ms as f64 / 1000.0;
+        let head = format!("  {BOLD}{:<12}{BOLD:#} {style}{coverage}{style:#}", scenario.id);
+        let text = format!(
+            "{} executions, {} operations in {seconds:.1} s: {}; {}",
+            scenario.executions,
+            counts.total(),
+            ended.join(", "),
+            scenario.bound
+        );
+        self.row(&head, 15 + coverage.len(), &text);
+    }
+
+    fn invariant(&mut self, invariant: &InvariantSummary, detail: Detail) {
+        let (word, style) = match invariant.verdict {
+            Verdict::Holds => ("holds", GOOD),
+            Verdict::Violated => ("VIOLATED", BAD),
+            Verdict::Inconclusive => ("inconclusive", DOUBT),
+            Verdict::NotApplicable => ("not-applicable", DIM),
+        };
+        let head = format!("  {style}{word:<14}{style:#} {BOLD}{}{BOLD:#}", invariant.id);
+        let taken = 17 + invariant.id.len();
+        let mut text = match (&invariant.reason, invariant.verdict) {
+            (Some(reason), _) => reason.clone(),
+            (None, Verdict::Violated) => {
+                format!("in {} of {} executions judged", invariant.violations, invariant.judged)
+            }
+            (None, _) => format!("in all {} executions judged", invariant.judged),
+        };
+        if !invariant.claimed {
+            text.push_str(" (not claimed)");
+        }
+        self.row(&head, taken, &text);
+        let shown = if detail == Detail::Verbose { usize::MAX } else { 1 };
+        for counterexample in invariant.counterexamples.iter().take(shown) {
+            self.row("", 0, &format!("{}: {}", counterexample.scenario, counterexample.summary));
+            if let Some(sandbox) = &counterexample.sandbox {
+                self.row("", 0, &format!("left in {sandbox}"));
+            }
+        }
+    }
+
+    fn remarks(&mut self, report: &Report, detail: Detail) {
+        if !report.remarks.is_empty() {
+            self.line("");
+        }
+        for remark in &report.remarks {
+            let head = format!("  {DIM}remark{DIM:#}         {}", remark.id);
+            self.row(&head, 17 + remark.id.len(), &remark.text);
+        }
+        if detail == Detail::Verbose {
+            for scenario in &report.scenarios {
+                if let Some(plan) = &scenario.plan {
+                    self.row(
+                        &format!("  {DIM}plan{DIM:#}           {}", scenario.id),
+                        17 + scenario.id.len(),
+                        plan,
+                    );
+                }
+            }
+        }
+        if detail == Detail::Verbose || report.exit == exit::HOLDS {
+            for (index, text) in report.not_covered.iter().enumerate() {
+                let head = if index == 0 { format!("  {DIM}not covered{DIM:#}") } else { String::new() };
+                self.row(&head, if index == 0 { 13 } else { 0 }, text);
+            }
+        }
+    }
+
+    fn conclusion(&mut self, report: &Report) {
+        let claimed = || report.invariants.iter().filter(|invariant| invariant.claimed);
+        let of = |verdict: Verdict| {
+            claimed()
+                .filter(|invariant| invariant.verdict == verdict)
+                .map(|invariant| invariant.id.as_str())
+                .collect::<Vec<_>>()
+        };
+        let seconds = report.elapsed_ms as f64 / 1000.0;
+        let tail = format!("{DIM}seed {}, {seconds:.1} s, exit {}{DIM:#}", report.seed, report.exit);
+        let (broken, doubtful) = (of(Verdict::Violated), of(Verdict::Inconclusive));
+        self.line("");
+        let interrupted =
+            if report.interrupted { format!("{DOUBT}interrupted{DOUBT:#}; so far: ") } else { String::new() };
+        match report.exit {
+            exit::CONTROL_FAILED => {
+                self.line(&format!("{BAD}control failed{BAD:#}: nothing was judged  {tail}"));
+                self.line(
+                    "  next: make the store work undisturbed, or say how it is run; the reason stands above",
+                );
+            }
+            _ if !broken.is_empty() => {
+                self.line(&format!("{interrupted}{BAD}violated{BAD:#}: {}  {tail}", broken.join(", ")));
+                self.line(&format!("  next: picklock explain {}", broken[0]));
+            }
+            _ if !doubtful.is_empty() || report.verdict == Verdict::Inconclusive => {
+                let names = if doubtful.is_empty() {
+                    "nothing claimed was judged".to_owned()
+                } else {
+                    doubtful.join(", ")
+                };
+                self.line(&format!("{interrupted}{DOUBT}inconclusive{DOUBT:#}: {names}  {tail}"));
+                self.line("  next: the reasons stand above; a larger --budget, more --clients or --disclaim ID may settle it");
+            }
+            _ => {
+                let holding = of(Verdict::Holds).len();
+                self.line(&format!(
+                    "{interrupted}{GOOD}holds{GOOD:#}: all {holding} claimed invariants that apply  {tail}"
+                ));
+            }
+        }
+    }
+}

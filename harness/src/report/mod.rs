@@ -1,0 +1,277 @@
+//! The report: what was tried, how much, what broke, as one value; each format of it is one file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::op::Outcome;
+use crate::verdict::Verdict;
+
+pub mod human;
+
+/// The number of the report's JSON schema; fields may be added under it, none changes or goes.
+pub const SCHEMA: u32 = 1;
+
+/// A report, as `harness/schema/report-1.json` describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What made it.
+    pub tool: Tool,
+    /// What was judged.
+    pub target: TargetSummary,
+    /// Over all claimed invariants.
+    pub verdict: Verdict,
+    /// The exit status that goes with it.
+    pub exit: u8,
+    /// Whether somebody ended the run early.
+    pub interrupted: bool,
+    /// The seed of all chance.
+    pub seed: u64,
+    /// Milliseconds from the start to this report.
+    pub elapsed_ms: u64,
+    /// Which part of a divided run this is.
+    pub shard: Option<String>,
+    /// Whether the store works undisturbed.
+    pub control: ControlSummary,
+    /// What was run.
+    pub scenarios: Vec<ScenarioSummary>,
+    /// What was judged.
+    pub invariants: Vec<InvariantSummary>,
+    /// Likely causes.
+    pub diagnoses: Vec<DiagnosisSummary>,
+    /// What else is worth knowing.
+    pub remarks: Vec<Remark>,
+    /// What this run cannot have seen.
+    pub not_covered: Vec<String>,
+}
+
+/// The program that made a report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The target of a report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetSummary {
+    /// Its name.
+    pub name: String,
+    /// How it was named to picklock.
+    pub origin: String,
+    /// Its commands, word for word, by the name of the operation.
+    pub ops: BTreeMap<String, Vec<String>>,
+}
+
+/// How the control went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ControlSummary {
+    /// Whether the store works undisturbed.
+    pub passed: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// How much of a scenario's space was covered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Coverage {
+    /// All of it.
+    Complete,
+    /// All within the bound that is named.
+    Bounded,
+    /// Less than planned.
+    Truncated,
+}
+
+/// One scenario that was run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioSummary {
+    /// Its id.
+    pub id: String,
+    /// Runs of the store under disturbance.
+    pub executions: u64,
+    /// Directory contents judged without one.
+    pub states: u64,
+    /// How much of its space that is.
+    pub coverage: Coverage,
+    /// What the space is bounded by, or what is missing.
+    pub bound: String,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+    /// How its operations ended.
+    pub operations: OperationCounts,
+    /// A short name of what was planned: equal for equal plans.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// How fast many clients at once were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crowd: Option<Rate>,
+}
+
+/// Operations in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// How many operations.
+    pub operations: u64,
+    /// In how many milliseconds.
+    pub elapsed_ms: f64,
+}
+
+/// How many operations ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationCounts {
+    /// Exited 0.
+    pub acknowledged: u64,
+    /// A definite no.
+    pub refused: u64,
+    /// The lock was not to be had.
+    pub busy: u64,
+    /// Any other status, a signal, or past a limit.
+    pub failed: u64,
+    /// By the plan.
+    pub killed: u64,
+}
+
+impl OperationCounts {
+    /// Counts one more.
+    pub fn count(&mut self, outcome: &Outcome) {
+        *match outcome {
+            Outcome::Acknowledged => &mut self.acknowledged,
+            Outcome::Refused => &mut self.refused,
+            Outcome::Busy => &mut self.busy,
+            Outcome::Failed(_) | Outcome::Unfinished(_) => &mut self.failed,
+            Outcome::Killed => &mut self.killed,
+        } += 1;
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.acknowledged + self.refused + self.busy + self.failed + self.killed
+    }
+}
+
+/// One invariant that was judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InvariantSummary {
+    /// Its id.
+    pub id: String,
+    /// Whether it counts for the exit status.
+    pub claimed: bool,
+    /// Over all executions.
+    pub verdict: Verdict,
+    /// Executions that could have violated it and were judged.
+    pub judged: u64,
+    /// Why it is inconclusive or not applicable.
+    pub reason: Option<String>,
+    /// Executions that violate it: the first few.
+    pub counterexamples: Vec<Counterexample>,
+    /// How many executions violate it in all.
+    pub violations: u64,
+}
+
+/// One execution that violates an invariant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counterexample {
+    /// The file that it is saved in, where it can be run again.
+    pub case: Option<String>,
+    /// The scenario that found it.
+    pub scenario: String,
+    /// What was seen, in one sentence.
+    pub summary: String,
+    /// Whether it can be run again, call by call.
+    pub replayable: bool,
+    /// Whether a baseline names it.
+    pub known: bool,
+    /// File systems on which it was confirmed.
+    pub confirmed: Vec<String>,
+    /// Its likely cause.
+    pub diagnosis: Option<String>,
+    /// The command that runs it again.
+    pub replay: Option<String>,
+    /// Where its sandbox was left, with `--keep`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
+}
+
+/// A likely cause, read off the system calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiagnosisSummary {
+    /// Its id.
+    pub id: String,
+    /// The operation that shows it.
+    pub op: String,
+    /// The call that shows it.
+    pub call: String,
+    /// In one sentence.
+    pub summary: String,
+}
+
+/// Something worth knowing that is no verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    /// What kind of remark it is.
+    pub id: String,
+    /// The remark.
+    pub text: String,
+}
+
+impl Remark {
+    /// A remark of this kind.
+    pub fn new(id: &str, text: impl Into<String>) -> Self {
+        Self { id: id.to_owned(), text: text.into() }
+    }
+}
+
+/// The exit statuses of `check`.
+pub mod exit {
+    /// Every claimed invariant holds.
+    pub const HOLDS: u8 = 0;
+    /// One is violated.
+    pub const VIOLATED: u8 = 1;
+    /// The command line or the adapter makes no sense.
+    pub const USAGE: u8 = 2;
+    /// Something claimed could not be judged.
+    pub const INCONCLUSIVE: u8 = 3;
+    /// The store does not work undisturbed.
+    pub const CONTROL_FAILED: u8 = 4;
+    /// picklock itself failed.
+    pub const INTERNAL: u8 = 70;
+    /// Somebody ended the run early.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+impl Report {
+    /// The report as JSON, with a line feed at its end.
+    pub fn to_json(&self) -> String {
+        // Strings, numbers, lists and maps with text keys: nothing in here can fail to be JSON.
+        let mut json = serde_json::to_string_pretty(self).unwrap_or_default();
+        json.push('\n');
+        json
+    }
+
+    /// Works out the verdict and the exit status from what the report holds.
+    pub(crate) fn conclude(&mut self) {
+        let claimed = || self.invariants.iter().filter(|invariant| invariant.claimed);
+        let any = |verdict: Verdict| claimed().any(|invariant| invariant.verdict == verdict);
+        self.verdict = if any(Verdict::Violated) {
+            Verdict::Violated
+        } else if any(Verdict::Inconclusive) || !any(Verdict::Holds) {
+            // What has judged nothing is inconclusive, and never a pass.
+            Verdict::Inconclusive
+        } else {
+            Verdict::Holds
+        };
+        self.exit = match self.verdict {
+            _ if !self.control.passed && !self.interrupted => exit::CONTROL_FAILED,
+            _ if self.interrupted => exit::INTERRUPTED,
+            Verdict::Violated => exit::VIOLATED,
+            Verdict::Inconclusive | Verdict::NotApplicable => exit::INCONCLUSIVE,
+            Verdict::Holds => exit::HOLDS,
+        };
+    }
+}

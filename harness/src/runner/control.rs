@@ -1,0 +1,252 @@
+//! The control: does the store work undisturbed, and what does it look like when it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::observation::{FileState, State, Subject};
+use crate::op::{Operation, Outcome, Request, record_name};
+use crate::runner::touch::TouchWatch;
+use crate::runner::{RunError, Stage, nanos, program_of};
+use crate::scenario::control::ADDS;
+
+/// What the control showed.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// Why the store does not work undisturbed; nothing where it does.
+    pub failure: Option<String>,
+    /// How many operations were done.
+    pub operations: u64,
+    /// What the judges need to know.
+    pub subject: Subject,
+    /// What those who kill need to know.
+    pub timing: Timing,
+}
+
+/// How an undisturbed `add` spends its time, as medians.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// From its start to its end.
+    pub whole: Duration,
+    /// From its start to its first and to its last touch of the sandbox; nothing where none was seen.
+    pub touches: Option<(Duration, Duration)>,
+}
+
+/// Runs the control. What `init` left is the old state of every execution after it.
+///
+/// # Errors
+/// Where the harness could not do its part; that the store fails is no error but the result.
+pub fn control(stage: &Stage<'_>) -> Result<Control, RunError> {
+    let mut run = ControlRun { stage, clock: Instant::now(), operations: 0, subject: stage.subject() };
+    let mut timing = Timing::default();
+    let failure = match run.prepare() {
+        Ok(()) => run.adds(&mut timing).err(),
+        failed => failed.err(),
+    };
+    let failure = match failure {
+        None => None,
+        Some(Failure::Store(reason)) => Some(reason),
+        Some(Failure::Harness(RunError::Start { program, why })) => Some(format!(
+            "{program:?} could not be started: {why}. Is it made for this machine, and is the interpreter on its first \
+             line there?"
+        )),
+        Some(Failure::Harness(error)) => return Err(error),
+    };
+    Ok(Control { failure, operations: run.operations, subject: run.subject, timing })
+}
+
+struct ControlRun<'a> {
+    stage: &'a Stage<'a>,
+    clock: Instant,
+    operations: u64,
+    subject: Subject,
+}
+
+enum Failure {
+    Store(String),
+    Harness(RunError),
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        Self::Harness(error)
+    }
+}
+
+impl ControlRun<'_> {
+    fn prepare(&mut self) -> Result<(), Failure> {
+        let target = self.stage.target;
+        self.stage.lay()?;
+        if target.ops.init.is_some() {
+            self.succeed(Request::Init)?;
+            self.stage.sandbox.keep_as_old().map_err(RunError::system("keep what init left"))?;
+        }
+        let old = self.look();
+        self.subject.starts_with_data = matches!(old.data, FileState::Whole) && self.subject.transparent;
+        self.subject.initial_records.extend(old.records.clone().unwrap_or_default());
+        if target.ops.list.is_some() {
+            // Before the first record a store may well say that there is nothing to list.
+            let listed = self.operate(Request::List)?;
+            if target.ops.init.is_some() && listed.outcome != Outcome::Acknowledged {
+                return Err(self.failed(&listed));
+            }
+            self.subject.initial_records.extend(listed.records.unwrap_or_default());
+        }
+        Ok(self.stage.lay()?)
+    }
+
+    fn adds(&mut self, timing: &mut Timing) -> Result<(), Failure> {
+        let target = self.stage.target;
+        let adds = target.limit_of_plain_add().map_or(ADDS, |limit| limit.min(ADDS));
+        let mut expected = BTreeSet::new();
+        let (mut wholes, mut firsts, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 1..=adds {
+            let record = record_name(number);
+            let (dir, data) = (self.stage.sandbox.dir(), self.stage.sandbox.data());
+            let watch = TouchWatch::start(&[&dir, data.parent().unwrap_or(&dir)]);
+            let started = Instant::now();
+            let added = self.succeed(Request::Add { record: record.clone(), number });
+            let touched = watch.and_then(TouchWatch::finish);
+            let added = added?;
+            wholes.push(Duration::from_nanos(added.returned - added.invoked));
+            if let Some((first, last)) = touched {
+                firsts.push(first.saturating_duration_since(started));
+                lasts.push(last.saturating_duration_since(started));
+            }
+            expected.insert(record);
+            let state = self.look();
+            self.subject.quiet_file_counts.push(state.files.len());
+            self.check_file(&state, &expected)?;
+            if target.ops.list.is_some() {
+                let listed = self.succeed(Request::List)?;
+                let records = listed.records.unwrap_or_default();
+                self.check_records("list", "--listed", &records, &expected)?;
+                // The file after `list`, which may have repaired or moved things, must agree with it.
+                let state = self.look();
+                self.check_file(&state, &expected)?;
+            }
+        }
+        *timing = Timing { whole: median(wholes), touches: None };
+        if !firsts.is_empty() {
+            timing.touches = Some((median(firsts), median(lasts)));
+        }
+        Ok(())
+    }
+
+    fn check_file(&self, state: &State, expected: &BTreeSet<String>) -> Result<(), Failure> {
+        let target = self.stage.target;
+        let data = target.data.path.display();
+        let fail = |reason: String| Err(Failure::Store(reason));
+        if self.subject.transparent {
+            let after = format!("after an acknowledged add the data file {data}");
+            match &state.data {
+                FileState::Whole => {}
+                FileState::Missing => {
+                    let there = state.files.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+                    let there = if there.is_empty() { "nothing".to_owned() } else { there };
+                    return fail(format!(
+                        "{after} is not there (in the sandbox: {there}); name the right one with --data"
+                    ));
+                }
+                FileState::Empty => return fail(format!("{after} is empty; name the right one with --data")),
+                FileState::Broken(why) => {
+                    return fail(format!(
+                        "{after} is no {}: {why}; say what it is with --data-format (json, jsonl, text or opaque)",
+                        target.data.format
+                    ));
+                }
+            }
+            if let Some((file, state)) = state.also.iter().find(|(_, state)| **state != FileState::Whole) {
+                return fail(format!("after an acknowledged add the file {file} of data.also is {state:?}"));
+            }
+        }
+        match (&target.data.records, &state.records) {
+            (Some(_), Some(records)) => self.check_records("the data file", "--records", records, expected),
+            (Some(expression), None) => {
+                fail(format!("the records cannot be read from {data} by {expression}; mend --records"))
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn check_records(
+        &self,
+        source: &str,
+        flag: &str,
+        records: &[String],
+        expected: &BTreeSet<String>,
+    ) -> Result<(), Failure> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for record in records.iter().filter(|record| !self.subject.initial_records.contains(*record)) {
+            *counts.entry(record).or_default() += 1;
+        }
+        let missing: Vec<&str> =
+            expected.iter().map(String::as_str).filter(|record| !counts.contains_key(record)).collect();
+        let foreign: Vec<String> = counts
+            .keys()
+            .filter(|record| !expected.contains(**record))
+            .take(3)
+            .map(|record| format!("{record:?}"))
+            .collect();
+        let reason = if !missing.is_empty() {
+            let shown = if foreign.is_empty() {
+                String::new()
+            } else {
+                format!(", which shows {} instead", foreign.join(", "))
+            };
+            format!("the acknowledged record {} is not in {source}{shown}", missing.join(", "))
+        } else if !foreign.is_empty() {
+            format!("{source} shows what nobody added: {}", foreign.join(", "))
+        } else if counts.values().any(|count| *count > 1) {
+            format!("{source} shows a record more than once")
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Store(format!(
+            "{reason}; if the store is right, say how its records are read with {flag}"
+        )))
+    }
+
+    fn look(&self) -> State {
+        self.stage.sandbox.look(&self.stage.target.data, nanos(self.clock.elapsed()))
+    }
+
+    fn operate(&mut self, request: Request) -> Result<Operation, RunError> {
+        self.operations += 1;
+        self.stage.operate(1, request, self.clock, None, &|| (), &|_| ())
+    }
+
+    fn succeed(&mut self, request: Request) -> Result<Operation, Failure> {
+        let operation = self.operate(request)?;
+        if operation.outcome == Outcome::Acknowledged { Ok(operation) } else { Err(self.failed(&operation)) }
+    }
+
+    fn failed(&self, operation: &Operation) -> Failure {
+        let limits = &self.stage.target.limits;
+        let how = match &operation.outcome {
+            Outcome::Failed(status) => format!("failed ({status})"),
+            Outcome::Refused => "was refused".to_owned(),
+            Outcome::Busy => "found the store busy, and nobody was there".to_owned(),
+            Outcome::Unfinished(crate::op::Limit::Timeout) => {
+                format!("did not end within {:?} (limits.timeout)", limits.timeout)
+            }
+            Outcome::Unfinished(limit) => format!("went past its limit, limits.{limit}"),
+            Outcome::Acknowledged | Outcome::Killed => "ended oddly".to_owned(),
+        };
+        let said = if operation.stderr.is_empty() {
+            "it said nothing on standard error".to_owned()
+        } else {
+            format!("it said: {}", operation.stderr)
+        };
+        let program = self
+            .stage
+            .command(&operation.request)
+            .map(|command| program_of(command, &self.stage.target.folder).display().to_string())
+            .unwrap_or_default();
+        Failure::Store(format!("{} {how}; {said} (program {program})", operation.request))
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}

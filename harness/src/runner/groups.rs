@@ -1,0 +1,121 @@
+//! Process groups: who is in them, who outlived their operation, and their end.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+
+/// How long the end of survivors is waited for.
+const DEATH_MAX: Duration = Duration::from_secs(2);
+
+/// Processes that outlived the operation they belong to.
+#[derive(Debug, Default)]
+pub(super) struct Survivors {
+    groups: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// A group, and its members as they were seen: as long as one of them lives the number is the group's own.
+    groups: Vec<(Pid, Vec<OwnedFd>)>,
+    operations: u64,
+}
+
+impl Survivors {
+    /// Takes note of a group that lives on. Where there are more than `processes_max` in all, they are ended.
+    pub(super) fn add(&self, group: Pid, processes_max: u32) {
+        let members: Vec<OwnedFd> =
+            members(group).into_iter().filter_map(|pid| open_member(pid, group)).collect();
+        if members.is_empty() {
+            return;
+        }
+        let mut known = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        known.operations += 1;
+        known.groups.retain(|(_, members)| members.iter().any(is_alive));
+        known.groups.push((group, members));
+        let total: usize = known.groups.iter().map(|(_, members)| members.len()).sum();
+        drop(known);
+        if total > processes_max as usize {
+            self.end();
+        }
+    }
+
+    /// Ends them all.
+    pub(super) fn end(&self) {
+        let groups = std::mem::take(&mut self.groups.lock().unwrap_or_else(PoisonError::into_inner).groups);
+        for (group, members) in &groups {
+            if members.iter().any(is_alive) {
+                // Those that joined the group since are in it too. It may have ended meanwhile.
+                let _killed = kill_process_group(*group, Signal::KILL);
+            }
+            for member in members {
+                let _killed = pidfd_send_signal(member, Signal::KILL);
+            }
+        }
+        for member in groups.iter().flat_map(|(_, members)| members) {
+            has_died(member, DEATH_MAX);
+        }
+    }
+
+    /// How many operations had survivors.
+    pub(super) fn operations(&self) -> u64 {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).operations
+    }
+}
+
+/// Waits until the process behind `pidfd` has died, for at most `limit`; whether it has.
+pub(super) fn has_died(pidfd: &OwnedFd, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut watched = [PollFd::new(pidfd, PollFlags::IN)];
+        let timeout = Timespec::try_from(left).ok();
+        if poll(&mut watched, timeout.as_ref()).is_ok_and(|ready| ready > 0) {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
+        }
+    }
+}
+
+/// How many processes are in `group`.
+pub(super) fn count_group(group: Pid) -> usize {
+    members(group).len()
+}
+
+/// The living processes of `group`.
+pub(super) fn members(group: Pid) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+        .filter(|pid| group_of(*pid) == Some(group))
+        .collect()
+}
+
+/// The group of a process that has not died.
+fn group_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    // The name in brackets may hold anything: state, parent and group come after its end.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    let group = fields.nth(1)?.parse().ok()?;
+    if matches!(state, "Z" | "X") { None } else { Pid::from_raw(group) }
+}
+
+/// A handle on a member, checked after it was opened: the number may have come round in between.
+fn open_member(pid: Pid, group: Pid) -> Option<OwnedFd> {
+    let member = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    (group_of(pid) == Some(group)).then_some(member)
+}
+
+fn is_alive(pidfd: &OwnedFd) -> bool {
+    let mut watched = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut watched, Some(&now)).is_ok_and(|ready| ready == 0)
+}

@@ -1,0 +1,295 @@
+//! One operation as a process: started in a group of its own, bounded, killed where wanted, and waited for.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open, prlimit,
+    test_kill_process_group,
+};
+
+use crate::op::Limit;
+use crate::runner::groups::{count_group, has_died};
+use crate::runner::{RunError, Stop};
+use crate::target::Limits;
+
+/// The signal of a process that wrote past its file size limit.
+pub(super) const SIGXFSZ: i32 = 25;
+/// How often a long operation is looked at for its number of processes.
+const TICK: Duration = Duration::from_millis(250);
+/// Killed processes are gone at once; one that is not hangs in the kernel, and nobody can help it.
+const DEATH_MAX: Duration = Duration::from_secs(10);
+
+/// What is started, and in which surroundings.
+#[derive(Clone, Copy)]
+pub(super) struct Invocation<'a> {
+    pub(super) program: &'a Path,
+    pub(super) arguments: &'a [OsString],
+    pub(super) cwd: &'a Path,
+    /// Added to the caller's environment.
+    pub(super) environment: &'a [(OsString, OsString)],
+}
+
+/// What may happen to it from outside.
+#[derive(Clone, Copy)]
+pub(super) struct Interference<'a> {
+    pub(super) kill_after: Option<Duration>,
+    pub(super) hard_end: Option<Instant>,
+    pub(super) stop: &'a Stop,
+    pub(super) on_late: &'a dyn Fn(),
+    pub(super) on_start: &'a dyn Fn(Process),
+}
+
+/// A process group that an operation runs in: the number of the process that picklock started.
+pub(super) type Process = Pid;
+
+/// How an operation ended, as the system tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Exited(i32),
+    Signalled(i32),
+    Killed,
+    Limit(Limit),
+}
+
+/// All that one operation left.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) invoked: Instant,
+    pub(super) returned: Instant,
+    pub(super) end: End,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
+    pub(super) group: Process,
+    /// Whether some process of its group lives on.
+    pub(super) has_survivors: bool,
+}
+
+/// Runs an operation until the process that was started has ended, not until its pipes close.
+pub(super) fn run(
+    invocation: &Invocation<'_>,
+    limits: &Limits,
+    interference: Interference<'_>,
+) -> Result<Ended, RunError> {
+    let invoked = Instant::now();
+    let child = Command::new(invocation.program)
+        .args(invocation.arguments)
+        .current_dir(invocation.cwd)
+        .envs(invocation.environment.iter().map(|(key, value)| (key, value)))
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|why| RunError::Start { program: invocation.program.to_owned(), why })?;
+    // From here on it is killed and waited for on every path.
+    let mut child = Unreaped(Some(child));
+    let mut running = Running::new(&mut child, limits)?;
+    (interference.on_start)(running.group);
+    let wanted = running.watch(invoked, limits, interference)?;
+    if wanted.is_some() {
+        running.kill()?;
+    }
+    running.drain();
+    let (group, stdout, stderr) = (running.group, running.stdout.bytes, running.stderr.bytes);
+    let status = child.wait()?;
+    let returned = Instant::now();
+    let end = match (status.code(), status.signal(), wanted) {
+        (Some(status), ..) => End::Exited(status),
+        // It may have died of itself just before the kill, but nobody can tell.
+        (_, Some(9), Some(wanted)) => wanted,
+        (_, signal, _) => End::Signalled(signal.unwrap_or_default()),
+    };
+    // Past its limit it is unfinished, whatever it made of its last moment.
+    let end = if let Some(limit @ End::Limit(_)) = wanted { limit } else { end };
+    let has_survivors = test_kill_process_group(group).is_ok();
+    Ok(Ended { invoked, returned, end, stdout, stderr, group, has_survivors })
+}
+
+/// The name of a signal, where it is one of the common ones.
+pub(super) fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        SIGXFSZ => "SIGXFSZ",
+        31 => "SIGSYS",
+        other => return other.to_string(),
+    };
+    name.to_owned()
+}
+
+/// A child that nobody waited for yet.
+struct Unreaped(Option<Child>);
+
+impl Unreaped {
+    fn get(&mut self) -> Result<&mut Child, RunError> {
+        let gone = || RunError::System { what: "find a client", why: io::Error::from_raw_os_error(3) };
+        self.0.as_mut().ok_or_else(gone)
+    }
+
+    fn wait(mut self) -> Result<ExitStatus, RunError> {
+        let status = self.get()?.wait().map_err(RunError::system("wait for a client"));
+        self.0 = None;
+        status
+    }
+}
+
+impl Drop for Unreaped {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _killed = kill_process_group(Pid::from_child(child), Signal::KILL);
+            let _status = child.wait();
+        }
+    }
+}
+
+struct Running {
+    group: Process,
+    ended: OwnedFd,
+    stdout: Capture,
+    stderr: Capture,
+}
+
+struct Capture {
+    pipe: Option<OwnedFd>,
+    bytes: Vec<u8>,
+}
+
+impl Running {
+    fn new(child: &mut Unreaped, limits: &Limits) -> Result<Self, RunError> {
+        let child = child.get()?;
+        // The child is not waited for yet, so its number is its own.
+        let group = Pid::from_child(child);
+        let ended = pidfd_open(group, PidfdFlags::empty()).map_err(RunError::system("watch a client"))?;
+        // Best effort, and too late for what a program does in its first microseconds: a client that has ended
+        // already needs no limits.
+        for (resource, limit) in [(Resource::Fsize, limits.file), (Resource::Core, 0)] {
+            let _previous =
+                prlimit(Some(group), resource, Rlimit { current: Some(limit), maximum: Some(limit) });
+        }
+        let stdout = Capture::new(child.stdout.take().map(OwnedFd::from))?;
+        let stderr = Capture::new(child.stderr.take().map(OwnedFd::from))?;
+        Ok(Self { group, ended, stdout, stderr })
+    }
+
+    /// Watches it until it ends (nothing is returned) or has to be killed (why is returned).
+    fn watch(
+        &mut self,
+        invoked: Instant,
+        limits: &Limits,
+        interference: Interference<'_>,
+    ) -> Result<Option<End>, RunError> {
+        let late = invoked.checked_add(limits.timeout);
+        let killed = interference.kill_after.and_then(|after| invoked.checked_add(after));
+        let mut tick = invoked + TICK;
+        loop {
+            let now = Instant::now();
+            if interference.stop.is_requested() || interference.hard_end.is_some_and(|end| now >= end) {
+                return Err(RunError::Stopped);
+            }
+            if killed.is_some_and(|killed| now >= killed) {
+                return Ok(Some(End::Killed));
+            }
+            if late.is_some_and(|late| now >= late) {
+                (interference.on_late)();
+                return Ok(Some(End::Limit(Limit::Timeout)));
+            }
+            if now >= tick {
+                if count_group(self.group) > limits.processes as usize {
+                    return Ok(Some(End::Limit(Limit::Processes)));
+                }
+                tick = now + TICK;
+            }
+            let wake = [late, killed, interference.hard_end].into_iter().flatten().fold(tick, Instant::min);
+            if self.wait_until(wake, now, interference.stop)? {
+                return Ok(None);
+            }
+            if (self.stdout.bytes.len() + self.stderr.bytes.len()) as u64 > limits.output {
+                return Ok(Some(End::Limit(Limit::Output)));
+            }
+        }
+    }
+
+    /// Waits for something to happen; whether it was the end. What was written meanwhile is read.
+    fn wait_until(&mut self, wake: Instant, now: Instant, stop: &Stop) -> Result<bool, RunError> {
+        let timeout = Timespec::try_from(wake.saturating_duration_since(now)).ok();
+        let (ended, has_output) = {
+            let mut watched = vec![PollFd::new(&self.ended, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+            watched.extend([&self.stdout, &self.stderr].into_iter().filter_map(|capture| {
+                Some(PollFd::from_borrowed_fd(capture.pipe.as_ref()?.as_fd(), PollFlags::IN))
+            }));
+            match poll(&mut watched, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(why) => return Err(RunError::System { what: "wait for a client", why: why.into() }),
+            }
+            let fired = |index: usize| watched.get(index).is_some_and(|one| !one.revents().is_empty());
+            (fired(0), fired(2) || fired(3))
+        };
+        if has_output {
+            self.stdout.read_some();
+            self.stderr.read_some();
+        }
+        Ok(ended)
+    }
+
+    /// Kills every process of its group at one instant, and waits for the first of them to be gone.
+    fn kill(&mut self) -> Result<(), RunError> {
+        // Nobody waited for the child yet, so the group is there, be it only with a dead leader.
+        let _killed = kill_process_group(self.group, Signal::KILL);
+        if has_died(&self.ended, DEATH_MAX) {
+            return Ok(());
+        }
+        let why = io::Error::other(format!("process {} hangs in the kernel", self.group.as_raw_pid()));
+        Err(RunError::System { what: "kill a client", why })
+    }
+
+    /// Reads what is left in the pipes, without waiting for those who still hold them.
+    fn drain(&mut self) {
+        self.stdout.read_some();
+        self.stderr.read_some();
+    }
+}
+
+impl Capture {
+    fn new(pipe: Option<OwnedFd>) -> Result<Self, RunError> {
+        if let Some(pipe) = &pipe {
+            rustix::io::ioctl_fionbio(pipe, true).map_err(RunError::system("set up a pipe"))?;
+        }
+        Ok(Self { pipe, bytes: Vec::new() })
+    }
+
+    /// Reads what is there; at most a pipe's worth, so that one who writes without an end is still bounded.
+    fn read_some(&mut self) {
+        let Some(pipe) = &self.pipe else { return };
+        let mut buffer = [0; 16 << 10];
+        for _ in 0..8 {
+            match rustix::io::read(pipe, &mut buffer) {
+                Ok(0) => {
+                    self.pipe = None;
+                    return;
+                }
+                Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Runs the rounds of a stress plan: clients as threads, a reader beside them, a look at the store afterwards.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use crate::observation::{Observation, Readings, Standstill};
+use crate::op::{ClientId, Limit, Operation, Outcome, Request, record_name};
+use crate::runner::control::{Control, Timing};
+use crate::runner::reader::Reader;
+use crate::runner::{RunError, Stage, Stop, nanos, waits};
+use crate::scenario::stress::{Plan, Round, Step};
+
+/// Rounds in which clients did not end before the rest is given up.
+const HUNG_ROUNDS_MAX: u32 = 2;
+
+/// How the scenario went, beside what it showed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stress {
+    /// Rounds that were run to their end.
+    pub rounds: usize,
+    /// Why the others were not, if there are others.
+    pub cut: Option<Cut>,
+    /// Operations of all crowds, and how long those took.
+    pub crowd: (u64, Duration),
+}
+
+/// Why rounds of the plan were left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The budget was spent.
+    Budget,
+    /// Clients did not end in two rounds.
+    Hung,
+    /// Enough was seen, by `--fail-fast`.
+    FailFast,
+    /// Somebody asked for the end.
+    Interrupted,
+}
+
+/// Runs `plan`, handing every execution to `sink`, which may end it.
+///
+/// # Errors
+/// Where the harness could not do its part.
+pub fn stress(
+    stage: &Stage<'_>,
+    plan: &Plan,
+    control: &Control,
+    sink: &mut dyn FnMut(Observation) -> ControlFlow<()>,
+) -> Result<Stress, RunError> {
+    let mut done = Stress::default();
+    let mut hung = 0;
+    for (index, round) in plan.rounds.iter().enumerate() {
+        if stage.is_over() {
+            done.cut = Some(if stage.stop.is_requested() { Cut::Interrupted } else { Cut::Budget });
+            return Ok(done);
+        }
+        let mut execution = Execution::new(stage, control)?;
+        let ran = match round {
+            Round::Crowd(clients) => execution.crowd(clients, &mut done),
+            Round::Lone(steps) => execution.lone(steps),
+        };
+        let is_hung = execution.is_hung();
+        // Clients start nothing more once the time is over, so the round may be shorter than planned.
+        let was_cut = stage.is_over();
+        let observation = execution.into_observation(u32::try_from(index + 1).unwrap_or(u32::MAX));
+        // What an execution showed before it was stopped still counts.
+        let flow = sink(observation);
+        match ran {
+            Ok(()) => {}
+            Err(RunError::Stopped) => {
+                done.cut = Some(if stage.stop.is_requested() { Cut::Interrupted } else { Cut::Budget });
+                return Ok(done);
+            }
+            Err(other) => return Err(other),
+        }
+        done.rounds += usize::from(!was_cut);
+        if flow.is_break() {
+            done.cut = Some(Cut::FailFast);
+            return Ok(done);
+        }
+        hung += u32::from(is_hung);
+        if hung == HUNG_ROUNDS_MAX {
+            done.cut = Some(Cut::Hung);
+            return Ok(done);
+        }
+    }
+    if done.rounds < plan.rounds.len() {
+        done.cut = Some(Cut::Budget);
+    }
+    Ok(done)
+}
+
+/// One round under way.
+struct Execution<'a> {
+    stage: &'a Stage<'a>,
+    control: &'a Control,
+    clock: Instant,
+    operations: Vec<Operation>,
+    states: Vec<crate::observation::State>,
+    readings: Readings,
+    standstill: Option<Standstill>,
+}
+
+/// What the clients of a crowd share.
+struct Crowd<'a> {
+    stage: &'a Stage<'a>,
+    clock: Instant,
+    acknowledged: AtomicBool,
+    /// The process group of every client that has an operation under way.
+    under_way: Mutex<BTreeMap<ClientId, Pid>>,
+    standstill: Mutex<Option<Standstill>>,
+    hung: AtomicBool,
+    pace: Pace,
+}
+
+/// How long operations take here and now, to place kills within them.
+struct Pace {
+    timing: Timing,
+    /// How much slower a program starts than in the control.
+    slowdown: f64,
+    /// A moving mean of how long an operation takes, in nanoseconds.
+    mean: AtomicU64,
+}
+
+impl<'a> Execution<'a> {
+    fn new(stage: &'a Stage<'a>, control: &'a Control) -> Result<Self, RunError> {
+        stage.lay()?;
+        Ok(Self {
+            stage,
+            control,
+            clock: Instant::now(),
+            operations: Vec::new(),
+            states: Vec::new(),
+            readings: Readings::default(),
+            standstill: None,
+        })
+    }
+
+    fn crowd(&mut self, clients: &[(ClientId, Vec<Step>)], done: &mut Stress) -> Result<(), RunError> {
+        let crowd = Crowd {
+            stage: self.stage,
+            clock: self.clock,
+            acknowledged: AtomicBool::new(false),
+            under_way: Mutex::default(),
+            standstill: Mutex::default(),
+            hung: AtomicBool::new(false),
+            pace: Pace::new(self.control.timing, clients.len()),
+        };
+        let data = self.stage.sandbox.data();
+        let reader = self.control.subject.transparent.then(|| Reader {
+            data: &data,
+            format: self.stage.target.data.format,
+            starts_with_data: self.control.subject.starts_with_data,
+            acknowledged: &crowd.acknowledged,
+        });
+        let readers_done = Stop::new().map_err(RunError::system("prepare a reader"))?;
+        let began = Instant::now();
+        let mut failed = None;
+        thread::scope(|scope| {
+            let reader = reader.map(|reader| {
+                let (done, clock) = (&readers_done, self.clock);
+                scope.spawn(move || reader.read_until(done, clock))
+            });
+            let clients: Vec<_> = clients
+                .iter()
+                .map(|(client, steps)| {
+                    let crowd = &crowd;
+                    scope.spawn(move || crowd.client(*client, steps))
+                })
+                .collect();
+            for client in clients {
+                let (operations, error) =
+                    client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                self.operations.extend(operations);
+                failed = failed.take().or(error);
+            }
+            done.crowd.0 += self.operations.len() as u64;
+            done.crowd.1 += began.elapsed();
+            readers_done.request();
+            if let Some(reader) = reader {
+                self.readings = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+        });
+        self.operations.sort_by_key(|operation| operation.invoked);
+        self.standstill = crowd.standstill.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        // A reading counts only where somebody wrote meanwhile, which is so in a crowd that added anything.
+        if !self.operations.iter().any(|operation| operation.added().is_some()) {
+            self.readings = Readings::default();
+        }
+        self.look_in_peace()
+    }
+
+    /// The store after the crowd has gone: it mends itself, tells its records, takes one more, and tells them again.
+    fn look_in_peace(&mut self) -> Result<(), RunError> {
+        self.look();
+        self.recover_after_a_kill()?;
+        self.list()?;
+        let number = 1 + self.operations.iter().filter(|operation| operation.added().is_some()).count();
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        self.operate(Request::Add { record: record_name(number), number }, None)?;
+        self.look();
+        self.list()
+    }
+
+    fn lone(&mut self, steps: &[Step]) -> Result<(), RunError> {
+        let pace = Pace::new(self.control.timing, 1);
+        for step in steps {
+            if self.stage.is_over() {
+                return Ok(());
+            }
+            let kill_after = step.kill.map(|fraction| pace.kill_after(fraction));
+            let outcome = self.operate(step.request.clone(), kill_after)?;
+            if outcome == Outcome::Killed {
+                self.recover_after_a_kill()?;
+            } else {
+                self.look();
+                self.list()?;
+            }
+            if self.is_hung() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn recover_after_a_kill(&mut self) -> Result<(), RunError> {
+        let killed = self.operations.iter().any(Operation::was_killed);
+        if killed && self.stage.target.ops.recover.is_some() {
+            self.operate(Request::Recover, None)?;
+            self.look();
+        }
+        Ok(())
+    }
+
+    fn list(&mut self) -> Result<(), RunError> {
+        if self.stage.target.ops.list.is_some() {
+            self.operate(Request::List, None)?;
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self, request: Request, kill_after: Option<Duration>) -> Result<Outcome, RunError> {
+        let under_way = Mutex::new(None);
+        let standstill = Mutex::new(None);
+        let folder = self.stage.sandbox.dir();
+        let on_late = || {
+            let group: Option<Pid> = *under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            let under_way = group.map(|group| (1, group)).into_iter().collect();
+            *standstill.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(waits::look(1, &under_way, &folder));
+        };
+        let on_start = |group| *under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(group);
+        let operation = self.stage.operate(1, request, self.clock, kill_after, &on_late, &on_start)?;
+        let outcome = operation.outcome.clone();
+        self.operations.push(operation);
+        self.standstill =
+            self.standstill.take().or(standstill.into_inner().unwrap_or_else(PoisonError::into_inner));
+        Ok(outcome)
+    }
+
+    fn look(&mut self) {
+        let state = self.stage.sandbox.look(&self.stage.target.data, nanos(self.clock.elapsed()));
+        self.states.push(state);
+    }
+
+    fn is_hung(&self) -> bool {
+        self.operations.iter().any(|operation| operation.outcome == Outcome::Unfinished(Limit::Timeout))
+    }
+
+    fn into_observation(self, execution: u32) -> Observation {
+        self.stage.end_survivors();
+        Observation {
+            scenario: "stress".into(),
+            execution,
+            subject: self.control.subject.clone(),
+            operations: self.operations,
+            readings: self.readings,
+            states: self.states,
+            standstill: self.standstill,
+        }
+    }
+}
+
+impl Crowd<'_> {
+    /// One client's operations, and why it could not go on, if it could not.
+    fn client(&self, client: ClientId, steps: &[Step]) -> (Vec<Operation>, Option<RunError>) {
+        let mut operations = Vec::with_capacity(steps.len());
+        for step in steps {
+            if self.stage.is_over() || self.hung.load(Ordering::SeqCst) {
+                break;
+            }
+            let kill_after = step.kill.map(|fraction| self.pace.kill_after(fraction));
+            let on_late = || self.look_at_waits(client);
+            let on_start = |group| {
+                self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(client, group);
+            };
+            let request = step.request.clone();
+            let operation = self.stage.operate(client, request, self.clock, kill_after, &on_late, &on_start);
+            self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&client);
+            let operation = match operation {
+                Ok(operation) => operation,
+                Err(error) => return (operations, Some(error)),
+            };
+            match &operation.outcome {
+                Outcome::Acknowledged if operation.added().is_some() => {
+                    self.acknowledged.store(true, Ordering::SeqCst);
+                    self.pace.took(operation.returned - operation.invoked);
+                }
+                Outcome::Unfinished(Limit::Timeout) => self.hung.store(true, Ordering::SeqCst),
+                _ => {}
+            }
+            operations.push(operation);
+        }
+        (operations, None)
+    }
+
+    /// The first client past its limit looks for all: once it is killed, the others may go on.
+    fn look_at_waits(&self, late: ClientId) {
+        let mut standstill = self.standstill.lock().unwrap_or_else(PoisonError::into_inner);
+        if standstill.is_none() {
+            let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            *standstill = Some(waits::look(late, &under_way, &self.stage.sandbox.dir()));
+        }
+    }
+}
+
+impl Pace {
+    fn new(timing: Timing, clients: usize) -> Self {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let slowdown = (clients as f64 / processors as f64).max(1.0);
+        let mean = timing.whole.as_nanos() as f64 * slowdown;
+        Self { timing, slowdown, mean: AtomicU64::new(mean as u64) }
+    }
+
+    fn took(&self, nanos: u64) {
+        let mean = self.mean.load(Ordering::Relaxed);
+        self.mean.store((mean * 7 + nanos) / 8, Ordering::Relaxed);
+    }
+
+    /// When to kill, counted from the start of the operation: at this fraction of the time in which the store works
+    /// on its folder, as the control saw it and as the crowd stretches it; of the whole time where nothing was seen.
+    fn kill_after(&self, fraction: f64) -> Duration {
+        let whole = self.timing.whole.as_nanos().max(1) as f64;
+        let mean = self.mean.load(Ordering::Relaxed) as f64;
+        let (first, last) = match self.timing.touches {
+            Some((first, last)) => (first.as_nanos() as f64, last.as_nanos() as f64),
+            None => (0.0, whole),
+        };
+        // Starting up takes longer by the share of the processors; all that is longer still is waiting for the lock.
+        let from = first * (mean / whole).clamp(1.0, self.slowdown);
+        let to = if self.slowdown > 1.0 { mean.max(from) } else { last.max(from) };
+        Duration::from_nanos((from + fraction * (to - from)) as u64)
+    }
+}

@@ -1,0 +1,75 @@
+//! When within an operation the store touches its folder, so that kills fall where they can hurt.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+/// A watch over folders, until it is finished.
+pub(super) struct TouchWatch {
+    finished: OwnedFd,
+    watcher: JoinHandle<Option<(Instant, Instant)>>,
+}
+
+/// Whatever is done to a folder: enough to be told when, never what.
+pub(super) struct Events {
+    descriptor: OwnedFd,
+}
+
+impl Events {
+    /// Watches these folders; those that cannot be watched are left out. Nothing where none can.
+    pub(super) fn of(folders: &[&Path], what: WatchFlags) -> Option<Self> {
+        let descriptor = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
+        let watched =
+            folders.iter().filter(|folder| inotify::add_watch(&descriptor, **folder, what).is_ok()).count();
+        (watched > 0).then_some(Self { descriptor })
+    }
+
+    /// Readable when something happened.
+    pub(super) fn poll_fd(&self) -> PollFd<'_> {
+        PollFd::from_borrowed_fd(self.descriptor.as_fd(), PollFlags::IN)
+    }
+
+    /// Forgets what happened so far.
+    pub(super) fn drain(&self) {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.descriptor, &mut buffer);
+        while reader.next().is_ok() {}
+    }
+}
+
+impl TouchWatch {
+    /// Starts to watch. Nothing where the folders cannot be watched.
+    pub(super) fn start(folders: &[&Path]) -> Option<Self> {
+        let events = Events::of(folders, WatchFlags::ALL_EVENTS)?;
+        let finished = eventfd(0, EventfdFlags::CLOEXEC).ok()?;
+        let told = finished.try_clone().ok()?;
+        let watcher = thread::spawn(move || {
+            let mut touched: Option<(Instant, Instant)> = None;
+            loop {
+                let mut watched = [events.poll_fd(), PollFd::new(&told, PollFlags::IN)];
+                if poll(&mut watched, None).is_err() {
+                    continue;
+                }
+                let now = Instant::now();
+                if !watched[0].revents().is_empty() {
+                    touched = Some((touched.map_or(now, |(first, _)| first), now));
+                    events.drain();
+                } else if !watched[1].revents().is_empty() {
+                    return touched;
+                }
+            }
+        });
+        Some(Self { finished, watcher })
+    }
+
+    /// The first and the last touch since the start.
+    pub(super) fn finish(self) -> Option<(Instant, Instant)> {
+        let _told = rustix::io::write(&self.finished, &1_u64.to_ne_bytes());
+        self.watcher.join().ok().flatten()
+    }
+}

@@ -1,0 +1,51 @@
+//! The scenarios: ways of driving clients; what each client does and what is disturbed, as plain plans.
+
+pub mod control;
+pub mod stress;
+
+/// One way of driving clients.
+#[derive(Debug)]
+pub struct Scenario {
+    /// Its id; it never changes.
+    pub id: &'static str,
+    /// What is done, in one sentence.
+    pub statement: &'static str,
+    /// The source file of its plan; its header explains it.
+    pub source: &'static str,
+}
+
+/// The catalogue, in the order in which scenarios run.
+pub const ALL: &[&Scenario] = &[&control::SCENARIO, &stress::SCENARIO];
+
+/// Every id that the interface names, built or not.
+pub const RESERVED_IDS: &[&str] = &[
+    "control",
+    "stress",
+    "crash",
+    "torn-write",
+    "fault",
+    "power-loss",
+    "interleave",
+    "interleave-crash",
+    "reentry",
+    "inheritance",
+    "session",
+];
+
+/// The scenario of this id, where it is built.
+pub fn find(id: &str) -> Option<&'static Scenario> {
+    ALL.iter().copied().find(|scenario| scenario.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_is_reserved_and_none_comes_twice() {
+        for (index, scenario) in ALL.iter().enumerate() {
+            assert!(RESERVED_IDS.contains(&scenario.id), "{} is no id of the interface", scenario.id);
+            assert!(ALL[..index].iter().all(|other| other.id != scenario.id));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Many clients at full speed, unlocked readers beside them, random kill -9 among them.
+//!
+//! Two kinds of rounds take turns, each in a fresh sandbox. In a `crowd` all clients are at work at once, and a
+//! seeded share of their operations is killed at a random moment; afterwards the store is looked at in peace. A
+//! `lone` client does one operation after another, half of them killed: there what goes wrong comes of the kill and
+//! of nothing else. The plan depends on the seed alone; at which call a kill lands depends on the machine.
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_pcg::Pcg64Mcg;
+
+use crate::catalogue::headline;
+use crate::op::{ClientId, Request, record_name};
+use crate::scenario::Scenario;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    id: "stress",
+    statement: headline(include_str!("stress.rs")),
+    source: include_str!("stress.rs"),
+};
+
+/// Clients at a time, unless told otherwise.
+pub const CLIENTS: u32 = 8;
+/// Operations of each client over all crowds, unless told otherwise.
+pub const OPERATIONS: u32 = 100;
+/// Operations of each client in one crowd: few enough to look at the store in between, many enough that waiting for
+/// the last one costs little.
+const OPERATIONS_PER_CROWD: u32 = 25;
+/// Of how many operations in a crowd one is killed.
+const ONE_KILL_IN: u32 = 10;
+/// Of how many operations in a crowd one is no `add` but a `list`, or one of `[ops.other]`.
+const ONE_OTHER_IN: u32 = 12;
+/// Kills that a lone client suffers in one round: more than the five that `no-residue` compares.
+const KILLS_PER_LONE: u32 = 12;
+/// Rounds of a lone client.
+const LONES: u32 = 3;
+
+/// What the whole scenario will do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The rounds, in the order in which they run.
+    pub rounds: Vec<Round>,
+}
+
+/// One execution, in a sandbox of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Round {
+    /// All clients at once; the steps of each.
+    Crowd(Vec<(ClientId, Vec<Step>)>),
+    /// One client, one step after another.
+    Lone(Vec<Step>),
+}
+
+/// One operation to come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What is asked.
+    pub request: Request,
+    /// Where in the time that the store works on its folder it is killed: 0 at its first touch, 1 at its end.
+    pub kill: Option<f64>,
+}
+
+/// What the plan must know of a target.
+#[derive(Clone, Debug, Default)]
+pub struct Repertoire {
+    /// Whether it has `list`.
+    pub list: bool,
+    /// The names of `[ops.other]`.
+    pub other: Vec<String>,
+    /// No more than this many records can be added, where the target limits them.
+    pub limit: Option<u32>,
+}
+
+impl Plan {
+    /// The plan for this seed: the same every time.
+    pub fn new(seed: u64, clients: u32, operations: u32, repertoire: &Repertoire) -> Self {
+        let mut chance = Pcg64Mcg::seed_from_u64(seed);
+        let crowds = operations.div_ceil(OPERATIONS_PER_CROWD);
+        let mut rounds = Vec::new();
+        for index in 0..crowds.max(LONES) {
+            if index < crowds {
+                let steps = OPERATIONS_PER_CROWD.min(operations - index * OPERATIONS_PER_CROWD);
+                rounds.push(Round::Crowd(crowd(&mut chance, clients, steps, repertoire)));
+            }
+            if index < LONES {
+                rounds.push(Round::Lone(lone(&mut chance, repertoire)));
+            }
+        }
+        Self { rounds }
+    }
+
+    /// How many operations it has in all.
+    pub fn operations(&self) -> u64 {
+        self.rounds.iter().map(Round::operations).sum()
+    }
+
+    /// A short name of the plan: equal for equal plans.
+    pub fn fingerprint(&self) -> String {
+        // FNV-1a, 64 bits: stable for ever, which the standard library's hasher does not promise.
+        let text = format!("{self:?}");
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
+    }
+}
+
+impl Round {
+    /// How many operations it has.
+    pub fn operations(&self) -> u64 {
+        match self {
+            Self::Crowd(clients) => clients.iter().map(|(_, steps)| steps.len() as u64).sum(),
+            Self::Lone(steps) => steps.len() as u64,
+        }
+    }
+}
+
+fn crowd(
+    chance: &mut Pcg64Mcg,
+    clients: u32,
+    steps: u32,
+    repertoire: &Repertoire,
+) -> Vec<(ClientId, Vec<Step>)> {
+    let others: Vec<Request> = repertoire
+        .list
+        .then_some(Request::List)
+        .into_iter()
+        .chain(repertoire.other.iter().cloned().map(Request::Other))
+        .collect();
+    let mut number = 0;
+    (1..=clients)
+        .map(|client| {
+            let steps = (0..steps).map(|_| {
+                let request = if !others.is_empty() && chance.random_range(0..ONE_OTHER_IN) == 0 {
+                    others[chance.random_range(0..others.len())].clone()
+                } else {
+                    add(&mut number)
+                };
+                let kill = (chance.random_range(0..ONE_KILL_IN) == 0).then(|| chance.random());
+                Step { request, kill }
+            });
+            (client, steps.collect())
+        })
+        .collect()
+}
+
+fn lone(chance: &mut Pcg64Mcg, repertoire: &Repertoire) -> Vec<Step> {
+    let mut number = 0;
+    let mut steps = vec![Step { request: add(&mut number), kill: None }];
+    // Two adds a kill: a target with a limit must not be full half way, for a refusal shows nothing.
+    let kills =
+        repertoire.limit.map_or(KILLS_PER_LONE, |limit| (limit.saturating_sub(1) / 2).min(KILLS_PER_LONE));
+    for _ in 0..kills {
+        steps.push(Step { request: add(&mut number), kill: Some(chance.random()) });
+        steps.push(Step { request: add(&mut number), kill: None });
+    }
+    steps
+}
+
+fn add(number: &mut u32) -> Request {
+    *number += 1;
+    Request::Add { record: record_name(*number), number: *number }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repertoire() -> Repertoire {
+        Repertoire { list: true, other: vec!["rotate".into()], limit: None }
+    }
+
+    #[test]
+    fn one_seed_gives_one_plan_and_another_gives_another() {
+        let plan = Plan::new(7, 8, 100, &repertoire());
+        assert_eq!(plan, Plan::new(7, 8, 100, &repertoire()));
+        assert_eq!(plan.fingerprint(), Plan::new(7, 8, 100, &repertoire()).fingerprint());
+        assert_ne!(plan.fingerprint(), Plan::new(8, 8, 100, &repertoire()).fingerprint());
+    }
+
+    /// The report prints it, and a bug report may quote it: a new release of the generator must not change it
+    /// unnoticed.
+    #[test]
+    fn the_plan_of_a_seed_stays_what_it_was() {
+        assert_eq!(Plan::new(1, 2, 3, &repertoire()).fingerprint(), "67c9c6bf7bf6beae");
+    }
+
+    #[test]
+    fn every_client_does_all_its_operations_and_about_one_in_ten_is_killed() {
+        let plan = Plan::new(1, 8, 1000, &repertoire());
+        let crowds: Vec<_> = plan
+            .rounds
+            .iter()
+            .filter_map(|round| match round {
+                Round::Crowd(clients) => Some(clients),
+                Round::Lone(_) => None,
+            })
+            .collect();
+        let steps = || crowds.iter().flat_map(|clients| clients.iter()).flat_map(|(_, steps)| steps);
+        assert_eq!(steps().count(), 8000);
+        let killed = steps().filter(|step| step.kill.is_some()).count();
+        assert!((600..1000).contains(&killed), "{killed}");
+        assert!(steps().any(|step| step.request == Request::List));
+        assert!(steps().any(|step| step.request == Request::Other("rotate".into())));
+    }
+
+    #[test]
+    fn records_are_unique_within_a_round_and_of_one_length() {
+        for round in Plan::new(3, 8, 60, &repertoire()).rounds {
+            let steps: Vec<Step> = match round {
+                Round::Crowd(clients) => clients.into_iter().flat_map(|(_, steps)| steps).collect(),
+                Round::Lone(steps) => steps,
+            };
+            let mut names: Vec<String> = steps
+                .into_iter()
+                .filter_map(|step| match step.request {
+                    Request::Add { record, .. } => Some(record),
+                    _ => None,
+                })
+                .collect();
+            let all = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), all);
+            assert!(names.iter().all(|name| name.len() == names[0].len() && name.len() <= 24));
+        }
+    }
+
+    #[test]
+    fn a_limit_leaves_a_lone_client_room_for_all_its_adds() {
+        let limited = Repertoire { limit: Some(5), ..repertoire() };
+        for round in Plan::new(3, 2, 10, &limited).rounds {
+            if let Round::Lone(steps) = round {
+                assert_eq!(steps.len(), 5);
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The adapters that picklock brings along for programs that people know.
+
+use std::path::Path;
+
+use crate::target::{Target, UsageError, adapter};
+
+/// An adapter by its name, with its file's text.
+#[derive(Debug)]
+pub struct Builtin {
+    /// What `--adapter` takes.
+    pub name: &'static str,
+    /// The adapter file.
+    pub text: &'static str,
+}
+
+/// All of them, sorted by name.
+pub const ALL: &[Builtin] = &[
+    Builtin { name: "flock", text: include_str!("../../adapters/flock.toml") },
+    Builtin { name: "sqlite3", text: include_str!("../../adapters/sqlite3.toml") },
+];
+
+impl Builtin {
+    /// What it is for: the file's first line of comment.
+    pub fn statement(&self) -> &'static str {
+        self.text.lines().next().unwrap_or_default().trim_start_matches("# ").trim_end_matches('.')
+    }
+}
+
+/// The built-in adapter of this name, as a target.
+///
+/// # Errors
+/// Where there is none, or its program is not installed.
+pub fn load(name: &str, folder: &Path) -> Result<Target, UsageError> {
+    let Some(builtin) = ALL.iter().find(|builtin| builtin.name == name) else {
+        let meant = crate::catalogue::nearest(name, ALL.iter().map(|builtin| builtin.name));
+        let hint = meant.map(|meant| format!("did you mean {meant:?}? ")).unwrap_or_default();
+        return Err(UsageError::new(
+            "--adapter",
+            format!("there is no file and no built-in adapter {name:?}"),
+        )
+        .help(format!("{hint}`picklock list adapters` names the built-in ones")));
+    };
+    adapter::parse(builtin.text, &format!("built-in adapter {name}"), folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_adapter_parses_but_for_a_program_that_is_not_installed() {
+        for builtin in ALL {
+            assert!(!builtin.statement().is_empty());
+            match load(builtin.name, Path::new("/")) {
+                Ok(target) => assert_eq!(target.name, builtin.name),
+                Err(error) => assert!(error.message.contains("is not on the PATH"), "{error}"),
+            }
+        }
+        assert!(load("sqlite", Path::new("/")).unwrap_err().to_string().contains("did you mean \"sqlite3\""));
+    }
+}

@@ -1,0 +1,348 @@
+//! The target: from a command line or an adapter file to how a client is started and how records are read back.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub mod adapter;
+pub mod builtin;
+pub mod data;
+mod extract;
+pub mod flags;
+mod placeholder;
+mod program;
+
+pub use data::Format;
+pub use extract::{Extract, Unreadable};
+pub use placeholder::{Template, Values};
+
+/// A store under test: everything that is known of it before it runs.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// What reports call it.
+    pub name: String,
+    /// How it was named, in words for the report's first line.
+    pub origin: String,
+    /// The folder that programs with a slash are found from, and that commands run in.
+    pub folder: PathBuf,
+    /// Where commands run, where that is not `folder`.
+    pub cwd: Option<Template>,
+    /// Its data file.
+    pub data: DataFile,
+    /// What it can be asked.
+    pub ops: Ops,
+    /// Which exit statuses mean what.
+    pub exit: ExitMeanings,
+    /// Its limit on the number of records.
+    pub guard: Option<Guard>,
+    /// Its derived files.
+    pub derived: Option<Derived>,
+    /// Its form as a long-lived process.
+    pub session: Option<Session>,
+    /// The invariants that the target itself claims or disclaims, by id.
+    pub claims: BTreeMap<String, bool>,
+    /// What one operation may use.
+    pub limits: Limits,
+    /// What is added to the environment.
+    pub env: BTreeMap<String, Template>,
+}
+
+/// Where the data is, and how records are read from it.
+#[derive(Clone, Debug)]
+pub struct DataFile {
+    /// Within the sandbox directory.
+    pub path: PathBuf,
+    /// What it holds.
+    pub format: Format,
+    /// Where the record names stand in it. Without it the records are known through `list` alone.
+    pub records: Option<Extract>,
+    /// Where the record names stand in what `list` prints.
+    pub listed: Extract,
+    /// Patterns of further files that must stay valid.
+    pub also: Vec<String>,
+}
+
+/// The commands of a target.
+#[derive(Clone, Debug)]
+pub struct Ops {
+    /// Runs once, undisturbed.
+    pub init: Option<Command>,
+    /// Puts a record in.
+    pub add: Command,
+    /// Prints the records.
+    pub list: Option<Command>,
+    /// Cleans up after a kill.
+    pub recover: Option<Command>,
+    /// Any further operations, by name.
+    pub other: BTreeMap<String, Command>,
+}
+
+/// One command line, word for word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The program and its arguments.
+    pub words: Vec<Template>,
+}
+
+/// Exit statuses with a meaning of their own; 0 is acknowledged, any other failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExitMeanings {
+    /// A definite no.
+    pub refused: Vec<i32>,
+    /// The lock was not to be had.
+    pub busy: Vec<i32>,
+}
+
+/// A limit that the store checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Records beyond this many are refused.
+    pub limit: u32,
+    /// The form of `add` that has the limit; without it every `add` has.
+    pub add: Option<Command>,
+}
+
+/// Files that the store derives from its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Derived {
+    /// Within the sandbox directory.
+    pub files: Vec<String>,
+    /// Rebuilds them.
+    pub rebuild: Command,
+}
+
+/// The store as a long-lived process that speaks the session protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Starts it.
+    pub command: Command,
+    /// Names of `[ops.other]` that remove records.
+    pub removes: Vec<String>,
+}
+
+/// What one operation may use; past one, it is killed and the run says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall clock.
+    pub timeout: Duration,
+    /// Bytes on standard output and standard error together.
+    pub output: u64,
+    /// Bytes in any file.
+    pub file: u64,
+    /// Processes at once.
+    pub processes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(10), output: 1 << 20, file: 256 << 20, processes: 64 }
+    }
+}
+
+impl Target {
+    /// The limit that holds in every scenario, where there is one.
+    pub fn limit_of_plain_add(&self) -> Option<u32> {
+        self.guard.as_ref().filter(|guard| guard.add.is_none()).map(|guard| guard.limit)
+    }
+
+    /// Every command that it names, with the name it has in an adapter file.
+    pub fn commands(&self) -> Vec<(String, &Command)> {
+        let ops = &self.ops;
+        let single = [
+            ("ops.init", ops.init.as_ref()),
+            ("ops.add", Some(&ops.add)),
+            ("ops.list", ops.list.as_ref()),
+            ("ops.recover", ops.recover.as_ref()),
+            ("guard.add", self.guard.as_ref().and_then(|guard| guard.add.as_ref())),
+            ("derived.rebuild", self.derived.as_ref().map(|derived| &derived.rebuild)),
+            ("session.command", self.session.as_ref().map(|session| &session.command)),
+        ];
+        let other = ops.other.iter().map(|(name, command)| (format!("ops.other.{name}"), command));
+        single
+            .into_iter()
+            .filter_map(|(name, command)| Some((name.to_owned(), command?)))
+            .chain(other)
+            .collect()
+    }
+
+    /// The embedded reference store, in the plain convention.
+    pub fn embedded(folder: &Path) -> Self {
+        let command = |words: &[&str]| Command::from_words(words).unwrap_or_else(|bug| unreachable!("{bug}"));
+        let records = Extract::json_path("$.records[*]").unwrap_or_else(|bug| unreachable!("{bug}"));
+        let mut target = Self::plain(
+            "picklock-store".into(),
+            folder,
+            command(&["{store}", "add", "{data}", "{id}"]),
+            command(&["{store}", "list", "{data}"]),
+        );
+        target.origin = "the embedded reference store".into();
+        target.data.records = Some(records);
+        target
+    }
+
+    /// A store in the plain convention: refused 3, busy 75.
+    fn plain(name: String, folder: &Path, add: Command, list: Command) -> Self {
+        Self {
+            origin: "the plain convention".into(),
+            exit: ExitMeanings { refused: vec![3], busy: vec![75] },
+            ..Self::bare(name, folder, add, Some(list))
+        }
+    }
+
+    /// Nothing but its commands; all else as if not given.
+    fn bare(name: String, folder: &Path, add: Command, list: Option<Command>) -> Self {
+        Self {
+            name,
+            origin: String::new(),
+            folder: folder.to_owned(),
+            cwd: None,
+            data: DataFile {
+                path: "store.json".into(),
+                format: Format::Json,
+                records: None,
+                listed: Extract::Lines,
+                also: Vec::new(),
+            },
+            ops: Ops { init: None, add, list, recover: None, other: BTreeMap::new() },
+            exit: ExitMeanings::default(),
+            guard: None,
+            derived: None,
+            session: None,
+            claims: BTreeMap::new(),
+            limits: Limits::default(),
+            env: BTreeMap::new(),
+        }
+    }
+
+    /// Checks what concerns the target as a whole: data, records, programs.
+    fn complete(mut self) -> Result<Self, UsageError> {
+        data::check_path(&self.data.path)?;
+        if self.data.format == Format::Opaque && self.data.records.is_some() {
+            return Err(UsageError::new(
+                "data.records",
+                "opaque data has no records that picklock could read",
+            )
+            .help("give data.format (json, jsonl or text), or leave records out: `list` is judged"));
+        }
+        if self.ops.list.is_none() && self.data.records.is_none() {
+            if self.data.format != Format::Json {
+                return Err(UsageError::new(
+                    "ops.list",
+                    "neither `list` nor `records` says how to read the records back",
+                )
+                .help(
+                    "give a list command (--list), or say where the names stand in the data file (--records)",
+                ));
+            }
+            self.data.records =
+                Some(Extract::json_path("$[*]").map_err(|bug| UsageError::new("data.records", bug))?);
+        }
+        if let Some(records) = &self.data.records {
+            records.check_for(self.data.format).map_err(|why| UsageError::new("data.records", why))?;
+        }
+        for (name, command) in self.commands() {
+            program::check(command, &self.folder).map_err(|error| error.at(&name))?;
+        }
+        Ok(self)
+    }
+}
+
+impl Command {
+    /// A command of these words, each a template.
+    ///
+    /// # Errors
+    /// Where there is no word, or one has an unknown placeholder.
+    pub fn from_words<S: AsRef<str>>(words: &[S]) -> Result<Self, UsageError> {
+        if words.first().is_none_or(|program| program.as_ref().is_empty()) {
+            return Err(UsageError::new("", "the command is empty"));
+        }
+        Ok(Self { words: words.iter().map(|word| Template::parse(word.as_ref())).collect::<Result<_, _>>()? })
+    }
+
+    /// The program to start and its arguments, with all placeholders filled in.
+    pub fn render(&self, values: &Values, folder: &Path) -> (PathBuf, Vec<OsString>) {
+        let mut words = self.words.iter().map(|word| word.render(values));
+        let program = words.next().unwrap_or_default();
+        (program::locate(Path::new(&program), folder), words.collect())
+    }
+
+    /// The words as they were given, placeholders and all.
+    pub fn source(&self) -> Vec<String> {
+        self.words.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// The command as one would type it.
+impl fmt::Display for Command {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, word) in self.words.iter().enumerate() {
+            if index > 0 {
+                out.write_str(" ")?;
+            }
+            let word = word.to_string();
+            // Braces are placeholders here, and a shell that wanted them quoted is not in play.
+            if word.chars().all(|c| c.is_alphanumeric() || "{}/._-+=:,%@".contains(c)) && !word.is_empty() {
+                out.write_str(&word)?;
+            } else {
+                out.write_str(&shell_words::quote(&word))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A target, or a request about one, that makes no sense: where, why, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError {
+    /// File and line, where it stands in one.
+    pub place: Option<String>,
+    /// The key or flag.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+}
+
+impl UsageError {
+    /// What is wrong with `key`.
+    pub fn new(key: &str, message: impl fmt::Display) -> Self {
+        Self { place: None, key: key.to_owned(), message: message.to_string(), help: None }
+    }
+
+    /// With advice.
+    #[must_use]
+    pub fn help(mut self, help: impl fmt::Display) -> Self {
+        self.help = Some(help.to_string());
+        self
+    }
+
+    /// With the key that it is about, where it is not known yet.
+    #[must_use]
+    pub fn at(mut self, key: &str) -> Self {
+        if self.key.is_empty() {
+            key.clone_into(&mut self.key);
+        }
+        self
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(out, "{place}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(out, "{}: ", self.key)?;
+        }
+        out.write_str(&self.message)?;
+        if let Some(help) = &self.help {
+            write!(out, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for UsageError {}

@@ -1,0 +1,198 @@
+//! Words with placeholders in braces, such as `{data}`, and what they become in one operation.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::target::UsageError;
+
+/// A word in which placeholders wait to be filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    source: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Placeholder(Placeholder),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placeholder {
+    Dir,
+    Data,
+    Id,
+    Number,
+    Client,
+    Store,
+    Critical,
+}
+
+const PLACEHOLDERS: [(&str, Placeholder); 7] = [
+    ("dir", Placeholder::Dir),
+    ("data", Placeholder::Data),
+    ("id", Placeholder::Id),
+    ("n", Placeholder::Number),
+    ("client", Placeholder::Client),
+    ("store", Placeholder::Store),
+    ("critical", Placeholder::Critical),
+];
+
+/// What the placeholders stand for in one operation.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// The sandbox directory, absolute.
+    pub dir: PathBuf,
+    /// The data file, absolute.
+    pub data: PathBuf,
+    /// The record's name.
+    pub id: String,
+    /// The record's number.
+    pub n: u32,
+    /// The client's number, from 1.
+    pub client: u32,
+    /// The embedded reference store.
+    pub store: PathBuf,
+    /// The unlocked read-modify-write helper.
+    pub critical: PathBuf,
+}
+
+impl Template {
+    /// Reads a word: `{{` and `}}` are braces, a known name in braces a placeholder, and any other brace itself.
+    ///
+    /// # Errors
+    /// Where a single word in braces is a near miss of a placeholder, which would else be passed on unnoticed.
+    pub fn parse(source: &str) -> Result<Self, UsageError> {
+        let mut parts = Vec::new();
+        let mut text = String::new();
+        let mut rest = source;
+        while let Some(next) = rest.chars().next() {
+            if rest.starts_with("{{") || rest.starts_with("}}") {
+                text.push(next);
+                rest = &rest[2..];
+                continue;
+            }
+            if let Some((word, after)) = rest.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+                if let Some((_, placeholder)) = PLACEHOLDERS.iter().find(|(name, _)| *name == word) {
+                    parts.push(Part::Text(std::mem::take(&mut text)));
+                    parts.push(Part::Placeholder(*placeholder));
+                    rest = after;
+                    continue;
+                }
+                if let Some(meant) = near_miss(word) {
+                    return Err(UsageError::new("", format!("unknown placeholder {{{word}}} in {source:?}"))
+                        .help(format!(
+                            "did you mean {{{meant}}}? A brace of your own is written {{{{ or }}}}"
+                        )));
+                }
+            }
+            text.push(next);
+            rest = &rest[next.len_utf8()..];
+        }
+        parts.push(Part::Text(text));
+        parts.retain(|part| *part != Part::Text(String::new()));
+        Ok(Self { source: source.to_owned(), parts })
+    }
+
+    /// The word with its placeholders filled in.
+    pub fn render(&self, values: &Values) -> OsString {
+        let mut word = OsString::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => word.push(text),
+                Part::Placeholder(placeholder) => match placeholder {
+                    Placeholder::Dir => word.push(&values.dir),
+                    Placeholder::Data => word.push(&values.data),
+                    Placeholder::Id => word.push(&values.id),
+                    Placeholder::Number => word.push(values.n.to_string()),
+                    Placeholder::Client => word.push(values.client.to_string()),
+                    Placeholder::Store => word.push(&values.store),
+                    Placeholder::Critical => word.push(&values.critical),
+                },
+            }
+        }
+        word
+    }
+
+    /// The word itself, where it has no placeholder.
+    pub fn literal(&self) -> Option<&OsStr> {
+        match self.parts.as_slice() {
+            [] => Some(OsStr::new("")),
+            [Part::Text(text)] => Some(OsStr::new(text)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.source)
+    }
+}
+
+/// The placeholder that `word` was most likely meant to be.
+fn near_miss(word: &str) -> Option<&'static str> {
+    if word.is_empty() || !word.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-') {
+        return None;
+    }
+    let folded = word.to_lowercase();
+    let near = |name: &str| match name.len() {
+        1 => folded == name,
+        // Most words of two or three letters are one letter from `id`: only one that holds it, or turns it round.
+        2 => folded == name || folded == "di" || (folded.len() == 3 && folded.contains(name)),
+        short => strsim::osa_distance(&folded, name) <= if short <= 5 { 1 } else { 2 },
+    };
+    PLACEHOLDERS.iter().map(|(name, _)| *name).find(|name| near(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values() -> Values {
+        Values {
+            dir: "/s".into(),
+            data: "/s/d".into(),
+            id: "r1".into(),
+            n: 1,
+            client: 2,
+            ..Values::default()
+        }
+    }
+
+    #[track_caller]
+    fn becomes(source: &str, expected: &str) {
+        assert_eq!(Template::parse(source).unwrap().render(&values()), expected);
+    }
+
+    #[test]
+    fn placeholders_are_filled_in_and_other_braces_stand_for_themselves() {
+        becomes("{dir}/l", "/s/l");
+        becomes("a={data}:{id}:{n}:{client}", "a=/s/d:r1:1:2");
+        becomes("{{id}}", "{id}");
+        becomes("{\"a\":{n}}", "{\"a\":1}");
+        becomes("{print $1}", "{print $1}");
+        becomes("{foo} {} { }", "{foo} {} { }");
+        becomes("{unclosed", "{unclosed");
+        becomes("", "");
+    }
+
+    #[test]
+    fn a_near_miss_is_an_error_that_names_what_was_meant() {
+        for (word, meant) in [
+            ("{ids}", "{id}"),
+            ("{ID}", "{id}"),
+            ("{dat}", "{data}"),
+            ("{dirs}", "{dir}"),
+            ("{clients}", "{client}"),
+            ("{N}", "{n}"),
+            ("{critcal}", "{critical}"),
+            ("{stroe}", "{store}"),
+        ] {
+            let error = Template::parse(word).unwrap_err();
+            assert!(error.to_string().contains(&format!("did you mean {meant}")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What judging comes to: the judgement of one execution, and the verdict over all of them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The verdict on an invariant over a whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every execution that could have violated it was judged, and none did.
+    Holds,
+    /// At least one execution violates it.
+    Violated,
+    /// Nothing was judged, or something could not be.
+    Inconclusive,
+    /// The target has nothing that it speaks of; known before anything runs.
+    NotApplicable,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::Holds => "holds",
+            Self::Violated => "violated",
+            Self::Inconclusive => "inconclusive",
+            Self::NotApplicable => "not-applicable",
+        })
+    }
+}
+
+/// What one execution says of one invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It could have violated the invariant and did not.
+    Holds,
+    /// It violates the invariant; one sentence that names the records, files or clients.
+    Violated(String),
+    /// It could not be told, for this reason.
+    Inconclusive(String),
+    /// Nothing in it could have violated the invariant.
+    Silent,
+}
+
+/// The judgements of all executions on one invariant, added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Executions that could have violated it and were judged.
+    pub judged: u64,
+    /// The executions that violate it: index into the run's observations, and what was seen.
+    pub violations: Vec<(usize, String)>,
+    /// Why some execution could not be judged; the first such reason.
+    pub doubt: Option<String>,
+}
+
+impl Tally {
+    /// Adds what the execution `index` says.
+    pub fn add(&mut self, index: usize, judgement: Judgement) {
+        match judgement {
+            Judgement::Holds => self.judged += 1,
+            Judgement::Violated(seen) => {
+                self.judged += 1;
+                self.violations.push((index, seen));
+            }
+            Judgement::Inconclusive(reason) => {
+                self.doubt.get_or_insert(reason);
+            }
+            Judgement::Silent => {}
+        }
+    }
+
+    /// The verdict: a violation counts whatever else happened, a doubt next, and what judged nothing never holds.
+    pub fn verdict(&self) -> Verdict {
+        if !self.violations.is_empty() {
+            Verdict::Violated
+        } else if self.doubt.is_some() || self.judged == 0 {
+            Verdict::Inconclusive
+        } else {
+            Verdict::Holds
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_of_nothing_is_inconclusive_and_silence_does_not_count() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.verdict(), Verdict::Inconclusive);
+        tally.add(0, Judgement::Silent);
+        assert_eq!((tally.verdict(), tally.judged), (Verdict::Inconclusive, 0));
+        tally.add(1, Judgement::Holds);
+        assert_eq!((tally.verdict(), tally.judged), (Verdict::Holds, 1));
+    }
+
+    #[test]
+    fn a_doubt_outweighs_what_holds_and_a_violation_outweighs_both() {
+        let mut tally = Tally::default();
+        tally.add(0, Judgement::Holds);
+        tally.add(1, Judgement::Inconclusive("first".into()));
+        tally.add(2, Judgement::Inconclusive("second".into()));
+        assert_eq!((tally.verdict(), tally.doubt.as_deref()), (Verdict::Inconclusive, Some("first")));
+        tally.add(3, Judgement::Violated("seen".into()));
+        assert_eq!((tally.verdict(), tally.judged), (Verdict::Violated, 2));
+    }
+}
