@@ -192,7 +192,7 @@ impl Observation {
     }
 
     /// Whether the store had the chance to mend itself: since the last kill before `moment`, an `add` or a `recover`
-    /// was acknowledged. Without any kill there is nothing to mend.
+    /// began and went its own way to the end. Without any kill there is nothing to mend.
     pub fn settled_at(&self, moment: Nanos) -> bool {
         let before = || self.operations.iter().filter(move |operation| operation.returned <= moment);
         let Some(last_kill) =
@@ -202,8 +202,16 @@ impl Observation {
         };
         before().any(|next| {
             next.invoked >= last_kill
-                && next.outcome == Outcome::Acknowledged
+                && matches!(next.outcome, Outcome::Acknowledged | Outcome::Failed(_))
                 && matches!(next.request, Request::Add { .. } | Request::Recover)
+        })
+    }
+
+    /// Whether the client that did not end in time was seen to wait for a lock, and for nothing else.
+    pub fn waits_for_locks(&self) -> bool {
+        self.standstill.as_ref().is_some_and(|standstill| {
+            let late = standstill.clients.iter().find(|waiting| waiting.client == standstill.client);
+            standstill.steady && late.is_some_and(|waiting| waiting.wholly && !waiting.wants.is_empty())
         })
     }
 

@@ -2,13 +2,14 @@
 //!
 //! Judged where operations came one after another: the one after a killed one (after `recover`, where the target has
 //! one) ends, and is acknowledged or refused for a reason of its own. Busy is no success: nobody else is there. In
-//! executions with overlapping clients a failure after a kill leaves a doubt, since a race may have caused it.
+//! executions with overlapping clients a failure after a kill leaves a doubt, since a race may have caused it; so does
+//! one that waits for a lock, since locks end with their owner.
 //! Typical causes: a lock file that survives its owner, a half-written file that is taken for corruption.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
-use crate::op::{Operation, Outcome, Request};
+use crate::op::{Limit, Operation, Outcome, Request};
 use crate::verdict::Judgement;
 
 pub(super) const INVARIANT: Invariant = Invariant {
@@ -40,6 +41,12 @@ fn check(observation: &Observation) -> Judgement {
         let Some(ended) = failure(next) else { continue };
         let seen =
             format!("after the kill of {} the next operation, {}, {ended}", killed.request, next.request);
+        if next.outcome == Outcome::Unfinished(Limit::Timeout) && observation.waits_for_locks() {
+            // The kernel released what the killed one held, so this would have happened without the kill too.
+            return Judgement::Inconclusive(format!(
+                "{seen}; it waits for a lock, which is judged by no-deadlock"
+            ));
+        }
         return if sequential {
             Judgement::Violated(seen)
         } else {
@@ -91,6 +98,17 @@ mod tests {
             );
         }
         violated(check, "list", "c1 add a 0..10 killed\n c1 list 20..30 failed");
+    }
+
+    #[test]
+    fn one_that_waits_for_a_lock_is_left_to_the_judge_of_deadlocks() {
+        use crate::observation::{Holder, Standstill, Waiting, WantedLock};
+        let mut observation =
+            super::super::timeline::observe("c1 add a 0..10 killed\n c1 add b 20..30 timeout");
+        let wants = vec![WantedLock { file: "l".into(), holders: vec![Holder::Client(1)] }];
+        let clients = vec![Waiting { client: 1, wants, wholly: true }];
+        observation.standstill = Some(Standstill { client: 1, steady: true, clients });
+        assert!(matches!(check(&observation), crate::verdict::Judgement::Inconclusive(_)));
     }
 
     #[test]

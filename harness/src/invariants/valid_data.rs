@@ -1,7 +1,7 @@
 //! Every data file is whole and parses whenever no operation is under way; after a kill, once the next operation (or `recover`) has ended.
 //!
 //! Judged at every moment when nothing is under way, on the data file and on those of `[data] also`. After a kill
-//! the store may mend its file, so a broken one counts only once an `add` or a `recover` was acknowledged since. A
+//! the store may mend its file, so a broken one counts only once an `add` or a `recover` has had its chance since. A
 //! missing or empty file is broken once a record was acknowledged, or where `init` left one with something in it.
 //! Typical causes: two writers in one file, a truncation that a kill made final, an unchecked short write.
 
@@ -73,5 +73,7 @@ mod tests {
         holds(check, "c1 add a 0..10 killed\n state 20 broken\n c1 add b 30..40 ok\n state 50 whole");
         holds(check, "c1 add a 0..10 killed\n state 20 broken\n c1 recover 30..40 ok\n state 50 whole");
         violated(check, "broken", "c1 add a 0..10 killed\n c1 add b 30..40 ok\n state 50 broken");
+        violated(check, "broken", "c1 add a 0..10 killed\n c1 add b 30..40 failed\n state 50 broken");
+        silent(check, "c1 add a 0..10 killed\n c1 add b 30..40 killed\n state 50 broken");
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::observation::{FileState, State, Subject};
 use crate::op::{Operation, Outcome, Request, record_name};
-use crate::runner::touch::TouchWatch;
+use crate::runner::touch::{TouchWatch, Touches};
 use crate::runner::{RunError, Stage, nanos, program_of};
 use crate::scenario::control::ADDS;
 
@@ -27,8 +27,8 @@ pub struct Control {
 pub struct Timing {
     /// From its start to its end.
     pub whole: Duration,
-    /// From its start to its first and to its last touch of the sandbox; nothing where none was seen.
-    pub touches: Option<(Duration, Duration)>,
+    /// Its touches of the sandbox; nothing where none was seen.
+    pub touches: Option<Touches<Duration>>,
 }
 
 /// Runs the control. What `init` left is the old state of every execution after it.
@@ -98,7 +98,8 @@ impl ControlRun<'_> {
         let target = self.stage.target;
         let adds = target.limit_of_plain_add().map_or(ADDS, |limit| limit.min(ADDS));
         let mut expected = BTreeSet::new();
-        let (mut wholes, mut firsts, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut wholes, mut firsts, mut lasts, mut counts) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for number in 1..=adds {
             let record = record_name(number);
             let (dir, data) = (self.stage.sandbox.dir(), self.stage.sandbox.data());
@@ -108,9 +109,10 @@ impl ControlRun<'_> {
             let touched = watch.and_then(TouchWatch::finish);
             let added = added?;
             wholes.push(Duration::from_nanos(added.returned - added.invoked));
-            if let Some((first, last)) = touched {
-                firsts.push(first.saturating_duration_since(started));
-                lasts.push(last.saturating_duration_since(started));
+            if let Some(touched) = touched {
+                firsts.push(touched.first.saturating_duration_since(started));
+                lasts.push(touched.last.saturating_duration_since(started));
+                counts.push(touched.count);
             }
             expected.insert(record);
             let state = self.look();
@@ -127,7 +129,8 @@ impl ControlRun<'_> {
         }
         *timing = Timing { whole: median(wholes), touches: None };
         if !firsts.is_empty() {
-            timing.touches = Some((median(firsts), median(lasts)));
+            timing.touches =
+                Some(Touches { first: median(firsts), last: median(lasts), count: median(counts) });
         }
         Ok(())
     }
@@ -246,7 +249,7 @@ impl ControlRun<'_> {
     }
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+fn median<T: Copy + Default + Ord>(mut values: Vec<T>) -> T {
+    values.sort();
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 mod control;
 mod groups;
+mod kill;
 mod process;
 mod reader;
 mod stop;
@@ -24,7 +25,9 @@ pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
 
 use groups::Survivors;
+use kill::Kill;
 use process::{Ended, Invocation, Process};
+pub use touch::Touches;
 
 /// What is kept of standard error: enough for a message, from its end.
 const STDERR_CHARACTERS: usize = 400;
@@ -140,14 +143,14 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Runs one operation to its end. `clock` is when the execution began; `kill_after` when it is killed, if it
-    /// lives that long; `on_late` is called when it is past its time limit, just before it is killed for that.
+    /// Runs one operation to its end. `clock` is when the execution began; `kill` when it is killed, if it lives that
+    /// long; `on_late` is called when it is past its time limit, just before it is killed for that.
     fn operate(
         &self,
         client: ClientId,
         request: Request,
         clock: Instant,
-        kill_after: Option<Duration>,
+        kill: Option<Kill<'_>>,
         on_late: &dyn Fn(),
         on_start: &dyn Fn(Process),
     ) -> Result<Operation, RunError> {
@@ -171,7 +174,7 @@ impl<'a> Stage<'a> {
         let ended = process::run(
             &invocation,
             &self.target.limits,
-            process::Interference { kill_after, hard_end: self.hard_end, stop: self.stop, on_late, on_start },
+            process::Interference { kill, hard_end: self.hard_end, stop: self.stop, on_late, on_start },
         )?;
         if ended.has_survivors {
             self.survivors.add(ended.group, self.target.limits.processes);

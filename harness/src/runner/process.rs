@@ -17,6 +17,8 @@ use rustix::process::{
 
 use crate::op::Limit;
 use crate::runner::groups::{count_group, has_died};
+use crate::runner::kill::{Kill, Trigger};
+use crate::runner::touch::Events;
 use crate::runner::{RunError, Stop};
 use crate::target::Limits;
 
@@ -40,7 +42,7 @@ pub(super) struct Invocation<'a> {
 /// What may happen to it from outside.
 #[derive(Clone, Copy)]
 pub(super) struct Interference<'a> {
-    pub(super) kill_after: Option<Duration>,
+    pub(super) kill: Option<Kill<'a>>,
     pub(super) hard_end: Option<Instant>,
     pub(super) stop: &'a Stop,
     pub(super) on_late: &'a dyn Fn(),
@@ -198,14 +200,14 @@ impl Running {
         interference: Interference<'_>,
     ) -> Result<Option<End>, RunError> {
         let late = invoked.checked_add(limits.timeout);
-        let killed = interference.kill_after.and_then(|after| invoked.checked_add(after));
+        let mut trigger = Trigger::new(interference.kill, invoked);
         let mut tick = invoked + TICK;
         loop {
             let now = Instant::now();
             if interference.stop.is_requested() || interference.hard_end.is_some_and(|end| now >= end) {
                 return Err(RunError::Stopped);
             }
-            if killed.is_some_and(|killed| now >= killed) {
+            if trigger.is_due(now, &self.ended) {
                 return Ok(Some(End::Killed));
             }
             if late.is_some_and(|late| now >= late) {
@@ -218,8 +220,11 @@ impl Running {
                 }
                 tick = now + TICK;
             }
-            let wake = [late, killed, interference.hard_end].into_iter().flatten().fold(tick, Instant::min);
-            if self.wait_until(wake, now, interference.stop)? {
+            let wake = [late, trigger.wake(now), interference.hard_end]
+                .into_iter()
+                .flatten()
+                .fold(tick, Instant::min);
+            if self.wait_until(wake, now, interference.stop, trigger.events())? {
                 return Ok(None);
             }
             if (self.stdout.bytes.len() + self.stderr.bytes.len()) as u64 > limits.output {
@@ -229,19 +234,26 @@ impl Running {
     }
 
     /// Waits for something to happen; whether it was the end. What was written meanwhile is read.
-    fn wait_until(&mut self, wake: Instant, now: Instant, stop: &Stop) -> Result<bool, RunError> {
+    fn wait_until(
+        &mut self,
+        wake: Instant,
+        now: Instant,
+        stop: &Stop,
+        events: Option<&Events>,
+    ) -> Result<bool, RunError> {
         let timeout = Timespec::try_from(wake.saturating_duration_since(now)).ok();
         let (ended, has_output) = {
             let mut watched = vec![PollFd::new(&self.ended, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-            watched.extend([&self.stdout, &self.stderr].into_iter().filter_map(|capture| {
-                Some(PollFd::from_borrowed_fd(capture.pipe.as_ref()?.as_fd(), PollFlags::IN))
-            }));
+            let pipes = [&self.stdout, &self.stderr].into_iter().filter_map(|capture| capture.pipe.as_ref());
+            watched.extend(pipes.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)));
+            let of_output = 2..watched.len();
+            watched.extend(events.map(Events::poll_fd));
             match poll(&mut watched, timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(why) => return Err(RunError::System { what: "wait for a client", why: why.into() }),
             }
-            let fired = |index: usize| watched.get(index).is_some_and(|one| !one.revents().is_empty());
-            (fired(0), fired(2) || fired(3))
+            let fired = |one: &PollFd<'_>| !one.revents().is_empty();
+            (fired(&watched[0]), watched[of_output].iter().any(fired))
         };
         if has_output {
             self.stdout.read_some();

@@ -61,7 +61,7 @@ impl Reader<'_> {
         // Interrupted or not, it is time to look.
         let _ready = poll(&mut watched, patience.as_ref());
         if let Some(events) = events {
-            events.drain();
+            events.take();
         }
     }
 

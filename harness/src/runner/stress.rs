@@ -12,12 +12,16 @@ use rustix::process::Pid;
 use crate::observation::{Observation, Readings, Standstill};
 use crate::op::{ClientId, Limit, Operation, Outcome, Request, record_name};
 use crate::runner::control::{Control, Timing};
+use crate::runner::kill::Kill;
 use crate::runner::reader::Reader;
+use crate::runner::touch::Events;
 use crate::runner::{RunError, Stage, Stop, nanos, waits};
 use crate::scenario::stress::{Plan, Round, Step};
 
 /// Rounds in which clients did not end before the rest is given up.
 const HUNG_ROUNDS_MAX: u32 = 2;
+/// A store that is done with its folder in less time than this is watched busily.
+const QUICK: Duration = Duration::from_millis(2);
 
 /// How the scenario went, beside what it showed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,6 +130,8 @@ struct Pace {
     slowdown: f64,
     /// A moving mean of how long an operation takes, in nanoseconds.
     mean: AtomicU64,
+    /// Up to where in an operation kills are placed, in thousandths: less where many came too late.
+    reach: AtomicU64,
 }
 
 impl<'a> Execution<'a> {
@@ -212,13 +218,13 @@ impl<'a> Execution<'a> {
     }
 
     fn lone(&mut self, steps: &[Step]) -> Result<(), RunError> {
-        let pace = Pace::new(self.control.timing, 1);
+        let moments = Moments::new(self.stage, self.control.timing);
         for step in steps {
             if self.stage.is_over() {
                 return Ok(());
             }
-            let kill_after = step.kill.map(|fraction| pace.kill_after(fraction));
-            let outcome = self.operate(step.request.clone(), kill_after)?;
+            let outcome =
+                self.operate(step.request.clone(), step.kill.map(|fraction| moments.kill(fraction)))?;
             if outcome == Outcome::Killed {
                 self.recover_after_a_kill()?;
             } else {
@@ -248,7 +254,7 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
-    fn operate(&mut self, request: Request, kill_after: Option<Duration>) -> Result<Outcome, RunError> {
+    fn operate(&mut self, request: Request, kill: Option<Kill<'_>>) -> Result<Outcome, RunError> {
         let under_way = Mutex::new(None);
         let standstill = Mutex::new(None);
         let folder = self.stage.sandbox.dir();
@@ -259,7 +265,7 @@ impl<'a> Execution<'a> {
                 Some(waits::look(1, &under_way, &folder));
         };
         let on_start = |group| *under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(group);
-        let operation = self.stage.operate(1, request, self.clock, kill_after, &on_late, &on_start)?;
+        let operation = self.stage.operate(1, request, self.clock, kill, &on_late, &on_start)?;
         let outcome = operation.outcome.clone();
         self.operations.push(operation);
         self.standstill =
@@ -298,13 +304,13 @@ impl Crowd<'_> {
             if self.stage.is_over() || self.hung.load(Ordering::SeqCst) {
                 break;
             }
-            let kill_after = step.kill.map(|fraction| self.pace.kill_after(fraction));
+            let kill = step.kill.map(|fraction| Kill::After(self.pace.kill_after(fraction)));
             let on_late = || self.look_at_waits(client);
             let on_start = |group| {
                 self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(client, group);
             };
             let request = step.request.clone();
-            let operation = self.stage.operate(client, request, self.clock, kill_after, &on_late, &on_start);
+            let operation = self.stage.operate(client, request, self.clock, kill, &on_late, &on_start);
             self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&client);
             let operation = match operation {
                 Ok(operation) => operation,
@@ -314,7 +320,9 @@ impl Crowd<'_> {
                 Outcome::Acknowledged if operation.added().is_some() => {
                     self.acknowledged.store(true, Ordering::SeqCst);
                     self.pace.took(operation.returned - operation.invoked);
+                    self.pace.adapt(step.kill.is_some().then_some(false));
                 }
+                Outcome::Killed => self.pace.adapt(Some(true)),
                 Outcome::Unfinished(Limit::Timeout) => self.hung.store(true, Ordering::SeqCst),
                 _ => {}
             }
@@ -338,7 +346,7 @@ impl Pace {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let slowdown = (clients as f64 / processors as f64).max(1.0);
         let mean = timing.whole.as_nanos() as f64 * slowdown;
-        Self { timing, slowdown, mean: AtomicU64::new(mean as u64) }
+        Self { timing, slowdown, mean: AtomicU64::new(mean as u64), reach: AtomicU64::new(1000) }
     }
 
     fn took(&self, nanos: u64) {
@@ -346,18 +354,49 @@ impl Pace {
         self.mean.store((mean * 7 + nanos) / 8, Ordering::Relaxed);
     }
 
+    /// After a kill that was wanted: it came in time, or it came too late and the next ones should come earlier.
+    fn adapt(&self, came_in_time: Option<bool>) {
+        let Some(came_in_time) = came_in_time else { return };
+        let reach = self.reach.load(Ordering::Relaxed);
+        let reach = if came_in_time { reach + 20 } else { reach * 9 / 10 };
+        self.reach.store(reach.clamp(200, 1000), Ordering::Relaxed);
+    }
+
     /// When to kill, counted from the start of the operation: at this fraction of the time in which the store works
     /// on its folder, as the control saw it and as the crowd stretches it; of the whole time where nothing was seen.
     fn kill_after(&self, fraction: f64) -> Duration {
         let whole = self.timing.whole.as_nanos().max(1) as f64;
         let mean = self.mean.load(Ordering::Relaxed) as f64;
-        let (first, last) = match self.timing.touches {
-            Some((first, last)) => (first.as_nanos() as f64, last.as_nanos() as f64),
-            None => (0.0, whole),
-        };
+        let first = self.timing.touches.map_or(0.0, |touches| touches.first.as_nanos() as f64);
         // Starting up takes longer by the share of the processors; all that is longer still is waiting for the lock.
         let from = first * (mean / whole).clamp(1.0, self.slowdown);
-        let to = if self.slowdown > 1.0 { mean.max(from) } else { last.max(from) };
-        Duration::from_nanos((from + fraction * (to - from)) as u64)
+        let reach = self.reach.load(Ordering::Relaxed) as f64 / 1000.0;
+        Duration::from_nanos((reach * (from + fraction * (mean.max(from) - from))) as u64)
+    }
+}
+
+/// When a lone client's operations are killed: at one of the touches that the control counted.
+struct Moments {
+    timing: Timing,
+    events: Option<Events>,
+}
+
+impl Moments {
+    fn new(stage: &Stage<'_>, timing: Timing) -> Self {
+        let (dir, data) = (stage.sandbox.dir(), stage.sandbox.data());
+        Self { timing, events: Events::of_all_kinds(&[&dir, data.parent().unwrap_or(&dir)]) }
+    }
+
+    fn kill(&self, fraction: f64) -> Kill<'_> {
+        let (Some(touches), Some(events)) = (self.timing.touches, &self.events) else {
+            return Kill::After(self.timing.whole.mul_f64(fraction));
+        };
+        // What happened so far is not this operation's.
+        events.take();
+        let n = 1 + (fraction * f64::from(touches.count)) as u32;
+        // With one processor alone, watching all the time would keep the store from working.
+        let is_quick = touches.last - touches.first < QUICK
+            && thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        Kill::AtTouch { events, n, busily_from: is_quick.then(|| touches.first / 2) }
     }
 }

@@ -12,7 +12,18 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 /// A watch over folders, until it is finished.
 pub(super) struct TouchWatch {
     finished: OwnedFd,
-    watcher: JoinHandle<Option<(Instant, Instant)>>,
+    watcher: JoinHandle<Option<Touches<Instant>>>,
+}
+
+/// The touches of one operation; times are moments, or spans since its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touches<T> {
+    /// The first of them.
+    pub first: T,
+    /// The last of them.
+    pub last: T,
+    /// How many there were.
+    pub count: u32,
 }
 
 /// Whatever is done to a folder: enough to be told when, never what.
@@ -29,27 +40,36 @@ impl Events {
         (watched > 0).then_some(Self { descriptor })
     }
 
+    /// As [`Events::of`], for all that can happen to a folder and to the files in it.
+    pub(super) fn of_all_kinds(folders: &[&Path]) -> Option<Self> {
+        Self::of(folders, WatchFlags::ALL_EVENTS)
+    }
+
     /// Readable when something happened.
     pub(super) fn poll_fd(&self) -> PollFd<'_> {
         PollFd::from_borrowed_fd(self.descriptor.as_fd(), PollFlags::IN)
     }
 
-    /// Forgets what happened so far.
-    pub(super) fn drain(&self) {
+    /// How much happened since this was last asked.
+    pub(super) fn take(&self) -> u32 {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.descriptor, &mut buffer);
-        while reader.next().is_ok() {}
+        let mut count = 0;
+        while reader.next().is_ok() {
+            count += 1;
+        }
+        count
     }
 }
 
 impl TouchWatch {
     /// Starts to watch. Nothing where the folders cannot be watched.
     pub(super) fn start(folders: &[&Path]) -> Option<Self> {
-        let events = Events::of(folders, WatchFlags::ALL_EVENTS)?;
+        let events = Events::of_all_kinds(folders)?;
         let finished = eventfd(0, EventfdFlags::CLOEXEC).ok()?;
         let told = finished.try_clone().ok()?;
         let watcher = thread::spawn(move || {
-            let mut touched: Option<(Instant, Instant)> = None;
+            let mut touched: Option<Touches<Instant>> = None;
             loop {
                 let mut watched = [events.poll_fd(), PollFd::new(&told, PollFlags::IN)];
                 if poll(&mut watched, None).is_err() {
@@ -57,8 +77,9 @@ impl TouchWatch {
                 }
                 let now = Instant::now();
                 if !watched[0].revents().is_empty() {
-                    touched = Some((touched.map_or(now, |(first, _)| first), now));
-                    events.drain();
+                    let touches = touched.get_or_insert(Touches { first: now, last: now, count: 0 });
+                    touches.last = now;
+                    touches.count += events.take();
                 } else if !watched[1].revents().is_empty() {
                     return touched;
                 }
@@ -67,8 +88,8 @@ impl TouchWatch {
         Some(Self { finished, watcher })
     }
 
-    /// The first and the last touch since the start.
-    pub(super) fn finish(self) -> Option<(Instant, Instant)> {
+    /// The touches since the start.
+    pub(super) fn finish(self) -> Option<Touches<Instant>> {
         let _told = rustix::io::write(&self.finished, &1_u64.to_ne_bytes());
         self.watcher.join().ok().flatten()
     }

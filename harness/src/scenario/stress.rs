@@ -2,8 +2,8 @@
 //!
 //! Two kinds of rounds take turns, each in a fresh sandbox. In a `crowd` all clients are at work at once, and a
 //! seeded share of their operations is killed at a random moment; afterwards the store is looked at in peace. A
-//! `lone` client does one operation after another, half of them killed: there what goes wrong comes of the kill and
-//! of nothing else. The plan depends on the seed alone; at which call a kill lands depends on the machine.
+//! `lone` client does one operation after another, half of them killed, five times each at about the same point: there
+//! what goes wrong comes of the kill and of nothing else. The plan depends on the seed alone; at which call a kill lands depends on the machine.
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
@@ -29,8 +29,10 @@ const OPERATIONS_PER_CROWD: u32 = 25;
 const ONE_KILL_IN: u32 = 10;
 /// Of how many operations in a crowd one is no `add` but a `list`, or one of `[ops.other]`.
 const ONE_OTHER_IN: u32 = 12;
-/// Kills that a lone client suffers in one round: more than the five that `no-residue` compares.
-const KILLS_PER_LONE: u32 = 12;
+/// Kills of a lone client that are placed alike, since `no-residue` compares five at one point.
+const KILLS_ALIKE: u32 = 5;
+/// Points at which a lone client is killed in one round.
+const POINTS_PER_LONE: u32 = 4;
 /// Rounds of a lone client.
 const LONES: u32 = 3;
 
@@ -82,7 +84,7 @@ impl Plan {
                 rounds.push(Round::Crowd(crowd(&mut chance, clients, steps, repertoire)));
             }
             if index < LONES {
-                rounds.push(Round::Lone(lone(&mut chance, repertoire)));
+                rounds.push(Round::Lone(lone(&mut chance, index, repertoire)));
             }
         }
         Self { rounds }
@@ -143,15 +145,21 @@ fn crowd(
         .collect()
 }
 
-fn lone(chance: &mut Pcg64Mcg, repertoire: &Repertoire) -> Vec<Step> {
+/// The points are spread evenly over all rounds of a lone client, each moved at random within its share.
+fn lone(chance: &mut Pcg64Mcg, index: u32, repertoire: &Repertoire) -> Vec<Step> {
     let mut number = 0;
     let mut steps = vec![Step { request: add(&mut number), kill: None }];
     // Two adds a kill: a target with a limit must not be full half way, for a refusal shows nothing.
-    let kills =
-        repertoire.limit.map_or(KILLS_PER_LONE, |limit| (limit.saturating_sub(1) / 2).min(KILLS_PER_LONE));
-    for _ in 0..kills {
-        steps.push(Step { request: add(&mut number), kill: Some(chance.random()) });
-        steps.push(Step { request: add(&mut number), kill: None });
+    let room = repertoire.limit.map_or(u32::MAX, |limit| limit.saturating_sub(1) / 2);
+    for point in 0..POINTS_PER_LONE {
+        let share = f64::from(point * LONES + index) + chance.random::<f64>();
+        let fraction = share / f64::from(POINTS_PER_LONE * LONES);
+        for _ in 0..KILLS_ALIKE {
+            if steps.len() as u32 / 2 < room {
+                steps.push(Step { request: add(&mut number), kill: Some(fraction) });
+                steps.push(Step { request: add(&mut number), kill: None });
+            }
+        }
     }
     steps
 }
@@ -181,7 +189,7 @@ mod tests {
     /// unnoticed.
     #[test]
     fn the_plan_of_a_seed_stays_what_it_was() {
-        assert_eq!(Plan::new(1, 2, 3, &repertoire()).fingerprint(), "67c9c6bf7bf6beae");
+        assert_eq!(Plan::new(1, 2, 3, &repertoire()).fingerprint(), "cc65cfba992c736f");
     }
 
     #[test]

@@ -1,0 +1,68 @@
+//! When an operation is killed: after a time, or at its n-th touch of its folder.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::runner::groups::has_died;
+use crate::runner::touch::Events;
+
+/// How long touches are asked for all the time, at a stretch.
+const BUSY_MAX: Duration = Duration::from_millis(20);
+
+/// What was planned for one operation.
+#[derive(Clone, Copy)]
+pub(super) enum Kill<'a> {
+    /// So long after its start.
+    After(Duration),
+    /// At its n-th touch of the folders that are watched, n from 1. From `busily_from` on the events are asked for
+    /// all the time: where a store is quick, to be woken takes longer than it takes to go on.
+    AtTouch { events: &'a Events, n: u32, busily_from: Option<Duration> },
+}
+
+/// A kill that waits for its moment.
+pub(super) struct Trigger<'a> {
+    kill: Option<Kill<'a>>,
+    invoked: Instant,
+    touches: u32,
+}
+
+impl<'a> Trigger<'a> {
+    pub(super) fn new(kill: Option<Kill<'a>>, invoked: Instant) -> Self {
+        Self { kill, invoked, touches: 0 }
+    }
+
+    /// Whether the moment has come. May watch for it busily, for a while, or until the process behind `ended` ends.
+    pub(super) fn is_due(&mut self, now: Instant, ended: &OwnedFd) -> bool {
+        match self.kill {
+            None => false,
+            Some(Kill::After(after)) => now >= self.invoked + after,
+            Some(Kill::AtTouch { events, n, busily_from }) => {
+                self.touches += events.take();
+                if busily_from.is_some_and(|from| now >= self.invoked + from) {
+                    let end = now + BUSY_MAX;
+                    while self.touches < n && Instant::now() < end && !has_died(ended, Duration::ZERO) {
+                        self.touches += events.take();
+                    }
+                }
+                self.touches >= n
+            }
+        }
+    }
+
+    /// When to look again, beside when something happens.
+    pub(super) fn wake(&self, now: Instant) -> Option<Instant> {
+        let after = match self.kill? {
+            Kill::After(after) => Some(after),
+            Kill::AtTouch { busily_from, .. } => busily_from,
+        };
+        after.map(|after| self.invoked + after).filter(|wake| now < *wake)
+    }
+
+    /// What wakes it early.
+    pub(super) fn events(&self) -> Option<&'a Events> {
+        match self.kill {
+            Some(Kill::AtTouch { events, .. }) => Some(events),
+            _ => None,
+        }
+    }
+}
