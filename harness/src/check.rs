@@ -336,7 +336,12 @@ impl<'a> Run<'a> {
             elapsed_ms: milliseconds(began.elapsed()),
             operations: counts,
             plan: Some(plan.fingerprint()),
-            crowd: Some(Rate { operations: done.crowd.0, elapsed_ms: done.crowd.1.as_secs_f64() * 1e3 }),
+            crowd: Some(Rate {
+                operations: done.crowd.operations,
+                killed: done.crowd.killed,
+                elapsed_ms: done.crowd.elapsed.as_secs_f64() * 1e3,
+                readers_cpu_ms: done.crowd.readers_cpu.as_secs_f64() * 1e3,
+            }),
         });
         ran.map(|_| ())
     }

@@ -113,13 +113,17 @@ pub struct ScenarioSummary {
     pub crowd: Option<Rate>,
 }
 
-/// Operations in a time.
+/// How fast many clients at once were, all rounds of them together.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// How many operations.
     pub operations: u64,
+    /// How many of them were killed.
+    pub killed: u64,
     /// In how many milliseconds.
     pub elapsed_ms: f64,
+    /// How many milliseconds of processor time the readers beside them used.
+    pub readers_cpu_ms: f64,
 }
 
 /// How many operations ended in which way.

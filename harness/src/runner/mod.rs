@@ -185,7 +185,7 @@ impl<'a> Stage<'a> {
             outcome: self.outcome(&ended),
             invoked: nanos(ended.invoked.duration_since(clock)),
             returned: nanos(ended.returned.duration_since(clock)),
-            stderr: printable(&ended.stderr),
+            stderr: self.printable(&ended.stderr),
             records: None,
             request,
         };
@@ -196,6 +196,17 @@ impl<'a> Stage<'a> {
             }
         }
         Ok(operation)
+    }
+
+    /// The end of what was written, as one line of text; where the sandbox was is of no interest.
+    fn printable(&self, bytes: &[u8]) -> String {
+        let text = String::from_utf8_lossy(bytes).replace(&*self.sandbox.dir().to_string_lossy(), "{dir}");
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let skipped = line.chars().count().saturating_sub(STDERR_CHARACTERS);
+        let mut shown: String = line.chars().skip(skipped).flat_map(char::escape_debug).collect();
+        // `escape_debug` is for literals: quotes need no escape here.
+        shown = shown.replace("\\'", "'").replace("\\\"", "\"");
+        if skipped > 0 { format!("…{shown}") } else { shown }
     }
 
     fn outcome(&self, ended: &Ended) -> Outcome {
@@ -237,16 +248,4 @@ fn program_of(command: &Command, folder: &Path) -> PathBuf {
 
 fn nanos(duration: Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
-}
-
-/// The end of what was written, as one line of text.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let line: Vec<&str> = text.split_whitespace().collect();
-    let line = line.join(" ");
-    let skipped = line.chars().count().saturating_sub(STDERR_CHARACTERS);
-    let mut shown: String = line.chars().skip(skipped).flat_map(char::escape_debug).collect();
-    // `escape_debug` is for literals: quotes need no escape here.
-    shown = shown.replace("\\'", "'").replace("\\\"", "\"");
-    if skipped > 0 { format!("…{shown}") } else { shown }
 }

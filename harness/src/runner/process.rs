@@ -26,6 +26,9 @@ use crate::target::Limits;
 pub(super) const SIGXFSZ: i32 = 25;
 /// How often a long operation is looked at for its number of processes.
 const TICK: Duration = Duration::from_millis(250);
+/// When its pipes begin to be watched. They hold what a short operation writes, and the end of one closes its pipes
+/// before it is its end: to be woken for each costs more than all else that is done here for an operation.
+const LISTEN_AFTER: Duration = Duration::from_millis(20);
 /// Killed processes are gone at once; one that is not hangs in the kernel, and nobody can help it.
 const DEATH_MAX: Duration = Duration::from_secs(10);
 
@@ -168,6 +171,8 @@ struct Running {
     ended: OwnedFd,
     stdout: Capture,
     stderr: Capture,
+    /// Whether the pipes are watched.
+    listens: bool,
 }
 
 struct Capture {
@@ -189,7 +194,7 @@ impl Running {
         }
         let stdout = Capture::new(child.stdout.take().map(OwnedFd::from))?;
         let stderr = Capture::new(child.stderr.take().map(OwnedFd::from))?;
-        Ok(Self { group, ended, stdout, stderr })
+        Ok(Self { group, ended, stdout, stderr, listens: false })
     }
 
     /// Watches it until it ends (nothing is returned) or has to be killed (why is returned).
@@ -220,7 +225,10 @@ impl Running {
                 }
                 tick = now + TICK;
             }
-            let wake = [late, trigger.wake(now), interference.hard_end]
+            let listen_at = invoked + LISTEN_AFTER;
+            self.listens = now >= listen_at;
+            let listen_at = Some(listen_at).filter(|_| !self.listens);
+            let wake = [late, trigger.wake(now), interference.hard_end, listen_at]
                 .into_iter()
                 .flatten()
                 .fold(tick, Instant::min);
@@ -245,6 +253,7 @@ impl Running {
         let (ended, has_output) = {
             let mut watched = vec![PollFd::new(&self.ended, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
             let pipes = [&self.stdout, &self.stderr].into_iter().filter_map(|capture| capture.pipe.as_ref());
+            let pipes = pipes.filter(|_| self.listens);
             watched.extend(pipes.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)));
             let of_output = 2..watched.len();
             watched.extend(events.map(Events::poll_fd));

@@ -33,8 +33,9 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads until `done` is asked for. `clock` is when the execution began.
-    pub(super) fn read_until(&self, done: &Stop, clock: Instant) -> Readings {
+    /// Reads until `done` is asked for; what was seen, and the processor time that it took. `clock` is when the
+    /// execution began.
+    pub(super) fn read_until(&self, done: &Stop, clock: Instant) -> (Readings, Duration) {
         let mut readings = Readings::default();
         let folder = self.data.parent().unwrap_or(self.data);
         let changes = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE;
@@ -51,7 +52,7 @@ impl Reader<'_> {
             rested = Instant::now();
             worked = thread_time();
         }
-        readings
+        (readings, Duration::from_nanos(thread_time()))
     }
 
     fn wait_for_change(&self, events: Option<&Events>, done: &Stop) {

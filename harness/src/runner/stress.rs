@@ -20,6 +20,8 @@ use crate::scenario::stress::{Plan, Round, Step};
 
 /// Rounds in which clients did not end before the rest is given up.
 const HUNG_ROUNDS_MAX: u32 = 2;
+/// How often a kill that came too late is tried again.
+const TRIES: u32 = 3;
 /// A store that is done with its folder in less time than this is watched busily.
 const QUICK: Duration = Duration::from_millis(2);
 
@@ -30,8 +32,21 @@ pub struct Stress {
     pub rounds: usize,
     /// Why the others were not, if there are others.
     pub cut: Option<Cut>,
-    /// Operations of all crowds, and how long those took.
-    pub crowd: (u64, Duration),
+    /// What all crowds together did.
+    pub crowd: CrowdTotals,
+}
+
+/// What all crowds together did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CrowdTotals {
+    /// Operations.
+    pub operations: u64,
+    /// Those of them that were killed.
+    pub killed: u64,
+    /// From the first start to the last end in each.
+    pub elapsed: Duration,
+    /// Processor time of the readers beside them.
+    pub readers_cpu: Duration,
 }
 
 /// Why rounds of the plan were left out.
@@ -186,11 +201,15 @@ impl<'a> Execution<'a> {
                 self.operations.extend(operations);
                 failed = failed.take().or(error);
             }
-            done.crowd.0 += self.operations.len() as u64;
-            done.crowd.1 += began.elapsed();
+            done.crowd.operations += self.operations.len() as u64;
+            done.crowd.killed +=
+                self.operations.iter().filter(|one| one.outcome == Outcome::Killed).count() as u64;
+            done.crowd.elapsed += began.elapsed();
             readers_done.request();
             if let Some(reader) = reader {
-                self.readings = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                let (readings, cpu) = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                self.readings = readings;
+                done.crowd.readers_cpu += cpu;
             }
         });
         self.operations.sort_by_key(|operation| operation.invoked);
@@ -210,9 +229,7 @@ impl<'a> Execution<'a> {
         self.look();
         self.recover_after_a_kill()?;
         self.list()?;
-        let number = 1 + self.operations.iter().filter(|operation| operation.added().is_some()).count();
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        self.operate(Request::Add { record: record_name(number), number }, None)?;
+        self.operate(self.next_add(0), None)?;
         self.look();
         self.list()
     }
@@ -223,8 +240,14 @@ impl<'a> Execution<'a> {
             if self.stage.is_over() {
                 return Ok(());
             }
-            let outcome =
-                self.operate(step.request.clone(), step.kill.map(|fraction| moments.kill(fraction)))?;
+            let kill = step.kill.map(|fraction| moments.kill(fraction, 0));
+            let mut outcome = self.operate(step.request.clone(), kill)?;
+            // A kill may come too late, since the machine has other work too. The next one comes a touch earlier.
+            for earlier in 1..=self.tries() {
+                let Some(fraction) = step.kill.filter(|_| outcome == Outcome::Acknowledged) else { break };
+                let request = self.next_add(steps.len());
+                outcome = self.operate(request, Some(moments.kill(fraction, earlier)))?;
+            }
             if outcome == Outcome::Killed {
                 self.recover_after_a_kill()?;
             } else {
@@ -236,6 +259,17 @@ impl<'a> Execution<'a> {
             }
         }
         Ok(())
+    }
+
+    /// How often a kill is tried again that came too late. A target with a limit has no room for it.
+    fn tries(&self) -> u32 {
+        if self.stage.target.limit_of_plain_add().is_some() { 0 } else { TRIES }
+    }
+
+    /// An `add` beyond those that are planned, whose numbers go up to `planned`.
+    fn next_add(&self, planned: usize) -> Request {
+        let number = u32::try_from(planned + 1 + self.operations.len()).unwrap_or(u32::MAX);
+        Request::Add { record: record_name(number), number }
     }
 
     fn recover_after_a_kill(&mut self) -> Result<(), RunError> {
@@ -387,13 +421,14 @@ impl Moments {
         Self { timing, events: Events::of_all_kinds(&[&dir, data.parent().unwrap_or(&dir)]) }
     }
 
-    fn kill(&self, fraction: f64) -> Kill<'_> {
+    /// At this fraction of the touches, or so many touches earlier.
+    fn kill(&self, fraction: f64, earlier: u32) -> Kill<'_> {
         let (Some(touches), Some(events)) = (self.timing.touches, &self.events) else {
-            return Kill::After(self.timing.whole.mul_f64(fraction));
+            return Kill::After(self.timing.whole.mul_f64(fraction) / (1 + earlier));
         };
         // What happened so far is not this operation's.
         events.take();
-        let n = 1 + (fraction * f64::from(touches.count)) as u32;
+        let n = (1 + (fraction * f64::from(touches.count)) as u32).saturating_sub(earlier).max(1);
         // With one processor alone, watching all the time would keep the store from working.
         let is_quick = touches.last - touches.first < QUICK
             && thread::available_parallelism().is_ok_and(|n| n.get() > 1);

@@ -72,7 +72,12 @@ impl Flags {
         let (add, list) = (with(&["add", "{data}", "{id}"])?, with(&["list", "{data}"])?);
         let mut target = Target::plain(name, folder, add, list);
         target.data = self.data_file()?;
-        target.complete().map_err(with_flag_names)
+        target.complete().map_err(|mut error| {
+            if error.key.starts_with("ops.") {
+                "PROGRAM".clone_into(&mut error.key);
+            }
+            with_flag_names(error)
+        })
     }
 
     fn data_file(&self) -> Result<DataFile, UsageError> {

@@ -1,0 +1,122 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use picklock::{invariants, scenario};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// All Rust sources of the repository.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut folders: Vec<PathBuf> = ["src", "harness/src", "fixtures/src", "fixtures/tests", "benches"]
+        .map(|folder| root().join(folder))
+        .into();
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                sources.push((path, text));
+            }
+        }
+    }
+    assert!(sources.len() > 40);
+    sources
+}
+
+#[test]
+fn every_file_opens_with_a_sentence() {
+    for (path, text) in sources() {
+        let first = text.lines().next().unwrap_or_default();
+        assert!(first.starts_with("//! "), "{path:?} does not say what it is for");
+    }
+}
+
+/// Data flows one way: which rooms of the harness each of them may use.
+#[test]
+fn rooms_use_only_what_lies_below_them() {
+    let floors: &[(&str, &[&str])] = &[
+        ("op.rs", &[]),
+        ("verdict.rs", &[]),
+        ("catalogue.rs", &[]),
+        ("scenario", &["op", "catalogue", "scenario"]),
+        ("observation.rs", &["op"]),
+        ("invariants", &["op", "verdict", "catalogue", "observation", "invariants"]),
+        ("target", &["op", "catalogue", "observation", "invariants", "target"]),
+        ("sandbox.rs", &["op", "observation", "target"]),
+        ("runner", &["op", "observation", "scenario", "target", "sandbox", "runner"]),
+        ("report", &["op", "verdict", "target", "report"]),
+    ];
+    let house = root().join("harness/src");
+    for (path, text) in sources() {
+        let Ok(within) = path.strip_prefix(&house) else { continue };
+        let room = within.iter().next().unwrap().to_str().unwrap();
+        let Some((_, allowed)) = floors.iter().find(|(floor, _)| *floor == room) else { continue };
+        for used in text.match_indices("crate::").map(|(at, word)| &text[at + word.len()..]) {
+            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            assert!(
+                allowed.contains(&used.as_str()),
+                "{within:?} uses crate::{used}, which does not lie below it"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_front_door_names_the_reference_store() {
+    for (path, text) in sources() {
+        let within = path.strip_prefix(root()).unwrap();
+        if within.starts_with("harness/src") && within != Path::new("harness/src/main.rs") {
+            assert!(!text.contains("picklock_store"), "{within:?} names the store");
+        }
+    }
+}
+
+#[test]
+fn pure_rooms_do_no_input_and_output_and_read_no_clock() {
+    let pure = ["op.rs", "verdict.rs", "catalogue.rs", "observation.rs", "scenario", "invariants"];
+    for (path, text) in sources() {
+        let Ok(within) = path.strip_prefix(root().join("harness/src")) else { continue };
+        if pure.iter().any(|room| within.starts_with(room)) {
+            for word in
+                ["std::fs", "std::io", "std::process", "std::thread", "std::env", "Instant", "SystemTime"]
+            {
+                assert!(!text.contains(word), "{within:?} uses {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_changelog_names_the_current_version() {
+    let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    assert!(changelog.contains(&format!("## {}", env!("CARGO_PKG_VERSION"))));
+}
+
+/// The README's tables are made from the sources: `UPDATE_README=1 cargo test` writes them, and they are compared
+/// everywhere else.
+#[test]
+fn the_tables_of_the_readme_are_those_of_the_catalogues() {
+    let path = root().join("README.md");
+    let mut readme = fs::read_to_string(&path).unwrap();
+    let row = |id: &str, text: &str| format!("| `{id}` | {text} |\n");
+    let invariants: String = invariants::ALL.iter().map(|one| row(one.id, one.statement)).collect();
+    let scenarios: String = scenario::ALL.iter().map(|one| row(one.id, one.statement)).collect();
+    for (name, rows) in [("invariants", invariants), ("scenarios", scenarios)] {
+        let (begin, end) = (format!("<!-- {name}: made by cargo test -->\n"), format!("<!-- /{name} -->"));
+        let (before, rest) = readme.split_once(&begin).unwrap();
+        let (_, after) = rest.split_once(&end).unwrap();
+        readme = format!("{before}{begin}| id | statement |\n| --- | --- |\n{rows}{end}{after}");
+    }
+    if std::env::var_os("UPDATE_README").is_some() {
+        fs::write(&path, &readme).unwrap();
+    }
+    assert!(
+        readme == fs::read_to_string(&path).unwrap(),
+        "the README is stale: UPDATE_README=1 cargo test -p picklock"
+    );
+}

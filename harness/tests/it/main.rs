@@ -1,0 +1,48 @@
+//! Tests of picklock as its user sees it: the program, its exit status, its reports.
+
+/// What makes no sense, and what goes wrong, gets a clear error.
+mod bad_input;
+/// The generated parts of the repository, and its house rules.
+mod house;
+/// A run that is ended at any moment leaves nothing behind.
+mod interrupt;
+/// Programs that nobody here wrote, and small ones that anybody would.
+mod programs;
+/// The JSON report and its schema.
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// `picklock` with these arguments, run in `folder`.
+pub(crate) fn picklock(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_picklock"));
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+/// What a command wrote to standard output.
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What a command wrote to standard error.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The exit status, with all that was written where it is another one.
+#[track_caller]
+pub(crate) fn expect_status(output: &Output, status: i32) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), stderr(output));
+    assert_eq!(output.status.code(), Some(status), "\n{out}\n{err}");
+}
+
+/// A file in `folder` that can be run.
+pub(crate) fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}

@@ -1,0 +1,221 @@
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::report::expect_valid;
+use crate::{expect_status, picklock, script, stdout};
+
+/// A store in Python as people write it, done right: a lock file of its own, a temporary file, sync, rename.
+const PYTHON_STORE: &str = r#"import fcntl, json, os, sys
+verb, path = sys.argv[1], sys.argv[2]
+def load():
+    try:
+        with open(path) as f:
+            return json.load(f)
+    except FileNotFoundError:
+        return []
+if verb == "list":
+    print("\n".join(load()))
+    sys.exit()
+with open(path + ".lock", "a") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    records = load() + [sys.argv[3]]
+    with open(path + ".tmp", "w") as f:
+        json.dump(records, f)
+        f.flush()
+        os.fsync(f.fileno())
+    os.rename(path + ".tmp", path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    os.fsync(folder)
+"#;
+
+/// The same in shell, with `flock(1)`.
+const SHELL_STORE: &str = r#"#!/bin/sh
+set -e
+if [ "$1" = list ]; then cat "$2"; exit; fi
+exec 9>> "$2.lock"
+flock 9
+{ cat "$2" 2>/dev/null || true; echo "$3"; } > "$2.tmp"
+sync "$2.tmp"
+mv "$2.tmp" "$2"
+"#;
+
+/// A Python program in `folder`, started by the interpreter itself: what `python3` names may be a script that looks
+/// for it, and takes longer than the store.
+fn python_script(folder: &Path, name: &str, text: &str) {
+    let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    script(folder, name, &format!("#!{} -IS\n{text}", stdout(&asked).trim()));
+}
+
+/// Judges with a report in JSON, which must be valid.
+#[track_caller]
+fn judge(folder: &Path, status: i32, arguments: &[&str]) -> Value {
+    let arguments: Vec<&str> = ["check", "--format", "json"].iter().chain(arguments).copied().collect();
+    let output = picklock(folder, &arguments).output().unwrap();
+    expect_status(&output, status);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    expect_valid(&report);
+    report
+}
+
+fn invariant<'a>(report: &'a Value, id: &str) -> &'a Value {
+    report["invariants"].as_array().unwrap().iter().find(|invariant| invariant["id"] == id).unwrap()
+}
+
+#[test]
+fn the_embedded_store_holds_and_the_report_says_how_much_was_tried() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = judge(folder.path(), 0, &[]);
+    assert_eq!(report["target"]["name"], "picklock-store");
+    assert_eq!(report["verdict"], "holds");
+    let stress = &report["scenarios"][0];
+    assert_eq!((stress["id"].as_str(), stress["coverage"].as_str()), (Some("stress"), Some("bounded")));
+    assert!(stress["operations"]["acknowledged"].as_u64().unwrap() > 700);
+    assert!(stress["operations"]["killed"].as_u64().unwrap() > 0);
+    let human = picklock(folder.path(), &["check"]).output().unwrap();
+    assert!(stdout(&human).lines().next().unwrap().contains("the embedded reference store"));
+}
+
+#[test]
+fn a_lock_tool_around_the_helper_holds_and_the_helper_alone_loses_updates() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = ["--list", "{critical} list {data}"];
+    judge(folder.path(), 0, &["--add", "flock {dir}/l {critical} add {data} {id}", list[0], list[1]]);
+    let report = judge(folder.path(), 1, &["--add", "{critical} add {data} {id}", list[0], list[1]]);
+    let lost = invariant(&report, "no-lost-update");
+    assert_eq!(lost["verdict"], "violated");
+    assert!(lost["counterexamples"][0]["summary"].as_str().unwrap().contains("r0000"), "{lost}");
+}
+
+#[test]
+fn stores_in_python_and_shell_that_are_right_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(folder.path(), "python-store", PYTHON_STORE);
+    script(folder.path(), "shell-store", SHELL_STORE);
+    let python = judge(folder.path(), 0, &["--ops", "50", "--", "./python-store"]);
+    assert_eq!(python["target"]["name"], "./python-store");
+    judge(folder.path(), 0, &["--data", "db.txt", "--", "./shell-store"]);
+}
+
+/// The lock is one line; without it the same store loses updates, and with a rewrite in place it tears.
+#[test]
+fn the_same_stores_with_one_line_less_are_caught() {
+    let folder = tempfile::tempdir().unwrap();
+    let unlocked = PYTHON_STORE.replace("    fcntl.flock(lock, fcntl.LOCK_EX)\n", "");
+    assert_ne!(unlocked, PYTHON_STORE);
+    python_script(folder.path(), "unlocked", &unlocked);
+    let report = judge(folder.path(), 1, &["--fail-fast", "--", "./unlocked"]);
+    assert_eq!(invariant(&report, "no-lost-update")["verdict"], "violated");
+    let in_place = PYTHON_STORE.replace("path + \".tmp\"", "path");
+    python_script(folder.path(), "in-place", &in_place);
+    let report = judge(folder.path(), 1, &["--only", "no-torn-read", "--fail-fast", "--", "./in-place"]);
+    assert_eq!(invariant(&report, "no-torn-read")["verdict"], "violated");
+}
+
+#[test]
+fn sqlite_with_a_busy_timeout_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = judge(folder.path(), 0, &["--adapter", "sqlite3"]);
+    assert_eq!(invariant(&report, "valid-data")["verdict"], "not-applicable");
+    assert_eq!(invariant(&report, "no-lost-update")["verdict"], "holds");
+}
+
+#[test]
+fn sed_in_place_loses_updates_and_the_line_of_init_is_nobody_s() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("seed.txt"), "a line that was there\n").unwrap();
+    let sed = "sed -i \"$a {id}\" {data}";
+    let report = judge(
+        folder.path(),
+        1,
+        &["--data", "db.txt", "--init", "cp seed.txt {data}", "--add", sed, "--list", "cat {data}"],
+    );
+    assert_eq!(invariant(&report, "no-lost-update")["verdict"], "violated");
+    assert_eq!(invariant(&report, "no-phantom-record")["verdict"], "holds");
+}
+
+#[test]
+fn the_refusals_of_git_config_are_told_and_its_lock_file_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = judge(
+        folder.path(),
+        1,
+        &[
+            "--data",
+            "config.ini",
+            "--add",
+            "git config -f {data} rec.{id} 1",
+            "--list",
+            "git config -f {data} --get-regexp ^rec",
+            "--listed",
+            r"regex:rec\.(\S+)",
+        ],
+    );
+    assert!(report["scenarios"][0]["operations"]["failed"].as_u64().unwrap() > 0);
+    let remarks = report["remarks"].as_array().unwrap();
+    let told = remarks.iter().any(|remark| {
+        remark["id"] == "failed-operations"
+            && remark["text"].as_str().unwrap().contains("could not lock config file")
+    });
+    assert!(told, "{remarks:?}");
+    assert_eq!(invariant(&report, "no-lost-update")["verdict"], "holds");
+    assert_eq!(invariant(&report, "recovers-after-crash")["verdict"], "violated");
+}
+
+#[test]
+fn one_seed_gives_one_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = |seed: &str| judge(folder.path(), 0, &["--seed", seed])["scenarios"][0]["plan"].clone();
+    assert_eq!(plan("7"), plan("7"));
+    assert_ne!(plan("7"), plan("8"));
+}
+
+#[test]
+fn what_is_not_claimed_does_not_count_and_what_is_not_chosen_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = [
+        "--data",
+        "db.txt",
+        "--init",
+        "touch {data}",
+        "--add",
+        "./append {data} {id}",
+        "--list",
+        "cat {data}",
+    ];
+    // Copies, appends and renames without a lock: whole at any moment, but of two writers the later one wins.
+    let append = "#!/bin/sh\n{ cat \"$1\"; echo $2; } > \"$1.$$.tmp\" && mv \"$1.$$.tmp\" \"$1\"; rm -f \"$1\".*.tmp\n";
+    script(folder.path(), "append", append);
+    let with = |more: &[&'static str]| [&store[..], more].concat();
+    let report =
+        judge(folder.path(), 0, &with(&["--disclaim", "no-lost-update", "--disclaim", "no-residue"]));
+    assert_eq!(invariant(&report, "no-lost-update")["verdict"], "violated");
+    assert_eq!(invariant(&report, "no-lost-update")["claimed"], false);
+    let report = judge(folder.path(), 1, &with(&["--only", "no-lost-update"]));
+    assert_eq!(report["invariants"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn fail_fast_ends_at_the_first_violation_and_keep_leaves_its_sandbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = judge(
+        folder.path(),
+        1,
+        &[
+            "--add",
+            "{critical} add {data} {id}",
+            "--list",
+            "{critical} list {data}",
+            "--fail-fast",
+            "--keep",
+            "--only",
+            "no-lost-update",
+        ],
+    );
+    assert_eq!(report["scenarios"][0]["coverage"], "truncated");
+    let lost = invariant(&report, "no-lost-update");
+    let kept = folder.path().join(lost["counterexamples"][0]["sandbox"].as_str().unwrap());
+    assert!(kept.join("store.json").exists(), "{kept:?}");
+}
