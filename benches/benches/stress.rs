@@ -22,6 +22,8 @@ use picklock::target::Target;
 use picklock::target::flags::Flags;
 
 const PAIRS: u64 = 9;
+/// The share of an operation after which kills begin.
+const LATE: f64 = 0.8;
 
 fn main() {
     let program: Vec<String> = env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -159,7 +161,9 @@ fn bare_operation(target: &Target, dir: &Path, store: &Path, step: &Step, mean: 
         .spawn()
         .expect("a process");
     if let Some(fraction) = step.kill {
-        let moment = Duration::from_nanos((mean.load(Ordering::Relaxed) as f64 * fraction) as u64);
+        // As the scenario does it, not while the program still starts: the store works on its folder towards the end.
+        let moment = mean.load(Ordering::Relaxed) as f64 * (LATE + (1.0 - LATE) * fraction);
+        let moment = Duration::from_nanos(moment as u64);
         thread::sleep(moment.saturating_sub(began.elapsed()));
         child.kill().expect("a kill");
         return !child.wait().expect("an end").success();

@@ -15,8 +15,8 @@ use crate::runner::{Stop, nanos};
 use crate::sandbox;
 use crate::target::Format;
 
-/// The share of one core that a reader may use: for each nanosecond at work so many at rest, which makes 4 %.
-const REST_PER_WORK: u64 = 24;
+/// The share of one core that a reader may use: for each nanosecond at work so many at rest, which makes 2.5 %.
+const REST_PER_WORK: u64 = 39;
 /// How long it waits for a change before it reads all the same.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// Torn readings that are kept in words.
