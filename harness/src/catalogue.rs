@@ -1,4 +1,43 @@
-//! How a catalogue file becomes a catalogue entry: its first doc sentence is the text that is shown everywhere.
+//! The catalogues: all ids that the interface names, and how the first sentence of a file becomes the text of its entry.
+
+/// The ids of all invariants that the interface names, built or not: adapters may claim or disclaim them ahead of time.
+pub const INVARIANT_IDS: &[&str] = &[
+    "valid-data",
+    "no-torn-read",
+    "no-lost-update",
+    "no-phantom-record",
+    "linearizable",
+    "mutual-exclusion",
+    "no-deadlock",
+    "no-self-deadlock",
+    "crash-atomic",
+    "acked-survives-crash",
+    "recovers-after-crash",
+    "no-leaked-lock",
+    "no-residue",
+    "honest-failure",
+    "failed-write-keeps-old",
+    "power-loss-atomic",
+    "acked-survives-power-loss",
+    "guard-holds",
+    "memory-matches-file",
+    "derived-heals",
+];
+
+/// The ids of all scenarios that the interface names, built or not.
+pub const SCENARIO_IDS: &[&str] = &[
+    "control",
+    "stress",
+    "crash",
+    "torn-write",
+    "fault",
+    "power-loss",
+    "interleave",
+    "interleave-crash",
+    "reentry",
+    "inheritance",
+    "session",
+];
 
 /// The first line of a source file, without `//!` and the final period.
 ///

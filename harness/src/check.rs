@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::catalogue::nearest;
+use crate::catalogue::{self, nearest};
 use crate::invariants::{self, Invariant, Needs};
 use crate::observation::Observation;
 use crate::op::{Limit, Outcome};
@@ -121,7 +121,7 @@ impl Ids {
                 return Err(unknown_id(
                     flag,
                     id,
-                    scenario::RESERVED_IDS.iter().chain(invariants::RESERVED_IDS),
+                    catalogue::SCENARIO_IDS.iter().chain(catalogue::INVARIANT_IDS),
                 ));
             }
         }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use anstyle::Style;
-use picklock::catalogue::explanation;
+use picklock::catalogue::{INVARIANT_IDS, SCENARIO_IDS, explanation};
 use picklock::check::unknown_id;
 use picklock::report::exit;
 use picklock::target::builtin;
@@ -69,7 +69,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<u8> {
     } else if let Some(scenario) = scenario::find(id) {
         ("scenario", scenario.statement, scenario.source)
     } else {
-        let known = invariants::RESERVED_IDS.iter().chain(scenario::RESERVED_IDS);
+        let known = INVARIANT_IDS.iter().chain(SCENARIO_IDS);
         return Err(unknown_id("explain", id, known).into());
     };
     writeln!(anstream::stdout(), "{BOLD}{id}{BOLD:#} ({kind})\n{statement}.\n\n{}", explanation(source))?;

@@ -10,8 +10,8 @@ use std::sync::PoisonError;
 
 use anstream::{AutoStream, ColorChoice};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use picklock::catalogue::INVARIANT_IDS;
 use picklock::check::{CheckError, Options, Selection, Watcher, check, unknown_id};
-use picklock::invariants;
 use picklock::report::Report;
 use picklock::report::human::{self, Detail};
 use picklock::runner::Stop;
@@ -73,8 +73,8 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
     {
         for id in ids {
             // Ids of what is not built yet are welcome: a claim on them counts from then on.
-            if !invariants::RESERVED_IDS.contains(&id.as_str()) {
-                return Err(unknown_id(flag, id, invariants::RESERVED_IDS.iter()).into());
+            if !INVARIANT_IDS.contains(&id.as_str()) {
+                return Err(unknown_id(flag, id, INVARIANT_IDS.iter()).into());
             }
             claims.insert(id.clone(), claimed);
         }

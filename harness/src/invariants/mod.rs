@@ -57,30 +57,6 @@ pub const ALL: &[&Invariant] = &[
     &no_residue::INVARIANT,
 ];
 
-/// Every id that the interface names, built or not: adapters may claim or disclaim them ahead of time.
-pub const RESERVED_IDS: &[&str] = &[
-    "valid-data",
-    "no-torn-read",
-    "no-lost-update",
-    "no-phantom-record",
-    "linearizable",
-    "mutual-exclusion",
-    "no-deadlock",
-    "no-self-deadlock",
-    "crash-atomic",
-    "acked-survives-crash",
-    "recovers-after-crash",
-    "no-leaked-lock",
-    "no-residue",
-    "honest-failure",
-    "failed-write-keeps-old",
-    "power-loss-atomic",
-    "acked-survives-power-loss",
-    "guard-holds",
-    "memory-matches-file",
-    "derived-heals",
-];
-
 /// The invariant of this id, where it is built.
 pub fn find(id: &str) -> Option<&'static Invariant> {
     ALL.iter().copied().find(|invariant| invariant.id == id)
@@ -89,11 +65,16 @@ pub fn find(id: &str) -> Option<&'static Invariant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue;
 
     #[test]
     fn every_id_is_reserved_and_none_comes_twice() {
         for (index, invariant) in ALL.iter().enumerate() {
-            assert!(RESERVED_IDS.contains(&invariant.id), "{} is no id of the interface", invariant.id);
+            assert!(
+                catalogue::INVARIANT_IDS.contains(&invariant.id),
+                "{} is no id of the interface",
+                invariant.id
+            );
             assert!(ALL[..index].iter().all(|other| other.id != invariant.id));
         }
     }

@@ -17,21 +17,6 @@ pub struct Scenario {
 /// The catalogue, in the order in which scenarios run.
 pub const ALL: &[&Scenario] = &[&control::SCENARIO, &stress::SCENARIO];
 
-/// Every id that the interface names, built or not.
-pub const RESERVED_IDS: &[&str] = &[
-    "control",
-    "stress",
-    "crash",
-    "torn-write",
-    "fault",
-    "power-loss",
-    "interleave",
-    "interleave-crash",
-    "reentry",
-    "inheritance",
-    "session",
-];
-
 /// The scenario of this id, where it is built.
 pub fn find(id: &str) -> Option<&'static Scenario> {
     ALL.iter().copied().find(|scenario| scenario.id == id)
@@ -40,11 +25,16 @@ pub fn find(id: &str) -> Option<&'static Scenario> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue;
 
     #[test]
     fn every_id_is_reserved_and_none_comes_twice() {
         for (index, scenario) in ALL.iter().enumerate() {
-            assert!(RESERVED_IDS.contains(&scenario.id), "{} is no id of the interface", scenario.id);
+            assert!(
+                catalogue::SCENARIO_IDS.contains(&scenario.id),
+                "{} is no id of the interface",
+                scenario.id
+            );
             assert!(ALL[..index].iter().all(|other| other.id != scenario.id));
         }
     }

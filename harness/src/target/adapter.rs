@@ -7,8 +7,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::catalogue::nearest;
-use crate::invariants;
+use crate::catalogue::{self, nearest};
 use crate::target::{
     Command, DataFile, Derived, ExitMeanings, Extract, Format, Guard, Limits, Ops, Session, Target, Template,
     UsageError,
@@ -143,10 +142,10 @@ fn claims(mut section: Section<'_, '_>) -> Result<std::collections::BTreeMap<Str
         };
         if name == POWER_LOSS.0 {
             claims.extend(POWER_LOSS.1.map(|id| (id.to_owned(), claimed)));
-        } else if invariants::RESERVED_IDS.contains(&name) {
+        } else if catalogue::INVARIANT_IDS.contains(&name) {
             claims.insert(name.to_owned(), claimed);
         } else {
-            let known = invariants::RESERVED_IDS.iter().copied().chain([POWER_LOSS.0]);
+            let known = catalogue::INVARIANT_IDS.iter().copied().chain([POWER_LOSS.0]);
             return Err(section.unknown(key.span().start, name, "invariant", known));
         }
     }

@@ -46,7 +46,7 @@ fn rooms_use_only_what_lies_below_them() {
         ("scenario", &["op", "catalogue", "scenario"]),
         ("observation.rs", &["op"]),
         ("invariants", &["op", "verdict", "catalogue", "observation", "invariants"]),
-        ("target", &["op", "catalogue", "observation", "invariants", "target"]),
+        ("target", &["op", "catalogue", "observation", "target"]),
         ("sandbox.rs", &["op", "observation", "target"]),
         ("runner", &["op", "observation", "scenario", "target", "sandbox", "runner"]),
         ("report", &["op", "verdict", "target", "report"]),
