@@ -45,17 +45,17 @@ pub(crate) enum Request {
     Explain(ExplainArguments),
 }
 
-/// Judge a store.
-///
-/// Without a target: ./picklock.toml where there is one, else the embedded reference store. The control runs first:
-/// a store that does not work undisturbed is not judged.
+// An empty style inside `{n}`, since clap would make a line feed of it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Without a target: ./picklock.toml where there is one, else the embedded reference store. The control
+runs first: a store that does not work undisturbed is not judged.
+
 Placeholders in commands:
   {data}      the data file, absolute           {dir}       the fresh sandbox directory, absolute
-  {id}        the record's name                 {n}         the record's number
+  {id}        the record's name                 {\u{1b}[mn}         the record's number
   {client}    the client's number, from 1       {store}     the embedded reference store
-  {critical}  picklock's own read-modify-write helper, crash-atomic but without a lock: put your lock around it
+  {critical}  a read-modify-write helper of picklock's own, crash-atomic, without a lock: put yours around it
   {{ and }}   a brace
 
 Examples:
