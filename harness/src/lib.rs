@@ -58,6 +58,7 @@ compile_error!(
 pub mod catalogue;
 pub mod check;
 pub mod invariants;
+pub mod locks;
 pub mod observation;
 pub mod op;
 pub mod report;

@@ -6,6 +6,8 @@ mod bad_input;
 mod house;
 /// A run that is ended at any moment leaves nothing behind.
 mod interrupt;
+/// The lock table against the system's own.
+mod locks;
 /// Programs that nobody here wrote, and small ones that anybody would.
 mod programs;
 /// The JSON report and its schema.
