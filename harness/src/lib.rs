@@ -22,16 +22,16 @@
 //!
 //! `use crate::…` points downward only; a test keeps it so.
 //! ```text
-//!                  main.rs + cli/           front door: check · list · explain
+//!                  main.rs + cli/           front door: check · trace · list · explain
 //!            ┌───────── check.rs ────────┐
 //!        report/                      runner/            how to run; never what is correct
 //!            │          ┌────────────────┤
-//!            │       target/         sandbox.rs          with runner/, the only rooms that touch the kernel
+//!            │       target/     sandbox.rs · tracer/    with runner/, the only rooms that touch the kernel
 //!       invariants/     │                │
 //!            └──────────┴──┬─────────────┘
 //!                   observation.rs                       everything one execution showed, as a value
 //!                          │
-//!               scenario/ · op.rs · verdict.rs           pure: no I/O, no clock, no chance but by the seed
+//!        scenario/ · op.rs · call.rs · locks.rs · verdict.rs    pure: no I/O, no clock, no chance but by the seed
 //! ```
 //!
 //! | step | room | in → out |
@@ -52,9 +52,10 @@
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
-    "picklock drives stores through Linux's own means (pidfd, inotify, /proc/locks) and runs there alone"
+    "picklock drives stores through Linux's own means (pidfd, inotify, ptrace, /proc/locks) and runs there alone"
 );
 
+pub mod call;
 pub mod catalogue;
 pub mod check;
 pub mod invariants;
@@ -66,4 +67,5 @@ pub mod runner;
 pub mod sandbox;
 pub mod scenario;
 pub mod target;
+pub mod tracer;
 pub mod verdict;

@@ -39,6 +39,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Request {
     /// Judge a store
     Check(Box<CheckArguments>),
+    /// Show one operation's visible system calls, lock by lock, with every crash point numbered
+    Trace(Box<TraceArguments>),
     /// Name what there is: invariants, scenarios, adapters
     List(ListArguments),
     /// Explain an invariant or a scenario
@@ -182,6 +184,21 @@ impl TargetArguments {
             None => Named::Nothing,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceArguments {
+    /// The operation: add, list, init, recover, or one of [ops.other]
+    #[arg(value_name = "OP", default_value = "add")]
+    pub(crate) op: String,
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    /// Trace on the file system of this folder [default: a memory file system]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Format of the trace
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]

@@ -94,7 +94,7 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
     Ok((target, options))
 }
 
-fn target(arguments: TargetArguments) -> anyhow::Result<Target> {
+pub(crate) fn target(arguments: TargetArguments) -> anyhow::Result<Target> {
     let folder = env::current_dir()?;
     let default = Path::new("picklock.toml");
     let target = match arguments.named() {

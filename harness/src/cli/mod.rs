@@ -5,6 +5,7 @@ mod catalogue;
 mod check;
 pub(crate) mod critical;
 mod keeper;
+mod trace;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
@@ -32,8 +33,9 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         }
     };
     let ended = match parsed.request {
-        Request::Check(_) if !is_kept => keeper::keep(arguments),
+        Request::Check(_) | Request::Trace(_) if !is_kept => keeper::keep(arguments),
         Request::Check(check) => keeper::be_kept(|stop, made| check::run(*check, stop, made)),
+        Request::Trace(trace) => keeper::be_kept(|stop, made| trace::run(*trace, stop, made)),
         Request::List(list) => catalogue::list(&list),
         Request::Explain(explain) => catalogue::explain(&explain),
     };

@@ -8,6 +8,7 @@ mod reader;
 mod stop;
 mod stress;
 mod touch;
+mod trace;
 mod waits;
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ use groups::Survivors;
 use kill::Kill;
 use process::{Ended, Invocation, Process};
 pub use touch::Touches;
+pub use trace::{TraceError, trace};
 
 /// What is kept of standard error: enough for a message, from its end.
 const STDERR_CHARACTERS: usize = 400;
@@ -154,17 +156,12 @@ impl<'a> Stage<'a> {
         on_late: &dyn Fn(),
         on_start: &dyn Fn(Process),
     ) -> Result<Operation, RunError> {
-        let command = self.command(&request).unwrap_or(&self.target.ops.add);
         let (id, n) = match &request {
             Request::Add { record, number } => (record.clone(), *number),
             _ => (String::new(), 0),
         };
         let values = Values { id, n, client, ..self.sandbox.values() };
-        let (program, arguments) = command.render(&values, &self.target.folder);
-        let cwd = match &self.target.cwd {
-            Some(cwd) => self.target.folder.join(cwd.render(&values)),
-            None => self.target.folder.clone(),
-        };
+        let (program, arguments, cwd) = self.render(&request, &values);
         let invocation = Invocation {
             program: &program,
             arguments: &arguments,
@@ -196,6 +193,18 @@ impl<'a> Stage<'a> {
             }
         }
         Ok(operation)
+    }
+
+    /// The program of a request, its arguments, and the folder that it runs in.
+    fn render(&self, request: &Request, values: &Values) -> (PathBuf, Vec<OsString>, PathBuf) {
+        // What the target does not have is never asked for.
+        let command = self.command(request).unwrap_or(&self.target.ops.add);
+        let (program, arguments) = command.render(values, &self.target.folder);
+        let cwd = match &self.target.cwd {
+            Some(cwd) => self.target.folder.join(cwd.render(values)),
+            None => self.target.folder.clone(),
+        };
+        (program, arguments, cwd)
     }
 
     /// The end of what was written, as one line of text; where the sandbox was is of no interest.

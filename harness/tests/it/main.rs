@@ -12,6 +12,8 @@ mod locks;
 mod programs;
 /// The JSON report and its schema.
 mod report;
+/// One operation's visible calls.
+mod trace;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -44,7 +44,7 @@ mv "$2.tmp" "$2"
 
 /// A Python program in `folder`, started by the interpreter itself: what `python3` names may be a script that looks
 /// for it, and takes longer than the store.
-fn python_script(folder: &Path, name: &str, text: &str) {
+pub(crate) fn python_script(folder: &Path, name: &str, text: &str) {
     let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
     script(folder, name, &format!("#!{} -IS\n{text}", stdout(&asked).trim()));
 }

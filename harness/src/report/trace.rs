@@ -1,0 +1,74 @@
+//! One operation's visible calls, as a table: number, call, result, and what it did to the locks.
+
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::call::{Call, End, LockChange, Trace};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const CHANGE: Style = AnsiColor::Yellow.on_default();
+const LOCK: Style = AnsiColor::Cyan.on_default();
+/// Columns of a call; a longer one moves the rest of its line.
+const CALL: usize = 62;
+
+/// The table of `operation`'s trace.
+pub fn table(operation: &str, trace: &Trace) -> String {
+    let mut text = String::new();
+    let has_family = trace.calls.iter().any(|call| (call.process, call.thread) != (1, 1));
+    let who_head = if has_family { "who   " } else { "" };
+    // Writing to a string cannot fail.
+    let _ok =
+        writeln!(text, "{BOLD}{:>4}  {who_head}  {:<CALL$}  {:<12}  locks{BOLD:#}", "#", operation, "result");
+    for call in &trace.calls {
+        text.push_str(&row(call, has_family));
+    }
+    let changes = trace.calls.iter().filter(|call| call.is_change()).count();
+    let end = match trace.end {
+        End::Exited(status) => format!("exit {status}"),
+        End::Signalled(signal) => format!("killed by signal {signal}"),
+        End::TimedOut => "killed at its time limit".to_owned(),
+    };
+    let _ok = writeln!(
+        text,
+        "\n{end}; {} visible calls, {CHANGE}*{CHANGE:#} {changes} of them changes; crash points 1 to {}, each before the \
+         call of its number, the last after all",
+        trace.calls.len(),
+        trace.calls.len() + 1
+    );
+    if trace.survivors > 0 {
+        let _ok = writeln!(text, "{} processes outlived it and were ended", trace.survivors);
+    }
+    for what in &trace.not_covered {
+        let _ok = writeln!(text, "{DIM}not covered{DIM:#}  {what}");
+    }
+    let said = String::from_utf8_lossy(&trace.stderr);
+    if !said.trim().is_empty() {
+        let _ok = writeln!(text, "{DIM}it said{DIM:#}  {}", said.trim());
+    }
+    text
+}
+
+fn row(call: &Call, has_family: bool) -> String {
+    let who = if has_family { format!("p{}.{:<3} ", call.process, call.thread) } else { String::new() };
+    let mark = if call.is_change() { format!("{CHANGE}*{CHANGE:#}") } else { " ".to_owned() };
+    let result = match &call.result {
+        Some(Ok(value)) => value.to_string(),
+        Some(Err(errno)) => errno.to_string(),
+        None if call.name == "exit" => String::new(),
+        None => "never returned".to_owned(),
+    };
+    let shown = call.to_string();
+    let locks: Vec<String> = call
+        .locks
+        .iter()
+        .map(|change| match change {
+            LockChange::Taken(..) => format!("{LOCK}+ {change}{LOCK:#}"),
+            LockChange::Released(..) => format!("{LOCK}- {change}{LOCK:#}"),
+            LockChange::Refused(..) => format!("{LOCK}! {change}{LOCK:#}"),
+        })
+        .collect();
+    let line = format!("{:>4}  {who}{mark} {shown:<CALL$}  {result:<12}  {}", call.number, locks.join("; "));
+    format!("{}\n", line.trim_end())
+}

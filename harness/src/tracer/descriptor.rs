@@ -1,0 +1,53 @@
+//! What the system knows of a descriptor of another process.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use nix::unistd::Pid;
+
+use crate::locks::FileId;
+
+/// The file that a descriptor is open on.
+pub(super) fn file(process: Pid, descriptor: i32) -> Option<FileId> {
+    let metadata = fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// The size of its file, in bytes.
+pub(super) fn size(process: Pid, descriptor: i32) -> Option<u64> {
+    Some(fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?.size())
+}
+
+/// Its position, in bytes.
+pub(super) fn position(process: Pid, descriptor: i32) -> Option<u64> {
+    let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{descriptor}")).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("pos:")?.trim().parse().ok())
+}
+
+/// All descriptors of a process, in order.
+pub(super) fn all(process: Pid) -> Vec<i32> {
+    let entries = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let mut all: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    all.sort_unstable();
+    all
+}
+
+/// Whether two descriptors share one open file description, which is what `flock` and OFD locks belong to.
+pub(super) fn share_description(one: (Pid, i32), other: (Pid, i32)) -> bool {
+    /// `KCMP_FILE` of kcmp(2).
+    const KCMP_FILE: i32 = 0;
+    #[expect(unsafe_code, reason = "nothing safe offers kcmp")]
+    // SAFETY: the call takes five numbers and touches no memory of this process.
+    let compared =
+        unsafe { libc::syscall(libc::SYS_kcmp, one.0.as_raw(), other.0.as_raw(), KCMP_FILE, one.1, other.1) };
+    compared == 0
+}
+
+/// The group and the parent of a thread: its process, and the process that made that one.
+pub(super) fn family(thread: Pid) -> Option<(Pid, Pid)> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let number = |key: &str| {
+        status.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok()).map(Pid::from_raw)
+    };
+    Some((number("Tgid:")?, number("PPid:")?))
+}

@@ -1,0 +1,55 @@
+//! The seccomp filter: which system calls stop, which are refused, and that all others cost next to nothing.
+
+use crate::tracer::shape;
+
+const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+/// Where the number of the call and the architecture stand in `struct seccomp_data`.
+const NUMBER_AT: u32 = 0;
+const ARCH_AT: u32 = 4;
+
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = 0xc000_00b7;
+
+/// What a stop of another architecture's call carries.
+pub(super) const FOREIGN: u32 = 1;
+
+/// What io_uring does is done in the kernel where no call shows it, so a store is told that there is none.
+const REFUSED: [i64; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// The program of the filter.
+pub(super) fn program() -> Vec<libc::sock_filter> {
+    let mut program = vec![
+        statement(LOAD_WORD, ARCH_AT),
+        // Another architecture's numbers mean other calls: they stop, only to be named.
+        jump(ARCH, 1, 0),
+        statement(RETURN, libc::SECCOMP_RET_TRACE | FOREIGN),
+        statement(LOAD_WORD, NUMBER_AT),
+    ];
+    for number in REFUSED {
+        program.push(jump(number_of(number), 0, 1));
+        program.push(statement(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()));
+    }
+    for shape in shape::ALL {
+        program.push(jump(number_of(shape.number), 0, 1));
+        program.push(statement(RETURN, libc::SECCOMP_RET_TRACE));
+    }
+    program.push(statement(RETURN, libc::SECCOMP_RET_ALLOW));
+    program
+}
+
+fn number_of(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn statement(code: u16, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt: 0, jf: 0, k }
+}
+
+fn jump(k: u32, if_equal: u8, if_not: u8) -> libc::sock_filter {
+    libc::sock_filter { code: JUMP_IF_EQUAL, jt: if_equal, jf: if_not, k }
+}

@@ -1,0 +1,68 @@
+//! Reading the memory of a stopped thread.
+
+use std::io::IoSliceMut;
+
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+
+/// Longer paths are refused by the kernel too.
+const PATH_MAX: usize = 4096;
+/// What is read in one step: a read past the end of a mapping fails as a whole, and mappings end on pages.
+const PAGE: usize = 4096;
+
+/// Up to `length` bytes at `address`; less where the memory ends before.
+pub(super) fn bytes(thread: Pid, address: u64, length: usize) -> Vec<u8> {
+    let mut found = Vec::new();
+    while found.len() < length {
+        let Some(at) = usize::try_from(address).ok().and_then(|base| base.checked_add(found.len())) else {
+            break;
+        };
+        let step = (PAGE - at % PAGE).min(length - found.len());
+        let mut page = vec![0; step];
+        let remote = [RemoteIoVec { base: at, len: step }];
+        match process_vm_readv(thread, &mut [IoSliceMut::new(&mut page)], &remote) {
+            Ok(read) if read > 0 => found.extend_from_slice(&page[..read]),
+            _ => break,
+        }
+    }
+    found
+}
+
+/// The text at `address` up to its NUL.
+pub(super) fn text(thread: Pid, address: u64) -> Vec<u8> {
+    let mut found = Vec::new();
+    while found.len() < PATH_MAX {
+        let Some(at) = address.checked_add(found.len() as u64) else { break };
+        let step = PAGE - usize::try_from(at).unwrap_or(0) % PAGE;
+        let page = bytes(thread, at, step);
+        if let Some(end) = page.iter().position(|byte| *byte == 0) {
+            found.extend_from_slice(&page[..end]);
+            return found;
+        }
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    found
+}
+
+/// The number at `address`, as the machine stores it.
+pub(super) fn word(thread: Pid, address: u64) -> Option<u64> {
+    bytes(thread, address, 8).try_into().ok().map(u64::from_ne_bytes)
+}
+
+/// What a list of `count` buffers at `address` holds, up to `length` bytes: `struct iovec` is an address and a length.
+pub(super) fn vector(thread: Pid, address: u64, count: u64, length: usize) -> Vec<u8> {
+    let mut found = Vec::new();
+    for index in 0..count.min(1024) {
+        let entry = address + index * 16;
+        let (Some(base), Some(size)) = (word(thread, entry), word(thread, entry + 8)) else { break };
+        let size = usize::try_from(size).unwrap_or(usize::MAX).min(length - found.len());
+        found.extend(bytes(thread, base, size));
+        if found.len() >= length {
+            break;
+        }
+    }
+    found
+}

@@ -1,0 +1,64 @@
+//! The names of flags and commands, as the manual pages have them.
+
+/// The flags of an `open`.
+pub(super) fn open_flags(flags: i32) -> String {
+    let access = match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => "O_RDONLY",
+        libc::O_WRONLY => "O_WRONLY",
+        _ => "O_RDWR",
+    };
+    let mut names = vec![access];
+    for (flag, name) in [
+        (libc::O_CREAT, "O_CREAT"),
+        (libc::O_EXCL, "O_EXCL"),
+        (libc::O_TRUNC, "O_TRUNC"),
+        (libc::O_APPEND, "O_APPEND"),
+        (libc::O_NOFOLLOW, "O_NOFOLLOW"),
+        (libc::O_DIRECTORY, "O_DIRECTORY"),
+        (libc::O_NONBLOCK, "O_NONBLOCK"),
+        (libc::O_SYNC, "O_SYNC"),
+        (libc::O_DSYNC, "O_DSYNC"),
+        (libc::O_PATH, "O_PATH"),
+        (libc::O_CLOEXEC, "O_CLOEXEC"),
+    ] {
+        // `O_SYNC` holds the bit of `O_DSYNC`.
+        let is_part = name == "O_DSYNC" && flags & libc::O_SYNC == libc::O_SYNC;
+        if flags & flag == flag && !is_part {
+            names.push(name);
+        }
+    }
+    names.join("|")
+}
+
+/// The operation of a `flock`.
+pub(super) fn flock_operation(operation: i32) -> String {
+    let name = match operation & !libc::LOCK_NB {
+        libc::LOCK_SH => "LOCK_SH",
+        libc::LOCK_EX => "LOCK_EX",
+        libc::LOCK_UN => "LOCK_UN",
+        _ => "LOCK_?",
+    };
+    if operation & libc::LOCK_NB == 0 { name.to_owned() } else { format!("{name}|LOCK_NB") }
+}
+
+/// The command of an `fcntl`.
+pub(super) fn fcntl_command(command: i32) -> &'static str {
+    match command {
+        libc::F_DUPFD => "F_DUPFD",
+        libc::F_DUPFD_CLOEXEC => "F_DUPFD_CLOEXEC",
+        libc::F_SETLK => "F_SETLK",
+        libc::F_SETLKW => "F_SETLKW",
+        libc::F_OFD_SETLK => "F_OFD_SETLK",
+        libc::F_OFD_SETLKW => "F_OFD_SETLKW",
+        _ => "F_?",
+    }
+}
+
+/// The type of a record lock.
+pub(super) fn lock_type(lock_type: i32) -> &'static str {
+    match lock_type {
+        libc::F_RDLCK => "F_RDLCK",
+        libc::F_WRLCK => "F_WRLCK",
+        _ => "F_UNLCK",
+    }
+}

@@ -1,0 +1,183 @@
+//! The calls that can be visible, and what their arguments mean: one row each.
+
+use crate::call::Class;
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) number: i64,
+    pub(super) name: &'static str,
+    pub(super) class: Class,
+    pub(super) form: Form,
+}
+
+/// Where the arguments stand that say what a call works on, counted from 0. `None` for a folder is the current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Opens a path; where folder, path and flags stand.
+    Open { folder: Option<usize>, path: usize, flags: Flags },
+    /// Works on one path.
+    Path { folder: Option<usize>, path: usize },
+    /// Works on two paths.
+    Paths { folders: [Option<usize>; 2], paths: [usize; 2] },
+    /// Works on the file of a descriptor.
+    File,
+    /// Reads or writes so many bytes through a descriptor.
+    Bytes { count: usize },
+    /// Writes bytes that stand in memory.
+    Buffer { address: usize, count: usize },
+    /// Reads or writes through a list of buffers.
+    Vector { list: usize, count: usize },
+    /// Copies from one descriptor to another.
+    Copy { from: usize, to: usize },
+    /// Maps a file into memory.
+    Map,
+    /// `flock`.
+    Flock,
+    /// `fcntl`.
+    Fcntl,
+    /// Closes one descriptor.
+    Close,
+    /// Closes descriptors from one to another.
+    CloseRange,
+    /// Makes a second descriptor; where its number is asked for.
+    Duplicate { to: Option<usize> },
+}
+
+/// Where the flags of an open stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flags {
+    /// In this argument.
+    Argument(usize),
+    /// At the beginning of a structure that this argument points to.
+    Behind(usize),
+    /// `creat` has none: it always creates and truncates.
+    Creat,
+}
+
+macro_rules! shapes {
+    ($($(#[$attribute:meta])* $call:ident $class:ident $form:expr;)*) => {
+        /// All of them.
+        pub(super) const ALL: &[Shape] = &[$(
+            $(#[$attribute])*
+            Shape { number: libc::$call, name: name(stringify!($call)), class: Class::$class, form: $form },
+        )*];
+    };
+}
+
+/// `SYS_open` is called `open`.
+const fn name(constant: &'static str) -> &'static str {
+    constant.split_at(4).1
+}
+
+const fn path(path: usize) -> Form {
+    Form::Path { folder: None, path }
+}
+
+const fn path_at(folder: usize, path: usize) -> Form {
+    Form::Path { folder: Some(folder), path }
+}
+
+const fn paths(first: usize, second: usize) -> Form {
+    Form::Paths { folders: [None, None], paths: [first, second] }
+}
+
+const PATHS_AT: Form = Form::Paths { folders: [Some(0), Some(2)], paths: [1, 3] };
+
+// The calls without `at` are those of x86-64 alone.
+shapes! {
+    #[cfg(target_arch = "x86_64")] SYS_open Open Form::Open { folder: None, path: 0, flags: Flags::Argument(1) };
+    #[cfg(target_arch = "x86_64")] SYS_creat Open Form::Open { folder: None, path: 0, flags: Flags::Creat };
+    SYS_openat Open Form::Open { folder: Some(0), path: 1, flags: Flags::Argument(2) };
+    SYS_openat2 Open Form::Open { folder: Some(0), path: 1, flags: Flags::Behind(2) };
+
+    SYS_close Close Form::Close;
+    SYS_close_range Close Form::CloseRange;
+    SYS_dup Open Form::Duplicate { to: None };
+    #[cfg(target_arch = "x86_64")] SYS_dup2 Open Form::Duplicate { to: Some(1) };
+    SYS_dup3 Open Form::Duplicate { to: Some(1) };
+
+    SYS_read Read Form::Bytes { count: 2 };
+    SYS_pread64 Read Form::Bytes { count: 2 };
+    SYS_readv Read Form::Vector { list: 1, count: 2 };
+    SYS_preadv Read Form::Vector { list: 1, count: 2 };
+    SYS_preadv2 Read Form::Vector { list: 1, count: 2 };
+    SYS_getdents64 Read Form::File;
+
+    SYS_write Write Form::Buffer { address: 1, count: 2 };
+    SYS_pwrite64 Write Form::Buffer { address: 1, count: 2 };
+    SYS_writev Write Form::Vector { list: 1, count: 2 };
+    SYS_pwritev Write Form::Vector { list: 1, count: 2 };
+    SYS_pwritev2 Write Form::Vector { list: 1, count: 2 };
+    SYS_ftruncate Write Form::Bytes { count: 1 };
+    SYS_truncate Write path(0);
+    SYS_fallocate Write Form::Bytes { count: 3 };
+    SYS_sendfile Write Form::Copy { from: 1, to: 0 };
+    SYS_copy_file_range Write Form::Copy { from: 0, to: 2 };
+    SYS_splice Write Form::Copy { from: 0, to: 2 };
+    SYS_mmap Read Form::Map;
+
+    #[cfg(target_arch = "x86_64")] SYS_rename Name paths(0, 1);
+    SYS_renameat Name PATHS_AT;
+    SYS_renameat2 Name PATHS_AT;
+    #[cfg(target_arch = "x86_64")] SYS_link Name paths(0, 1);
+    SYS_linkat Name PATHS_AT;
+    #[cfg(target_arch = "x86_64")] SYS_symlink Name path(1);
+    SYS_symlinkat Name path_at(1, 2);
+    #[cfg(target_arch = "x86_64")] SYS_unlink Name path(0);
+    SYS_unlinkat Name path_at(0, 1);
+    #[cfg(target_arch = "x86_64")] SYS_mkdir Name path(0);
+    SYS_mkdirat Name path_at(0, 1);
+    #[cfg(target_arch = "x86_64")] SYS_rmdir Name path(0);
+    #[cfg(target_arch = "x86_64")] SYS_mknod Name path(0);
+    SYS_mknodat Name path_at(0, 1);
+
+    #[cfg(target_arch = "x86_64")] SYS_chmod Attribute path(0);
+    SYS_fchmod Attribute Form::File;
+    SYS_fchmodat Attribute path_at(0, 1);
+    #[cfg(target_arch = "x86_64")] SYS_chown Attribute path(0);
+    #[cfg(target_arch = "x86_64")] SYS_lchown Attribute path(0);
+    SYS_fchown Attribute Form::File;
+    SYS_fchownat Attribute path_at(0, 1);
+    SYS_utimensat Attribute path_at(0, 1);
+
+    SYS_fsync Sync Form::File;
+    SYS_fdatasync Sync Form::File;
+    SYS_syncfs Sync Form::File;
+    SYS_sync_file_range Sync Form::File;
+
+    #[cfg(target_arch = "x86_64")] SYS_stat Inspect path(0);
+    #[cfg(target_arch = "x86_64")] SYS_lstat Inspect path(0);
+    SYS_fstat Inspect Form::File;
+    SYS_newfstatat Inspect path_at(0, 1);
+    SYS_statx Inspect path_at(0, 1);
+    #[cfg(target_arch = "x86_64")] SYS_access Inspect path(0);
+    SYS_faccessat Inspect path_at(0, 1);
+    SYS_faccessat2 Inspect path_at(0, 1);
+    #[cfg(target_arch = "x86_64")] SYS_readlink Inspect path(0);
+    SYS_readlinkat Inspect path_at(0, 1);
+    SYS_lseek Inspect Form::File;
+
+    SYS_flock Lock Form::Flock;
+    SYS_fcntl Lock Form::Fcntl;
+}
+
+/// The row of this call.
+pub(super) fn find(number: u64) -> Option<&'static Shape> {
+    ALL.iter().find(|shape| u64::try_from(shape.number).is_ok_and(|known| known == number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_has_one_row_and_the_name_of_its_manual_page() {
+        for (index, shape) in ALL.iter().enumerate() {
+            assert!(ALL[..index].iter().all(|other| other.number != shape.number), "{}", shape.name);
+            assert!(!shape.name.starts_with("SYS_"));
+        }
+        assert_eq!(find(u64::try_from(libc::SYS_flock).unwrap()).unwrap().name, "flock");
+        assert!(find(u64::try_from(libc::SYS_getpid).unwrap()).is_none());
+    }
+}

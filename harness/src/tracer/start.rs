@@ -1,0 +1,233 @@
+//! Starting a process that is traced from its first instruction, and ending it when its time is over.
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::tracer::stopped::{Event, wait};
+use crate::tracer::{Traceable, TracerError, filter};
+
+/// A process that is seized, and waits behind its gate.
+pub(super) struct Started {
+    pub(super) root: Pid,
+    program: PathBuf,
+    gate: OwnedFd,
+    failure: OwnedFd,
+}
+
+/// Starts it: in a group of its own, seized with all that comes of it, before it runs a single call of the program.
+pub(super) fn start(traceable: &Traceable<'_>, stdout: &File, stderr: &File) -> Result<Started, TracerError> {
+    let program = search(traceable.program);
+    let prepared = Prepared::new(traceable, &program)
+        .map_err(|why| TracerError::Start { program: program.clone(), why })?;
+    let pipe = || {
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(TracerError::system("make a pipe"))
+    };
+    let (behind_gate, gate) = pipe()?;
+    let (failure, its_failure) = pipe()?;
+    let null = File::open("/dev/null").map_err(TracerError::system("open /dev/null"))?;
+    let descriptors = [null.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
+    #[expect(
+        unsafe_code,
+        reason = "between fork and exec the filter must be set up, which nothing safe does"
+    )]
+    // SAFETY: the child makes only async-signal-safe calls, on memory that was prepared before, and ends in exec or
+    // `_exit`.
+    let forked = unsafe {
+        match libc::fork() {
+            0 => prepared.become_the_program(descriptors, behind_gate.as_raw_fd(), its_failure.as_raw_fd()),
+            pid => pid,
+        }
+    };
+    if forked < 0 {
+        return Err(TracerError::System { what: "fork", why: io::Error::last_os_error() });
+    }
+    let root = Pid::from_raw(forked);
+    let options = Options::PTRACE_O_EXITKILL
+        | Options::PTRACE_O_TRACESECCOMP
+        | Options::PTRACE_O_TRACESYSGOOD
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEEXEC;
+    if let Err(why) = ptrace::seize(root, options) {
+        let _killed = nix::sys::signal::kill(root, Signal::SIGKILL);
+        let _reaped = nix::sys::wait::waitpid(root, None);
+        return Err(TracerError::Forbidden(why));
+    }
+    Ok(Started { root, program, gate, failure })
+}
+
+impl Started {
+    /// Opens the gate; the first event of the program itself.
+    pub(super) fn release(self) -> Result<Option<Event>, TracerError> {
+        rustix::io::write(&self.gate, &[1]).map_err(TracerError::system("open the gate"))?;
+        loop {
+            match wait()? {
+                event @ Event::Executed(..) => return Ok(Some(event)),
+                // What went wrong before there was a program, the child tells through the pipe.
+                Event::Ended(..) => {
+                    let mut code = [0; 4];
+                    let read = rustix::io::read(&self.failure, &mut code);
+                    let code =
+                        if read.is_ok_and(|count| count == 4) { i32::from_ne_bytes(code) } else { libc::EIO };
+                    return Err(TracerError::Start {
+                        program: self.program,
+                        why: io::Error::from_raw_os_error(code),
+                    });
+                }
+                // Until the program runs, nothing that the child does is the store's.
+                Event::Entry(stopped, _)
+                | Event::Exit(stopped, _)
+                | Event::Begun(stopped)
+                | Event::Born(stopped, _) => {
+                    let _resumed = stopped.go_on(None);
+                }
+                Event::Signal(stopped, signal) => {
+                    let _resumed = stopped.go_on(Some(signal));
+                }
+                Event::GroupStop(stopped) => {
+                    let _resumed = stopped.stay_stopped();
+                }
+            }
+        }
+    }
+}
+
+/// Everything that the child needs, laid out so that it has to allocate nothing.
+struct Prepared {
+    program: CString,
+    cwd: CString,
+    _words: Vec<CString>,
+    argv: Vec<*const libc::c_char>,
+    _environment: Vec<CString>,
+    envp: Vec<*const libc::c_char>,
+    filter: Vec<libc::sock_filter>,
+}
+
+impl Prepared {
+    fn new(traceable: &Traceable<'_>, program: &std::path::Path) -> io::Result<Self> {
+        let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::other);
+        let program = text(program.as_os_str().as_bytes())?;
+        let mut words = vec![program.clone()];
+        for argument in traceable.arguments {
+            words.push(text(argument.as_bytes())?);
+        }
+        let added = traceable.environment;
+        let inherited = std::env::vars_os().filter(|(key, _)| added.iter().all(|(other, _)| other != key));
+        let environment = inherited
+            .chain(added.iter().cloned())
+            .map(|(key, value): (OsString, OsString)| {
+                text(&[key.as_bytes(), b"=", value.as_bytes()].concat())
+            })
+            .collect::<io::Result<Vec<CString>>>()?;
+        let pointers = |texts: &[CString]| {
+            texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+        };
+        Ok(Self {
+            cwd: text(traceable.cwd.as_os_str().as_bytes())?,
+            argv: pointers(&words),
+            envp: pointers(&environment),
+            program,
+            _words: words,
+            _environment: environment,
+            filter: filter::program(),
+        })
+    }
+
+    /// What the child does. Tells the error number through `failure` where it cannot become the program.
+    ///
+    /// # Safety
+    /// Only for the child of a `fork`.
+    #[expect(unsafe_code, reason = "see `start`")]
+    unsafe fn become_the_program(&self, descriptors: [i32; 3], gate: i32, failure: i32) -> ! {
+        // SAFETY: all pointers are to what `self` owns, which lives in the copied memory; all calls are
+        // async-signal-safe.
+        unsafe {
+            let filter = libc::sock_fprog {
+                len: self.filter.len() as libc::c_ushort,
+                filter: self.filter.as_ptr().cast_mut(),
+            };
+            let mut byte = 0_u8;
+            let done = libc::setpgid(0, 0) == 0
+                && (0..3).all(|number| libc::dup2(descriptors[number as usize], number) >= 0)
+                && libc::chdir(self.cwd.as_ptr()) == 0
+                // The Rust runtime ignores it, and what is ignored stays so across exec.
+                && libc::signal(libc::SIGPIPE, libc::SIG_DFL) != libc::SIG_ERR
+                // The gate is opened once this process is seized.
+                && libc::read(gate, (&raw mut byte).cast(), 1) == 1
+                && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0;
+            if done {
+                libc::execve(self.program.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr());
+            }
+            let code = *libc::__errno_location();
+            libc::write(failure, (&raw const code).cast(), 4);
+            libc::_exit(127)
+        }
+    }
+}
+
+/// A program without a slash is looked for on the PATH.
+fn search(program: &std::path::Path) -> PathBuf {
+    if program.as_os_str().as_bytes().contains(&b'/') {
+        return program.to_owned();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| {
+        rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok() && candidate.is_file()
+    });
+    found.unwrap_or_else(|| program.to_owned())
+}
+
+/// Ends the operation when its time is over.
+pub(super) struct Deadline {
+    done: Option<OwnedFd>,
+    is_over: Arc<AtomicBool>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+impl Deadline {
+    pub(super) fn new(group: Pid, timeout: Duration) -> Result<Self, TracerError> {
+        let (ears, done) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(TracerError::system("make a pipe"))?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&is_over);
+        let watcher = thread::spawn(move || {
+            let mut watched = [PollFd::from_borrowed_fd(ears.as_fd(), PollFlags::IN)];
+            let timeout = Timespec::try_from(timeout).ok();
+            // Readable, or hung up, as soon as the operation has ended.
+            if poll(&mut watched, timeout.as_ref()).is_ok_and(|ready| ready == 0) {
+                told.store(true, Ordering::SeqCst);
+                let _killed = killpg(group, Signal::SIGKILL);
+            }
+        });
+        Ok(Self { done: Some(done), is_over, watcher: Some(watcher) })
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.done = None;
+        if let Some(watcher) = self.watcher.take() {
+            // It only waits and kills, and has nothing to tell.
+            let _ended = watcher.join();
+        }
+    }
+}
