@@ -21,6 +21,12 @@ use crate::verdict::{Tally, Verdict};
 
 /// Counterexamples that a report holds for one invariant.
 const COUNTEREXAMPLES_MAX: usize = 3;
+/// More clients at once, or more operations of each, are no plan that ends.
+const CLIENTS_MAX: u32 = 1000;
+const OPERATIONS_MAX: u32 = 1_000_000;
+/// Descriptors that a client with an operation under way takes, and those that are open beside them.
+const DESCRIPTORS_PER_CLIENT: u64 = 6;
+const DESCRIPTORS_BESIDE: u64 = 32;
 /// What is kept of the budget for the last operations and the look at the store after them.
 const RESERVE: Duration = Duration::from_secs(2);
 
@@ -164,6 +170,9 @@ pub enum CheckError {
     /// The harness could not do its part.
     #[error("{0}")]
     Run(#[from] RunError),
+    /// The same, and its sandbox could not be removed either.
+    #[error("{0}; {1}")]
+    Leftover(RunError, std::io::Error),
 }
 
 /// Judges `target`. Changes nothing process-wide, and waits for no process but those it starts.
@@ -180,6 +189,19 @@ pub fn check(
     if options.clients == Some(0) {
         return Err(UsageError::new("--clients", "must be at least 1").into());
     }
+    bound("--clients", options.clients, CLIENTS_MAX)?;
+    bound("--ops", options.operations, OPERATIONS_MAX)?;
+    let clients = u64::from(options.clients.unwrap_or(stress::CLIENTS));
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let needed = clients * DESCRIPTORS_PER_CLIENT + DESCRIPTORS_BESIDE;
+    if let Some(allowed) = descriptors.filter(|allowed| *allowed < needed) {
+        return Err(UsageError::new(
+            "--clients",
+            format!("{clients} clients need {needed} descriptors, and {allowed} are allowed"),
+        )
+        .help(format!("ulimit -n {needed}, or fewer clients"))
+        .into());
+    }
     if options.operations == Some(0) {
         return Err(UsageError::new("--ops", "must be at least 1").into());
     }
@@ -191,12 +213,24 @@ pub fn check(
     let mut report = run.into_report();
     // Whatever happened, nothing is left behind.
     let removed = sandbox.remove();
-    ran?;
-    if let Err(why) = removed {
-        report.remarks.push(Remark::new("leftover", why.to_string()));
+    match (ran, removed) {
+        (Ok(()), Ok(())) => {}
+        (Ok(()), Err(why)) => report.remarks.push(Remark::new("leftover", why.to_string())),
+        (Err(error), Ok(())) => return Err(error.into()),
+        (Err(error), Err(why)) => return Err(CheckError::Leftover(error, why)),
     }
     report.elapsed_ms = milliseconds(began.elapsed());
     Ok(report)
+}
+
+/// What is out of all proportion is a slip of the finger.
+fn bound(flag: &str, value: Option<u32>, max: u32) -> Result<(), UsageError> {
+    match value {
+        Some(value) if value > max => {
+            Err(UsageError::new(flag, format!("must be at most {max}, not {value}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn unusable_folder(dir: Option<&Path>, why: &std::io::Error) -> UsageError {
@@ -218,6 +252,8 @@ struct Run<'a> {
     remarks: Vec<Remark>,
     failures: BTreeMap<String, (u64, String)>,
     unfinished: BTreeMap<String, u64>,
+    /// Why a scenario was cut short, which is why something may not have been judged.
+    cut_short: Option<String>,
 }
 
 impl<'a> Run<'a> {
@@ -243,6 +279,7 @@ impl<'a> Run<'a> {
             remarks: Vec::new(),
             failures: BTreeMap::new(),
             unfinished: BTreeMap::new(),
+            cut_short: None,
         }
     }
 
@@ -261,7 +298,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         if self.options.selection.scenarios.contains("stress") {
-            stage.hard_end = self.options.budget.map(|budget| self.began + budget);
+            stage.hard_end = self.options.budget.and_then(|budget| self.began.checked_add(budget));
             // As long as it is not clear how long the last operations take, a tenth at most is kept for them.
             let reserve = self.options.budget.map_or(RESERVE, |budget| RESERVE.min(budget / 10));
             stage.soft_end = stage.hard_end.map(|end| end.checked_sub(reserve).unwrap_or(end));
@@ -283,8 +320,10 @@ impl<'a> Run<'a> {
         let operations = self.options.operations.unwrap_or(stress::OPERATIONS);
         let repertoire = stress::Repertoire {
             list: self.target.ops.list.is_some(),
-            other: self.target.ops.other.keys().cloned().collect(),
+            // What removes records would be taken for a loss.
+            other: self.target.ops.other.keys().filter(|name| !self.removes(name)).cloned().collect(),
             limit: self.target.limit_of_plain_add(),
+            recover: self.target.ops.recover.is_some(),
         };
         let plan = stress::Plan::new(self.options.seed, clients, operations, &repertoire);
         self.watcher.begins("stress", plan.operations());
@@ -312,10 +351,14 @@ impl<'a> Run<'a> {
             ));
         }
         let planned = plan.rounds.len();
+        if done.cut == Some(runner::Cut::Budget) {
+            self.cut_short =
+                Some(format!("the budget left only {} of {planned} rounds of stress whole", done.rounds));
+        }
         let missing = match done.cut {
             None => String::new(),
             Some(runner::Cut::Budget) => {
-                format!("; the budget ended it after {} of {planned} rounds", done.rounds)
+                format!("; the budget left only {} of {planned} rounds whole", done.rounds)
             }
             Some(runner::Cut::Hung) => {
                 format!("; given up after {} of {planned} rounds, since clients did not end", done.rounds)
@@ -392,6 +435,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn removes(&self, name: &str) -> bool {
+        self.target
+            .session
+            .as_ref()
+            .is_some_and(|session| session.removes.iter().any(|removes| removes == name))
+    }
+
     fn is_claimed(&self, id: &str) -> bool {
         self.options.claims.get(id).or_else(|| self.target.claims.get(id)).copied().unwrap_or(true)
     }
@@ -450,7 +500,10 @@ impl<'a> Run<'a> {
                 let reason = match verdict {
                     Verdict::NotApplicable => inapplicable.map(ToOwned::to_owned),
                     Verdict::Inconclusive => {
-                        Some(tally.doubt.clone().unwrap_or_else(|| invariant.unjudged.to_owned()))
+                        Some(tally.doubt.clone().unwrap_or_else(|| match &self.cut_short {
+                            Some(cut) => format!("{}: {cut}; try a larger --budget", invariant.unjudged),
+                            None => invariant.unjudged.to_owned(),
+                        }))
                     }
                     Verdict::Holds | Verdict::Violated => None,
                 };
@@ -493,6 +546,10 @@ fn not_applicable(invariant: &Invariant, target: &Target) -> Option<&'static str
     match invariant.needs {
         Needs::Nothing => None,
         Needs::TransparentData if target.data.format != Format::Opaque => None,
+        Needs::RoomForFiveKills if target.limit_of_plain_add().is_none_or(|limit| limit >= 11) => None,
+        Needs::RoomForFiveKills => {
+            Some("the store's limit leaves no room for five kills, each with an add after it")
+        }
         Needs::TransparentData => Some("the data is opaque: only the store can tell whether it is whole"),
     }
 }

@@ -36,6 +36,8 @@ pub struct Subject {
     pub initial_records: BTreeSet<String>,
     /// How many files stood in the sandbox after each of the control's adds, none of them disturbed.
     pub quiet_file_counts: Vec<usize>,
+    /// How many records the store takes, where it has a limit.
+    pub limit: Option<u32>,
     /// The time limit of one operation, in nanoseconds.
     pub timeout: Nanos,
 }
@@ -148,6 +150,25 @@ impl Observation {
         views
     }
 
+    /// The first `list` that failed though nothing else was under way, a record was acknowledged and the store had had
+    /// its chance to mend itself: what is in the store then, nobody knows.
+    pub fn unreadable(&self) -> Option<&Operation> {
+        self.operations.iter().find(|list| {
+            list.request == Request::List
+                && matches!(list.outcome, Outcome::Failed(_))
+                && self.acknowledged_by(list.invoked).next().is_some()
+                && self.settled_at(list.invoked)
+                && !self.overlapped(list)
+        })
+    }
+
+    /// The doubt that an unreadable store leaves, where it is one.
+    pub fn doubt_of_unreadable(&self) -> Option<String> {
+        let list = self.unreadable()?;
+        let said = if list.stderr.is_empty() { String::new() } else { format!(": {}", list.stderr) };
+        Some(format!("with nothing else under way, list failed after records were acknowledged{said}"))
+    }
+
     /// How often each record of a view is in it, without those that were there from the start.
     pub fn counts<'a>(&self, view: View<'a>) -> BTreeMap<&'a str, usize> {
         let mut counts = BTreeMap::new();
@@ -168,6 +189,17 @@ impl Observation {
     /// The `add` of this record.
     pub fn add_of(&self, record: &str) -> Option<&Operation> {
         self.operations.iter().find(|operation| operation.added() == Some(record))
+    }
+
+    /// Whether a refusal of this `add` may be for the store's limit: that many records may be in.
+    pub fn may_be_full(&self, add: &Operation) -> bool {
+        let possibly_in = self.operations.iter().filter(|other| {
+            other.added().is_some()
+                && other.invoked < add.returned
+                && !other.changed_nothing()
+                && *other != add
+        });
+        add.added().is_some() && self.subject.limit.is_some_and(|limit| possibly_in.count() >= limit as usize)
     }
 
     /// Operations that the plan killed.
@@ -202,7 +234,7 @@ impl Observation {
         };
         before().any(|next| {
             next.invoked >= last_kill
-                && matches!(next.outcome, Outcome::Acknowledged | Outcome::Failed(_))
+                && matches!(next.outcome, Outcome::Acknowledged | Outcome::Refused | Outcome::Failed(_))
                 && matches!(next.request, Request::Add { .. } | Request::Recover)
         })
     }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -13,10 +15,12 @@ use tempfile::TempDir;
 
 use crate::observation::{FileState, State};
 use crate::op::Nanos;
-use crate::target::{DataFile, Format, Values};
+use crate::target::{DataFile, Format, Target, Values};
 
 /// The memory file system that every Linux has, and its magic number for `statfs(2)`.
 const SHARED_MEMORY: (&str, i64) = ("/dev/shm", 0x0102_1994);
+/// How the reason begins why a file is broken whose records cannot be read.
+pub const RECORDS_UNREADABLE: &str = "the records cannot be read";
 /// How much must fit into the file system before anything starts.
 const PROBE_BYTES: usize = 64 << 10;
 
@@ -137,16 +141,25 @@ impl Sandbox {
         Ok(())
     }
 
-    /// What stands in the sandbox now.
-    pub fn look(&self, data: &DataFile, at: Nanos) -> State {
-        let (content, state) = read(&self.data(), data.format);
-        let records = match (&data.records, &content, &state) {
-            (Some(records), Some(content), FileState::Whole) => {
-                records.names_in_data(content, data.format).ok()
+    /// What stands in the sandbox now. A data file whose records cannot be read is broken.
+    pub fn look(&self, target: &Target, at: Nanos) -> State {
+        let data = &target.data;
+        let (content, mut state) = read(&self.data(), data.format);
+        let mut found = None;
+        if let Some(expression) = &data.records {
+            match (&content, &state) {
+                (Some(content), FileState::Whole) => match expression.names_in_data(content, data.format) {
+                    Ok(records) => found = Some(target.record_names(records)),
+                    // The control has shown that the expression fits what the store writes.
+                    Err(why) => {
+                        state = FileState::Broken(format!("{RECORDS_UNREADABLE} by {expression}: {why}"));
+                    }
+                },
+                (_, FileState::Missing | FileState::Empty) => found = Some(Vec::new()),
+                _ => {}
             }
-            (Some(_), _, FileState::Missing | FileState::Empty) => Some(Vec::new()),
-            _ => None,
-        };
+        }
+        let records = found;
         let mut files = BTreeSet::new();
         list_files(&self.dir(), Path::new(""), &mut files);
         State {
@@ -171,6 +184,31 @@ impl Sandbox {
                 (file.display().to_string(), state)
             })
             .collect()
+    }
+
+    /// The sandbox itself and every folder in it.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let mut found = vec![self.dir()];
+        let mut index = 0;
+        while let Some(folder) = found.get(index).cloned() {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            found.extend(
+                entries
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path()),
+            );
+            index += 1;
+        }
+        found
+    }
+
+    /// The size of the largest file in the sandbox, in bytes.
+    pub fn largest_file(&self) -> u64 {
+        let mut files = BTreeSet::new();
+        list_files(&self.dir(), Path::new(""), &mut files);
+        let sizes =
+            files.iter().filter_map(|file| Some(fs::symlink_metadata(self.dir().join(file)).ok()?.len()));
+        sizes.max().unwrap_or(0)
     }
 
     /// Leaves a copy of what stands in the sandbox now, for a person to look at.
@@ -208,6 +246,11 @@ fn default_base() -> PathBuf {
 
 /// Reads a file as a reader without a lock does. No content where it is no file or cannot be read.
 pub fn read(path: &Path, format: Format) -> (Option<Vec<u8>>, FileState) {
+    if format == Format::Opaque {
+        // It may as well be a folder: only the store knows.
+        let is_there = fs::symlink_metadata(path).is_ok();
+        return (None, if is_there { FileState::Whole } else { FileState::Missing });
+    }
     // Not to wait for the other end, should somebody have put a pipe there.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -253,10 +296,22 @@ fn remove_all(folder: &Path) -> io::Result<()> {
             Ok(()) => return Ok(()),
             Err(gone) if gone.kind() == io::ErrorKind::NotFound && !folder.exists() => return Ok(()),
             Err(refused) if round == ROUNDS => return Err(refused),
+            // A folder that its owner may not write in, such as a cache of modules, may be made writable by its owner.
+            Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => make_writable(folder),
             Err(_) => thread::sleep(Duration::from_millis(round)),
         }
     }
     Ok(())
+}
+
+/// Lets the owner into every folder of a tree, as far as that is allowed.
+fn make_writable(folder: &Path) {
+    let _changed = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
 }
 
 /// Copies a tree with its names, modes, owners and links; hard links within it stay hard links.
@@ -305,25 +360,21 @@ fn keep_owner(old: &fs::Metadata, path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::target::Extract;
 
-    fn data_file(path: &str) -> DataFile {
-        DataFile {
-            path: path.into(),
-            format: Format::Json,
-            records: Some(Extract::json_path("$[*]").unwrap()),
-            listed: Extract::Lines,
-            also: vec!["state/*.json".into()],
-        }
+    fn target(path: &str) -> Target {
+        let mut target = Target::embedded(Path::new("/"));
+        target.data.path = path.into();
+        target.data.records = Some(Extract::json_path("$[*]").unwrap());
+        target.data.also = vec!["state/*.json".into()];
+        target
     }
 
     #[test]
     fn the_old_state_comes_back_with_names_modes_and_links() {
-        let data = data_file("a/db.json");
-        let sandbox = Sandbox::create(None, &data, None).unwrap();
+        let target = target("a/db.json");
+        let sandbox = Sandbox::create(None, &target.data, None).unwrap();
         fs::write(sandbox.data(), "[\"r1\"]").unwrap();
         fs::set_permissions(sandbox.data(), fs::Permissions::from_mode(0o604)).unwrap();
         fs::hard_link(sandbox.data(), sandbox.dir().join("hard")).unwrap();
@@ -335,20 +386,20 @@ mod tests {
         assert_eq!(fs::read(sandbox.data()).unwrap(), b"[\"r1\"]");
         let metadata = fs::metadata(sandbox.data()).unwrap();
         assert_eq!((metadata.mode() & 0o777, metadata.nlink()), (0o604, 2));
-        assert_eq!(sandbox.look(&data, 0).files, ["a/db.json", "hard", "soft"]);
+        assert_eq!(sandbox.look(&target, 0).files, ["a/db.json", "hard", "soft"]);
         assert!(fs::symlink_metadata(sandbox.dir().join("soft")).unwrap().is_symlink());
     }
 
     #[test]
     fn a_look_tells_the_state_of_every_file_and_the_records() {
-        let data = data_file("db.json");
-        let sandbox = Sandbox::create(None, &data, None).unwrap();
-        assert_eq!(sandbox.look(&data, 1).data, FileState::Missing);
+        let target = target("db.json");
+        let sandbox = Sandbox::create(None, &target.data, None).unwrap();
+        assert_eq!(sandbox.look(&target, 1).data, FileState::Missing);
         fs::write(sandbox.data(), "[\"r1\"]").unwrap();
         fs::create_dir_all(sandbox.dir().join("state/deeper")).unwrap();
         fs::write(sandbox.dir().join("state/x.json"), "{").unwrap();
         fs::write(sandbox.dir().join("state/deeper/y.json"), "{").unwrap();
-        let state = sandbox.look(&data, 2);
+        let state = sandbox.look(&target, 2);
         assert_eq!((state.data, state.records), (FileState::Whole, Some(vec!["r1".to_owned()])));
         assert_eq!(state.also.keys().collect::<Vec<_>>(), ["state/x.json"]);
         assert!(matches!(state.also["state/x.json"], FileState::Broken(_)));
@@ -356,10 +407,10 @@ mod tests {
 
     #[test]
     fn nothing_is_left_after_removal_even_where_the_store_removed_its_own_folder() {
-        let sandbox = Sandbox::create(None, &data_file("db.json"), None).unwrap();
+        let sandbox = Sandbox::create(None, &target("db.json").data, None).unwrap();
         let root = sandbox.root().to_owned();
         fs::remove_dir_all(sandbox.dir()).unwrap();
-        assert_eq!(sandbox.look(&data_file("db.json"), 0).files, [""; 0]);
+        assert_eq!(sandbox.look(&target("db.json"), 0).files, [""; 0]);
         sandbox.lay().unwrap();
         sandbox.remove().unwrap();
         assert!(!root.exists());
@@ -368,7 +419,7 @@ mod tests {
     #[test]
     fn a_base_that_is_not_there_or_not_a_folder_is_an_error() {
         for base in ["/nonexistent", "/proc/version"] {
-            assert!(Sandbox::create(Some(Path::new(base)), &data_file("db.json"), None).is_err());
+            assert!(Sandbox::create(Some(Path::new(base)), &target("db.json").data, None).is_err());
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use anstream::{AutoStream, ColorChoice};
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use picklock::catalogue::INVARIANT_IDS;
 use picklock::check::{CheckError, Options, Selection, Watcher, check, unknown_id};
@@ -28,7 +29,7 @@ pub(crate) fn run(
     stop: &Stop,
     made: &(dyn Fn(&Path) + Sync),
 ) -> anyhow::Result<u8> {
-    let mut out = Output::open(arguments.output.as_deref(), arguments.color)?;
+    let (output, color) = (arguments.output.clone(), arguments.color);
     let detail = match (arguments.quiet, arguments.verbose) {
         (true, _) => Detail::Quiet,
         (_, true) => Detail::Verbose,
@@ -36,9 +37,15 @@ pub(crate) fn run(
     };
     let format = arguments.format;
     let (target, options) = prepare(arguments)?;
+    // Only now: a slip in the arguments must not cost the report of the last run.
+    let mut out = Output::open(output.as_deref(), color)?;
     let is_human = format == Format::Human;
     if is_human && detail != Detail::Quiet {
-        out.write(&human::header(&target))?;
+        match out.write(&human::header(&target)) {
+            // Nobody reads, and somebody may still want the exit status.
+            Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.context("cannot write the report")?,
+        }
     }
     let progress = Progress::new(made, detail != Detail::Quiet);
     let checked = check(&target, &options, stop, &progress);
@@ -46,7 +53,7 @@ pub(crate) fn run(
     let report = match checked {
         Ok(report) => report,
         Err(CheckError::Usage(error)) => return Err(error.into()),
-        Err(CheckError::Run(error)) => return Err(error.into()),
+        Err(other) => return Err(other.into()),
     };
     let written = if is_human {
         out.write(&human::body(&report, detail, out.width()))
@@ -98,9 +105,9 @@ pub(crate) fn target(arguments: TargetArguments) -> anyhow::Result<Target> {
     let folder = env::current_dir()?;
     let default = Path::new("picklock.toml");
     let target = match arguments.named() {
-        Named::Nothing if default.exists() => adapter::read(default)?,
+        Named::Nothing if default.is_file() => adapter::read(default)?,
         Named::Nothing => Target::embedded(&folder),
-        Named::Adapter(name) if Path::new(&name).exists() || name.contains(['/', '.']) => {
+        Named::Adapter(name) if Path::new(&name).is_file() || name.contains(['/', '.']) => {
             adapter::read(Path::new(&name))?
         }
         Named::Adapter(name) => builtin::load(&name, &folder)?,
@@ -151,9 +158,10 @@ impl Output {
     fn width(&self) -> usize {
         let stdout = io::stdout();
         match self {
-            Self::Terminal(_) if stdout.is_terminal() => {
-                rustix::termios::tcgetwinsize(&stdout).map_or(WIDTH, |size| usize::from(size.ws_col).max(40))
-            }
+            Self::Terminal(_) if stdout.is_terminal() => match rustix::termios::tcgetwinsize(&stdout) {
+                Ok(size) if size.ws_col > 0 => usize::from(size.ws_col).max(40),
+                _ => WIDTH,
+            },
             _ => WIDTH,
         }
     }

@@ -22,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use nix::sys::signal::SigSet;
 use picklock::report::exit;
 use picklock::runner::Stop;
 use rustix::process::{
@@ -46,7 +47,9 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
     set_child_subreaper(Some(getpid())).context("cannot become the keeper of all children")?;
     let mut signals =
-        Signals::new(ENDS.iter().chain(&[SIGTSTP, SIGCONT, SIGCHLD])).context("cannot handle signals")?;
+        Signals::new(ends().iter().chain(&[SIGTSTP, SIGCONT, SIGCHLD])).context("cannot handle signals")?;
+    // Whoever becomes this program by `exec` may have children already, and they are none of its business.
+    let strangers = children();
     let (link, its_link) = UnixStream::pair().context("cannot make a socket")?;
     let child = Command::new("/proc/self/exe")
         .arg(MARK)
@@ -72,6 +75,8 @@ pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
             }
             end => {
                 let _asked = Signal::from_named_raw(end).map(|end| kill_process(kept, end));
+                // Where it is stopped it would never hear of it.
+                let _goes_on = kill_process_group(kept, Signal::CONT);
                 None
             }
         });
@@ -79,7 +84,7 @@ pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
             break status;
         }
     };
-    end_all_children();
+    end_all_children(&strangers);
     // The kept process is gone, and all who had its standard input with it.
     for folder in folders.join().unwrap_or_default() {
         // Gone already, unless it was killed.
@@ -102,7 +107,11 @@ where
     set_child_subreaper(Some(getpid())).context("cannot become the keeper of all children")?;
     let stop = Stop::new().context("cannot make an event")?;
     let link = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("cannot reach the keeper")?);
-    let mut signals = Signals::new(ENDS).context("cannot handle signals")?;
+    let mut signals = Signals::new(ends()).context("cannot handle signals")?;
+    // It is no foreground group of its terminal, and must not be stopped for writing there (`stty tostop`).
+    let mut terminal = SigSet::empty();
+    terminal.add(nix::sys::signal::Signal::SIGTTOU);
+    terminal.thread_block().context("cannot block a signal")?;
     let asked = stop.clone();
     thread::spawn(move || {
         for _ in signals.forever() {
@@ -145,8 +154,17 @@ where
             }
         }
     };
-    end_all_children();
+    end_all_children(&[]);
     ended
+}
+
+/// The signals that ask for an end, but for those that are to be ignored, as under `nohup`.
+fn ends() -> Vec<i32> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let is_ignored = |signal: &i32| ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1);
+    ENDS.into_iter().filter(|signal| !is_ignored(signal)).collect()
 }
 
 /// The folders that the kept process made, told one after another until it ends.
@@ -167,20 +185,22 @@ fn reap(wanted: Option<Pid>) -> Option<ExitStatus> {
     found
 }
 
-/// Kills and reaps every child until there is none. A child that dies leaves its own children to this process.
-fn end_all_children() {
-    let threads = || fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let children = || -> Vec<Pid> {
-        let lists = threads().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-        lists
-            .flat_map(|list| {
-                list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect::<Vec<_>>()
-            })
-            .collect()
+/// The children of this process, of all its threads.
+fn children() -> Vec<Pid> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids = |list: String| {
+        list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect::<Vec<_>>()
     };
+    lists.flat_map(pids).collect()
+}
+
+/// Kills and reaps every child until there is none but `strangers`. A child that dies leaves its own children to this
+/// process.
+fn end_all_children(strangers: &[Pid]) {
     let give_up = Instant::now() + LAST_WORDS;
     loop {
-        let left = children();
+        let left: Vec<Pid> = children().into_iter().filter(|child| !strangers.contains(child)).collect();
         if left.is_empty() || Instant::now() > give_up {
             return;
         }

@@ -36,8 +36,8 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         Request::Check(_) | Request::Trace(_) if !is_kept => keeper::keep(arguments),
         Request::Check(check) => keeper::be_kept(|stop, made| check::run(*check, stop, made)),
         Request::Trace(trace) => keeper::be_kept(|stop, made| trace::run(*trace, stop, made)),
-        Request::List(list) => catalogue::list(&list),
-        Request::Explain(explain) => catalogue::explain(&explain),
+        Request::List(list) => read_enough(catalogue::list(&list)),
+        Request::Explain(explain) => read_enough(catalogue::explain(&explain)),
     };
     match ended {
         Ok(status) => ExitCode::from(status),
@@ -45,14 +45,22 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
     }
 }
 
+/// Whoever closed the output has read enough of what is only to be read.
+fn read_enough(printed: anyhow::Result<u8>) -> anyhow::Result<u8> {
+    match printed {
+        Err(error)
+            if error
+                .downcast_ref::<io::Error>()
+                .is_some_and(|why| why.kind() == io::ErrorKind::BrokenPipe) =>
+        {
+            Ok(exit::HOLDS)
+        }
+        printed => printed,
+    }
+}
+
 /// Tells what went wrong, and the exit status that goes with it.
 fn complain(error: &anyhow::Error) -> u8 {
-    if let Some(refused) = error.downcast_ref::<io::Error>()
-        && refused.kind() == io::ErrorKind::BrokenPipe
-    {
-        // Whoever read the output has seen enough.
-        return exit::HOLDS;
-    }
     let is_usage = error.downcast_ref::<picklock::target::UsageError>().is_some();
     // Nobody is left to tell where standard error is closed.
     let _written = writeln!(anstream::stderr(), "{}error:{0:#} {error:#}", arguments::ERROR);

@@ -46,6 +46,9 @@ fn check(observation: &Observation) -> Judgement {
             ));
         }
     }
+    if let Some(doubt) = observation.doubt_of_unreadable() {
+        return Judgement::Inconclusive(doubt);
+    }
     if judged { Judgement::Holds } else { Judgement::Silent }
 }
 

@@ -29,7 +29,8 @@ fn check(observation: &Observation) -> Judgement {
         return Judgement::Silent;
     }
     let settled = |at| at > first_kill && observation.settled_at(at);
-    for state in observation.states.iter().filter(|state| settled(state.at)) {
+    let legible = observation.states.iter().filter(|_| observation.subject.transparent);
+    for state in legible.filter(|state| settled(state.at)) {
         if let FileState::Broken(reason) = &state.data {
             return Judgement::Violated(format!("after a kill the data file stays broken: {reason}"));
         }
@@ -79,6 +80,9 @@ fn check(observation: &Observation) -> Judgement {
                 ));
             }
         }
+    }
+    if let Some(doubt) = observation.doubt_of_unreadable() {
+        return Judgement::Inconclusive(doubt);
     }
     if judged { Judgement::Holds } else { Judgement::Silent }
 }

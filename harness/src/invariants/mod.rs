@@ -42,6 +42,8 @@ pub enum Needs {
     Nothing,
     /// A data format in which a whole file can be told from a broken one.
     TransparentData,
+    /// No limit on the records, or one that leaves room for five kills, each with an add after it.
+    RoomForFiveKills,
 }
 
 /// The catalogue, in the order in which it is shown.

@@ -49,6 +49,9 @@ fn check(observation: &Observation) -> Judgement {
             ));
         }
     }
+    if let Some(doubt) = observation.doubt_of_unreadable() {
+        return Judgement::Inconclusive(doubt);
+    }
     // One after another, an update is lost only by a store that fails its control.
     if observation.adds_overlapped() && settled().next().is_some() {
         Judgement::Holds
@@ -59,7 +62,7 @@ fn check(observation: &Observation) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timeline::{holds, silent, violated};
+    use super::super::timeline::{doubtful, holds, silent, violated};
     use super::check;
 
     #[test]
@@ -89,9 +92,14 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_cannot_be_listed_any_more_leaves_a_doubt() {
+        doubtful(check, "c1 add a 0..10 ok\n c2 add b 5..20 ok\n c1 list 30..31 failed");
+    }
+
+    #[test]
     fn no_overlap_or_no_view_is_no_evidence() {
         silent(check, "c1 add a 0..10 ok\n c2 add b 15..20 ok\n c1 list 30..31 ok = a b");
-        silent(check, "c1 add a 0..10 ok\n c2 add b 5..20 ok\n c1 list 30..31 failed");
+        silent(check, "c1 add a 0..10 ok\n c2 add b 5..20 ok");
         // A list that overlaps an add shows no moment of rest.
         silent(check, "c1 add a 0..10 ok\n c2 add b 5..20 ok\n c1 list 6..31 ok = a");
     }

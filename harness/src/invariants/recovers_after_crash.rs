@@ -33,14 +33,25 @@ fn check(observation: &Observation) -> Judgement {
         }) else {
             continue;
         };
+        // A `recover` must succeed, and so must the first operation after it.
+        let after_it = observation.operations.iter().find(|other| other.invoked >= next.returned);
+        let next = match after_it {
+            Some(after_it) if is_recovery(next) && failure(next, observation).is_none() => after_it,
+            _ => next,
+        };
         // The plan killed that one too, so nobody knows what would have become of it.
         if next.outcome == Outcome::Killed {
             continue;
         }
         judged = true;
-        let Some(ended) = failure(next) else { continue };
+        let Some(ended) = failure(next, observation) else { continue };
         let seen =
             format!("after the kill of {} the next operation, {}, {ended}", killed.request, next.request);
+        if let Outcome::Unfinished(limit) = next.outcome
+            && limit != Limit::Timeout
+        {
+            return Judgement::Inconclusive(format!("{seen}; an adapter file can raise limits.{limit}"));
+        }
         if next.outcome == Outcome::Unfinished(Limit::Timeout) && observation.waits_for_locks() {
             // The kernel released what the killed one held, so this would have happened without the kill too.
             return Judgement::Inconclusive(format!(
@@ -55,6 +66,13 @@ fn check(observation: &Observation) -> Judgement {
             ))
         };
     }
+    if let Some(doubt) = observation.doubt_of_unreadable().filter(|_| observation.killed().next().is_some()) {
+        return if sequential {
+            Judgement::Violated(format!("after a kill, {doubt}"))
+        } else {
+            Judgement::Inconclusive(doubt)
+        };
+    }
     if judged { Judgement::Holds } else { Judgement::Silent }
 }
 
@@ -62,13 +80,17 @@ fn began_later_or_ended(other: &Operation, next: &Operation) -> bool {
     other.invoked >= next.invoked || other.returned <= next.invoked
 }
 
+fn is_recovery(operation: &Operation) -> bool {
+    operation.request == Request::Recover
+}
+
 /// How `next` did not succeed; nothing where it did.
-fn failure(next: &Operation) -> Option<String> {
+fn failure(next: &Operation, observation: &Observation) -> Option<String> {
     let why = if next.stderr.is_empty() { String::new() } else { format!(": {}", next.stderr) };
     match &next.outcome {
         Outcome::Acknowledged | Outcome::Killed => None,
         // An add that is over the limit is refused whatever was killed before.
-        Outcome::Refused if matches!(next.request, Request::Add { .. }) => None,
+        Outcome::Refused if observation.may_be_full(next) => None,
         Outcome::Refused => Some(format!("was refused{why}")),
         Outcome::Busy => Some(format!("found the store busy, and nobody was there{why}")),
         Outcome::Failed(status) => Some(format!("failed ({status}){why}")),
@@ -84,7 +106,7 @@ mod tests {
     #[test]
     fn the_next_operation_succeeds() {
         holds(check, "c1 add a 0..10 killed\n c1 add b 20..30 ok");
-        holds(check, "c1 add a 0..10 killed\n c1 add b 20..30 refused");
+        holds(check, "limit 1\n c1 add a 0..10 killed\n c1 add b 20..30 refused");
         holds(check, "c1 add a 0..10 killed\n c1 recover 20..30 ok\n c1 add b 40..50 ok");
     }
 
@@ -98,6 +120,25 @@ mod tests {
             );
         }
         violated(check, "list", "c1 add a 0..10 killed\n c1 list 20..30 failed");
+    }
+
+    #[test]
+    fn a_refusal_without_a_limit_that_may_be_reached_violates() {
+        violated(check, "was refused", "c1 add a 0..10 killed\n c1 add b 20..30 refused");
+        violated(check, "was refused", "limit 2\n c1 add a 0..10 killed\n c1 add b 20..30 refused");
+    }
+
+    #[test]
+    fn a_recover_that_succeeds_does_not_make_up_for_a_failure_after_it() {
+        let killed = "c1 add a 0..10 killed\n c1 recover 20..30 ok\n";
+        violated(check, "the next operation, add b", &format!("{killed} c1 add b 40..50 failed"));
+        violated(check, "recover", "c1 add a 0..10 killed\n c1 recover 20..30 failed\n c1 add b 40..50 ok");
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_listed_any_more_after_a_kill_violates() {
+        let killed = "c1 add a 0..10 ok\n c1 add b 20..30 killed\n c1 add c 40..50 ok\n";
+        violated(check, "list failed", &format!("{killed} c1 list 60..70 failed"));
     }
 
     #[test]

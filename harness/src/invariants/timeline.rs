@@ -9,6 +9,7 @@
 //! state 50 whole with x y      the files in the sandbox
 //! torn 7 empty                 what a reader without a lock saw
 //! quiet 2 2                    how many files stood there after each of the control's adds
+//! limit 3                      how many records the store takes
 //! initial z                    records that were there from the start
 //! ```
 
@@ -59,6 +60,7 @@ pub(crate) fn observe(timeline: &str) -> Observation {
                 observation.readings.torn += 1;
                 observation.readings.examples.push((at.parse().unwrap(), (*what).into()));
             }
+            ["limit", limit] => observation.subject.limit = Some(limit.parse().unwrap()),
             ["read", times] => observation.readings.taken += times.parse::<u64>().unwrap(),
             ["quiet", counts @ ..] => {
                 observation.subject.quiet_file_counts =

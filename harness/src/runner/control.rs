@@ -1,12 +1,15 @@
 //! The control: does the store work undisturbed, and what does it look like when it does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::observation::{FileState, State, Subject};
 use crate::op::{Operation, Outcome, Request, record_name};
 use crate::runner::touch::{TouchWatch, Touches};
 use crate::runner::{RunError, Stage, nanos, program_of};
+use crate::sandbox::RECORDS_UNREADABLE;
 use crate::scenario::control::ADDS;
 
 /// What the control showed.
@@ -45,13 +48,20 @@ pub fn control(stage: &Stage<'_>) -> Result<Control, RunError> {
     let failure = match failure {
         None => None,
         Some(Failure::Store(reason)) => Some(reason),
-        Some(Failure::Harness(RunError::Start { program, why })) => Some(format!(
+        Some(Failure::Harness(RunError::Start { program, why })) if is_of_the_program(&why) => Some(format!(
             "{program:?} could not be started: {why}. Is it made for this machine, and is the interpreter on its first \
              line there?"
         )),
         Some(Failure::Harness(error)) => return Err(error),
     };
     Ok(Control { failure, operations: run.operations, subject: run.subject, timing })
+}
+
+/// Whether a start failed for what the program is, and not for what this machine lacks.
+fn is_of_the_program(why: &io::Error) -> bool {
+    use std::io::ErrorKind::{ExecutableFileBusy, NotFound, PermissionDenied};
+    // The number is that of `ENOEXEC`, for which there is no kind.
+    matches!(why.kind(), NotFound | PermissionDenied | ExecutableFileBusy) || why.raw_os_error() == Some(8)
 }
 
 struct ControlRun<'a> {
@@ -102,8 +112,8 @@ impl ControlRun<'_> {
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for number in 1..=adds {
             let record = record_name(number);
-            let (dir, data) = (self.stage.sandbox.dir(), self.stage.sandbox.data());
-            let watch = TouchWatch::start(&[&dir, data.parent().unwrap_or(&dir)]);
+            let folders = self.stage.sandbox.folders();
+            let watch = TouchWatch::start(&folders.iter().map(PathBuf::as_path).collect::<Vec<_>>());
             let started = Instant::now();
             let added = self.succeed(Request::Add { record: record.clone(), number });
             let touched = watch.and_then(TouchWatch::finish);
@@ -115,8 +125,12 @@ impl ControlRun<'_> {
                 counts.push(touched.count);
             }
             expected.insert(record);
-            let state = self.look();
+            let mut state = self.look();
             self.subject.quiet_file_counts.push(state.files.len());
+            if target.ops.list.is_some() {
+                // Before `list` the records may stand elsewhere.
+                state.records = None;
+            }
             self.check_file(&state, &expected)?;
             if target.ops.list.is_some() {
                 let listed = self.succeed(Request::List)?;
@@ -125,6 +139,11 @@ impl ControlRun<'_> {
                 // The file after `list`, which may have repaired or moved things, must agree with it.
                 let state = self.look();
                 self.check_file(&state, &expected)?;
+                if target.data.records.is_some() && state.records.is_none() {
+                    return Err(Failure::Store(
+                        "the records cannot be read from the data file; mend --records".into(),
+                    ));
+                }
             }
         }
         *timing = Timing { whole: median(wholes), touches: None };
@@ -151,6 +170,9 @@ impl ControlRun<'_> {
                     ));
                 }
                 FileState::Empty => return fail(format!("{after} is empty; name the right one with --data")),
+                FileState::Broken(why) if why.starts_with(RECORDS_UNREADABLE) => {
+                    return fail(format!("in {data}, {why}; mend --records"));
+                }
                 FileState::Broken(why) => {
                     return fail(format!(
                         "{after} is no {}: {why}; say what it is with --data-format (json, jsonl, text or opaque)",
@@ -164,10 +186,7 @@ impl ControlRun<'_> {
         }
         match (&target.data.records, &state.records) {
             (Some(_), Some(records)) => self.check_records("the data file", "--records", records, expected),
-            (Some(expression), None) => {
-                fail(format!("the records cannot be read from {data} by {expression}; mend --records"))
-            }
-            (None, _) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -210,7 +229,7 @@ impl ControlRun<'_> {
     }
 
     fn look(&self) -> State {
-        self.stage.sandbox.look(&self.stage.target.data, nanos(self.clock.elapsed()))
+        self.stage.sandbox.look(self.stage.target, nanos(self.clock.elapsed()))
     }
 
     fn operate(&mut self, request: Request) -> Result<Operation, RunError> {

@@ -1,13 +1,17 @@
 //! Process groups: who is in them, who outlived their operation, and their end.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process_group,
+};
 
 /// How long the end of survivors is waited for.
 const DEATH_MAX: Duration = Duration::from_secs(2);
@@ -52,12 +56,7 @@ impl Survivors {
                 // Those that joined the group since are in it too. It may have ended meanwhile.
                 let _killed = kill_process_group(*group, Signal::KILL);
             }
-            for member in members {
-                let _killed = pidfd_send_signal(member, Signal::KILL);
-            }
-        }
-        for member in groups.iter().flat_map(|(_, members)| members) {
-            has_died(member, DEATH_MAX);
+            end(members);
         }
     }
 
@@ -80,6 +79,65 @@ pub(super) fn has_died(pidfd: &OwnedFd, limit: Duration) -> bool {
         if left.is_zero() {
             return false;
         }
+    }
+}
+
+/// Waits until nobody is in a group that was killed, for at most as long as anybody takes to die.
+pub(super) fn await_empty(group: Pid) {
+    let end = Instant::now() + DEATH_MAX;
+    // The dead whom nobody has waited for yet are in it still, and do nothing any more.
+    while test_kill_process_group(group).is_ok() && !members(group).is_empty() && Instant::now() < end {
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// The descendants of the leader of `group` that have left the group, as by `setsid`.
+pub(super) fn strays_of(group: Pid) -> Vec<OwnedFd> {
+    let mut found = Vec::new();
+    let mut parents = vec![group];
+    while let Some(parent) = parents.pop() {
+        let tasks =
+            fs::read_dir(format!("/proc/{}/task", parent.as_raw_pid())).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+                parents.push(child);
+                if let Some(own) = group_of(child).filter(|own| *own != group) {
+                    found.extend(open_member(child, own));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The processes whose environment has `mark` in it, which all of a run inherit wherever they go, but for those in
+/// the groups of `except`.
+pub(super) fn marked(mark: &[u8], except: &BTreeSet<i32>) -> Vec<OwnedFd> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    let carries = |pid: Pid| {
+        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+            && group_of(pid).is_some_and(|group| !except.contains(&group.as_raw_pid()))
+    };
+    pids.filter(|pid| carries(*pid))
+        .filter_map(|pid| {
+            let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            // The number may have come round in between.
+            carries(pid).then_some(process)
+        })
+        .collect()
+}
+
+/// Kills these, and waits for their end.
+pub(super) fn end(processes: &[OwnedFd]) {
+    for process in processes {
+        // It may have ended meanwhile.
+        let _killed = pidfd_send_signal(process, Signal::KILL);
+    }
+    for process in processes {
+        has_died(process, DEATH_MAX);
     }
 }
 

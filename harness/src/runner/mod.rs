@@ -11,9 +11,14 @@ mod touch;
 mod trace;
 mod waits;
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::observation::Subject;
@@ -31,6 +36,8 @@ use process::{Ended, Invocation, Process};
 pub use touch::Touches;
 pub use trace::{TraceError, trace};
 
+/// After how many operations it is looked at how many processes left their group and live on.
+const STRAYS_EVERY: u64 = 32;
 /// What is kept of standard error: enough for a message, from its end.
 const STDERR_CHARACTERS: usize = 400;
 
@@ -48,8 +55,13 @@ pub struct Stage<'a> {
     pub hard_end: Option<Instant>,
     /// Told of every operation that ended, for progress.
     pub on_operation: &'a (dyn Fn() + Sync),
-    environment: Vec<(OsString, OsString)>,
     survivors: Survivors,
+    /// The groups of the operations under way.
+    under_way: Mutex<BTreeSet<i32>>,
+    /// How many operations have ended.
+    ended: AtomicU64,
+    /// Past this, a round starts no operation, so that all rounds get their share of the time.
+    round_end: Mutex<Option<Instant>>,
 }
 
 /// Why a run cannot go on.
@@ -98,9 +110,6 @@ impl<'a> Stage<'a> {
         stop: &'a Stop,
         on_operation: &'a (dyn Fn() + Sync),
     ) -> Self {
-        let values = sandbox.values();
-        let mut environment = vec![("TMPDIR".into(), sandbox.tmp().into_os_string())];
-        environment.extend(target.env.iter().map(|(key, value)| (key.into(), value.render(&values))));
         Self {
             target,
             sandbox,
@@ -108,8 +117,10 @@ impl<'a> Stage<'a> {
             soft_end: None,
             hard_end: None,
             on_operation,
-            environment,
             survivors: Survivors::default(),
+            under_way: Mutex::default(),
+            ended: AtomicU64::new(0),
+            round_end: Mutex::default(),
         }
     }
 
@@ -122,6 +133,37 @@ impl<'a> Stage<'a> {
     /// Ends every process that outlived its operation.
     pub fn end_survivors(&self) {
         self.survivors.end();
+        // One that is killed may just have made another.
+        for _ in 0..10 {
+            let strays = self.strays();
+            if strays.is_empty() {
+                return;
+            }
+            groups::end(&strays);
+        }
+    }
+
+    /// The processes of this run that are in no group of an operation under way, wherever they went: all of them
+    /// have the run's own folder for temporary files in their environment.
+    fn strays(&self) -> Vec<OwnedFd> {
+        let mark = [b"TMPDIR=", self.sandbox.tmp().as_os_str().as_encoded_bytes()].concat();
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        groups::marked(&mark, &under_way)
+    }
+
+    /// Ends those that left their group and live on, should there be more of them than one operation may have.
+    fn bound_strays(&self) {
+        if self.ended.fetch_add(1, Ordering::Relaxed) % STRAYS_EVERY == STRAYS_EVERY - 1 {
+            let strays = self.strays();
+            if strays.len() > self.target.limits.processes as usize {
+                groups::end(&strays);
+            }
+        }
+    }
+
+    /// Whether operations are cut short by now, and nothing more can be judged.
+    fn is_cut(&self) -> bool {
+        self.stop.is_requested() || self.hard_end.is_some_and(|end| Instant::now() >= end)
     }
 
     /// How many operations left processes behind that outlived them.
@@ -129,9 +171,24 @@ impl<'a> Stage<'a> {
         self.survivors.operations()
     }
 
-    /// Whether no further operation should be started.
-    fn is_over(&self) -> bool {
+    /// Whether the time of the whole scenario is up.
+    fn is_time_up(&self) -> bool {
         self.stop.is_requested() || self.soft_end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Whether no further operation of this round should be started.
+    fn is_over(&self) -> bool {
+        let round_end = *self.round_end.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_time_up() || round_end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Gives the next round its share of the time that is left for `rounds`.
+    fn begin_round(&self, rounds: usize) {
+        let share = self.soft_end.map(|end| {
+            let now = Instant::now();
+            now + end.saturating_duration_since(now) / u32::try_from(rounds).unwrap_or(u32::MAX).max(1)
+        });
+        *self.round_end.lock().unwrap_or_else(PoisonError::into_inner) = share;
     }
 
     fn command(&self, request: &Request) -> Option<&'a Command> {
@@ -162,24 +219,35 @@ impl<'a> Stage<'a> {
         };
         let values = Values { id, n, client, ..self.sandbox.values() };
         let (program, arguments, cwd) = self.render(&request, &values);
-        let invocation = Invocation {
-            program: &program,
-            arguments: &arguments,
-            cwd: &cwd,
-            environment: &self.environment,
+        let environment = self.environment(&values);
+        let invocation =
+            Invocation { program: &program, arguments: &arguments, cwd: &cwd, environment: &environment };
+        let group = Cell::new(None);
+        let on_start = |process: Process| {
+            group.set(Some(process));
+            self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(process.as_raw_pid());
+            on_start(process);
         };
-        let ended = process::run(
-            &invocation,
-            &self.target.limits,
-            process::Interference { kill, hard_end: self.hard_end, stop: self.stop, on_late, on_start },
-        )?;
+        let interference = process::Interference {
+            kill,
+            hard_end: self.hard_end,
+            stop: self.stop,
+            on_late,
+            on_start: &on_start,
+        };
+        let ended = process::run(&invocation, &self.target.limits, interference);
+        if let Some(group) = group.get() {
+            self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&group.as_raw_pid());
+        }
+        let ended = ended?;
         if ended.has_survivors {
             self.survivors.add(ended.group, self.target.limits.processes);
         }
+        self.bound_strays();
         (self.on_operation)();
         let mut operation = Operation {
             client,
-            outcome: self.outcome(&ended),
+            outcome: self.outcome_or_limit(&ended),
             invoked: nanos(ended.invoked.duration_since(clock)),
             returned: nanos(ended.returned.duration_since(clock)),
             stderr: self.printable(&ended.stderr),
@@ -188,7 +256,7 @@ impl<'a> Stage<'a> {
         };
         if operation.request == Request::List && operation.outcome == Outcome::Acknowledged {
             match self.target.data.listed.names_in_listing(&ended.stdout) {
-                Ok(records) => operation.records = Some(records),
+                Ok(records) => operation.records = Some(self.target.record_names(records)),
                 Err(why) => operation.outcome = Outcome::Failed(format!("exit 0, but it printed {why}")),
             }
         }
@@ -207,6 +275,14 @@ impl<'a> Stage<'a> {
         (program, arguments, cwd)
     }
 
+    /// What one operation has in its environment beside the caller's.
+    fn environment(&self, values: &Values) -> Vec<(OsString, OsString)> {
+        let own = [("TMPDIR".into(), self.sandbox.tmp().into_os_string())];
+        own.into_iter()
+            .chain(self.target.env.iter().map(|(key, value)| (key.into(), value.render(values))))
+            .collect()
+    }
+
     /// The end of what was written, as one line of text; where the sandbox was is of no interest.
     fn printable(&self, bytes: &[u8]) -> String {
         let text = String::from_utf8_lossy(bytes).replace(&*self.sandbox.dir().to_string_lossy(), "{dir}");
@@ -216,6 +292,16 @@ impl<'a> Stage<'a> {
         // `escape_debug` is for literals: quotes need no escape here.
         shown = shown.replace("\\'", "'").replace("\\\"", "\"");
         if skipped > 0 { format!("…{shown}") } else { shown }
+    }
+
+    /// The outcome; one that failed where a file has come to its limit did not fail by itself.
+    fn outcome_or_limit(&self, ended: &Ended) -> Outcome {
+        let outcome = self.outcome(ended);
+        let is_failure = matches!(outcome, Outcome::Failed(_));
+        if is_failure && self.sandbox.largest_file() >= self.target.limits.file {
+            return Outcome::Unfinished(Limit::File);
+        }
+        outcome
     }
 
     fn outcome(&self, ended: &Ended) -> Outcome {
@@ -239,6 +325,7 @@ impl<'a> Stage<'a> {
         Subject {
             transparent: self.target.data.format != crate::target::Format::Opaque,
             timeout: nanos(self.target.limits.timeout),
+            limit: self.target.limit_of_plain_add(),
             ..Subject::default()
         }
     }

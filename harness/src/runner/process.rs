@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open, prlimit,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open, pidfd_send_signal, prlimit,
     test_kill_process_group,
 };
 
 use crate::op::Limit;
-use crate::runner::groups::{count_group, has_died};
+use crate::runner::groups::{await_empty, count_group, has_died, strays_of};
 use crate::runner::kill::{Kill, Trigger};
 use crate::runner::touch::Events;
 use crate::runner::{RunError, Stop};
@@ -105,6 +105,10 @@ pub(super) fn run(
     running.drain();
     let (group, stdout, stderr) = (running.group, running.stdout.bytes, running.stderr.bytes);
     let status = child.wait()?;
+    if wanted.is_some() {
+        // The others of its group were killed with it, and are gone when what they did is done.
+        await_empty(group);
+    }
     let returned = Instant::now();
     let end = match (status.code(), status.signal(), wanted) {
         (Some(status), ..) => End::Exited(status),
@@ -209,8 +213,9 @@ impl Running {
         let mut tick = invoked + TICK;
         loop {
             let now = Instant::now();
+            // Cut short as a whole run is, it is as indeterminate as one that the plan kills.
             if interference.stop.is_requested() || interference.hard_end.is_some_and(|end| now >= end) {
-                return Err(RunError::Stopped);
+                return Ok(Some(End::Killed));
             }
             if trigger.is_due(now, &self.ended) {
                 return Ok(Some(End::Killed));
@@ -271,10 +276,18 @@ impl Running {
         Ok(ended)
     }
 
-    /// Kills every process of its group at one instant, and waits for the first of them to be gone.
+    /// Kills every process of its group at one instant, then those that left the group, and waits for the first to be
+    /// gone.
     fn kill(&mut self) -> Result<(), RunError> {
+        let strays = strays_of(self.group);
         // Nobody waited for the child yet, so the group is there, be it only with a dead leader.
         let _killed = kill_process_group(self.group, Signal::KILL);
+        for stray in &strays {
+            let _killed = pidfd_send_signal(stray, Signal::KILL);
+        }
+        for stray in &strays {
+            has_died(stray, DEATH_MAX);
+        }
         if has_died(&self.ended, DEATH_MAX) {
             return Ok(());
         }

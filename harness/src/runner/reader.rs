@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -48,7 +47,7 @@ impl Reader<'_> {
             // Whoever reads at full speed would measure itself: the clients need the processors.
             let work = thread_time().saturating_sub(worked);
             let owed = work.saturating_mul(REST_PER_WORK).saturating_sub(nanos(rested.elapsed()));
-            thread::sleep(Duration::from_nanos(owed));
+            rest(Duration::from_nanos(owed), done);
             rested = Instant::now();
             worked = thread_time();
         }
@@ -85,6 +84,14 @@ impl Reader<'_> {
             readings.examples.push((nanos(clock.elapsed()), seen));
         }
     }
+}
+
+/// Rests for so long, or until `done` is asked for.
+fn rest(owed: Duration, done: &Stop) {
+    let mut watched = [PollFd::new(done, PollFlags::IN)];
+    let owed = Timespec::try_from(owed).ok();
+    // Interrupted, it rests a little less.
+    let _ready = poll(&mut watched, owed.as_ref());
 }
 
 /// The processor time that this thread has used, in nanoseconds.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use crate::observation::{Observation, Readings, Standstill};
+use crate::observation::{Observation, Readings, Standstill, State};
 use crate::op::{ClientId, Limit, Operation, Outcome, Request, record_name};
 use crate::runner::control::{Control, Timing};
 use crate::runner::kill::Kill;
@@ -75,18 +76,19 @@ pub fn stress(
     let mut done = Stress::default();
     let mut hung = 0;
     for (index, round) in plan.rounds.iter().enumerate() {
-        if stage.is_over() {
+        if stage.is_time_up() {
             done.cut = Some(if stage.stop.is_requested() { Cut::Interrupted } else { Cut::Budget });
             return Ok(done);
         }
-        let mut execution = Execution::new(stage, control)?;
+        stage.begin_round(plan.rounds.len() - index);
+        let mut execution = Execution::new(stage, control, round)?;
         let ran = match round {
             Round::Crowd(clients) => execution.crowd(clients, &mut done),
             Round::Lone(steps) => execution.lone(steps),
         };
         let is_hung = execution.is_hung();
-        // Clients start nothing more once the time is over, so the round may be shorter than planned.
-        let was_cut = stage.is_over();
+        // Clients start nothing more once the round's time is over.
+        let is_whole = execution.operations.len() as u64 >= round.operations();
         let observation = execution.into_observation(u32::try_from(index + 1).unwrap_or(u32::MAX));
         // What an execution showed before it was stopped still counts.
         let flow = sink(observation);
@@ -98,7 +100,7 @@ pub fn stress(
             }
             Err(other) => return Err(other),
         }
-        done.rounds += usize::from(!was_cut);
+        done.rounds += usize::from(is_whole);
         if flow.is_break() {
             done.cut = Some(Cut::FailFast);
             return Ok(done);
@@ -121,9 +123,11 @@ struct Execution<'a> {
     control: &'a Control,
     clock: Instant,
     operations: Vec<Operation>,
-    states: Vec<crate::observation::State>,
+    states: Vec<State>,
     readings: Readings,
     standstill: Option<Standstill>,
+    /// The next number that no record of the plan has.
+    next_number: u32,
 }
 
 /// What the clients of a crowd share.
@@ -150,7 +154,7 @@ struct Pace {
 }
 
 impl<'a> Execution<'a> {
-    fn new(stage: &'a Stage<'a>, control: &'a Control) -> Result<Self, RunError> {
+    fn new(stage: &'a Stage<'a>, control: &'a Control, round: &Round) -> Result<Self, RunError> {
         stage.lay()?;
         Ok(Self {
             stage,
@@ -160,6 +164,7 @@ impl<'a> Execution<'a> {
             states: Vec::new(),
             readings: Readings::default(),
             standstill: None,
+            next_number: round.last_number() + 1,
         })
     }
 
@@ -226,33 +231,34 @@ impl<'a> Execution<'a> {
 
     /// The store after the crowd has gone: it mends itself, tells its records, takes one more, and tells them again.
     fn look_in_peace(&mut self) -> Result<(), RunError> {
-        self.look();
         self.recover_after_a_kill()?;
-        self.list()?;
-        self.operate(self.next_add(0), None)?;
         self.look();
-        self.list()
+        self.list_and_look()?;
+        let request = self.next_add();
+        self.operate(request, None)?;
+        self.look();
+        self.list_and_look()
     }
 
     fn lone(&mut self, steps: &[Step]) -> Result<(), RunError> {
-        let moments = Moments::new(self.stage, self.control.timing);
         for step in steps {
             if self.stage.is_over() {
                 return Ok(());
             }
-            let kill = step.kill.map(|fraction| moments.kill(fraction, 0));
-            let mut outcome = self.operate(step.request.clone(), kill)?;
+            let mut outcome = self.kill(step.request.clone(), step.kill, 0)?;
             // A kill may come too late, since the machine has other work too. The next one comes a touch earlier.
             for earlier in 1..=self.tries() {
-                let Some(fraction) = step.kill.filter(|_| outcome == Outcome::Acknowledged) else { break };
-                let request = self.next_add(steps.len());
-                outcome = self.operate(request, Some(moments.kill(fraction, earlier)))?;
+                if step.kill.is_none() || outcome != Outcome::Acknowledged {
+                    break;
+                }
+                let request = self.next_add();
+                outcome = self.kill(request, step.kill, earlier)?;
             }
             if outcome == Outcome::Killed {
                 self.recover_after_a_kill()?;
             } else {
                 self.look();
-                self.list()?;
+                self.list_and_look()?;
             }
             if self.is_hung() {
                 return Ok(());
@@ -261,14 +267,24 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
+    /// An operation that is killed at `fraction` of its work, where one is given; a later try comes earlier.
+    fn kill(&mut self, request: Request, fraction: Option<f64>, earlier: u32) -> Result<Outcome, RunError> {
+        let Some(fraction) = fraction else { return self.operate(request, None) };
+        let folders = self.stage.sandbox.folders();
+        let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+        let moments = Moments { timing: self.control.timing, events: Events::of_all_kinds(&folders) };
+        self.operate(request, Some(moments.kill(fraction, earlier)))
+    }
+
     /// How often a kill is tried again that came too late. A target with a limit has no room for it.
     fn tries(&self) -> u32 {
         if self.stage.target.limit_of_plain_add().is_some() { 0 } else { TRIES }
     }
 
-    /// An `add` beyond those that are planned, whose numbers go up to `planned`.
-    fn next_add(&self, planned: usize) -> Request {
-        let number = u32::try_from(planned + 1 + self.operations.len()).unwrap_or(u32::MAX);
+    /// An `add` beyond those that are planned: a round that was cut short may not have come to all of those.
+    fn next_add(&mut self) -> Request {
+        let number = self.next_number;
+        self.next_number += 1;
         Request::Add { record: record_name(number), number }
     }
 
@@ -276,14 +292,15 @@ impl<'a> Execution<'a> {
         let killed = self.operations.iter().any(Operation::was_killed);
         if killed && self.stage.target.ops.recover.is_some() {
             self.operate(Request::Recover, None)?;
-            self.look();
         }
         Ok(())
     }
 
-    fn list(&mut self) -> Result<(), RunError> {
-        if self.stage.target.ops.list.is_some() {
-            self.operate(Request::List, None)?;
+    /// What `list` tells, and the records that are in the file then: before, a store may keep them elsewhere.
+    fn list_and_look(&mut self) -> Result<(), RunError> {
+        if self.stage.target.ops.list.is_some() && self.operate(Request::List, None)? == Outcome::Acknowledged
+        {
+            self.states.push(self.state());
         }
         Ok(())
     }
@@ -304,12 +321,19 @@ impl<'a> Execution<'a> {
         self.operations.push(operation);
         self.standstill =
             self.standstill.take().or(standstill.into_inner().unwrap_or_else(PoisonError::into_inner));
-        Ok(outcome)
+        if self.stage.is_cut() { Err(RunError::Stopped) } else { Ok(outcome) }
     }
 
     fn look(&mut self) {
-        let state = self.stage.sandbox.look(&self.stage.target.data, nanos(self.clock.elapsed()));
+        let mut state = self.state();
+        if self.stage.target.ops.list.is_some() {
+            state.records = None;
+        }
         self.states.push(state);
+    }
+
+    fn state(&self) -> State {
+        self.stage.sandbox.look(self.stage.target, nanos(self.clock.elapsed()))
     }
 
     fn is_hung(&self) -> bool {
@@ -361,6 +385,9 @@ impl Crowd<'_> {
                 _ => {}
             }
             operations.push(operation);
+            if self.stage.is_cut() {
+                return (operations, Some(RunError::Stopped));
+            }
         }
         (operations, None)
     }
@@ -416,18 +443,15 @@ struct Moments {
 }
 
 impl Moments {
-    fn new(stage: &Stage<'_>, timing: Timing) -> Self {
-        let (dir, data) = (stage.sandbox.dir(), stage.sandbox.data());
-        Self { timing, events: Events::of_all_kinds(&[&dir, data.parent().unwrap_or(&dir)]) }
-    }
-
     /// At this fraction of the touches, or so many touches earlier.
     fn kill(&self, fraction: f64, earlier: u32) -> Kill<'_> {
         let (Some(touches), Some(events)) = (self.timing.touches, &self.events) else {
             return Kill::After(self.timing.whole.mul_f64(fraction) / (1 + earlier));
         };
-        // What happened so far is not this operation's.
-        events.take();
+        if earlier > 1 {
+            // Its touches do not tell in time: it works where nobody watches, or too fast.
+            return Kill::After(self.timing.whole.mul_f64(fraction) / earlier);
+        }
         let n = (1 + (fraction * f64::from(touches.count)) as u32).saturating_sub(earlier).max(1);
         // With one processor alone, watching all the time would keep the store from working.
         let is_quick = touches.last - touches.first < QUICK

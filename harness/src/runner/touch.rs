@@ -9,6 +9,9 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
+/// Events that are taken at once.
+const AT_ONCE: u32 = 1000;
+
 /// A watch over folders, until it is finished.
 pub(super) struct TouchWatch {
     finished: OwnedFd,
@@ -55,7 +58,8 @@ impl Events {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.descriptor, &mut buffer);
         let mut count = 0;
-        while reader.next().is_ok() {
+        // Events may come faster than they are read: what is left is for the next time.
+        while count < AT_ONCE && reader.next().is_ok() {
             count += 1;
         }
         count
@@ -76,11 +80,13 @@ impl TouchWatch {
                     continue;
                 }
                 let now = Instant::now();
+                let is_finished = !watched[1].revents().is_empty();
                 if !watched[0].revents().is_empty() {
                     let touches = touched.get_or_insert(Touches { first: now, last: now, count: 0 });
                     touches.last = now;
                     touches.count += events.take();
-                } else if !watched[1].revents().is_empty() {
+                }
+                if is_finished {
                     return touched;
                 }
             }

@@ -50,7 +50,7 @@ pub fn trace(stage: &Stage<'_>, request: &Request) -> Result<Trace, TraceError> 
         program: &program,
         arguments: &arguments,
         cwd: &cwd,
-        environment: &stage.environment,
+        environment: &stage.environment(&values),
         sandbox: &sandbox,
         timeout: stage.target.limits.timeout,
     };

@@ -1,7 +1,8 @@
 //! Many clients at full speed, unlocked readers beside them, random kill -9 among them.
 //!
 //! Two kinds of rounds take turns, each in a fresh sandbox. In a `crowd` all clients are at work at once, and a
-//! seeded share of their operations is killed at a random moment; afterwards the store is looked at in peace. A
+//! seeded share of their operations is killed at a random moment (of a store that has `recover` none, since that must
+//! come with no other client running); afterwards the store is looked at in peace. A
 //! `lone` client does one operation after another, half of them killed, five times each at about the same point: there
 //! what goes wrong comes of the kill and of nothing else. The plan depends on the seed alone; at which call a kill lands depends on the machine.
 
@@ -68,6 +69,8 @@ pub struct Repertoire {
     pub list: bool,
     /// The names of `[ops.other]`.
     pub other: Vec<String>,
+    /// Whether a kill must be followed by `recover` with no other client running, so that no crowd is killed in.
+    pub recover: bool,
     /// No more than this many records can be added, where the target limits them.
     pub limit: Option<u32>,
 }
@@ -107,6 +110,19 @@ impl Plan {
 }
 
 impl Round {
+    /// The highest number of any record that it adds; 0 where it adds none.
+    pub fn last_number(&self) -> u32 {
+        let all: Vec<&Step> = match self {
+            Self::Crowd(clients) => clients.iter().flat_map(|(_, steps)| steps).collect(),
+            Self::Lone(steps) => steps.iter().collect(),
+        };
+        let numbers = all.into_iter().filter_map(|step| match step.request {
+            Request::Add { number, .. } => Some(number),
+            _ => None,
+        });
+        numbers.max().unwrap_or(0)
+    }
+
     /// How many operations it has.
     pub fn operations(&self) -> u64 {
         match self {
@@ -137,7 +153,8 @@ fn crowd(
                 } else {
                     add(&mut number)
                 };
-                let kill = (chance.random_range(0..ONE_KILL_IN) == 0).then(|| chance.random());
+                let is_killed = !repertoire.recover && chance.random_range(0..ONE_KILL_IN) == 0;
+                let kill = is_killed.then(|| chance.random());
                 Step { request, kill }
             });
             (client, steps.collect())
@@ -174,7 +191,7 @@ mod tests {
     use super::*;
 
     fn repertoire() -> Repertoire {
-        Repertoire { list: true, other: vec!["rotate".into()], limit: None }
+        Repertoire { list: true, other: vec!["rotate".into()], recover: false, limit: None }
     }
 
     #[test]

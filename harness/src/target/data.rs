@@ -95,6 +95,16 @@ pub(super) fn check_path(path: &Path) -> Result<(), UsageError> {
     Ok(())
 }
 
+/// Checks a pattern of `also`, and makes it one that paths in the sandbox can match.
+pub(super) fn check_pattern(pattern: &str) -> Result<String, String> {
+    let plain = pattern.strip_prefix("./").unwrap_or(pattern);
+    if plain.starts_with('/') || plain.split('/').any(|part| part == "..") {
+        return Err(format!("{pattern:?} does not lie within the sandbox directory"));
+    }
+    glob::Pattern::new(plain).map_err(|why| format!("the pattern {pattern:?} does not parse: {why}"))?;
+    Ok(plain.to_owned())
+}
+
 fn broken_json(content: &[u8]) -> Option<String> {
     serde_json::from_slice::<IgnoredAny>(content).err().map(|why| format!("no JSON: {why}"))
 }
@@ -180,6 +190,14 @@ mod tests {
         }
         assert_eq!(Format::by_name("jsonl"), Ok(Format::Jsonl));
         assert!(Format::by_name("jsn").unwrap_err().contains("did you mean \"json\""));
+    }
+
+    #[test]
+    fn a_pattern_that_could_never_match_is_an_error() {
+        assert_eq!(check_pattern("./state/*.json"), Ok("state/*.json".to_owned()));
+        for pattern in ["/abs", "../x", "a/../b", "[a", "***"] {
+            assert!(check_pattern(pattern).is_err(), "{pattern}");
+        }
     }
 
     #[test]

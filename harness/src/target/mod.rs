@@ -14,6 +14,8 @@ pub mod flags;
 mod placeholder;
 mod program;
 
+use crate::op::record_name;
+
 pub use data::Format;
 pub use extract::{Extract, Unreadable};
 pub use placeholder::{Template, Values};
@@ -147,6 +149,17 @@ impl Target {
         self.guard.as_ref().filter(|guard| guard.add.is_none()).map(|guard| guard.limit)
     }
 
+    /// Record names as `add` knows them: where a record is known to the store by its number alone, what is found is
+    /// that number.
+    pub fn record_names(&self, found: Vec<String>) -> Vec<String> {
+        let has =
+            |placeholder: &str| self.ops.add.words.iter().any(|word| word.to_string().contains(placeholder));
+        if has("{id}") || !has("{n}") {
+            return found;
+        }
+        found.into_iter().map(|name| name.parse().map(record_name).unwrap_or(name)).collect()
+    }
+
     /// Every command that it names, with the name it has in an adapter file.
     pub fn commands(&self) -> Vec<(String, &Command)> {
         let ops = &self.ops;
@@ -241,6 +254,9 @@ impl Target {
         }
         if let Some(records) = &self.data.records {
             records.check_for(self.data.format).map_err(|why| UsageError::new("data.records", why))?;
+        }
+        for pattern in &mut self.data.also {
+            *pattern = data::check_pattern(pattern).map_err(|why| UsageError::new("data.also", why))?;
         }
         for (name, command) in self.commands() {
             program::check(command, &self.folder).map_err(|error| error.at(&name))?;

@@ -6,6 +6,8 @@ mod bad_input;
 mod house;
 /// A run that is ended at any moment leaves nothing behind.
 mod interrupt;
+/// Bugs that were found, each with its story.
+mod lessons;
 /// The lock table against the system's own.
 mod locks;
 /// Programs that nobody here wrote, and small ones that anybody would.

@@ -51,7 +51,7 @@ pub(crate) fn python_script(folder: &Path, name: &str, text: &str) {
 
 /// Judges with a report in JSON, which must be valid.
 #[track_caller]
-fn judge(folder: &Path, status: i32, arguments: &[&str]) -> Value {
+pub(crate) fn judge(folder: &Path, status: i32, arguments: &[&str]) -> Value {
     let arguments: Vec<&str> = ["check", "--format", "json"].iter().chain(arguments).copied().collect();
     let output = picklock(folder, &arguments).output().unwrap();
     expect_status(&output, status);
@@ -60,7 +60,7 @@ fn judge(folder: &Path, status: i32, arguments: &[&str]) -> Value {
     report
 }
 
-fn invariant<'a>(report: &'a Value, id: &str) -> &'a Value {
+pub(crate) fn invariant<'a>(report: &'a Value, id: &str) -> &'a Value {
     report["invariants"].as_array().unwrap().iter().find(|invariant| invariant["id"] == id).unwrap()
 }
 

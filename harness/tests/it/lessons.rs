@@ -1,0 +1,181 @@
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use crate::programs::{invariant, judge, python_script};
+use crate::{expect_status, picklock, script};
+
+const PICKLOCK: &str = env!("CARGO_BIN_EXE_picklock");
+
+/// A crowd that the budget cut short had not come to all the records of its plan, and the add that closes the round
+/// took the number of one that was in already: a right store was accused of having it twice.
+#[test]
+fn a_round_that_the_budget_cuts_short_accuses_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = "#!/bin/sh\nexec flock \"$2.lock\" sh -c 'sleep 0.02; echo $2 >> \"$1\"' - \"$2\" $3\n";
+    script(folder.path(), "store", slow);
+    let arguments = [
+        "check",
+        "--budget",
+        "3s",
+        "--format",
+        "json",
+        "--data",
+        "db.txt",
+        "--add",
+        "./store add {data} {id}",
+        "--list",
+        "cat {data}",
+    ];
+    let output = picklock(folder.path(), &arguments).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["scenarios"][0]["coverage"], "truncated", "{report:#}");
+    assert_ne!(output.status.code(), Some(1), "{report:#}");
+}
+
+/// A worker that leaves its process group was not killed with its operation: it finished its torn rewrite in peace,
+/// and a broken store held.
+#[test]
+fn a_process_that_leaves_the_group_is_killed_with_its_operation() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        r#"import fcntl, json, os, sys, time
+verb, path = sys.argv[1:3]
+def load():
+    try: return json.load(open(path))
+    except FileNotFoundError: return []
+if verb == "list":
+    print("\n".join(load()))
+    sys.exit()
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+os.setsid()
+lock = open(path + ".lock", "a")
+fcntl.flock(lock, fcntl.LOCK_EX)
+records = load() + [sys.argv[3]]
+with open(path, "w") as f:
+    for letter in json.dumps(records):
+        f.write(letter)
+        f.flush()
+"#,
+    );
+    let report = judge(folder.path(), 1, &["--ops", "10", "--", "./store"]);
+    assert_eq!(invariant(&report, "crash-atomic")["verdict"], "violated", "{report:#}");
+}
+
+/// The first line of the report met a closed pipe, and the run ended with 0 before it had begun.
+#[test]
+fn a_closed_output_does_not_change_the_exit_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = picklock(folder.path(), &["check", "--add", "false", "--list", "false"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+}
+
+/// An entry script starts a service and becomes picklock by `exec`: the service was ended with the run.
+#[test]
+fn children_that_were_there_before_picklock_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = format!("sleep 300 & echo $! > pid; exec '{PICKLOCK}' check --only control > report");
+    let status = Command::new("sh").current_dir(folder.path()).args(["-c", &commands]).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+    let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
+    assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success(), "the service is gone");
+}
+
+/// `nohup` asks to ignore the hang-up; handlers of our own took that back.
+#[test]
+fn a_hang_up_that_is_ignored_stays_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new("nohup")
+        .arg(PICKLOCK)
+        .args(["check", "--ops", "400", "-q"])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    // Once the sandbox is there, the handlers are too; it is named in the environment of every client.
+    let has_children = || {
+        let path = format!("/proc/{0}/task/{0}/children", child.id());
+        fs::read_to_string(path).is_ok_and(|children| !children.trim().is_empty())
+    };
+    while !has_children() {
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Placeholders in `[env]` were filled in once for all operations, so that all clients shared one temporary name.
+#[test]
+fn placeholders_in_the_environment_are_those_of_the_operation() {
+    let folder = tempfile::tempdir().unwrap();
+    script(
+        folder.path(),
+        "store",
+        "#!/bin/sh\nexec flock \"$1.lock\" sh -c 'echo \"$RECORD\" >> \"$1\"' - \"$1\"\n",
+    );
+    let adapter = "[data]\npath = \"db.txt\"\n[ops]\nadd = [\"./store\", \"{data}\"]\nlist = [\"cat\", \"{data}\"]\n\
+                   [env]\nRECORD = \"{id}\"\n";
+    fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
+    judge(folder.path(), 0, &["--ops", "10"]);
+}
+
+/// `{data}` may be a folder with a file for each record, and records may be known by their numbers alone.
+#[test]
+fn a_folder_of_records_known_by_number_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = "#!/bin/sh\nset -e\n\
+                 if [ $1 = list ]; then ls \"$2\"; exit; fi\n\
+                 mkdir -p \"$2\"; : > \"$2/.$3\"; mv \"$2/.$3\" \"$2/$3\"\n";
+    script(folder.path(), "store", store);
+    judge(
+        folder.path(),
+        0,
+        &[
+            "--ops",
+            "10",
+            "--disclaim",
+            "no-residue",
+            "--data",
+            "records",
+            "--add",
+            "./store add {data} {n}",
+            "--list",
+            "./store list {data}",
+        ],
+    );
+}
+
+/// With a `recover` that does nothing, only that was judged, and a store that was stuck for ever was said to recover.
+#[test]
+fn a_recover_that_does_nothing_saves_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = "#!/bin/sh\nif [ $1 = list ]; then cat \"$2\"; exit; fi\n\
+                 set -C; i=0; until : > \"$2.lock\"; do i=$((i+1)); [ $i -lt 9 ] || exit 1; sleep 0.01; done 2> /dev/null\n\
+                 echo $3 >> \"$2\"; sync \"$2\"; rm \"$2.lock\"\n";
+    script(folder.path(), "store", store);
+    let adapter = "[data]\npath = \"db.txt\"\n[ops]\nadd = [\"./store\", \"add\", \"{data}\", \"{id}\"]\n\
+                   list = [\"./store\", \"list\", \"{data}\"]\nrecover = [\"true\"]\n";
+    fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
+    let report = judge(folder.path(), 1, &["--ops", "4"]);
+    assert_eq!(invariant(&report, "recovers-after-crash")["verdict"], "violated", "{report:#}");
+}
+
+/// A slip in the arguments emptied the report of the run before.
+#[test]
+fn a_usage_error_leaves_the_last_report_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("r.json"), "the last one").unwrap();
+    let output =
+        picklock(folder.path(), &["check", "--output", "r.json", "--only", "nonsense"]).output().unwrap();
+    expect_status(&output, 2);
+    assert_eq!(fs::read_to_string(folder.path().join("r.json")).unwrap(), "the last one");
+}
