@@ -61,6 +61,8 @@ pub enum End {
     Exited(i32),
     /// By this signal.
     Signalled(i32),
+    /// It was killed where that was wanted.
+    Killed,
     /// It was killed for taking too long.
     TimedOut,
 }

@@ -13,7 +13,7 @@ use crate::report::{
     ControlSummary, Counterexample, Coverage, InvariantSummary, OperationCounts, Rate, Remark, Report,
     SCHEMA, ScenarioSummary, TargetSummary, Tool,
 };
-use crate::runner::{self, Control, RunError, Stage, Stop};
+use crate::runner::{self, Control, RunError, Stage, Stop, TraceError};
 use crate::sandbox::Sandbox;
 use crate::scenario::{self, stress};
 use crate::target::{Format, Target, UsageError};
@@ -27,6 +27,9 @@ const OPERATIONS_MAX: u32 = 1_000_000;
 /// Descriptors that a client with an operation under way takes, and those that are open beside them.
 const DESCRIPTORS_PER_CLIENT: u64 = 6;
 const DESCRIPTORS_BESIDE: u64 = 32;
+/// The invariants that crash points are tried for.
+const AT_CRASH_POINTS: [&str; 4] =
+    ["crash-atomic", "acked-survives-crash", "recovers-after-crash", "no-residue"];
 /// What is kept of the budget for the last operations and the look at the store after them.
 const RESERVE: Duration = Duration::from_secs(2);
 
@@ -252,6 +255,8 @@ struct Run<'a> {
     remarks: Vec<Remark>,
     failures: BTreeMap<String, (u64, String)>,
     unfinished: BTreeMap<String, u64>,
+    /// What the traces say is not seen.
+    not_covered: BTreeSet<String>,
     /// Why a scenario was cut short, which is why something may not have been judged.
     cut_short: Option<String>,
 }
@@ -279,6 +284,7 @@ impl<'a> Run<'a> {
             remarks: Vec::new(),
             failures: BTreeMap::new(),
             unfinished: BTreeMap::new(),
+            not_covered: BTreeSet::new(),
             cut_short: None,
         }
     }
@@ -297,12 +303,17 @@ impl<'a> Run<'a> {
         if !passed {
             return Ok(());
         }
-        if self.options.selection.scenarios.contains("stress") {
-            stage.hard_end = self.options.budget.and_then(|budget| self.began.checked_add(budget));
-            // As long as it is not clear how long the last operations take, a tenth at most is kept for them.
-            let reserve = self.options.budget.map_or(RESERVE, |budget| RESERVE.min(budget / 10));
-            stage.soft_end = stage.hard_end.map(|end| end.checked_sub(reserve).unwrap_or(end));
-            self.stress(&stage, &control, sandbox)?;
+        let chosen = |id: &&str| self.options.selection.scenarios.contains(*id);
+        let chosen: Vec<&str> = ["stress", "crash"].into_iter().filter(chosen).collect();
+        for (index, scenario) in chosen.iter().enumerate() {
+            if self.stop.is_requested() || (self.options.fail_fast && self.claimed_is_violated()) {
+                break;
+            }
+            self.give_share(&mut stage, chosen.len() - index);
+            match *scenario {
+                "stress" => self.stress(&stage, &control, sandbox)?,
+                _ => self.crash(&stage, &control, sandbox)?,
+            }
         }
         let survivors = stage.operations_with_survivors();
         if survivors > 0 {
@@ -311,6 +322,79 @@ impl<'a> Run<'a> {
                 format!("{survivors} operations left processes behind that lived on; picklock ended them"),
             ));
         }
+        Ok(())
+    }
+
+    /// Gives the next of `scenarios` its equal share of what is left of the budget.
+    fn give_share(&self, stage: &mut Stage<'_>, scenarios: usize) {
+        let now = Instant::now();
+        let end = self.options.budget.and_then(|budget| self.began.checked_add(budget));
+        let share = end.map(|end| end.saturating_duration_since(now) / u32::try_from(scenarios).unwrap_or(1));
+        stage.hard_end = share.map(|share| now + share);
+        // As long as it is not clear how long the last operations take, a tenth at most is kept for them.
+        stage.soft_end = share.map(|share| now + (share - RESERVE.min(share / 10)));
+    }
+
+    fn crash(&mut self, stage: &Stage<'_>, control: &Control, sandbox: &Sandbox) -> Result<(), RunError> {
+        let began = Instant::now();
+        self.watcher.begins("crash", 0);
+        let mut counts = OperationCounts::default();
+        let mut executions = 0;
+        let ran = runner::crash(stage, control, &mut |observation| {
+            for operation in &observation.operations {
+                counts.count(&operation.outcome);
+            }
+            self.judge(executions, &observation, sandbox);
+            executions += 1;
+            if self.options.fail_fast && self.claimed_is_violated() {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let done = match ran {
+            Ok(done) => done,
+            Err(TraceError::Run(RunError::Stopped)) => return Ok(()),
+            Err(TraceError::Run(error)) => return Err(error),
+            // What cannot be traced is judged by what was seen otherwise, and the rest stays open.
+            Err(other) => {
+                for (_, tally) in
+                    self.tallies.iter_mut().filter(|(invariant, _)| AT_CRASH_POINTS.contains(&invariant.id))
+                {
+                    tally.doubt.get_or_insert(format!("crash points could not be tried: {other}"));
+                }
+                return Ok(());
+            }
+        };
+        let told: Vec<String> = done
+            .operations
+            .iter()
+            .map(|(name, points, tried)| {
+                let name = name.split(' ').next().unwrap_or_default();
+                if points == tried {
+                    format!("all {points} crash points of {name}")
+                } else {
+                    format!("{tried} of {points} crash points of {name}")
+                }
+            })
+            .collect();
+        let missing = match done.cut {
+            None => "",
+            Some(runner::Cut::Budget) => "; the budget ended it",
+            Some(runner::Cut::FailFast) => "; ended at the first violation",
+            Some(runner::Cut::Interrupted | runner::Cut::Hung) => "; interrupted",
+        };
+        self.not_covered.extend(done.not_covered);
+        self.scenarios.push(ScenarioSummary {
+            id: "crash".into(),
+            executions: executions as u64,
+            states: 0,
+            coverage: if done.cut.is_some() { Coverage::Truncated } else { Coverage::Bounded },
+            bound: format!("{}; one client alone, the whole operation killed{missing}", told.join(", ")),
+            elapsed_ms: milliseconds(began.elapsed()),
+            operations: counts,
+            plan: None,
+            crowd: None,
+        });
         Ok(())
     }
 
@@ -420,7 +504,7 @@ impl<'a> Run<'a> {
                 found.push(Counterexample {
                     case: None,
                     scenario: observation.scenario.clone(),
-                    summary: format!("in round {}, {seen}", observation.execution),
+                    summary: format!("in execution {}, {seen}", observation.execution),
                     replayable: false,
                     known: false,
                     confirmed: Vec::new(),
@@ -485,7 +569,7 @@ impl<'a> Run<'a> {
             invariants,
             diagnoses: Vec::new(),
             remarks: self.remarks,
-            not_covered: not_covered(self.target),
+            not_covered: not_covered(self.target).into_iter().chain(self.not_covered).collect(),
         };
         report.conclude();
         report
@@ -556,8 +640,8 @@ fn not_applicable(invariant: &Invariant, target: &Target) -> Option<&'static str
 
 fn not_covered(target: &Target) -> Vec<String> {
     let mut texts = vec![
-        "this version drives stores at full speed and kills them at random moments; it does not yet stop them at each \
-         system call, fail their calls, cut the power, or explore their schedules"
+        "this version kills one client alone at each of its calls, and many at random moments; it does not yet kill \
+         single processes, fail calls, tear writes, cut the power, or explore schedules"
             .to_owned(),
         "state outside the sandbox directory is shared by all executions and not looked at".to_owned(),
     ];

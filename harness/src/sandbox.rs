@@ -120,6 +120,11 @@ impl Sandbox {
         copy_tree(&self.dir(), &self.old())
     }
 
+    /// Whether an old state was kept, so that `init` need not run again.
+    pub fn has_old(&self) -> bool {
+        self.old().exists()
+    }
+
     /// Lays the old state out: whatever is in the sandbox goes, and what `init` left comes back.
     ///
     /// # Errors

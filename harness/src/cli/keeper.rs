@@ -92,6 +92,12 @@ pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
     }
     match (status.code(), status.signal()) {
         (Some(code), _) => Ok(u8::try_from(code).unwrap_or(exit::INTERNAL)),
+        // It did not come to handle what was handed on to it.
+        (None, Some(end)) if ENDS.contains(&end) => {
+            // Nobody is left to tell where standard error is closed.
+            let _written = writeln!(io::stderr(), "interrupted before anything was run");
+            Ok(exit::INTERRUPTED)
+        }
         (None, signal) => {
             anyhow::bail!("the process that did the work was ended by signal {}", signal.unwrap_or_default())
         }

@@ -90,7 +90,7 @@ fn as_json(target: &Target, request: &Request, trace: &Trace) -> serde_json::Val
     let (status, signal) = match trace.end {
         End::Exited(status) => (Some(status), None),
         End::Signalled(signal) => (None, Some(signal)),
-        End::TimedOut => (None, None),
+        End::Killed | End::TimedOut => (None, None),
     };
     json!({
         "schema": 1,

@@ -31,9 +31,14 @@ fn check(observation: &Observation) -> Judgement {
     let settled = |at| at > first_kill && observation.settled_at(at);
     let legible = observation.states.iter().filter(|_| observation.subject.transparent);
     for state in legible.filter(|state| settled(state.at)) {
-        if let FileState::Broken(reason) = &state.data {
-            return Judgement::Violated(format!("after a kill the data file stays broken: {reason}"));
-        }
+        let has_records = || observation.acknowledged_by(state.at).next().is_some();
+        let what = match &state.data {
+            FileState::Broken(reason) => format!("broken: {reason}"),
+            FileState::Empty if has_records() => "empty".to_owned(),
+            FileState::Missing if has_records() => "away".to_owned(),
+            _ => continue,
+        };
+        return Judgement::Violated(format!("after a kill the data file stays {what}"));
     }
     let mut judged = false;
     let mut seen: BTreeMap<&str, bool> = BTreeMap::new();

@@ -3,7 +3,7 @@
 //! Files are counted after each acknowledged `add` that follows a kill, less the files that the same number of adds
 //! leaves in the control. Where the crash point of a kill is known only about, as in `stress`, a store with fixed
 //! names may leave one here and another there: a violation are three files more over five kills in a row, and fewer
-//! leave a doubt. Typical cause: a temporary file with a new name each time that nobody ever removes.
+//! leave a doubt. Fewer than five kills that leave nothing at all are evidence too. Typical cause: a temporary file with a new name each time that nobody ever removes.
 
 use std::collections::BTreeSet;
 
@@ -51,7 +51,12 @@ fn check(observation: &Observation) -> Judgement {
         after_kills.extend(observation.states.iter().rfind(is_between));
     }
     if after_kills.len() < KILLS {
-        return Judgement::Silent;
+        // What leaves nothing at all leaves nothing more the next time.
+        let quiet = observation.subject.quiet_file_counts.as_slice();
+        let most = quiet.iter().max().filter(|most| quiet.iter().all(|count| count == *most));
+        let left_nothing = |state: &&State| most.is_some_and(|most| state.files.len() <= *most);
+        let is_clean = !after_kills.is_empty() && after_kills.iter().all(left_nothing);
+        return if is_clean { Judgement::Holds } else { Judgement::Silent };
     }
     let Some(per_add) = files_per_add(&observation.subject.quiet_file_counts) else {
         return Judgement::Inconclusive(
@@ -155,7 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn fewer_than_five_kills_are_no_evidence() {
-        silent(check, "quiet 2 2\n c1 add a 0..1 killed\n c1 add b 2..3 ok\n state 4 whole with x");
+    fn fewer_than_five_kills_are_evidence_only_where_nothing_is_left() {
+        let killed = "quiet 2 2\n c1 add a 0..1 killed\n c1 add b 2..3 ok\n";
+        silent(check, &format!("{killed} state 4 whole with x y z"));
+        holds(check, &format!("{killed} state 4 whole with x y"));
+        silent(check, "quiet 2 3\n c1 add a 0..1 killed\n c1 add b 2..3 ok\n state 4 whole with x y");
     }
 }

@@ -1,7 +1,7 @@
 //! After a kill at any point the next operation succeeds, with no hand to clean up.
 //!
-//! Judged where operations came one after another: the one after a killed one (after `recover`, where the target has
-//! one) ends, and is acknowledged or refused for a reason of its own. Busy is no success: nobody else is there. In
+//! Judged where operations came one after another: all of them after a killed one, up to the next that is killed, end
+//! and are acknowledged, or refused for the store's own limit. Busy is no success: nobody else is there. In
 //! executions with overlapping clients a failure after a kill leaves a doubt, since a race may have caused it; so does
 //! one that waits for a lock, since locks end with their owner.
 //! Typical causes: a lock file that survives its owner, a half-written file that is taken for corruption.
@@ -22,66 +22,58 @@ pub(super) const INVARIANT: Invariant = Invariant {
 };
 
 fn check(observation: &Observation) -> Judgement {
-    let sequential = observation.is_sequential();
     let mut judged = false;
     for killed in observation.killed() {
-        // Alone, that is the one after it; else the first that began when all that were there had ended.
-        let Some(next) = observation.operations.iter().find(|next| {
-            next.invoked >= killed.returned
-                && (sequential
-                    || observation.operations.iter().all(|other| began_later_or_ended(other, next)))
-        }) else {
-            continue;
-        };
-        // A `recover` must succeed, and so must the first operation after it.
-        let after_it = observation.operations.iter().find(|other| other.invoked >= next.returned);
-        let next = match after_it {
-            Some(after_it) if is_recovery(next) && failure(next, observation).is_none() => after_it,
-            _ => next,
-        };
-        // The plan killed that one too, so nobody knows what would have become of it.
-        if next.outcome == Outcome::Killed {
-            continue;
+        for next in after(killed, observation) {
+            judged = true;
+            if let Some(ended) = failure(next, observation) {
+                let seen = format!("after the kill of {}, {} {ended}", killed.request, next.request);
+                return blame(seen, next, observation);
+            }
         }
-        judged = true;
-        let Some(ended) = failure(next, observation) else { continue };
-        let seen =
-            format!("after the kill of {} the next operation, {}, {ended}", killed.request, next.request);
-        if let Outcome::Unfinished(limit) = next.outcome
-            && limit != Limit::Timeout
-        {
-            return Judgement::Inconclusive(format!("{seen}; an adapter file can raise limits.{limit}"));
-        }
-        if next.outcome == Outcome::Unfinished(Limit::Timeout) && observation.waits_for_locks() {
-            // The kernel released what the killed one held, so this would have happened without the kill too.
-            return Judgement::Inconclusive(format!(
-                "{seen}; it waits for a lock, which is judged by no-deadlock"
-            ));
-        }
-        return if sequential {
-            Judgement::Violated(seen)
-        } else {
-            Judgement::Inconclusive(format!(
-                "{seen}; other clients were at work too, so a race may have caused it"
-            ))
-        };
     }
-    if let Some(doubt) = observation.doubt_of_unreadable().filter(|_| observation.killed().next().is_some()) {
-        return if sequential {
-            Judgement::Violated(format!("after a kill, {doubt}"))
-        } else {
-            Judgement::Inconclusive(doubt)
-        };
+    if let Some(doubt) = observation.doubt_of_unreadable().filter(|_| judged) {
+        return Judgement::Inconclusive(doubt);
     }
     if judged { Judgement::Holds } else { Judgement::Silent }
 }
 
-fn began_later_or_ended(other: &Operation, next: &Operation) -> bool {
-    other.invoked >= next.invoked || other.returned <= next.invoked
+/// The operations that must succeed after a kill: where all came one after another, all up to the next kill; else the
+/// first that began when all that were there had ended, and after a `recover` the one behind it.
+fn after<'a>(killed: &Operation, observation: &'a Observation) -> Vec<&'a Operation> {
+    let later = observation.operations.iter().filter(|next| next.invoked >= killed.returned);
+    if observation.is_sequential() {
+        return later.take_while(|next| next.outcome != Outcome::Killed).collect();
+    }
+    let in_peace = later
+        .skip_while(|next| !observation.operations.iter().all(|other| began_later_or_ended(other, next)))
+        .collect::<Vec<_>>();
+    let count = match in_peace.first() {
+        Some(first) if first.request == Request::Recover => 2,
+        _ => 1,
+    };
+    in_peace.into_iter().take(count).filter(|next| next.outcome != Outcome::Killed).collect()
 }
 
-fn is_recovery(operation: &Operation) -> bool {
-    operation.request == Request::Recover
+/// What a failure after a kill comes to.
+fn blame(seen: String, next: &Operation, observation: &Observation) -> Judgement {
+    match next.outcome {
+        Outcome::Unfinished(Limit::Timeout) if observation.waits_for_locks() => {
+            // The kernel released what the killed one held, so this would have happened without the kill too.
+            Judgement::Inconclusive(format!("{seen}; it waits for a lock, which is judged by no-deadlock"))
+        }
+        Outcome::Unfinished(limit) if limit != Limit::Timeout => {
+            Judgement::Inconclusive(format!("{seen}; an adapter file can raise limits.{limit}"))
+        }
+        _ if observation.is_sequential() => Judgement::Violated(seen),
+        _ => Judgement::Inconclusive(format!(
+            "{seen}; other clients were at work too, so a race may have caused it"
+        )),
+    }
+}
+
+fn began_later_or_ended(other: &Operation, next: &Operation) -> bool {
+    other.invoked >= next.invoked || other.returned <= next.invoked
 }
 
 /// How `next` did not succeed; nothing where it did.
@@ -131,7 +123,7 @@ mod tests {
     #[test]
     fn a_recover_that_succeeds_does_not_make_up_for_a_failure_after_it() {
         let killed = "c1 add a 0..10 killed\n c1 recover 20..30 ok\n";
-        violated(check, "the next operation, add b", &format!("{killed} c1 add b 40..50 failed"));
+        violated(check, "add b failed", &format!("{killed} c1 add b 40..50 failed"));
         violated(check, "recover", "c1 add a 0..10 killed\n c1 recover 20..30 failed\n c1 add b 40..50 ok");
     }
 

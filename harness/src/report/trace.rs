@@ -28,6 +28,7 @@ pub fn table(operation: &str, trace: &Trace) -> String {
     let end = match trace.end {
         End::Exited(status) => format!("exit {status}"),
         End::Signalled(signal) => format!("killed by signal {signal}"),
+        End::Killed => "killed where that was wanted".to_owned(),
         End::TimedOut => "killed at its time limit".to_owned(),
     };
     let _ok = writeln!(

@@ -1,6 +1,7 @@
 //! How scenarios are run: operations as processes, clients as threads; never what is correct.
 
 mod control;
+mod crash;
 mod groups;
 mod kill;
 mod process;
@@ -27,6 +28,7 @@ use crate::sandbox::Sandbox;
 use crate::target::{Command, Target, Values};
 
 pub use control::{Control, Timing, control};
+pub use crash::{Crash, crash};
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
 

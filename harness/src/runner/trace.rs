@@ -5,8 +5,7 @@ use std::time::Instant;
 use crate::call::Trace;
 use crate::op::{Outcome, Request, record_name};
 use crate::runner::{RunError, Stage};
-use crate::target::Values;
-use crate::tracer::{self, Traceable, TracerError};
+use crate::tracer::TracerError;
 
 /// Why there is no trace of an operation.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +28,8 @@ pub enum TraceError {
 pub fn trace(stage: &Stage<'_>, request: &Request) -> Result<Trace, TraceError> {
     stage.lay()?;
     let first = Request::Add { record: record_name(1), number: 1 };
-    let before = stage.target.ops.init.is_some().then_some(Request::Init).into_iter().chain([first]);
+    let wants_init = stage.target.ops.init.is_some() && !stage.sandbox.has_old();
+    let before = wants_init.then_some(Request::Init).into_iter().chain([first]);
     for earlier in before {
         if *request == Request::Init {
             break;
@@ -39,20 +39,5 @@ pub fn trace(stage: &Stage<'_>, request: &Request) -> Result<Trace, TraceError> 
             return Err(TraceError::Before(operation.request.to_string(), operation.stderr));
         }
     }
-    let (id, n) = match request {
-        Request::Add { record, number } => (record.clone(), *number),
-        _ => (String::new(), 0),
-    };
-    let values = Values { id, n, client: 1, ..stage.sandbox.values() };
-    let (program, arguments, cwd) = stage.render(request, &values);
-    let sandbox = stage.sandbox.dir();
-    let traceable = Traceable {
-        program: &program,
-        arguments: &arguments,
-        cwd: &cwd,
-        environment: &stage.environment(&values),
-        sandbox: &sandbox,
-        timeout: stage.target.limits.timeout,
-    };
-    Ok(tracer::trace(&traceable)?)
+    stage.traced(request, None)
 }

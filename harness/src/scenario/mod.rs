@@ -1,6 +1,7 @@
 //! The scenarios: ways of driving clients; what each client does and what is disturbed, as plain plans.
 
 pub mod control;
+pub mod crash;
 pub mod stress;
 
 /// One way of driving clients.
@@ -15,7 +16,7 @@ pub struct Scenario {
 }
 
 /// The catalogue, in the order in which scenarios run.
-pub const ALL: &[&Scenario] = &[&control::SCENARIO, &stress::SCENARIO];
+pub const ALL: &[&Scenario] = &[&control::SCENARIO, &stress::SCENARIO, &crash::SCENARIO];
 
 /// The scenario of this id, where it is built.
 pub fn find(id: &str) -> Option<&'static Scenario> {

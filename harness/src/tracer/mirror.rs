@@ -90,6 +90,16 @@ impl Mirror {
         mirror
     }
 
+    /// The number that the next visible call will have.
+    pub(super) fn next_call(&self) -> u32 {
+        u32::try_from(self.calls.len() + 1).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a thread belongs to this process.
+    pub(super) fn is_of(&self, thread: Pid, process: Pid) -> bool {
+        self.threads.get(&thread).is_some_and(|known| known.process == process)
+    }
+
     pub(super) fn living_threads(&self) -> usize {
         self.threads.len()
     }
@@ -225,6 +235,7 @@ impl Mirror {
                     Some(Wanted { file: open.file, kind: Kind::Flock, owner, mode, range: Range::ALL });
             }
             Form::Fcntl => self.examine_fcntl(thread, call)?,
+            Form::Exit => return None,
             Form::Close => self.add_descriptor(thread, call, int(0))?,
             Form::CloseRange => {
                 let (first, last) = (argument(0) as u32, argument(1) as u32);
@@ -351,7 +362,7 @@ impl Mirror {
                 let status = match end {
                     End::Exited(status) => Argument::Number(status.into()),
                     End::Signalled(signal) => Argument::Flags(format!("killed by signal {signal}")),
-                    End::TimedOut => Argument::Flags("timed out".into()),
+                    End::Killed | End::TimedOut => Argument::Flags("killed".into()),
                 };
                 self.push(process_number, number, "exit", vec![status], None, locks);
             }

@@ -18,6 +18,7 @@ mod stopped;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +45,10 @@ pub struct Traceable<'a> {
     pub sandbox: &'a Path,
     /// After this it is killed.
     pub timeout: Duration,
+    /// Once this is readable, it is killed.
+    pub stop: Option<BorrowedFd<'a>>,
+    /// Every process of it is killed before the visible call of this number, or before it exits, if it has fewer.
+    pub kill_before: Option<u32>,
 }
 
 /// Why there is no trace.
@@ -87,15 +92,16 @@ pub fn trace(traceable: &Traceable<'_>) -> Result<Trace, TracerError> {
     let (stdout, stderr) = (scratch()?, scratch()?);
     let started = start::start(traceable, &stdout, &stderr)?;
     let root = started.root;
-    let deadline = start::Deadline::new(root, traceable.timeout)?;
+    let deadline = start::Deadline::new(root, traceable.timeout, traceable.stop)?;
     let mut mirror = Mirror::new(sandbox, root);
     let mut waiting = started.release()?;
+    let mut kill_before = traceable.kill_before;
     let ended = loop {
         let event = match waiting.take() {
             Some(event) => event,
             None => wait()?,
         };
-        if let Some(ended) = step(event, root, &mut mirror)? {
+        if let Some(ended) = step(event, root, &mut mirror, &mut kill_before)? {
             break ended;
         }
     };
@@ -104,7 +110,12 @@ pub fn trace(traceable: &Traceable<'_>) -> Result<Trace, TracerError> {
     end_all(&mut mirror)?;
     Ok(Trace {
         calls: mirror.calls,
-        end: if timed_out { End::TimedOut } else { ended },
+        end: match ended {
+            _ if timed_out => End::TimedOut,
+            // Wanted, and done.
+            _ if traceable.kill_before.is_some() && kill_before.is_none() => End::Killed,
+            ended => ended,
+        },
         stdout: content(stdout)?,
         stderr: content(stderr)?,
         survivors,
@@ -112,19 +123,28 @@ pub fn trace(traceable: &Traceable<'_>) -> Result<Trace, TracerError> {
     })
 }
 
-/// Takes one event in and lets its thread go on; the end of the first process, once that has come.
-fn step(event: Event, root: Pid, mirror: &mut Mirror) -> Result<Option<End>, TracerError> {
+/// Takes one event in and lets its thread go on, or kills all where the call that `kill_before` names is about to be
+/// made, or the exit; the end of the first process, once that has come.
+fn step(
+    event: Event,
+    root: Pid,
+    mirror: &mut Mirror,
+    kill_before: &mut Option<u32>,
+) -> Result<Option<End>, TracerError> {
     let resumed = match event {
         Event::Ended(thread, end) => {
             mirror.thread_ended(thread, end);
             return Ok((thread == root).then_some(end));
         }
         Event::Entry(stopped, entry) => {
-            if mirror.entry(stopped.thread(), &entry) {
-                stopped.run_to_exit()
-            } else {
-                stopped.go_on(None)
+            let is_visible = mirror.entry(stopped.thread(), &entry);
+            let is_last = || entry.is_exit() && mirror.is_of(stopped.thread(), root);
+            if kill_before.is_some_and(|point| (is_visible && mirror.next_call() >= point) || is_last()) {
+                *kill_before = None;
+                kill_all(mirror);
+                return Ok(None);
             }
+            if is_visible { stopped.run_to_exit() } else { stopped.go_on(None) }
         }
         Event::Exit(stopped, result) => {
             mirror.exit(stopped.thread(), result);
@@ -152,13 +172,18 @@ fn step(event: Event, root: Pid, mirror: &mut Mirror) -> Result<Option<End>, Tra
     }
 }
 
+/// Kills every process of the operation. By `kill`, since the kernel may drop a signal that is injected at such a stop.
+fn kill_all(mirror: &Mirror) {
+    for process in mirror.process_ids() {
+        // Gone already, if it cannot be killed.
+        let _killed = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 /// Kills whatever of the operation still lives, and waits for its end.
 fn end_all(mirror: &mut Mirror) -> Result<(), TracerError> {
     loop {
-        for process in mirror.process_ids() {
-            // Gone already, if it cannot be killed.
-            let _killed = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
-        }
+        kill_all(mirror);
         if mirror.living_threads() == 0 {
             return Ok(());
         }

@@ -40,6 +40,8 @@ pub(super) enum Form {
     Close,
     /// Closes descriptors from one to another.
     CloseRange,
+    /// Ends the process: told when it has ended, not as a call.
+    Exit,
     /// Makes a second descriptor; where its number is asked for.
     Duplicate { to: Option<usize> },
 }
@@ -157,6 +159,8 @@ shapes! {
     #[cfg(target_arch = "x86_64")] SYS_readlink Inspect path(0);
     SYS_readlinkat Inspect path_at(0, 1);
     SYS_lseek Inspect Form::File;
+
+    SYS_exit_group Process Form::Exit;
 
     SYS_flock Lock Form::Flock;
     SYS_fcntl Lock Form::Fcntl;

@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -200,16 +200,27 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    pub(super) fn new(group: Pid, timeout: Duration) -> Result<Self, TracerError> {
+    pub(super) fn new(
+        group: Pid,
+        timeout: Duration,
+        stop: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, TracerError> {
+        let stop = stop
+            .map(|stop| stop.try_clone_to_owned())
+            .transpose()
+            .map_err(TracerError::system("duplicate a descriptor"))?;
         let (ears, done) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(TracerError::system("make a pipe"))?;
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
         let watcher = thread::spawn(move || {
-            let mut watched = [PollFd::from_borrowed_fd(ears.as_fd(), PollFlags::IN)];
+            let mut watched = vec![PollFd::new(&ears, PollFlags::IN)];
+            watched.extend(stop.iter().map(|stop| PollFd::new(stop, PollFlags::IN)));
             let timeout = Timespec::try_from(timeout).ok();
-            // Readable, or hung up, as soon as the operation has ended.
-            if poll(&mut watched, timeout.as_ref()).is_ok_and(|ready| ready == 0) {
+            // The pipe is hung up as soon as the operation has ended; all else means that its time is over.
+            let woken = poll(&mut watched, timeout.as_ref());
+            let has_ended = watched.first().is_some_and(|ears| !ears.revents().is_empty());
+            if woken.is_ok() && !has_ended {
                 told.store(true, Ordering::SeqCst);
                 let _killed = killpg(group, Signal::SIGKILL);
             }

@@ -49,6 +49,13 @@ pub(super) enum Event {
     Ended(Pid, End),
 }
 
+impl Entry {
+    /// Whether its process is about to exit.
+    pub(super) fn is_exit(&self) -> bool {
+        !self.is_foreign && i64::try_from(self.number).is_ok_and(|number| number == libc::SYS_exit_group)
+    }
+}
+
 impl Stopped {
     pub(super) fn thread(&self) -> Pid {
         self.0

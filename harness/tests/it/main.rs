@@ -2,6 +2,8 @@
 
 /// What makes no sense, and what goes wrong, gets a clear error.
 mod bad_input;
+/// Kills at every call.
+mod crash;
 /// The generated parts of the repository, and its house rules.
 mod house;
 /// A run that is ended at any moment leaves nothing behind.

@@ -1,0 +1,88 @@
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::programs::{invariant, judge, python_script};
+use crate::{expect_status, script, stdout};
+
+/// A report without its times, which are all that two equal runs may differ in.
+fn timeless(mut report: Value) -> Value {
+    for pointer in ["/elapsed_ms", "/scenarios/0/elapsed_ms"] {
+        *report.pointer_mut(pointer).unwrap() = Value::Null;
+    }
+    report
+}
+
+#[test]
+fn every_crash_point_is_tried_and_two_runs_give_the_same_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = || judge(folder.path(), 3, &["--only", "crash"]);
+    let report = run();
+    let bound = report["scenarios"][0]["bound"].as_str().unwrap();
+    assert!(bound.starts_with("all 33 crash points of add, all 9 crash points of list"), "{bound}");
+    assert_eq!(report["scenarios"][0]["operations"]["killed"], 42);
+    for id in ["crash-atomic", "acked-survives-crash", "recovers-after-crash", "no-residue", "valid-data"] {
+        assert_eq!(invariant(&report, id)["verdict"], "holds", "{report:#}");
+    }
+    assert_eq!(timeless(report), timeless(run()));
+}
+
+/// A rewrite in place loses all between its truncation and its write: two calls that a random kill hardly ever hits,
+/// and that this one always does.
+#[test]
+fn a_kill_between_truncation_and_write_is_always_found() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        "import fcntl, json, os, sys\n\
+         verb, path = sys.argv[1:3]\n\
+         load = lambda: json.load(open(path)) if os.path.exists(path) else []\n\
+         if verb == 'list':\n  print('\\n'.join(load()))\n  sys.exit()\n\
+         lock = open(path + '.lock', 'a')\n\
+         fcntl.flock(lock, fcntl.LOCK_EX)\n\
+         records = load() + [sys.argv[3]]\n\
+         json.dump(records, open(path, 'w'))\n",
+    );
+    let report = judge(folder.path(), 1, &["--only", "crash", "--fail-fast", "--", "./store"]);
+    assert_eq!(invariant(&report, "crash-atomic")["verdict"], "violated", "{report:#}");
+}
+
+#[test]
+fn a_lock_file_that_survives_its_owner_is_always_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = "#!/bin/sh\nif [ $1 = list ]; then cat \"$2\"; exit; fi\n\
+                 set -C; : > \"$2.lock\" || exit 1\n\
+                 echo $3 >> \"$2\"; rm \"$2.lock\"\n";
+    script(folder.path(), "store", store);
+    let report = judge(folder.path(), 1, &["--only", "crash", "--data", "db.txt", "--", "./store"]);
+    let recovers = invariant(&report, "recovers-after-crash");
+    assert_eq!(recovers["verdict"], "violated", "{report:#}");
+    // A child is killed with its parent: at every point from the creation of the lock file to its removal.
+    assert!(recovers["violations"].as_u64().unwrap() >= 3, "{report:#}");
+}
+
+/// Whoever is traced already, as in a container that forbids it, cannot be traced again.
+#[test]
+fn where_nobody_may_trace_the_rest_is_judged_and_the_reason_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("strace")
+        .args([
+            "-f",
+            "-o",
+            "/dev/null",
+            env!("CARGO_BIN_EXE_picklock"),
+            "check",
+            "--only",
+            "crash",
+            "--format",
+            "json",
+        ])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    expect_status(&output, 3);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let reason = invariant(&report, "crash-atomic")["reason"].as_str().unwrap();
+    assert!(reason.contains("ptrace is not allowed here"), "{reason}");
+}
