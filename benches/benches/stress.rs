@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use picklock::check::{Options, Selection, check};
+use picklock::check::{Options, check};
 use picklock::op::Request;
 use picklock::runner::Stop;
 use picklock::scenario::stress::{CLIENTS, OPERATIONS, Plan, Repertoire, Round, Step};
+use picklock::selection::Selection;
 use picklock::target::Target;
 use picklock::target::flags::Flags;
 

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::catalogue::{self, nearest};
 use crate::invariants::{self, Invariant, Needs};
 use crate::observation::Observation;
 use crate::op::{Limit, Outcome};
@@ -16,6 +15,7 @@ use crate::report::{
 use crate::runner::{self, Control, RunError, Stage, Stop, TraceError};
 use crate::sandbox::Sandbox;
 use crate::scenario::{self, stress};
+use crate::selection::Selection;
 use crate::target::{Format, Target, UsageError};
 use crate::verdict::{Tally, Verdict};
 
@@ -72,82 +72,6 @@ impl Default for Options {
             keep: None,
             multi_call: None,
         }
-    }
-}
-
-/// Which scenarios are run, and which invariants judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection {
-    scenarios: BTreeSet<&'static str>,
-    invariants: BTreeSet<&'static str>,
-}
-
-/// Everything.
-impl Default for Selection {
-    fn default() -> Self {
-        Self {
-            scenarios: scenario::ALL.iter().map(|scenario| scenario.id).collect(),
-            invariants: invariants::ALL.iter().map(|invariant| invariant.id).collect(),
-        }
-    }
-}
-
-impl Selection {
-    /// What `--only` and `--skip` leave.
-    ///
-    /// # Errors
-    /// An id that does not exist, or is not built yet.
-    pub fn new(only: &[String], skip: &[String]) -> Result<Self, UsageError> {
-        let mut selection = Self::default();
-        let chosen = Ids::read("--only", only)?;
-        if !chosen.scenarios.is_empty() {
-            selection.scenarios = chosen.scenarios;
-        }
-        if !chosen.invariants.is_empty() {
-            selection.invariants = chosen.invariants;
-        }
-        let left_out = Ids::read("--skip", skip)?;
-        selection.scenarios.retain(|id| !left_out.scenarios.contains(id));
-        selection.invariants.retain(|id| !left_out.invariants.contains(id));
-        Ok(selection)
-    }
-}
-
-struct Ids {
-    scenarios: BTreeSet<&'static str>,
-    invariants: BTreeSet<&'static str>,
-}
-
-impl Ids {
-    fn read(flag: &str, ids: &[String]) -> Result<Self, UsageError> {
-        let mut found = Self { scenarios: BTreeSet::new(), invariants: BTreeSet::new() };
-        for id in ids {
-            if let Some(scenario) = scenario::find(id) {
-                found.scenarios.insert(scenario.id);
-            } else if let Some(invariant) = invariants::find(id) {
-                found.invariants.insert(invariant.id);
-            } else {
-                return Err(unknown_id(
-                    flag,
-                    id,
-                    catalogue::SCENARIO_IDS.iter().chain(catalogue::INVARIANT_IDS),
-                ));
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// What is wrong with an id that names nothing.
-pub fn unknown_id<'a>(flag: &str, id: &str, known: impl Iterator<Item = &'a &'a str> + Clone) -> UsageError {
-    if known.clone().any(|reserved| *reserved == id) {
-        return UsageError::new(flag, format!("{id} is not built in this version"))
-            .help("`picklock list` names what is");
-    }
-    let error = UsageError::new(flag, format!("there is no {id:?}"));
-    match nearest(id, known.copied()) {
-        Some(meant) => error.help(format!("did you mean {meant}?")),
-        None => error.help("`picklock list` names all ids"),
     }
 }
 

@@ -66,6 +66,7 @@ pub mod report;
 pub mod runner;
 pub mod sandbox;
 pub mod scenario;
+pub mod selection;
 pub mod target;
 pub mod tracer;
 pub mod verdict;

@@ -186,6 +186,13 @@ impl Observation {
             .filter_map(|add| Some((add.added()?, add.returned)))
     }
 
+    /// The records that were acknowledged by the time of `view` and are not in it.
+    pub fn missing_from<'a>(&'a self, view: View<'a>) -> Vec<&'a str> {
+        let counts = self.counts(view);
+        let acknowledged = self.acknowledged_by(view.at).map(|(record, _)| record);
+        acknowledged.filter(|record| !counts.contains_key(record)).collect()
+    }
+
     /// The `add` of this record.
     pub fn add_of(&self, record: &str) -> Option<&Operation> {
         self.operations.iter().find(|operation| operation.added() == Some(record))

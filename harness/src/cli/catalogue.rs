@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use anstyle::Style;
 use picklock::catalogue::{INVARIANT_IDS, SCENARIO_IDS, explanation};
-use picklock::check::unknown_id;
 use picklock::report::exit;
+use picklock::selection::unknown_id;
 use picklock::target::builtin;
 use picklock::{invariants, scenario};
 use serde::Serialize;

@@ -12,10 +12,11 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use picklock::catalogue::INVARIANT_IDS;
-use picklock::check::{CheckError, Options, Selection, Watcher, check, unknown_id};
+use picklock::check::{CheckError, Options, Watcher, check};
 use picklock::report::Report;
 use picklock::report::human::{self, Detail};
 use picklock::runner::Stop;
+use picklock::selection::{Selection, unknown_id};
 use picklock::target::{Target, UsageError, adapter, builtin};
 
 use crate::cli::arguments::{CheckArguments, Color, Format, Named, TargetArguments};

@@ -30,13 +30,8 @@ fn check(observation: &Observation) -> Judgement {
     for view in
         observation.views().into_iter().filter(|view| view.at > first_kill && observation.settled_at(view.at))
     {
-        let counts = observation.counts(view);
-        let lost: Vec<&str> = observation
-            .acknowledged_by(view.at)
-            .map(|(record, _)| record)
-            .inspect(|_| judged = true)
-            .filter(|record| !counts.contains_key(record))
-            .collect();
+        judged |= observation.acknowledged_by(view.at).next().is_some();
+        let lost = observation.missing_from(view);
         if !lost.is_empty() {
             return Judgement::Violated(format!(
                 "after a kill {} acknowledged records are not in {} any more: {}",

@@ -63,11 +63,7 @@ fn check(observation: &Observation) -> Judgement {
                 name_some(partial)
             ));
         }
-        let harmed: Vec<&str> = observation
-            .acknowledged_by(view.at)
-            .map(|(record, _)| record)
-            .filter(|record| !counts.contains_key(record))
-            .collect();
+        let harmed = observation.missing_from(view);
         if !harmed.is_empty() {
             return Judgement::Violated(format!(
                 "a killed operation harmed other records; not in {} any more: {}",

@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 use crate::call::{Argument, Call, Class, End, Errno, LockChange, Object};
-use crate::locks::{Descriptions, END, FileId, Kind, Lock, LockTable, Mode, Owner, Range};
-use crate::tracer::shape::{self, Flags, Form, Shape};
+use crate::locks::{Descriptions, FileId, Kind, Lock, LockTable, Mode, Owner, Range};
+use crate::tracer::shape::{self, Form, Shape};
 use crate::tracer::stopped::Entry;
-use crate::tracer::{descriptor, memory, names, path};
+use crate::tracer::{descriptor, memory, path};
 
-/// What is kept of the data of one call.
-const DATA_MAX: usize = 1 << 20;
 /// `CLOSE_RANGE_CLOEXEC`: nothing is closed before the exec.
 const CLOSE_LATER: u64 = 4;
 
@@ -39,37 +37,37 @@ struct Thread {
 }
 
 #[derive(Default)]
-struct Process {
-    number: u32,
-    open: BTreeMap<i32, OpenFile>,
+pub(super) struct Process {
+    pub(super) number: u32,
+    pub(super) open: BTreeMap<i32, OpenFile>,
 }
 
 #[derive(Clone, Copy)]
-struct OpenFile {
-    description: u32,
-    file: FileId,
+pub(super) struct OpenFile {
+    pub(super) description: u32,
+    pub(super) file: FileId,
 }
 
 /// A visible call that was let in and has not returned.
-struct Pending {
-    shape: &'static Shape,
-    entry: Entry,
-    arguments: Vec<Argument>,
+pub(super) struct Pending {
+    pub(super) shape: &'static Shape,
+    pub(super) entry: Entry,
+    pub(super) arguments: Vec<Argument>,
     objects: Vec<Object>,
-    data: Option<Vec<u8>>,
+    pub(super) data: Option<Vec<u8>>,
     paths: Vec<PathBuf>,
-    wants: Option<Wanted>,
-    creates: bool,
+    pub(super) wants: Option<Wanted>,
+    pub(super) creates: bool,
 }
 
 /// What a call asks of the locks: a lock, or no lock, on a range.
 #[derive(Clone, Copy)]
-struct Wanted {
-    file: FileId,
-    kind: Kind,
-    owner: Owner,
-    mode: Option<Mode>,
-    range: Range,
+pub(super) struct Wanted {
+    pub(super) file: FileId,
+    pub(super) kind: Kind,
+    pub(super) owner: Owner,
+    pub(super) mode: Option<Mode>,
+    pub(super) range: Range,
 }
 
 impl Mirror {
@@ -136,164 +134,6 @@ impl Mirror {
             known.pending = Some(call);
         }
         true
-    }
-
-    /// Fills in what the call works on. Nothing where it is not visible.
-    fn examine(&mut self, thread: Pid, call: &mut Pending) -> Option<()> {
-        let arguments = call.entry.arguments;
-        let argument = |index: usize| arguments[index];
-        // Descriptors and flags are `int`: the upper half of the register is anything.
-        let int = |index: usize| argument(index) as i32;
-        match call.shape.form {
-            Form::Open { folder, path, flags } => {
-                let named = self.named(thread, folder.map(int), argument(path))?;
-                let flags = match flags {
-                    Flags::Argument(index) => int(index),
-                    Flags::Behind(index) => memory::word(thread, argument(index))? as i32,
-                    Flags::Creat => libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC,
-                };
-                let is_new = flags & libc::O_CREAT != 0 && std::fs::symlink_metadata(&named).is_err();
-                call.creates = is_new || flags & libc::O_TRUNC != 0;
-                self.add_path(call, named);
-                call.arguments.push(Argument::Flags(names::open_flags(flags)));
-            }
-            Form::Path { folder, path } => {
-                let is_empty = memory::bytes(thread, argument(path), 1) == [0];
-                // An empty path means the descriptor itself (`AT_EMPTY_PATH`).
-                match folder.map(int).filter(|_| is_empty) {
-                    Some(descriptor) => self.add_descriptor(thread, call, descriptor)?,
-                    None => {
-                        let named = self.named(thread, folder.map(int), argument(path))?;
-                        self.add_path(call, named);
-                    }
-                }
-            }
-            Form::Paths { folders, paths } => {
-                let resolved = [0, 1].map(|index| {
-                    let text = memory::text(thread, argument(paths[index]));
-                    path::resolve(thread, folders[index].map(int), text)
-                });
-                resolved.iter().find(|path| self.is_visible(path))?;
-                for path in resolved {
-                    self.add_path(call, path);
-                }
-            }
-            Form::File => self.add_descriptor(thread, call, int(0))?,
-            Form::Bytes { count } => {
-                self.add_descriptor(thread, call, int(0))?;
-                call.arguments.push(Argument::Bytes(argument(count)));
-            }
-            Form::Buffer { address, count } => {
-                self.add_descriptor(thread, call, int(0))?;
-                let length = usize::try_from(argument(count)).unwrap_or(usize::MAX);
-                call.data = Some(memory::bytes(thread, argument(address), length.min(DATA_MAX)));
-                call.arguments.push(Argument::Bytes(argument(count)));
-            }
-            Form::Vector { list, count } => {
-                self.add_descriptor(thread, call, int(0))?;
-                if call.shape.class == Class::Write {
-                    let data = memory::vector(thread, argument(list), argument(count), DATA_MAX);
-                    call.arguments.push(Argument::Bytes(data.len() as u64));
-                    call.data = Some(data);
-                }
-            }
-            Form::Copy { from, to } => {
-                let sides = [from, to].map(|side| self.open_file(thread, int(side)).map(|_| int(side)));
-                sides.iter().flatten().next()?;
-                for descriptor in sides.into_iter().flatten() {
-                    self.add_descriptor(thread, call, descriptor)?;
-                }
-            }
-            Form::Map => {
-                // Where `mmap` has them.
-                let [protection, flags, descriptor] = [2, 3, 4];
-                let is_anonymous = int(flags) & libc::MAP_ANONYMOUS != 0;
-                if is_anonymous {
-                    return None;
-                }
-                self.add_descriptor(thread, call, int(descriptor))?;
-                call.arguments.push(Argument::Bytes(argument(1)));
-                if int(flags) & libc::MAP_SHARED != 0 && int(protection) & libc::PROT_WRITE != 0 {
-                    let path = self.path_of(thread, int(descriptor));
-                    self.not_covered.insert(format!(
-                        "the store maps {path} shared and writable: such writes are not seen"
-                    ));
-                }
-            }
-            Form::Flock => {
-                self.adopt(thread, int(0))?;
-                self.add_descriptor(thread, call, int(0))?;
-                call.arguments.push(Argument::Flags(names::flock_operation(int(1))));
-                let open = self.open_file(thread, int(0))?;
-                let mode = match int(1) & !libc::LOCK_NB {
-                    libc::LOCK_SH => Some(Mode::Shared),
-                    libc::LOCK_EX => Some(Mode::Exclusive),
-                    _ => None,
-                };
-                let owner = Owner::Description(open.description);
-                call.wants =
-                    Some(Wanted { file: open.file, kind: Kind::Flock, owner, mode, range: Range::ALL });
-            }
-            Form::Fcntl => self.examine_fcntl(thread, call)?,
-            Form::Exit => return None,
-            Form::Close => self.add_descriptor(thread, call, int(0))?,
-            Form::CloseRange => {
-                let (first, last) = (argument(0) as u32, argument(1) as u32);
-                let open = self.process_of(thread)?.open.keys().copied();
-                let range: Vec<i32> = open.filter(|fd| (first..=last).contains(&fd.unsigned_abs())).collect();
-                range.first()?;
-                for descriptor in range {
-                    self.add_descriptor(thread, call, descriptor)?;
-                }
-            }
-            Form::Duplicate { to } => {
-                let to = to.map(int);
-                let from_known = self.add_descriptor(thread, call, int(0)).is_some();
-                let over_known = to.is_some_and(|to| self.open_file(thread, to).is_some());
-                if !from_known && !over_known {
-                    return None;
-                }
-                call.arguments.extend(to.map(|to| Argument::Number(to.into())));
-            }
-        }
-        Some(())
-    }
-
-    fn examine_fcntl(&mut self, thread: Pid, call: &mut Pending) -> Option<()> {
-        let (fd, command) = (call.entry.arguments[0] as i32, call.entry.arguments[1] as i32);
-        match command {
-            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
-                self.add_descriptor(thread, call, fd)?;
-                call.arguments.push(Argument::Flags(names::fcntl_command(command).to_owned()));
-            }
-            libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
-                self.adopt(thread, fd)?;
-                self.add_descriptor(thread, call, fd)?;
-                let open = self.open_file(thread, fd)?;
-                let is_ofd = matches!(command, libc::F_OFD_SETLK | libc::F_OFD_SETLKW);
-                let (lock_type, range) = record_lock(thread, fd, call.entry.arguments[2])?;
-                let mode = match lock_type {
-                    libc::F_RDLCK => Some(Mode::Shared),
-                    libc::F_WRLCK => Some(Mode::Exclusive),
-                    _ => None,
-                };
-                let (kind, owner) = if is_ofd {
-                    (Kind::Ofd, Owner::Description(open.description))
-                } else {
-                    (Kind::Posix, Owner::Process(self.process_of(thread)?.number))
-                };
-                call.arguments.push(Argument::Flags(names::fcntl_command(command).to_owned()));
-                call.arguments.push(Argument::Flags(format!(
-                    "{} {}..{}",
-                    names::lock_type(lock_type),
-                    range.start,
-                    if range.end == END { "end".to_owned() } else { range.end.to_string() }
-                )));
-                call.wants = Some(Wanted { file: open.file, kind, owner, mode, range });
-            }
-            _ => return None,
-        }
-        Some(())
     }
 
     /// The call of a thread has returned.
@@ -431,25 +271,25 @@ impl Mirror {
         }
     }
 
-    fn process_of(&self, thread: Pid) -> Option<&Process> {
+    pub(super) fn process_of(&self, thread: Pid) -> Option<&Process> {
         self.processes.get(&self.threads.get(&thread)?.process)
     }
 
-    fn open_file(&self, thread: Pid, fd: i32) -> Option<OpenFile> {
+    pub(super) fn open_file(&self, thread: Pid, fd: i32) -> Option<OpenFile> {
         self.process_of(thread)?.open.get(&fd).copied()
     }
 
-    fn is_visible(&self, path: &Path) -> bool {
+    pub(super) fn is_visible(&self, path: &Path) -> bool {
         path.starts_with(&self.sandbox) || self.locked_elsewhere.contains(path)
     }
 
     /// The path that an argument names, where that is visible.
-    fn named(&self, thread: Pid, folder: Option<i32>, address: u64) -> Option<PathBuf> {
+    pub(super) fn named(&self, thread: Pid, folder: Option<i32>, address: u64) -> Option<PathBuf> {
         let path = path::resolve(thread, folder, memory::text(thread, address));
         self.is_visible(&path).then_some(path)
     }
 
-    fn add_path(&self, call: &mut Pending, path: PathBuf) {
+    pub(super) fn add_path(&self, call: &mut Pending, path: PathBuf) {
         let shown = path::shown(&path, &self.sandbox);
         call.arguments.push(Argument::Path(shown.clone()));
         call.objects.push(Object::Entry(shown));
@@ -457,7 +297,7 @@ impl Mirror {
     }
 
     /// Adds a descriptor to the call. Nothing where it is not open on anything visible.
-    fn add_descriptor(&self, thread: Pid, call: &mut Pending, fd: i32) -> Option<()> {
+    pub(super) fn add_descriptor(&self, thread: Pid, call: &mut Pending, fd: i32) -> Option<()> {
         let open = self.open_file(thread, fd)?;
         let (number, path) = self.files.get(&open.file)?;
         call.arguments.push(Argument::Descriptor(fd, path.clone()));
@@ -466,7 +306,7 @@ impl Mirror {
         Some(())
     }
 
-    fn path_of(&self, thread: Pid, fd: i32) -> String {
+    pub(super) fn path_of(&self, thread: Pid, fd: i32) -> String {
         let open = self.open_file(thread, fd);
         open.and_then(|open| self.files.get(&open.file)).map(|(_, path)| path.clone()).unwrap_or_default()
     }
@@ -484,7 +324,7 @@ impl Mirror {
     }
 
     /// Takes a descriptor in that somebody locks and that was not visible so far, with all that share its file.
-    fn adopt(&mut self, thread: Pid, fd: i32) -> Option<()> {
+    pub(super) fn adopt(&mut self, thread: Pid, fd: i32) -> Option<()> {
         if self.open_file(thread, fd).is_some() {
             return Some(());
         }
@@ -642,25 +482,4 @@ impl Mirror {
             locks,
         });
     }
-}
-
-/// Type and range of a record lock: `struct flock` has `l_type`, `l_whence`, and after padding `l_start`, `l_len`.
-fn record_lock(thread: Pid, fd: i32, address: u64) -> Option<(i32, Range)> {
-    let head = memory::word(thread, address)?;
-    let (lock_type, whence) = (i32::from(head as i16), i32::from((head >> 16) as i16));
-    let start = memory::word(thread, address + 8)?.cast_signed();
-    let length = memory::word(thread, address + 16)?.cast_signed();
-    let base = match whence {
-        libc::SEEK_CUR => descriptor::position(thread, fd)?,
-        libc::SEEK_END => descriptor::size(thread, fd)?,
-        _ => 0,
-    };
-    let start = base.cast_signed().checked_add(start)?;
-    let (first, last) = match length {
-        0 => (start, i64::MAX),
-        length if length > 0 => (start, start.checked_add(length)? - 1),
-        // A negative length means the bytes before.
-        length => (start.checked_add(length)?, start - 1),
-    };
-    Some((lock_type, Range { start: u64::try_from(first).ok()?, end: u64::try_from(last).ok()? }))
 }

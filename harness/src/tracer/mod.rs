@@ -6,6 +6,7 @@
 //! kernel kills them all. This is the one room with `unsafe` code.
 
 mod descriptor;
+mod examine;
 mod filter;
 mod memory;
 mod mirror;

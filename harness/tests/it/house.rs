@@ -53,6 +53,7 @@ fn rooms_use_only_what_lies_below_them() {
         ("sandbox.rs", &["op", "observation", "target"]),
         ("runner", &["op", "call", "observation", "scenario", "target", "sandbox", "tracer", "runner"]),
         ("report", &["op", "call", "verdict", "target", "report"]),
+        ("selection.rs", &["catalogue", "invariants", "scenario", "target"]),
     ];
     let house = root().join("harness/src");
     for (path, text) in sources() {
