@@ -265,19 +265,10 @@ impl<'a> Run<'a> {
         let mut counts = OperationCounts::default();
         let mut executions = 0;
         let ran = runner::crash(stage, control, &mut |observation| {
-            for operation in &observation.operations {
-                counts.count(&operation.outcome);
-            }
-            self.judge(executions, &observation, sandbox);
-            executions += 1;
-            if self.options.fail_fast && self.claimed_is_violated() {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
+            self.take(&observation, &mut executions, &mut counts, sandbox)
         });
         let done = match ran {
             Ok(done) => done,
-            Err(TraceError::Run(RunError::Stopped)) => return Ok(()),
             Err(TraceError::Run(error)) => return Err(error),
             // What cannot be traced is judged by what was seen otherwise, and the rest stays open.
             Err(other) => {
@@ -328,8 +319,7 @@ impl<'a> Run<'a> {
         let operations = self.options.operations.unwrap_or(stress::OPERATIONS);
         let repertoire = stress::Repertoire {
             list: self.target.ops.list.is_some(),
-            // What removes records would be taken for a loss.
-            other: self.target.ops.other.keys().filter(|name| !self.removes(name)).cloned().collect(),
+            other: self.target.harmless_ops().map(ToOwned::to_owned).collect(),
             limit: self.target.limit_of_plain_add(),
             recover: self.target.ops.recover.is_some(),
         };
@@ -338,15 +328,7 @@ impl<'a> Run<'a> {
         let mut counts = OperationCounts::default();
         let mut executions = 0;
         let ran = runner::stress(stage, &plan, control, &mut |observation| {
-            for operation in &observation.operations {
-                counts.count(&operation.outcome);
-            }
-            self.judge(executions, &observation, sandbox);
-            executions += 1;
-            if self.options.fail_fast && self.claimed_is_violated() {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
+            self.take(&observation, &mut executions, &mut counts, sandbox)
         });
         let done = match &ran {
             Ok(done) => *done,
@@ -397,6 +379,25 @@ impl<'a> Run<'a> {
         ran.map(|_| ())
     }
 
+    /// Counts and judges one more execution of a scenario; whether that is enough.
+    fn take(
+        &mut self,
+        observation: &Observation,
+        executions: &mut usize,
+        counts: &mut OperationCounts,
+        sandbox: &Sandbox,
+    ) -> ControlFlow<()> {
+        for operation in &observation.operations {
+            counts.count(&operation.outcome);
+        }
+        self.judge(*executions, observation, sandbox);
+        *executions += 1;
+        if self.options.fail_fast && self.claimed_is_violated() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
     fn judge(&mut self, index: usize, observation: &Observation, sandbox: &Sandbox) {
         for operation in &observation.operations {
             match &operation.outcome {
@@ -441,13 +442,6 @@ impl<'a> Run<'a> {
                 });
             }
         }
-    }
-
-    fn removes(&self, name: &str) -> bool {
-        self.target
-            .session
-            .as_ref()
-            .is_some_and(|session| session.removes.iter().any(|removes| removes == name))
     }
 
     fn is_claimed(&self, id: &str) -> bool {

@@ -34,7 +34,7 @@ pub fn crash(
 ) -> Result<Crash, TraceError> {
     let mut done = Crash::default();
     let ops = &stage.target.ops;
-    let other = ops.other.keys().cloned().map(Request::Other);
+    let other = stage.target.harmless_ops().map(|name| Request::Other(name.to_owned()));
     let requests = std::iter::once(add(2)).chain(ops.list.is_some().then_some(Request::List)).chain(other);
     let mut execution = 0;
     for request in requests {
@@ -42,7 +42,13 @@ pub fn crash(
             done.cut = Some(cut(stage));
             return Ok(done);
         }
-        let quiet = crate::runner::trace(stage, &request)?;
+        let quiet = match crate::runner::trace(stage, &request) {
+            Err(TraceError::Run(RunError::Stopped)) => {
+                done.cut = Some(cut(stage));
+                return Ok(done);
+            }
+            quiet => quiet?,
+        };
         done.not_covered.extend(quiet.not_covered.iter().cloned());
         let changes: Vec<u32> =
             quiet.calls.iter().filter(|call| call.is_change()).map(|call| call.number).collect();
@@ -57,6 +63,8 @@ pub fn crash(
             let mut cycle = Cycle::new(stage, control)?;
             let ran = cycle.run(&request, point);
             execution += 1;
+            // A store that does not make the same calls each time may have ended before the point was reached.
+            let was_killed = cycle.operations.iter().any(|operation| operation.outcome == Outcome::Killed);
             let flow = sink(cycle.into_observation(execution));
             match ran {
                 Ok(()) => {}
@@ -67,7 +75,7 @@ pub fn crash(
                 Err(other) => return Err(other),
             }
             if let Some((_, _, tried)) = done.operations.last_mut() {
-                *tried += 1;
+                *tried += usize::from(was_killed);
             }
             if flow.is_break() {
                 done.cut = Some(Cut::FailFast);

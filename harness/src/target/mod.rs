@@ -149,6 +149,17 @@ impl Target {
         self.guard.as_ref().filter(|guard| guard.add.is_none()).map(|guard| guard.limit)
     }
 
+    /// The operations of `[ops.other]` that must neither hang nor harm: one that removes records, as `[session]` says,
+    /// would be taken for a loss.
+    pub fn harmless_ops(&self) -> impl Iterator<Item = &str> {
+        let removes = |name: &str| {
+            self.session
+                .as_ref()
+                .is_some_and(|session| session.removes.iter().any(|removing| removing == name))
+        };
+        self.ops.other.keys().map(String::as_str).filter(move |name| !removes(name))
+    }
+
     /// Record names as `add` knows them: where a record is known to the store by its number alone, what is found is
     /// that number.
     pub fn record_names(&self, found: Vec<String>) -> Vec<String> {

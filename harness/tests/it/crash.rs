@@ -86,3 +86,22 @@ fn where_nobody_may_trace_the_rest_is_judged_and_the_reason_told() {
     let reason = invariant(&report, "crash-atomic")["reason"].as_str().unwrap();
     assert!(reason.contains("ptrace is not allowed here"), "{reason}");
 }
+
+/// An operation that `[session]` says removes records was killed like any other, and a right store was accused of
+/// losing what it was told to remove.
+#[test]
+fn an_operation_that_removes_records_is_no_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    script(
+        folder.path(),
+        "store",
+        "#!/bin/sh\nexec flock \"$1.lock\" sh -c 'echo $2 >> \"$1\"' - \"$1\" $2\n",
+    );
+    let adapter = "[data]\npath = \"db.txt\"\n[ops]\nadd = [\"./store\", \"{data}\", \"{id}\"]\n\
+                   list = [\"cat\", \"{data}\"]\n[ops.other]\nclear = [\"truncate\", \"-s0\", \"{data}\"]\n\
+                   [session]\ncommand = [\"true\"]\nremoves = [\"clear\"]\n";
+    std::fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
+    let report = judge(folder.path(), 0, &["--ops", "10"]);
+    let bound = report["scenarios"][1]["bound"].as_str().unwrap();
+    assert!(bound.contains("of add") && !bound.contains("clear"), "{bound}");
+}
