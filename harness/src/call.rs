@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::locks::Lock;
+use crate::locks::{Kind, Lock, Mode};
 
 /// A system call that touches the sandbox, a file opened through it, or any file lock; or the start or end of a
 /// process, which passes locks on or gives them up.
@@ -14,6 +15,8 @@ pub struct Call {
     /// Its place among all visible calls of the operation, from 1, in the order in which they ended. The crash point
     /// of this number lies before it.
     pub number: u32,
+    /// The client whose operation it belongs to, from 1.
+    pub client: u32,
     /// The process that made it, from 1 in the order of their start.
     pub process: u32,
     /// The thread that made it, from 1 in the order of their start.
@@ -30,28 +33,157 @@ pub struct Call {
     pub class: Class,
     /// Whether an open made the file, or emptied it.
     pub creates: bool,
+    /// What it came to in the sandbox, where it succeeded.
+    pub effect: Option<Effect>,
     /// What it wrote, where it wrote; no more than the first megabyte, and not part of what is saved.
     #[serde(skip)]
     pub data: Option<Vec<u8>>,
+    /// What the data file holds since this call, shortened, where that is wanted and it changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
     /// What it did to the locks.
     pub locks: Vec<LockChange>,
 }
 
-/// What one operation did.
-#[derive(Debug)]
-pub struct Trace {
-    /// Its visible calls, in the order in which they ended.
+/// What a call came to: what is read, and what is there now that was not, or no more. Paths are from the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// A file was opened that was there before.
+    Opened {
+        /// By this name.
+        path: String,
+        /// The file.
+        file: u32,
+    },
+    /// An open made a file.
+    Created {
+        /// By this name.
+        path: String,
+        /// The file.
+        file: u32,
+        /// With these permissions.
+        mode: u32,
+    },
+    /// Content was read.
+    Read {
+        /// Of this file.
+        file: u32,
+    },
+    /// Content was written.
+    Written {
+        /// To this file.
+        file: u32,
+        /// From this byte on; not known where nobody asked for such detail.
+        offset: Option<u64>,
+        /// So many bytes.
+        length: u64,
+    },
+    /// A file was cut or made longer.
+    Resized {
+        /// This one.
+        file: u32,
+        /// To so many bytes.
+        size: u64,
+    },
+    /// A name was given to what had another.
+    Renamed {
+        /// The old name.
+        from: String,
+        /// The new one.
+        to: String,
+    },
+    /// A further name was given.
+    Linked {
+        /// The name that is there.
+        from: String,
+        /// The new one.
+        to: String,
+    },
+    /// A name was taken away.
+    Unlinked {
+        /// This one.
+        path: String,
+    },
+    /// A folder was made.
+    FolderMade {
+        /// By this name.
+        path: String,
+        /// With these permissions.
+        mode: u32,
+    },
+    /// A folder was removed.
+    FolderRemoved {
+        /// By this name.
+        path: String,
+    },
+    /// Permissions were set.
+    ModeSet {
+        /// Of the file or folder of this name.
+        path: String,
+        /// To these.
+        mode: u32,
+    },
+    /// Something was changed that is none of the above.
+    Other,
+}
+
+/// What clients did under the tracer.
+#[derive(Debug, Default)]
+pub struct Traced {
+    /// Their visible calls, in the order in which they ended.
     pub calls: Vec<Call>,
+    /// The operation of each client that was started, in the order of the clients.
+    pub operations: Vec<Ended>,
+    /// Who waits for whom, where nobody could go on any more.
+    pub stuck: Vec<Stuck>,
+    /// Locks that a process held which had not taken them, after their taker and its operation had ended.
+    pub leaks: Vec<Leak>,
+    /// What was done that is not seen here.
+    pub not_covered: BTreeSet<String>,
+}
+
+/// How the operation of one client ended, and what it wrote.
+#[derive(Debug)]
+pub struct Ended {
+    /// The client, from 1.
+    pub client: u32,
     /// How the process that was started ended.
     pub end: End,
     /// What it wrote to standard output.
     pub stdout: Vec<u8>,
     /// What it wrote to standard error.
     pub stderr: Vec<u8>,
-    /// Processes that outlived it; they were ended.
+    /// Processes that outlived it; they were ended in the end.
     pub survivors: usize,
-    /// What it did that is not seen here.
-    pub not_covered: BTreeSet<String>,
+    /// When it was started, since the tracer began.
+    pub invoked: Duration,
+    /// When it was seen to have ended.
+    pub returned: Duration,
+    /// Since when it did nothing more, because it was held where it was killed then.
+    pub still: Option<Duration>,
+}
+
+/// A client that could not go on when nobody could.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// The client.
+    pub client: u32,
+    /// The files whose locks its threads wait for, each with the clients whose processes hold them.
+    pub wants: Vec<(String, Vec<u32>)>,
+    /// Whether each of its threads waits for a lock, or for another process or thread of it that does.
+    pub wholly: bool,
+}
+
+/// A lock that outlived its taker and its operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leak {
+    /// The client whose operation took it.
+    pub client: u32,
+    /// The locked file.
+    pub file: String,
+    /// The kind of lock.
+    pub kind: Kind,
 }
 
 /// How a traced process ended.
@@ -65,6 +197,8 @@ pub enum End {
     Killed,
     /// It was killed for taking too long.
     TimedOut,
+    /// It was killed because it could never have gone on.
+    Stuck,
 }
 
 /// An error number.
@@ -143,6 +277,16 @@ impl Call {
         matches!(self.result, Some(Ok(_)))
             && (self.creates || matches!(self.class, Class::Write | Class::Name | Class::Attribute))
     }
+
+    /// The names of what it works on, and what is asked of them; no numbers.
+    pub fn operands(&self) -> impl Iterator<Item = &str> {
+        self.arguments.iter().filter_map(|argument| match argument {
+            Argument::Path(text) | Argument::Descriptor(_, text) | Argument::Flags(text) => {
+                Some(text.as_str())
+            }
+            Argument::Bytes(_) | Argument::Number(_) => None,
+        })
+    }
 }
 
 /// The call as C would write it, without its result.
@@ -180,14 +324,110 @@ impl fmt::Display for LockChange {
             Self::Released(lock, path) => ("gives up", lock, path),
         };
         let mode = match lock.mode {
-            crate::locks::Mode::Shared => "shared",
-            crate::locks::Mode::Exclusive => "exclusive",
+            Mode::Shared => "shared",
+            Mode::Exclusive => "exclusive",
         };
         let kind = match lock.kind {
-            crate::locks::Kind::Flock => "flock",
-            crate::locks::Kind::Posix => "POSIX lock",
-            crate::locks::Kind::Ofd => "OFD lock",
+            Kind::Flock => "flock",
+            Kind::Posix => "POSIX lock",
+            Kind::Ofd => "OFD lock",
         };
         write!(out, "{verb} {mode} {kind} on {path}")
     }
+}
+
+/// Calls written as a text, for tests: `CLIENT VERB OPERAND…` a line, with files by number and names as they are.
+///
+/// ```text
+/// 1 open db 1      1 create tmp 2     1 truncate db 1      1 read 1       1 write 1
+/// 1 rename a b     1 link a b         1 unlink db          1 sync 1       1 close 1
+/// 1 lock ex 1      1 lock sh 1        1 try ex 1           1 refused ex 1       1 unlock 1
+/// ```
+#[cfg(test)]
+pub(crate) fn sketch(text: &str) -> Vec<Call> {
+    let number = |word: &str| word.parse::<u32>().unwrap();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    (1..)
+        .zip(lines)
+        .map(|(place, line)| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [client, verb, rest @ ..] = words.as_slice() else { panic!("no such line: {line}") };
+            let path = |index: usize| rest[index].to_owned();
+            let lock = |mode: &str, file: u32| Lock {
+                file: (1, u64::from(file)),
+                kind: Kind::Flock,
+                owner: crate::locks::Owner::Description(number(client) * 100 + file),
+                mode: if mode == "ex" { Mode::Exclusive } else { Mode::Shared },
+                range: crate::locks::Range::ALL,
+            };
+            let mut call = Call {
+                number: place,
+                client: number(client),
+                process: number(client),
+                thread: number(client),
+                name: (*verb).to_owned(),
+                arguments: rest.iter().map(|word| Argument::Flags((*word).to_owned())).collect(),
+                result: Some(Ok(0)),
+                objects: Vec::new(),
+                class: Class::Inspect,
+                creates: false,
+                effect: None,
+                data: None,
+                content: None,
+                locks: Vec::new(),
+            };
+            match *verb {
+                "open" | "create" | "truncate" => {
+                    call.class = Class::Open;
+                    call.creates = *verb != "open";
+                    let file = number(rest[1]);
+                    call.objects = vec![Object::Entry(path(0)), Object::File(file)];
+                    call.effect = Some(match *verb {
+                        "open" => Effect::Opened { path: path(0), file },
+                        "create" => Effect::Created { path: path(0), file, mode: 0o644 },
+                        _ => Effect::Resized { file, size: 0 },
+                    });
+                }
+                "read" | "write" | "sync" | "close" => {
+                    let file = number(rest[0]);
+                    call.objects = vec![Object::File(file)];
+                    (call.class, call.effect) = match *verb {
+                        "read" => (Class::Read, Some(Effect::Read { file })),
+                        "write" => (Class::Write, Some(Effect::Written { file, offset: Some(0), length: 9 })),
+                        "sync" => (Class::Sync, None),
+                        _ => (Class::Close, None),
+                    };
+                }
+                "rename" | "link" => {
+                    call.class = Class::Name;
+                    call.objects = vec![Object::Entry(path(0)), Object::Entry(path(1))];
+                    let (from, to) = (path(0), path(1));
+                    call.effect = Some(match *verb {
+                        "rename" => Effect::Renamed { from, to },
+                        _ => Effect::Linked { from, to },
+                    });
+                }
+                "unlink" => {
+                    call.class = Class::Name;
+                    call.objects = vec![Object::Entry(path(0))];
+                    call.effect = Some(Effect::Unlinked { path: path(0) });
+                }
+                "lock" | "try" | "refused" | "unlock" => {
+                    call.class = Class::Lock;
+                    call.name = "flock".to_owned();
+                    let file = number(rest[rest.len() - 1]);
+                    call.objects = vec![Object::File(file), Object::Description(number(client) * 100 + file)];
+                    let name = format!("file{file}");
+                    call.locks = vec![match *verb {
+                        "unlock" => LockChange::Released(lock("ex", file), name),
+                        "refused" => LockChange::Refused(lock(rest[0], file), name),
+                        _ => LockChange::Taken(lock(rest[0], file), name),
+                    }];
+                    call.result = Some(if *verb == "refused" { Err(Errno(11)) } else { Ok(0) });
+                }
+                other => panic!("no such verb: {other}"),
+            }
+            call
+        })
+        .collect()
 }

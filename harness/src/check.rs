@@ -14,6 +14,7 @@ use crate::report::{
 };
 use crate::runner::{self, Control, RunError, Stage, Stop, TraceError};
 use crate::sandbox::Sandbox;
+use crate::scenario::script::Script;
 use crate::scenario::{self, stress};
 use crate::selection::Selection;
 use crate::target::{Format, Target, UsageError};
@@ -27,9 +28,16 @@ const OPERATIONS_MAX: u32 = 1_000_000;
 /// Descriptors that a client with an operation under way takes, and those that are open beside them.
 const DESCRIPTORS_PER_CLIENT: u64 = 6;
 const DESCRIPTORS_BESIDE: u64 = 32;
-/// The invariants that crash points are tried for.
-const AT_CRASH_POINTS: [&str; 4] =
-    ["crash-atomic", "acked-survives-crash", "recovers-after-crash", "no-residue"];
+/// The invariants that are judged at crash points, or by the locks of a trace: without the tracer they stay open.
+const BY_THE_TRACER: [&str; 7] = [
+    "crash-atomic",
+    "acked-survives-crash",
+    "recovers-after-crash",
+    "no-residue",
+    "mutual-exclusion",
+    "no-self-deadlock",
+    "no-leaked-lock",
+];
 /// What is kept of the budget for the last operations and the look at the store after them.
 const RESERVE: Duration = Duration::from_secs(2);
 
@@ -228,7 +236,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let chosen = |id: &&str| self.options.selection.scenarios.contains(*id);
-        let chosen: Vec<&str> = ["stress", "crash"].into_iter().filter(chosen).collect();
+        let chosen: Vec<&str> = scenario::ORDER.into_iter().filter(chosen).collect();
         for (index, scenario) in chosen.iter().enumerate() {
             if self.stop.is_requested() || (self.options.fail_fast && self.claimed_is_violated()) {
                 break;
@@ -236,7 +244,7 @@ impl<'a> Run<'a> {
             self.give_share(&mut stage, chosen.len() - index);
             match *scenario {
                 "stress" => self.stress(&stage, &control, sandbox)?,
-                _ => self.crash(&stage, &control, sandbox)?,
+                other => self.sweep(other, &stage, &control, sandbox)?,
             }
         }
         let survivors = stage.operations_with_survivors();
@@ -259,13 +267,20 @@ impl<'a> Run<'a> {
         stage.soft_end = share.map(|share| now + (share - RESERVE.min(share / 10)));
     }
 
-    fn crash(&mut self, stage: &Stage<'_>, control: &Control, sandbox: &Sandbox) -> Result<(), RunError> {
+    /// Runs a scenario that is made from quiet runs under the tracer.
+    fn sweep(
+        &mut self,
+        scenario: &'static str,
+        stage: &Stage<'_>,
+        control: &Control,
+        sandbox: &Sandbox,
+    ) -> Result<(), RunError> {
         let began = Instant::now();
-        self.watcher.begins("crash", 0);
+        self.watcher.begins(scenario, 0);
         let mut counts = OperationCounts::default();
         let mut executions = 0;
-        let ran = runner::crash(stage, control, &mut |observation| {
-            self.take(&observation, &mut executions, &mut counts, sandbox)
+        let ran = runner::sweep(stage, control, scenario, &mut |observation, script| {
+            self.take(&observation, Some(script), &mut executions, &mut counts, sandbox)
         });
         let done = match ran {
             Ok(done) => done,
@@ -273,23 +288,19 @@ impl<'a> Run<'a> {
             // What cannot be traced is judged by what was seen otherwise, and the rest stays open.
             Err(other) => {
                 for (_, tally) in
-                    self.tallies.iter_mut().filter(|(invariant, _)| AT_CRASH_POINTS.contains(&invariant.id))
+                    self.tallies.iter_mut().filter(|(invariant, _)| BY_THE_TRACER.contains(&invariant.id))
                 {
-                    tally.doubt.get_or_insert(format!("crash points could not be tried: {other}"));
+                    tally.doubt.get_or_insert(format!("{scenario} could not be run: {other}"));
                 }
                 return Ok(());
             }
         };
         let told: Vec<String> = done
-            .operations
+            .groups
             .iter()
-            .map(|(name, points, tried)| {
-                let name = name.split(' ').next().unwrap_or_default();
-                if points == tried {
-                    format!("all {points} crash points of {name}")
-                } else {
-                    format!("{tried} of {points} crash points of {name}")
-                }
+            .map(|(what, planned, made)| match planned == made {
+                true => format!("all {planned} {what}"),
+                false => format!("{made} of {planned} {what}"),
             })
             .collect();
         let missing = match done.cut {
@@ -298,13 +309,19 @@ impl<'a> Run<'a> {
             Some(runner::Cut::FailFast) => "; ended at the first violation",
             Some(runner::Cut::Interrupted | runner::Cut::Hung) => "; interrupted",
         };
+        let bounded = if done.is_bounded { "; of too many points those around changes" } else { "" };
         self.not_covered.extend(done.not_covered);
+        let is_complete = done.cut.is_none() && !done.is_bounded && scenario != "torn-write";
         self.scenarios.push(ScenarioSummary {
-            id: "crash".into(),
+            id: scenario.into(),
             executions: executions as u64,
             states: 0,
-            coverage: if done.cut.is_some() { Coverage::Truncated } else { Coverage::Bounded },
-            bound: format!("{}; one client alone, the whole operation killed{missing}", told.join(", ")),
+            coverage: match done.cut {
+                Some(_) => Coverage::Truncated,
+                None if is_complete => Coverage::Complete,
+                None => Coverage::Bounded,
+            },
+            bound: format!("{}{bounded}{missing}", told.join(", ")),
             elapsed_ms: milliseconds(began.elapsed()),
             operations: counts,
             plan: None,
@@ -328,7 +345,7 @@ impl<'a> Run<'a> {
         let mut counts = OperationCounts::default();
         let mut executions = 0;
         let ran = runner::stress(stage, &plan, control, &mut |observation| {
-            self.take(&observation, &mut executions, &mut counts, sandbox)
+            self.take(&observation, None, &mut executions, &mut counts, sandbox)
         });
         let done = match &ran {
             Ok(done) => *done,
@@ -383,6 +400,7 @@ impl<'a> Run<'a> {
     fn take(
         &mut self,
         observation: &Observation,
+        script: Option<&Script>,
         executions: &mut usize,
         counts: &mut OperationCounts,
         sandbox: &Sandbox,
@@ -390,7 +408,7 @@ impl<'a> Run<'a> {
         for operation in &observation.operations {
             counts.count(&operation.outcome);
         }
-        self.judge(*executions, observation, sandbox);
+        self.judge(*executions, observation, script, sandbox);
         *executions += 1;
         if self.options.fail_fast && self.claimed_is_violated() {
             return ControlFlow::Break(());
@@ -398,7 +416,7 @@ impl<'a> Run<'a> {
         ControlFlow::Continue(())
     }
 
-    fn judge(&mut self, index: usize, observation: &Observation, sandbox: &Sandbox) {
+    fn judge(&mut self, index: usize, observation: &Observation, script: Option<&Script>, sandbox: &Sandbox) {
         for operation in &observation.operations {
             match &operation.outcome {
                 Outcome::Failed(status) => {
@@ -429,7 +447,10 @@ impl<'a> Run<'a> {
                 found.push(Counterexample {
                     case: None,
                     scenario: observation.scenario.clone(),
-                    summary: format!("in execution {}, {seen}", observation.execution),
+                    summary: match &observation.disturbance {
+                        Some(disturbance) => format!("{disturbance}: {seen}"),
+                        None => format!("in execution {}, {seen}", observation.execution),
+                    },
                     replayable: false,
                     known: false,
                     confirmed: Vec::new(),
@@ -558,17 +579,17 @@ fn not_applicable(invariant: &Invariant, target: &Target) -> Option<&'static str
 
 fn not_covered(target: &Target) -> Vec<String> {
     let mut texts = vec![
-        "this version kills one client alone at each of its calls, and many at random moments; it does not yet kill \
-         single processes, fail calls, tear writes, cut the power, or explore schedules"
+        "this version kills operations at each of their calls, alone and beside a second client, and tears their \
+         writes; it does not yet fail calls, cut the power, or explore schedules"
             .to_owned(),
         "state outside the sandbox directory is shared by all executions and not looked at".to_owned(),
     ];
-    if target.session.is_some()
-        || target.derived.is_some()
-        || target.guard.as_ref().is_some_and(|guard| guard.add.is_some())
-    {
+    if target.derived.is_some() || target.guard.as_ref().is_some_and(|guard| guard.add.is_some()) {
+        texts.push("[derived] and [guard] add of the adapter are read, and not yet used".to_owned());
+    }
+    if target.session.is_some() {
         texts.push(
-            "[session], [derived] and [guard] add of the adapter are read, and not yet used".to_owned(),
+            "[session] is used to reenter the store, and not yet for requests that are cancelled".to_owned(),
         );
     }
     texts

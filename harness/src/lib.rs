@@ -55,7 +55,9 @@ compile_error!(
     "picklock drives stores through Linux's own means (pidfd, inotify, ptrace, /proc/locks) and runs there alone"
 );
 
+pub mod accesses;
 pub mod call;
+pub mod case;
 pub mod catalogue;
 pub mod check;
 pub mod invariants;

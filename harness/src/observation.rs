@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::call::{Call, Leak};
 use crate::op::{ClientId, Nanos, Operation, Outcome, Request};
 
 /// One execution of one scenario.
@@ -21,8 +22,27 @@ pub struct Observation {
     pub readings: Readings,
     /// What stood on disk at moments when no operation was under way, in the order of time.
     pub states: Vec<State>,
-    /// Who waited for whom when a client did not end within its time.
+    /// Who waited for whom when a client did not end within its time, or nobody could go on.
     pub standstill: Option<Standstill>,
+    /// How it was disturbed, where that can be said in a few words.
+    #[serde(default)]
+    pub disturbance: Option<String>,
+    /// The visible calls of what was traced: one list for each time that clients ran under the tracer.
+    #[serde(default)]
+    pub traces: Vec<Trace>,
+}
+
+/// What clients did that ran under the tracer together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// What was asked of each, from client 1 on.
+    pub requests: Vec<Request>,
+    /// Their visible calls, in the order in which they ended.
+    pub calls: Vec<Call>,
+    /// Locks that outlived their takers.
+    pub leaks: Vec<Leak>,
+    /// Whether each came to an end of its own, undisturbed.
+    pub is_whole: bool,
 }
 
 /// What the judges know of the target.
@@ -36,6 +56,9 @@ pub struct Subject {
     pub initial_records: BTreeSet<String>,
     /// How many files stood in the sandbox after each of the control's adds, none of them disturbed.
     pub quiet_file_counts: Vec<usize>,
+    /// The data file, by its path in the sandbox.
+    #[serde(default)]
+    pub data: String,
     /// How many records the store takes, where it has a limit.
     pub limit: Option<u32>,
     /// The time limit of one operation, in nanoseconds.
@@ -225,9 +248,10 @@ impl Observation {
         })
     }
 
-    /// Whether all operations came one after another, so that what went wrong after a kill came of that kill.
+    /// Whether all operations came one after another, so that what went wrong after a kill came of that kill. One that
+    /// was held, and killed there, did nothing any more while another ran beside it.
     pub fn is_sequential(&self) -> bool {
-        self.operations.windows(2).all(|pair| pair[0].returned <= pair[1].invoked)
+        self.operations.windows(2).all(|pair| pair[0].last_step() <= pair[1].invoked)
     }
 
     /// Whether the store had the chance to mend itself: since the last kill before `moment`, an `add` or a `recover`

@@ -59,6 +59,8 @@ pub enum Outcome {
     Killed,
     /// It ran past a limit and was killed for that: the record may be there or not.
     Unfinished(Limit),
+    /// It was seen that it could never go on, and killed for that: the record may be there or not.
+    Stuck,
 }
 
 /// What an operation may not use more of.
@@ -97,6 +99,9 @@ pub struct Operation {
     pub invoked: Nanos,
     /// When its process was seen to have ended.
     pub returned: Nanos,
+    /// Since when it did nothing more, where it was held and then killed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub still: Option<Nanos>,
     /// How it ended.
     pub outcome: Outcome,
     /// The end of what it wrote to standard error, made printable.
@@ -116,7 +121,7 @@ impl Operation {
 
     /// Whether it ended by a kill of ours, so that what it did is indeterminate and the store was interrupted.
     pub fn was_killed(&self) -> bool {
-        matches!(self.outcome, Outcome::Killed | Outcome::Unfinished(_))
+        matches!(self.outcome, Outcome::Killed | Outcome::Unfinished(_) | Outcome::Stuck)
     }
 
     /// Whether it is known to have changed nothing.
@@ -127,6 +132,16 @@ impl Operation {
     /// Whether both were under way at one moment.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.invoked < other.returned && other.invoked < self.returned
+    }
+
+    /// When it did its last step.
+    pub fn last_step(&self) -> Nanos {
+        self.still.unwrap_or(self.returned)
+    }
+
+    /// Whether it never came to an end of its own.
+    pub fn hung(&self) -> bool {
+        matches!(self.outcome, Outcome::Unfinished(Limit::Timeout) | Outcome::Stuck)
     }
 }
 

@@ -29,6 +29,7 @@ const PROBE_BYTES: usize = 64 << 10;
 /// ```text
 /// picklock-XXXXXX/sandbox   {dir}: what is judged; its path stays, its content is laid anew for each execution
 /// picklock-XXXXXX/old       what `init` left
+/// picklock-XXXXXX/first     the same, and the store's first record
 /// picklock-XXXXXX/tmp       TMPDIR of the store
 /// picklock-XXXXXX/bin       {store} and {critical}
 /// ```
@@ -100,6 +101,10 @@ impl Sandbox {
         self.root.path().join("old")
     }
 
+    fn first(&self) -> PathBuf {
+        self.root.path().join("first")
+    }
+
     /// What the placeholders stand for that are the same in every operation.
     pub fn values(&self) -> Values {
         Values {
@@ -120,6 +125,23 @@ impl Sandbox {
         copy_tree(&self.dir(), &self.old())
     }
 
+    /// Takes what stands in the sandbox now for the state with the first record in it.
+    ///
+    /// # Errors
+    /// Where it cannot be copied.
+    pub fn keep_as_first(&self) -> io::Result<()> {
+        remove_all(&self.first())?;
+        copy_tree(&self.dir(), &self.first())
+    }
+
+    /// Lays the state with the first record out.
+    ///
+    /// # Errors
+    /// Where something cannot be removed or copied.
+    pub fn lay_first(&self) -> io::Result<()> {
+        self.lay_from(&self.first())
+    }
+
     /// Whether an old state was kept, so that `init` need not run again.
     pub fn has_old(&self) -> bool {
         self.old().exists()
@@ -130,12 +152,16 @@ impl Sandbox {
     /// # Errors
     /// Where something cannot be removed or copied.
     pub fn lay(&self) -> io::Result<()> {
+        self.lay_from(&self.old())
+    }
+
+    fn lay_from(&self, kept: &Path) -> io::Result<()> {
         for folder in [self.dir(), self.tmp()] {
             remove_all(&folder)?;
         }
         fs::DirBuilder::new().mode(0o700).create(self.tmp())?;
-        if self.old().exists() {
-            copy_tree(&self.old(), &self.dir())?;
+        if kept.exists() {
+            copy_tree(kept, &self.dir())?;
         } else {
             fs::create_dir(self.dir())?;
         }

@@ -4,7 +4,7 @@ use std::env;
 use std::io::Write as _;
 use std::path::Path;
 
-use picklock::call::{End, Trace};
+use picklock::call::{End, Traced};
 use picklock::catalogue::nearest;
 use picklock::op::{Request, record_name};
 use picklock::report::{exit, trace as table};
@@ -86,11 +86,13 @@ fn request(target: &Target, name: &str) -> anyhow::Result<Request> {
     })
 }
 
-fn as_json(target: &Target, request: &Request, trace: &Trace) -> serde_json::Value {
-    let (status, signal) = match trace.end {
-        End::Exited(status) => (Some(status), None),
-        End::Signalled(signal) => (None, Some(signal)),
-        End::Killed | End::TimedOut => (None, None),
+fn as_json(target: &Target, request: &Request, trace: &Traced) -> serde_json::Value {
+    let ended = trace.operations.first();
+    let end = ended.map(|ended| ended.end);
+    let (status, signal) = match end {
+        Some(End::Exited(status)) => (Some(status), None),
+        Some(End::Signalled(signal)) => (None, Some(signal)),
+        _ => (None, None),
     };
     json!({
         "schema": 1,
@@ -100,8 +102,10 @@ fn as_json(target: &Target, request: &Request, trace: &Trace) -> serde_json::Val
         "crash_points": trace.calls.len() + 1,
         "exit": status,
         "signal": signal,
-        "timed_out": trace.end == End::TimedOut,
-        "survivors": trace.survivors,
+        "timed_out": end == Some(End::TimedOut),
+        "stuck": end == Some(End::Stuck),
+        "survivors": ended.map_or(0, |ended| ended.survivors),
+        "leaks": trace.leaks,
         "not_covered": trace.not_covered,
     })
 }

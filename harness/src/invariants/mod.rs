@@ -8,10 +8,13 @@ use crate::verdict::Judgement;
 
 mod acked_survives_crash;
 mod crash_atomic;
+mod mutual_exclusion;
 mod no_deadlock;
+mod no_leaked_lock;
 mod no_lost_update;
 mod no_phantom_record;
 mod no_residue;
+mod no_self_deadlock;
 mod no_torn_read;
 mod recovers_after_crash;
 #[cfg(test)]
@@ -52,10 +55,13 @@ pub const ALL: &[&Invariant] = &[
     &no_torn_read::INVARIANT,
     &no_lost_update::INVARIANT,
     &no_phantom_record::INVARIANT,
+    &mutual_exclusion::INVARIANT,
     &no_deadlock::INVARIANT,
+    &no_self_deadlock::INVARIANT,
     &crash_atomic::INVARIANT,
     &acked_survives_crash::INVARIANT,
     &recovers_after_crash::INVARIANT,
+    &no_leaked_lock::INVARIANT,
     &no_residue::INVARIANT,
 ];
 

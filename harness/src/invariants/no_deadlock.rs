@@ -1,16 +1,18 @@
 //! No set of clients waits for each other for ever.
 //!
-//! A client that runs past its time limit is judged by what it was seen to wait for, looked at twice: only where all
+//! Under the tracer it is seen at once, and without a time limit, when nobody can go on. Elsewhere a client that runs
+//! past its time limit is judged by what it was seen to wait for, looked at twice. Only where all
 //! of its processes and threads wait for locks whose holders wait too, or have ended, is it a deadlock; a client
-//! that waits in anything else did not finish, and nothing is concluded. Typical causes: one path locked through two
-//! descriptors, two locks taken in two orders, an upgrade from shared to exclusive.
+//! that waits in anything else did not finish, and nothing is concluded. One that waits for itself is judged by
+//! `no-self-deadlock`. Typical causes: two locks taken in two orders, an upgrade from shared to exclusive.
 
 use std::collections::BTreeSet;
 
 use crate::catalogue::headline;
+use crate::invariants::no_self_deadlock::own_lock;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Holder, Observation, Standstill, Waiting};
-use crate::op::{ClientId, Limit, Outcome};
+use crate::op::ClientId;
 use crate::verdict::Judgement;
 
 pub(super) const INVARIANT: Invariant = Invariant {
@@ -23,15 +25,16 @@ pub(super) const INVARIANT: Invariant = Invariant {
 };
 
 fn check(observation: &Observation) -> Judgement {
-    let late = observation
-        .operations
-        .iter()
-        .find(|operation| operation.outcome == Outcome::Unfinished(Limit::Timeout));
+    let late = observation.operations.iter().find(|operation| operation.hung());
     match (late, &observation.standstill) {
         (Some(_), Some(standstill))
             if standstill.steady && deadlocked(standstill).contains(&standstill.client) =>
         {
-            Judgement::Violated(tell(standstill))
+            match is_of_one_alone(standstill) {
+                // The others wait for one that waits for itself.
+                true => Judgement::Silent,
+                false => Judgement::Violated(tell(standstill)),
+            }
         }
         (Some(late), _) => Judgement::Inconclusive(format!(
             "{} of client {} did not end within its limit, and it was not seen to wait for a lock whose holders wait \
@@ -41,6 +44,13 @@ fn check(observation: &Observation) -> Judgement {
         (None, _) if observation.adds_overlapped() => Judgement::Holds,
         (None, _) => Judgement::Silent,
     }
+}
+
+/// Whether the standstill is all because of a client that waits for itself: without it nobody would be stuck.
+fn is_of_one_alone(standstill: &Standstill) -> bool {
+    let others = standstill.clients.iter().filter(|waiting| own_lock(waiting).is_none()).cloned();
+    let rest = Standstill { clients: others.collect(), ..standstill.clone() };
+    rest.clients.len() < standstill.clients.len() && deadlocked(&rest).is_empty()
 }
 
 /// The clients none of which can go on: the largest set in which each waits wholly, and every holder of what it
@@ -123,11 +133,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_a_wait_for_oneself_and_a_wait_for_the_dead_are_deadlocks() {
+    fn a_cycle_and_a_wait_for_the_dead_are_deadlocks() {
         is_deadlock(vec![waiting(1, true, &[Holder::Client(2)]), waiting(2, true, &[Holder::Client(1)])]);
-        is_deadlock(vec![waiting(1, true, &[Holder::Client(1)])]);
         is_deadlock(vec![waiting(1, true, &[Holder::Ended])]);
-        is_deadlock(vec![waiting(1, true, &[Holder::Client(2)]), waiting(2, true, &[Holder::Client(2)])]);
+    }
+
+    #[test]
+    fn a_wait_for_oneself_is_another_judge_s_and_so_are_those_who_wait_for_that_one() {
+        let alone = vec![waiting(1, true, &[Holder::Client(1)])];
+        assert_eq!(judged(true, alone), Judgement::Silent);
+        let with_another =
+            vec![waiting(1, true, &[Holder::Client(2)]), waiting(2, true, &[Holder::Client(2)])];
+        assert_eq!(judged(true, with_another), Judgement::Silent);
     }
 
     #[test]

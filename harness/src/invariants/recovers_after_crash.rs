@@ -24,7 +24,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
 fn check(observation: &Observation) -> Judgement {
     let mut judged = false;
     for killed in observation.killed() {
-        for next in after(killed, observation) {
+        for next in beside(killed, observation).chain(after(killed, observation)) {
             judged = true;
             if let Some(ended) = failure(next, observation) {
                 let seen = format!("after the kill of {}, {} {ended}", killed.request, next.request);
@@ -36,6 +36,16 @@ fn check(observation: &Observation) -> Judgement {
         return Judgement::Inconclusive(doubt);
     }
     if judged { Judgement::Holds } else { Judgement::Silent }
+}
+
+/// The operations that were under way when one was killed that was held there: they may well have found the store busy,
+/// but must come to an end.
+fn beside<'a>(killed: &Operation, observation: &'a Observation) -> impl Iterator<Item = &'a Operation> {
+    let held = killed.still.map(|still| (still, killed.returned));
+    let is_beside = move |other: &&Operation| {
+        held.is_some_and(|(from, to)| other.invoked >= from && other.invoked < to && other.hung())
+    };
+    observation.operations.iter().filter(is_beside)
 }
 
 /// The operations that must succeed after a kill: where all came one after another, all up to the next kill; else the
@@ -58,7 +68,7 @@ fn after<'a>(killed: &Operation, observation: &'a Observation) -> Vec<&'a Operat
 /// What a failure after a kill comes to.
 fn blame(seen: String, next: &Operation, observation: &Observation) -> Judgement {
     match next.outcome {
-        Outcome::Unfinished(Limit::Timeout) if observation.waits_for_locks() => {
+        Outcome::Unfinished(Limit::Timeout) | Outcome::Stuck if observation.waits_for_locks() => {
             // The kernel released what the killed one held, so this would have happened without the kill too.
             Judgement::Inconclusive(format!("{seen}; it waits for a lock, which is judged by no-deadlock"))
         }
@@ -87,6 +97,7 @@ fn failure(next: &Operation, observation: &Observation) -> Option<String> {
         Outcome::Busy => Some(format!("found the store busy, and nobody was there{why}")),
         Outcome::Failed(status) => Some(format!("failed ({status}){why}")),
         Outcome::Unfinished(limit) => Some(format!("did not end within its {limit} limit{why}")),
+        Outcome::Stuck => Some(format!("could not go on{why}")),
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) fn observe(timeline: &str) -> Observation {
         readings: Readings::default(),
         states: Vec::new(),
         standstill: None,
+        disturbance: None,
+        traces: Vec::new(),
     };
     for line in timeline.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (head, names) = match line.split_once(" = ") {
@@ -125,6 +127,7 @@ fn operation(
             "timeout" => Outcome::Unfinished(Limit::Timeout),
             other => panic!("no such outcome: {other}"),
         },
+        still: None,
         stderr: String::new(),
         records,
     }

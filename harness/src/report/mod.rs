@@ -149,7 +149,7 @@ impl OperationCounts {
             Outcome::Acknowledged => &mut self.acknowledged,
             Outcome::Refused => &mut self.refused,
             Outcome::Busy => &mut self.busy,
-            Outcome::Failed(_) | Outcome::Unfinished(_) => &mut self.failed,
+            Outcome::Failed(_) | Outcome::Unfinished(_) | Outcome::Stuck => &mut self.failed,
             Outcome::Killed => &mut self.killed,
         } += 1;
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::call::{Call, End, LockChange, Trace};
+use crate::call::{Call, End, LockChange, Traced};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -14,7 +14,7 @@ const LOCK: Style = AnsiColor::Cyan.on_default();
 const CALL: usize = 62;
 
 /// The table of `operation`'s trace.
-pub fn table(operation: &str, trace: &Trace) -> String {
+pub fn table(operation: &str, trace: &Traced) -> String {
     let mut text = String::new();
     let has_family = trace.calls.iter().any(|call| (call.process, call.thread) != (1, 1));
     let who_head = if has_family { "who   " } else { "" };
@@ -25,11 +25,13 @@ pub fn table(operation: &str, trace: &Trace) -> String {
         text.push_str(&row(call, has_family));
     }
     let changes = trace.calls.iter().filter(|call| call.is_change()).count();
-    let end = match trace.end {
+    let Some(ended) = trace.operations.first() else { return text };
+    let end = match ended.end {
         End::Exited(status) => format!("exit {status}"),
         End::Signalled(signal) => format!("killed by signal {signal}"),
         End::Killed => "killed where that was wanted".to_owned(),
         End::TimedOut => "killed at its time limit".to_owned(),
+        End::Stuck => "killed since it could never have gone on".to_owned(),
     };
     let _ok = writeln!(
         text,
@@ -38,13 +40,23 @@ pub fn table(operation: &str, trace: &Trace) -> String {
         trace.calls.len(),
         trace.calls.len() + 1
     );
-    if trace.survivors > 0 {
-        let _ok = writeln!(text, "{} processes outlived it and were ended", trace.survivors);
+    for (file, _) in trace.stuck.iter().flat_map(|stuck| &stuck.wants) {
+        let _ok = writeln!(text, "{BOLD}stuck{BOLD:#}  it waits for a lock on {file} that it holds itself");
+    }
+    for leak in &trace.leaks {
+        let _ok = writeln!(
+            text,
+            "{BOLD}leaked{BOLD:#}  a process that outlived it still has its lock on {}",
+            leak.file
+        );
+    }
+    if ended.survivors > 0 {
+        let _ok = writeln!(text, "{} processes outlived it and were ended", ended.survivors);
     }
     for what in &trace.not_covered {
         let _ok = writeln!(text, "{DIM}not covered{DIM:#}  {what}");
     }
-    let said = String::from_utf8_lossy(&trace.stderr);
+    let said = String::from_utf8_lossy(&ended.stderr);
     if !said.trim().is_empty() {
         let _ok = writeln!(text, "{DIM}it said{DIM:#}  {}", said.trim());
     }

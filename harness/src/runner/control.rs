@@ -251,6 +251,7 @@ impl ControlRun<'_> {
             Outcome::Unfinished(crate::op::Limit::Timeout) => {
                 format!("did not end within {:?} (limits.timeout)", limits.timeout)
             }
+            Outcome::Stuck => "could not go on".to_owned(),
             Outcome::Unfinished(limit) => format!("went past its limit, limits.{limit}"),
             Outcome::Acknowledged | Outcome::Killed => "ended oddly".to_owned(),
         };

@@ -1,15 +1,16 @@
 //! How scenarios are run: operations as processes, clients as threads; never what is correct.
 
 mod control;
-mod crash;
+mod direct;
+mod execute;
 mod groups;
 mod kill;
 mod process;
 mod reader;
 mod stop;
 mod stress;
+mod sweep;
 mod touch;
-mod trace;
 mod waits;
 
 use std::cell::Cell;
@@ -28,15 +29,15 @@ use crate::sandbox::Sandbox;
 use crate::target::{Command, Target, Values};
 
 pub use control::{Control, Timing, control};
-pub use crash::{Crash, crash};
+pub use execute::{First, Played, TraceError, trace};
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
+pub use sweep::{Swept, sweep};
 
 use groups::Survivors;
 use kill::Kill;
 use process::{Ended, Invocation, Process};
 pub use touch::Touches;
-pub use trace::{TraceError, trace};
 
 /// After how many operations it is looked at how many processes left their group and live on.
 const STRAYS_EVERY: u64 = 32;
@@ -55,6 +56,8 @@ pub struct Stage<'a> {
     pub soft_end: Option<Instant>,
     /// Past this, operations are killed and nothing more is judged.
     pub hard_end: Option<Instant>,
+    /// Whether traces show what the data file holds after each change.
+    pub shows_content: bool,
     /// Told of every operation that ended, for progress.
     pub on_operation: &'a (dyn Fn() + Sync),
     survivors: Survivors,
@@ -118,6 +121,7 @@ impl<'a> Stage<'a> {
             stop,
             soft_end: None,
             hard_end: None,
+            shows_content: false,
             on_operation,
             survivors: Survivors::default(),
             under_way: Mutex::default(),
@@ -215,11 +219,7 @@ impl<'a> Stage<'a> {
         on_late: &dyn Fn(),
         on_start: &dyn Fn(Process),
     ) -> Result<Operation, RunError> {
-        let (id, n) = match &request {
-            Request::Add { record, number } => (record.clone(), *number),
-            _ => (String::new(), 0),
-        };
-        let values = Values { id, n, client, ..self.sandbox.values() };
+        let values = self.values(client, &request);
         let (program, arguments, cwd) = self.render(&request, &values);
         let environment = self.environment(&values);
         let invocation =
@@ -252,17 +252,23 @@ impl<'a> Stage<'a> {
             outcome: self.outcome_or_limit(&ended),
             invoked: nanos(ended.invoked.duration_since(clock)),
             returned: nanos(ended.returned.duration_since(clock)),
+            still: None,
             stderr: self.printable(&ended.stderr),
             records: None,
             request,
         };
         if operation.request == Request::List && operation.outcome == Outcome::Acknowledged {
-            match self.target.data.listed.names_in_listing(&ended.stdout) {
-                Ok(records) => operation.records = Some(self.target.record_names(records)),
-                Err(why) => operation.outcome = Outcome::Failed(format!("exit 0, but it printed {why}")),
-            }
+            self.take_listing(&mut operation, &ended.stdout);
         }
         Ok(operation)
+    }
+
+    /// Reads what a `list` printed that succeeded.
+    fn take_listing(&self, operation: &mut Operation, stdout: &[u8]) {
+        match self.target.data.listed.names_in_listing(stdout) {
+            Ok(records) => operation.records = Some(self.target.record_names(records)),
+            Err(why) => operation.outcome = Outcome::Failed(format!("exit 0, but it printed {why}")),
+        }
     }
 
     /// The program of a request, its arguments, and the folder that it runs in.
@@ -270,11 +276,14 @@ impl<'a> Stage<'a> {
         // What the target does not have is never asked for.
         let command = self.command(request).unwrap_or(&self.target.ops.add);
         let (program, arguments) = command.render(values, &self.target.folder);
-        let cwd = match &self.target.cwd {
+        (program, arguments, self.cwd(values))
+    }
+
+    fn cwd(&self, values: &Values) -> PathBuf {
+        match &self.target.cwd {
             Some(cwd) => self.target.folder.join(cwd.render(values)),
             None => self.target.folder.clone(),
-        };
-        (program, arguments, cwd)
+        }
     }
 
     /// What one operation has in its environment beside the caller's.
@@ -327,6 +336,7 @@ impl<'a> Stage<'a> {
         Subject {
             transparent: self.target.data.format != crate::target::Format::Opaque,
             timeout: nanos(self.target.limits.timeout),
+            data: self.target.data.path.display().to_string(),
             limit: self.target.limit_of_plain_add(),
             ..Subject::default()
         }

@@ -350,6 +350,8 @@ impl<'a> Execution<'a> {
             readings: self.readings,
             states: self.states,
             standstill: self.standstill,
+            disturbance: None,
+            traces: Vec::new(),
         }
     }
 }

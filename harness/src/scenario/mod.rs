@@ -2,7 +2,11 @@
 
 pub mod control;
 pub mod crash;
+pub mod inheritance;
+pub mod reentry;
+pub mod script;
 pub mod stress;
+pub mod torn_write;
 
 /// One way of driving clients.
 #[derive(Debug)]
@@ -15,8 +19,19 @@ pub struct Scenario {
     pub source: &'static str,
 }
 
-/// The catalogue, in the order in which scenarios run.
-pub const ALL: &[&Scenario] = &[&control::SCENARIO, &stress::SCENARIO, &crash::SCENARIO];
+/// The catalogue, in the order in which it is shown.
+pub const ALL: &[&Scenario] = &[
+    &control::SCENARIO,
+    &stress::SCENARIO,
+    &crash::SCENARIO,
+    &torn_write::SCENARIO,
+    &reentry::SCENARIO,
+    &inheritance::SCENARIO,
+];
+
+/// The order in which they run, after the control: the short ones first, so that what they leave of the budget goes to
+/// the long ones; what depends on chance comes last.
+pub const ORDER: [&str; 5] = ["inheritance", "reentry", "crash", "torn-write", "stress"];
 
 /// The scenario of this id, where it is built.
 pub fn find(id: &str) -> Option<&'static Scenario> {

@@ -13,6 +13,7 @@ mod extract;
 pub mod flags;
 mod placeholder;
 mod program;
+mod write;
 
 use crate::op::record_name;
 

@@ -28,6 +28,8 @@ impl Mirror {
                 };
                 let is_new = flags & libc::O_CREAT != 0 && std::fs::symlink_metadata(&named).is_err();
                 call.creates = is_new || flags & libc::O_TRUNC != 0;
+                call.was_missing = is_new;
+                call.appends = flags & libc::O_APPEND != 0;
                 self.add_path(call, named);
                 call.arguments.push(Argument::Flags(names::open_flags(flags)));
             }
@@ -105,11 +107,18 @@ impl Mirror {
                     _ => None,
                 };
                 let owner = Owner::Description(open.description);
-                call.wants =
-                    Some(Wanted { file: open.file, kind: Kind::Flock, owner, mode, range: Range::ALL });
+                let waits = int(1) & libc::LOCK_NB == 0;
+                call.wants = Some(Wanted {
+                    file: open.file,
+                    kind: Kind::Flock,
+                    owner,
+                    mode,
+                    range: Range::ALL,
+                    waits,
+                });
             }
             Form::Fcntl => self.examine_fcntl(thread, call)?,
-            Form::Exit => return None,
+            Form::Exit | Form::Timer { .. } => return None,
             Form::Close => self.add_descriptor(thread, call, int(0))?,
             Form::CloseRange => {
                 let (first, last) = (argument(0) as u32, argument(1) as u32);
@@ -163,7 +172,8 @@ impl Mirror {
                     range.start,
                     if range.end == END { "end".to_owned() } else { range.end.to_string() }
                 )));
-                call.wants = Some(Wanted { file: open.file, kind, owner, mode, range });
+                let waits = matches!(command, libc::F_SETLKW | libc::F_OFD_SETLKW);
+                call.wants = Some(Wanted { file: open.file, kind, owner, mode, range, waits });
             }
             _ => return None,
         }

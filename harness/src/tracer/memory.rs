@@ -1,8 +1,9 @@
-//! Reading the memory of a stopped thread.
+//! The memory of a stopped thread.
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
 /// Longer paths are refused by the kernel too.
@@ -65,4 +66,12 @@ pub(super) fn vector(thread: Pid, address: u64, count: u64, length: usize) -> Ve
         }
     }
     found
+}
+
+/// Sets the number at `address`.
+pub(super) fn set_word(thread: Pid, address: u64, value: u64) -> Result<(), Errno> {
+    let base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    let bytes = value.to_ne_bytes();
+    let remote = [RemoteIoVec { base, len: bytes.len() }];
+    process_vm_writev(thread, &[IoSlice::new(&bytes)], &remote).map(drop)
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use crate::call::{Argument, Call, Class, End, Errno, LockChange, Object};
+use crate::call::{Argument, Call, Class, Effect, End, Errno, Leak, LockChange, Object};
 use crate::locks::{Descriptions, FileId, Kind, Lock, LockTable, Mode, Owner, Range};
-use crate::tracer::shape::{self, Form, Shape};
+use crate::tracer::shape::{self, Form, Shape, TimerValue};
 use crate::tracer::stopped::Entry;
 use crate::tracer::{descriptor, memory, path};
 
@@ -18,16 +18,20 @@ const CLOSE_LATER: u64 = 4;
 pub(super) struct Mirror {
     pub(super) calls: Vec<Call>,
     pub(super) not_covered: BTreeSet<String>,
-    sandbox: PathBuf,
+    pub(super) sandbox: PathBuf,
     threads: BTreeMap<Pid, Thread>,
     processes: BTreeMap<Pid, Process>,
     descriptions: Descriptions,
     table: LockTable,
     /// Files by their numbers in the trace, and what they were last called.
-    files: BTreeMap<FileId, (u32, String)>,
+    pub(super) files: BTreeMap<FileId, (u32, String)>,
     /// Files outside the sandbox that somebody locked: from then on they are visible.
     locked_elsewhere: BTreeSet<PathBuf>,
     started: (u32, u32),
+    /// Who took the locks that are held: process and client.
+    takers: BTreeMap<(FileId, Kind, Owner), (u32, u32)>,
+    /// Whether it is looked up where in a file each write goes.
+    pub(super) is_detailed: bool,
 }
 
 struct Thread {
@@ -39,13 +43,17 @@ struct Thread {
 #[derive(Default)]
 pub(super) struct Process {
     pub(super) number: u32,
+    pub(super) client: u32,
     pub(super) open: BTreeMap<i32, OpenFile>,
+    /// Whether a timer of its own may still end a wait.
+    has_timer: bool,
 }
 
 #[derive(Clone, Copy)]
 pub(super) struct OpenFile {
     pub(super) description: u32,
     pub(super) file: FileId,
+    pub(super) appends: bool,
 }
 
 /// A visible call that was let in and has not returned.
@@ -53,11 +61,14 @@ pub(super) struct Pending {
     pub(super) shape: &'static Shape,
     pub(super) entry: Entry,
     pub(super) arguments: Vec<Argument>,
-    objects: Vec<Object>,
+    pub(super) objects: Vec<Object>,
     pub(super) data: Option<Vec<u8>>,
-    paths: Vec<PathBuf>,
+    pub(super) paths: Vec<PathBuf>,
     pub(super) wants: Option<Wanted>,
     pub(super) creates: bool,
+    /// Whether there was no file of that name before.
+    pub(super) was_missing: bool,
+    pub(super) appends: bool,
 }
 
 /// What a call asks of the locks: a lock, or no lock, on a range.
@@ -68,11 +79,21 @@ pub(super) struct Wanted {
     pub(super) owner: Owner,
     pub(super) mode: Option<Mode>,
     pub(super) range: Range,
+    /// Whether it is waited for.
+    pub(super) waits: bool,
+}
+
+impl Wanted {
+    /// The lock, where it is one that is to be had.
+    pub(super) fn lock(&self) -> Option<Lock> {
+        let Self { file, kind, owner, range, .. } = *self;
+        self.mode.map(|mode| Lock { file, kind, owner, mode, range })
+    }
 }
 
 impl Mirror {
-    pub(super) fn new(sandbox: PathBuf, root: Pid) -> Self {
-        let mut mirror = Self {
+    pub(super) fn new(sandbox: PathBuf, is_detailed: bool) -> Self {
+        Self {
             calls: Vec::new(),
             not_covered: BTreeSet::new(),
             sandbox,
@@ -83,31 +104,89 @@ impl Mirror {
             files: BTreeMap::new(),
             locked_elsewhere: BTreeSet::new(),
             started: (0, 0),
-        };
-        mirror.add_thread(root, root);
-        mirror
+            takers: BTreeMap::new(),
+            is_detailed,
+        }
     }
 
-    /// The number that the next visible call will have.
-    pub(super) fn next_call(&self) -> u32 {
-        u32::try_from(self.calls.len() + 1).unwrap_or(u32::MAX)
+    /// A client's first process runs its program.
+    pub(super) fn client_started(&mut self, client: u32, root: Pid) {
+        self.add_thread(root, root, client);
     }
 
-    /// Whether a thread belongs to this process.
-    pub(super) fn is_of(&self, thread: Pid, process: Pid) -> bool {
-        self.threads.get(&thread).is_some_and(|known| known.process == process)
+    /// The place that the next visible call of a client will have among its calls.
+    pub(super) fn next_call_of(&self, client: u32) -> u32 {
+        u32::try_from(self.calls.iter().filter(|call| call.client == client).count() + 1).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn living_threads(&self) -> usize {
-        self.threads.len()
+    pub(super) fn client_of(&self, thread: Pid) -> Option<u32> {
+        self.process_of(thread).map(|process| process.client)
     }
 
-    pub(super) fn living_processes(&self) -> usize {
-        self.processes.len()
+    /// The process that a thread belongs to.
+    pub(super) fn process_id(&self, thread: Pid) -> Option<Pid> {
+        self.threads.get(&thread).map(|known| known.process)
+    }
+
+    /// All living threads.
+    pub(super) fn threads(&self) -> impl Iterator<Item = Pid> {
+        self.threads.keys().copied()
+    }
+
+    /// The living processes of a client.
+    pub(super) fn processes_of(&self, client: u32) -> Vec<Pid> {
+        let of_client = self.processes.iter().filter(|(_, process)| process.client == client);
+        of_client.map(|(pid, _)| *pid).collect()
     }
 
     pub(super) fn process_ids(&self) -> Vec<Pid> {
         self.processes.keys().copied().collect()
+    }
+
+    /// Whether a timer of any process of the client may still end a wait.
+    pub(super) fn has_timer(&self, client: u32) -> bool {
+        self.processes.values().any(|process| process.client == client && process.has_timer)
+    }
+
+    /// The call that a thread was let into, or is about to make.
+    pub(super) fn pending(&self, thread: Pid) -> Option<&Pending> {
+        self.threads.get(&thread)?.pending.as_ref()
+    }
+
+    /// Who keeps this lock from being had.
+    pub(super) fn obstacles(&self, lock: &Lock) -> Vec<Lock> {
+        self.table.obstacles(lock)
+    }
+
+    /// Whether the owner has a `flock` there already, in another mode, which it loses when it asks for this one.
+    pub(super) fn is_conversion(&self, lock: &Lock) -> bool {
+        let is_other = |held: &&Lock| {
+            (held.file, held.kind, held.owner) == (lock.file, lock.kind, lock.owner) && held.mode != lock.mode
+        };
+        lock.kind == Kind::Flock && self.table.held().iter().any(|held| is_other(&held))
+    }
+
+    /// The clients whose living processes can hold a lock of this owner.
+    pub(super) fn clients_of(&self, owner: Owner) -> BTreeSet<u32> {
+        let has = |process: &&Process| match owner {
+            Owner::Process(number) => process.number == number,
+            Owner::Description(description) => {
+                process.open.values().any(|open| open.description == description)
+            }
+        };
+        self.processes.values().filter(has).map(|process| process.client).collect()
+    }
+
+    /// The locks that outlived their takers, which belonged to clients whose operations have `ended`.
+    pub(super) fn leaks(&self, ended: &[u32]) -> Vec<Leak> {
+        let lives = |number: u32| self.processes.values().any(|process| process.number == number);
+        let held = self.table.held().iter().filter_map(|held| {
+            let (process, client) = self.takers.get(&(held.file, held.kind, held.owner))?;
+            let is_left =
+                ended.contains(client) && !lives(*process) && !self.clients_of(held.owner).is_empty();
+            is_left.then(|| Leak { client: *client, file: self.name_of(held.file), kind: held.kind })
+        });
+        held.collect()
     }
 
     /// A thread is about to make a call; whether that is visible, so that its result is wanted.
@@ -117,6 +196,10 @@ impl Mirror {
             return false;
         }
         let Some(shape) = shape::find(entry.number) else { return false };
+        if let Form::Timer { value } = shape.form {
+            self.note_timer(thread, entry, value);
+            return false;
+        }
         let mut call = Pending {
             shape,
             entry: *entry,
@@ -126,6 +209,8 @@ impl Mirror {
             paths: Vec::new(),
             wants: None,
             creates: false,
+            was_missing: false,
+            appends: false,
         };
         if self.examine(thread, &mut call).is_none() {
             return false;
@@ -147,7 +232,7 @@ impl Mirror {
             (Form::Open { .. }, Ok(fd)) => {
                 let shown =
                     call.paths.first().map(|path| path::shown(path, &self.sandbox)).unwrap_or_default();
-                if let Some(open) = self.opened(thread, fd as i32, shown) {
+                if let Some(open) = self.opened(thread, fd as i32, shown, call.appends) {
                     call.objects.extend(open);
                 }
             }
@@ -174,15 +259,25 @@ impl Mirror {
             _ => {}
         }
         if let Some(wanted) = call.wants {
-            locks.extend(self.lock(wanted, result));
+            locks.extend(self.lock(thread, wanted, result));
         }
-        self.tell(thread, call, Some(result.map_err(Errno)), locks);
+        let effect = result.ok().and_then(|value| self.effect(thread, &call, value));
+        self.tell(thread, call, Some(result.map_err(Errno)), effect, locks);
+    }
+
+    /// A thread was let into the kernel without waiting, only so that it gives up the lock that it converts, and will
+    /// make its call again: nothing is told of it.
+    pub(super) fn gave_up_for_conversion(&mut self, thread: Pid) {
+        let pending = self.threads.get_mut(&thread).and_then(|known| known.pending.take());
+        if let Some(lock) = pending.and_then(|call| call.wants?.lock()) {
+            self.table.take(lock);
+        }
     }
 
     /// A thread has ended.
     pub(super) fn thread_ended(&mut self, thread: Pid, end: End) {
         if let Some(pending) = self.threads.get_mut(&thread).and_then(|known| known.pending.take()) {
-            self.tell(thread, pending, None, Vec::new());
+            self.tell(thread, pending, None, None, Vec::new());
         }
         let Some(ended) = self.threads.get(&thread) else { return };
         let (process, number) = (ended.process, ended.number);
@@ -197,27 +292,33 @@ impl Mirror {
             for fd in &open {
                 locks.extend(self.close(thread, *fd));
             }
-            let process_number = self.processes.remove(&process).map_or(0, |process| process.number);
+            let (process_number, client) =
+                self.processes.remove(&process).map_or((0, 0), |process| (process.number, process.client));
             if !open.is_empty() {
                 let status = match end {
                     End::Exited(status) => Argument::Number(status.into()),
                     End::Signalled(signal) => Argument::Flags(format!("killed by signal {signal}")),
-                    End::Killed | End::TimedOut => Argument::Flags("killed".into()),
+                    End::Killed | End::TimedOut | End::Stuck => Argument::Flags("killed".into()),
                 };
-                self.push(process_number, number, "exit", vec![status], None, locks);
+                self.push((client, process_number, number), "exit", vec![status], None, locks);
             }
         }
         self.threads.remove(&thread);
     }
 
-    /// There is a new thread or process.
-    pub(super) fn born(&mut self, thread: Pid) {
+    /// There is a new thread or process, made by the thread `maker` where that is known.
+    pub(super) fn born(&mut self, thread: Pid, maker: Option<Pid>) {
         if self.threads.contains_key(&thread) {
             return;
         }
         let Some((process, parent)) = descriptor::family(thread) else { return };
+        // With `CLONE_PARENT` the parent is not who made it.
+        let parent = maker.and_then(|maker| self.process_id(maker)).unwrap_or(parent);
         let is_process = process == thread;
-        self.add_thread(thread, process);
+        let client = self.processes.get(&process).or(self.processes.get(&parent)).map(|known| known.client);
+        // Whoever made it is stopped meanwhile, and will tell of it.
+        let Some(client) = client else { return };
+        self.add_thread(thread, process, client);
         if !is_process {
             return;
         }
@@ -234,7 +335,7 @@ impl Mirror {
         {
             let by = self.threads.get(&parent).map_or(0, |thread| thread.number);
             let argument = Argument::Flags(format!("process {child_number}"));
-            self.push(parent_number, by, "fork", vec![argument], Some(Ok(0)), Vec::new());
+            self.push((client, parent_number, by), "fork", vec![argument], Some(Ok(0)), Vec::new());
         }
     }
 
@@ -248,7 +349,7 @@ impl Mirror {
         self.threads.insert(thread, Thread { process, number, pending: None });
         let there = descriptor::all(thread);
         let Some(tracked) = self.processes.get(&process) else { return };
-        let process_number = tracked.number;
+        let (process_number, client) = (tracked.number, tracked.client);
         let closed: Vec<i32> = tracked.open.keys().copied().filter(|fd| !there.contains(fd)).collect();
         if tracked.open.is_empty() {
             return;
@@ -259,15 +360,32 @@ impl Mirror {
         }
         let program = std::fs::read_link(format!("/proc/{thread}/exe")).unwrap_or_default();
         let argument = Argument::Path(path::shown(&program, &self.sandbox));
-        self.push(process_number, number, "execve", vec![argument], Some(Ok(0)), locks);
+        self.push((client, process_number, number), "execve", vec![argument], Some(Ok(0)), locks);
     }
 
-    fn add_thread(&mut self, thread: Pid, process: Pid) {
+    fn add_thread(&mut self, thread: Pid, process: Pid, client: u32) {
         self.started.1 += 1;
         self.threads.insert(thread, Thread { process, number: self.started.1, pending: None });
         if !self.processes.contains_key(&process) {
             self.started.0 += 1;
-            self.processes.insert(process, Process { number: self.started.0, open: BTreeMap::new() });
+            let new = Process { number: self.started.0, client, ..Process::default() };
+            self.processes.insert(process, new);
+        }
+    }
+
+    /// A timer is set, or stopped by setting it to nothing.
+    fn note_timer(&mut self, thread: Pid, entry: &Entry, value: TimerValue) {
+        let is_set = match value {
+            TimerValue::Seconds(index) => entry.arguments[index] as u32 != 0,
+            // Behind the interval stands when it goes off: two numbers each.
+            TimerValue::Behind(index) => (2..4).any(|word| {
+                memory::word(thread, entry.arguments[index].saturating_add(word * 8))
+                    .is_some_and(|part| part != 0)
+            }),
+        };
+        let process = self.process_id(thread);
+        if let Some(process) = process.and_then(|process| self.processes.get_mut(&process)) {
+            process.has_timer = is_set;
         }
     }
 
@@ -312,14 +430,14 @@ impl Mirror {
     }
 
     /// The file of a new descriptor, which gets a number in the trace where it has none.
-    fn opened(&mut self, thread: Pid, fd: i32, shown: String) -> Option<[Object; 2]> {
+    fn opened(&mut self, thread: Pid, fd: i32, shown: String, appends: bool) -> Option<[Object; 2]> {
         let file = descriptor::file(thread, fd)?;
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
         let number = self.files.entry(file).or_insert((next, String::new())).0;
         self.files.insert(file, (number, shown));
         let description = self.descriptions.open();
         let process = self.threads.get(&thread)?.process;
-        self.processes.get_mut(&process)?.open.insert(fd, OpenFile { description, file });
+        self.processes.get_mut(&process)?.open.insert(fd, OpenFile { description, file, appends });
         Some([Object::File(number), Object::Description(description)])
     }
 
@@ -350,7 +468,7 @@ impl Mirror {
                 };
                 adopted.push(((process, other), description));
                 if let Some(process) = self.processes.get_mut(&process) {
-                    process.open.entry(other).or_insert(OpenFile { description, file });
+                    process.open.entry(other).or_insert(OpenFile { description, file, appends: false });
                 }
             }
         }
@@ -384,8 +502,8 @@ impl Mirror {
         released.into_iter().map(|lock| LockChange::Released(lock, self.name_of(lock.file))).collect()
     }
 
-    fn lock(&mut self, wanted: Wanted, result: Result<i64, i32>) -> Vec<LockChange> {
-        let Wanted { file, kind, owner, mode, range } = wanted;
+    fn lock(&mut self, thread: Pid, wanted: Wanted, result: Result<i64, i32>) -> Vec<LockChange> {
+        let Wanted { file, kind, owner, mode, range, .. } = wanted;
         let name = self.name_of(file);
         let Some(mode) = mode else {
             let released =
@@ -406,7 +524,15 @@ impl Mirror {
                 self.table = before;
             }
         }
+        if let (Ok(_), Some(process)) = (result, self.process_of(thread)) {
+            self.takers.insert((file, kind, owner), (process.number, process.client));
+        }
         vec![if result.is_ok() { LockChange::Taken(lock, name) } else { LockChange::Refused(lock, name) }]
+    }
+
+    /// What a file is called.
+    pub(super) fn shown(&self, file: FileId) -> String {
+        self.name_of(file)
     }
 
     fn name_of(&self, file: FileId) -> String {
@@ -438,14 +564,17 @@ impl Mirror {
         thread: Pid,
         call: Pending,
         result: Option<Result<i64, Errno>>,
+        effect: Option<Effect>,
         locks: Vec<LockChange>,
     ) {
-        let process = self.process_of(thread).map_or(0, |process| process.number);
+        let (process, client) =
+            self.process_of(thread).map_or((0, 0), |process| (process.number, process.client));
         let thread = self.threads.get(&thread).map_or(0, |thread| thread.number);
         // `fcntl` is a lock call only where it asks for a lock.
         let is_duplicate = call.shape.form == Form::Fcntl && call.wants.is_none();
         self.calls.push(Call {
             number: u32::try_from(self.calls.len() + 1).unwrap_or(u32::MAX),
+            client,
             process,
             thread,
             name: call.shape.name.to_owned(),
@@ -454,15 +583,16 @@ impl Mirror {
             objects: call.objects,
             class: if is_duplicate { Class::Open } else { call.shape.class },
             creates: call.creates,
+            effect,
             data: call.data,
+            content: None,
             locks,
         });
     }
 
     fn push(
         &mut self,
-        process: u32,
-        thread: u32,
+        (client, process, thread): (u32, u32, u32),
         name: &str,
         arguments: Vec<Argument>,
         result: Option<Result<i64, Errno>>,
@@ -470,6 +600,7 @@ impl Mirror {
     ) {
         self.calls.push(Call {
             number: u32::try_from(self.calls.len() + 1).unwrap_or(u32::MAX),
+            client,
             process,
             thread,
             name: name.to_owned(),
@@ -478,7 +609,9 @@ impl Mirror {
             objects: Vec::new(),
             class: Class::Process,
             creates: false,
+            effect: None,
             data: None,
+            content: None,
             locks,
         });
     }

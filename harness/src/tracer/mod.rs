@@ -1,17 +1,25 @@
-//! The tracer: runs an operation under ptrace and a seccomp filter, and tells its visible calls.
+//! The tracer: runs operations under ptrace and a seccomp filter, tells their visible calls, and disturbs them.
 //!
 //! The filter stops the calls that can be visible, and no others; of those that stop, the ones on other files go on
-//! at once. Every thread and child is followed. ptrace belongs to the thread that seized the first process, so an
-//! operation is traced in the thread that started it, which waits for its own tracees alone; if that thread dies, the
-//! kernel kills them all. This is the one room with `unsafe` code.
+//! at once. Every thread and child is followed. A [`Director`] says what becomes of each visible call before it is
+//! made: it goes on, is held, is cut short, or its process dies there. Nobody waits for a lock in the kernel: who wants
+//! one that is taken is held until it can be had, so that it is seen at once when nobody can go on.
+//!
+//! ptrace belongs to the thread that seized the first process, so operations are traced in the thread that started
+//! them, which waits for its own tracees alone; if that thread dies, the kernel kills them all. This is the one room
+//! with `unsafe` code.
 
+mod asleep;
 mod descriptor;
+mod effect;
 mod examine;
 mod filter;
+mod machine;
 mod memory;
 mod mirror;
 mod names;
 mod path;
+mod registers;
 mod shape;
 mod start;
 mod stopped;
@@ -24,14 +32,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
 
-use crate::call::{End, Trace};
+use crate::call::Traced;
 
-use mirror::Mirror;
-use stopped::{Event, Stopped, wait};
+use machine::Machine;
 
-/// What is traced.
+/// One operation that is traced.
 #[derive(Clone, Debug)]
 pub struct Traceable<'a> {
     /// The program, absolute or to be found on the PATH.
@@ -42,14 +48,94 @@ pub struct Traceable<'a> {
     pub cwd: &'a Path,
     /// Added to the caller's environment.
     pub environment: &'a [(OsString, OsString)],
+    /// What it reads; nothing where none is given.
+    pub stdin: Option<&'a File>,
+}
+
+/// What all operations of one execution share.
+#[derive(Clone, Debug)]
+pub struct Surroundings<'a> {
     /// What is done in here is visible.
     pub sandbox: &'a Path,
-    /// After this it is killed.
+    /// After this they are killed.
     pub timeout: Duration,
-    /// Once this is readable, it is killed.
+    /// Once this is readable, they are killed.
     pub stop: Option<BorrowedFd<'a>>,
-    /// Every process of it is killed before the visible call of this number, or before it exits, if it has fewer.
-    pub kill_before: Option<u32>,
+    /// Whether it is looked up where in a file each write goes, which costs a little.
+    pub is_detailed: bool,
+    /// A file whose content is kept beside each call that changed it.
+    pub shown: Option<PathBuf>,
+    /// Whether processes that outlive their operation are looked at before they are ended.
+    pub waits_for_survivors: bool,
+}
+
+/// A visible call that is about to be made, or the exit of the process that was started.
+#[derive(Clone, Debug)]
+pub struct Upcoming<'a> {
+    /// The client.
+    pub client: u32,
+    /// Its place among the visible calls of the client, from 1; the exit comes after the last.
+    pub index: u32,
+    /// The call's name.
+    pub name: &'a str,
+    /// The bytes that it is to write, where that number can be cut.
+    pub length: Option<u64>,
+    /// Whether it is the exit.
+    pub is_exit: bool,
+}
+
+/// What becomes of a visible call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// It is made.
+    Go,
+    /// It waits until the director lets the client go on.
+    Hold,
+    /// Every process of the operation is killed before it is made.
+    Kill,
+    /// The process that was to make it is killed; the others go on.
+    KillProcess,
+    /// It writes only so many bytes, as it may on a full disk; the operation goes on.
+    Shorten(u64),
+    /// It writes only so many bytes, and then every process of the operation is killed.
+    Tear(u64),
+}
+
+/// What a client does when all that can be waited for has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It was not started yet.
+    NotStarted,
+    /// A call of it is held.
+    Held,
+    /// It waits for a lock.
+    Waits,
+    /// It sleeps, or waits for something else.
+    Sleeps,
+    /// Its operation has ended.
+    Ended,
+}
+
+/// What is done when nobody goes on by himself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// This client is started.
+    Start(u32),
+    /// The held call of this client is made.
+    Release(u32),
+    /// Every process of this client is killed.
+    Kill(u32),
+    /// Nothing: who waits, waits.
+    Nothing,
+}
+
+/// Decides what becomes of the calls of an execution.
+pub trait Director {
+    /// What becomes of this call.
+    fn treat(&mut self, upcoming: &Upcoming<'_>) -> Treatment;
+    /// What is done now that no client goes on by himself, though one is held or not started; the rest of client 1
+    /// stands first.
+    fn rest(&mut self, clients: &[Rest]) -> Move;
 }
 
 /// Why there is no trace.
@@ -84,122 +170,25 @@ impl TracerError {
     }
 }
 
-/// Runs an operation to its end and tells what it did.
+/// Runs the operations of some clients, the first of them client 1, as the director wants it.
 ///
 /// # Errors
-/// Where the program cannot be started, or not be traced.
-pub fn trace(traceable: &Traceable<'_>) -> Result<Trace, TracerError> {
-    let sandbox = traceable.sandbox.canonicalize().map_err(TracerError::system("find the sandbox"))?;
-    let (stdout, stderr) = (scratch()?, scratch()?);
-    let started = start::start(traceable, &stdout, &stderr)?;
-    let root = started.root;
-    let deadline = start::Deadline::new(root, traceable.timeout, traceable.stop)?;
-    let mut mirror = Mirror::new(sandbox, root);
-    let mut waiting = started.release()?;
-    let mut kill_before = traceable.kill_before;
-    let ended = loop {
-        let event = match waiting.take() {
-            Some(event) => event,
-            None => wait()?,
-        };
-        if let Some(ended) = step(event, root, &mut mirror, &mut kill_before)? {
-            break ended;
-        }
-    };
-    let timed_out = deadline.is_over();
-    let survivors = mirror.living_processes();
-    end_all(&mut mirror)?;
-    Ok(Trace {
-        calls: mirror.calls,
-        end: match ended {
-            _ if timed_out => End::TimedOut,
-            // Wanted, and done.
-            _ if traceable.kill_before.is_some() && kill_before.is_none() => End::Killed,
-            ended => ended,
-        },
-        stdout: content(stdout)?,
-        stderr: content(stderr)?,
-        survivors,
-        not_covered: mirror.not_covered,
-    })
+/// Where a program cannot be started, or not be traced.
+pub fn run(
+    surroundings: &Surroundings<'_>,
+    clients: &[Traceable<'_>],
+    director: &mut dyn Director,
+) -> Result<Traced, TracerError> {
+    let mut machine = Machine::new(surroundings, clients)?;
+    let ran = machine.run(director);
+    // Whatever happened, nobody is left.
+    let ended = machine.end_all();
+    ran?;
+    ended?;
+    machine.into_traced()
 }
 
-/// Takes one event in and lets its thread go on, or kills all where the call that `kill_before` names is about to be
-/// made, or the exit; the end of the first process, once that has come.
-fn step(
-    event: Event,
-    root: Pid,
-    mirror: &mut Mirror,
-    kill_before: &mut Option<u32>,
-) -> Result<Option<End>, TracerError> {
-    let resumed = match event {
-        Event::Ended(thread, end) => {
-            mirror.thread_ended(thread, end);
-            return Ok((thread == root).then_some(end));
-        }
-        Event::Entry(stopped, entry) => {
-            let is_visible = mirror.entry(stopped.thread(), &entry);
-            let is_last = || entry.is_exit() && mirror.is_of(stopped.thread(), root);
-            if kill_before.is_some_and(|point| (is_visible && mirror.next_call() >= point) || is_last()) {
-                *kill_before = None;
-                kill_all(mirror);
-                return Ok(None);
-            }
-            if is_visible { stopped.run_to_exit() } else { stopped.go_on(None) }
-        }
-        Event::Exit(stopped, result) => {
-            mirror.exit(stopped.thread(), result);
-            stopped.go_on(None)
-        }
-        Event::Born(stopped, child) => {
-            mirror.born(child);
-            stopped.go_on(None)
-        }
-        Event::Executed(stopped, former) => {
-            mirror.executed(stopped.thread(), former);
-            stopped.go_on(None)
-        }
-        Event::Begun(stopped) => {
-            mirror.born(stopped.thread());
-            stopped.go_on(None)
-        }
-        Event::GroupStop(stopped) => stopped.stay_stopped(),
-        Event::Signal(stopped, signal) => stopped.go_on(Some(signal)),
-    };
-    match resumed {
-        // It was killed meanwhile; its end will be told.
-        Ok(()) | Err(Errno::ESRCH) => Ok(None),
-        Err(why) => Err(TracerError::System { what: "let a traced thread go on", why: why.into() }),
-    }
-}
-
-/// Kills every process of the operation. By `kill`, since the kernel may drop a signal that is injected at such a stop.
-fn kill_all(mirror: &Mirror) {
-    for process in mirror.process_ids() {
-        // Gone already, if it cannot be killed.
-        let _killed = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
-    }
-}
-
-/// Kills whatever of the operation still lives, and waits for its end.
-fn end_all(mirror: &mut Mirror) -> Result<(), TracerError> {
-    loop {
-        kill_all(mirror);
-        if mirror.living_threads() == 0 {
-            return Ok(());
-        }
-        match wait() {
-            Ok(Event::Ended(thread, end)) => mirror.thread_ended(thread, end),
-            // One that had just begun is killed in the next round; a stopped one dies of the kill.
-            Ok(Event::Begun(stopped)) => mirror.born(Stopped::thread(&stopped)),
-            Ok(_) => {}
-            Err(TracerError::System { why, .. }) if why.raw_os_error() == Some(libc::ECHILD) => return Ok(()),
-            Err(other) => return Err(other),
-        }
-    }
-}
-
-/// A file without a name for what the operation writes.
+/// A file without a name for what an operation writes.
 fn scratch() -> Result<File, TracerError> {
     tempfile::tempfile().map_err(TracerError::system("make a file for the output"))
 }

@@ -42,6 +42,8 @@ pub(super) enum Form {
     CloseRange,
     /// Ends the process: told when it has ended, not as a call.
     Exit,
+    /// Sets a timer, which can end a wait: noted, and not told.
+    Timer { value: TimerValue },
     /// Makes a second descriptor; where its number is asked for.
     Duplicate { to: Option<usize> },
 }
@@ -55,6 +57,15 @@ pub(super) enum Flags {
     Behind(usize),
     /// `creat` has none: it always creates and truncates.
     Creat,
+}
+
+/// Where it stands when a timer goes off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TimerValue {
+    /// This argument is the number of seconds.
+    Seconds(usize),
+    /// In a structure that this argument points to: an interval, and the time.
+    Behind(usize),
 }
 
 macro_rules! shapes {
@@ -161,6 +172,9 @@ shapes! {
     SYS_lseek Inspect Form::File;
 
     SYS_exit_group Process Form::Exit;
+    #[cfg(target_arch = "x86_64")] SYS_alarm Process Form::Timer { value: TimerValue::Seconds(0) };
+    SYS_setitimer Process Form::Timer { value: TimerValue::Behind(1) };
+    SYS_timer_settime Process Form::Timer { value: TimerValue::Behind(2) };
 
     SYS_flock Lock Form::Flock;
     SYS_fcntl Lock Form::Fcntl;

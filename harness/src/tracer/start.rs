@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,18 +16,17 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::tracer::stopped::{Event, wait};
 use crate::tracer::{Traceable, TracerError, filter};
 
-/// A process that is seized, and waits behind its gate.
+/// A process that is seized, and about to run its program.
 pub(super) struct Started {
     pub(super) root: Pid,
     program: PathBuf,
-    gate: OwnedFd,
     failure: OwnedFd,
 }
 
 /// Starts it: in a group of its own, seized with all that comes of it, before it runs a single call of the program.
+/// Its first events are those of the way to its program: it runs that from `Event::Executed` on.
 pub(super) fn start(traceable: &Traceable<'_>, stdout: &File, stderr: &File) -> Result<Started, TracerError> {
     let program = search(traceable.program);
     let prepared = Prepared::new(traceable, &program)
@@ -38,7 +37,8 @@ pub(super) fn start(traceable: &Traceable<'_>, stdout: &File, stderr: &File) -> 
     let (behind_gate, gate) = pipe()?;
     let (failure, its_failure) = pipe()?;
     let null = File::open("/dev/null").map_err(TracerError::system("open /dev/null"))?;
-    let descriptors = [null.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
+    let stdin = traceable.stdin.unwrap_or(&null);
+    let descriptors = [stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
     #[expect(
         unsafe_code,
         reason = "between fork and exec the filter must be set up, which nothing safe does"
@@ -67,42 +67,17 @@ pub(super) fn start(traceable: &Traceable<'_>, stdout: &File, stderr: &File) -> 
         let _reaped = nix::sys::wait::waitpid(root, None);
         return Err(TracerError::Forbidden(why));
     }
-    Ok(Started { root, program, gate, failure })
+    rustix::io::write(&gate, &[1]).map_err(TracerError::system("open the gate"))?;
+    Ok(Started { root, program, failure })
 }
 
 impl Started {
-    /// Opens the gate; the first event of the program itself.
-    pub(super) fn release(self) -> Result<Option<Event>, TracerError> {
-        rustix::io::write(&self.gate, &[1]).map_err(TracerError::system("open the gate"))?;
-        loop {
-            match wait()? {
-                event @ Event::Executed(..) => return Ok(Some(event)),
-                // What went wrong before there was a program, the child tells through the pipe.
-                Event::Ended(..) => {
-                    let mut code = [0; 4];
-                    let read = rustix::io::read(&self.failure, &mut code);
-                    let code =
-                        if read.is_ok_and(|count| count == 4) { i32::from_ne_bytes(code) } else { libc::EIO };
-                    return Err(TracerError::Start {
-                        program: self.program,
-                        why: io::Error::from_raw_os_error(code),
-                    });
-                }
-                // Until the program runs, nothing that the child does is the store's.
-                Event::Entry(stopped, _)
-                | Event::Exit(stopped, _)
-                | Event::Begun(stopped)
-                | Event::Born(stopped, _) => {
-                    let _resumed = stopped.go_on(None);
-                }
-                Event::Signal(stopped, signal) => {
-                    let _resumed = stopped.go_on(Some(signal));
-                }
-                Event::GroupStop(stopped) => {
-                    let _resumed = stopped.stay_stopped();
-                }
-            }
-        }
+    /// What went wrong, where it ended before there was a program: the child tells it through the pipe.
+    pub(super) fn failure(self) -> TracerError {
+        let mut code = [0; 4];
+        let read = rustix::io::read(&self.failure, &mut code);
+        let code = if read.is_ok_and(|count| count == 4) { i32::from_ne_bytes(code) } else { libc::EIO };
+        TracerError::Start { program: self.program, why: io::Error::from_raw_os_error(code) }
     }
 }
 
@@ -192,19 +167,16 @@ fn search(program: &std::path::Path) -> PathBuf {
     found.unwrap_or_else(|| program.to_owned())
 }
 
-/// Ends the operation when its time is over.
+/// Ends the operations when their time is over.
 pub(super) struct Deadline {
     done: Option<OwnedFd>,
     is_over: Arc<AtomicBool>,
+    groups: Arc<Mutex<Vec<Pid>>>,
     watcher: Option<JoinHandle<()>>,
 }
 
 impl Deadline {
-    pub(super) fn new(
-        group: Pid,
-        timeout: Duration,
-        stop: Option<BorrowedFd<'_>>,
-    ) -> Result<Self, TracerError> {
+    pub(super) fn new(timeout: Duration, stop: Option<BorrowedFd<'_>>) -> Result<Self, TracerError> {
         let stop = stop
             .map(|stop| stop.try_clone_to_owned())
             .transpose()
@@ -212,20 +184,38 @@ impl Deadline {
         let (ears, done) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(TracerError::system("make a pipe"))?;
         let is_over = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&is_over);
+        let groups = Arc::new(Mutex::new(Vec::new()));
+        let (told, watched_groups) = (Arc::clone(&is_over), Arc::clone(&groups));
         let watcher = thread::spawn(move || {
             let mut watched = vec![PollFd::new(&ears, PollFlags::IN)];
             watched.extend(stop.iter().map(|stop| PollFd::new(stop, PollFlags::IN)));
             let timeout = Timespec::try_from(timeout).ok();
-            // The pipe is hung up as soon as the operation has ended; all else means that its time is over.
+            // The pipe is hung up as soon as all operations have ended; all else means that their time is over.
             let woken = poll(&mut watched, timeout.as_ref());
             let has_ended = watched.first().is_some_and(|ears| !ears.revents().is_empty());
             if woken.is_ok() && !has_ended {
+                let groups = watched_groups.lock().unwrap_or_else(PoisonError::into_inner);
                 told.store(true, Ordering::SeqCst);
-                let _killed = killpg(group, Signal::SIGKILL);
+                for group in groups.iter() {
+                    let _killed = killpg(*group, Signal::SIGKILL);
+                }
             }
         });
-        Ok(Self { done: Some(done), is_over, watcher: Some(watcher) })
+        Ok(Self { done: Some(done), is_over, groups, watcher: Some(watcher) })
+    }
+
+    /// One more group that is to be killed then; at once, if it is too late already.
+    pub(super) fn watch(&self, group: Pid) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.push(group);
+        if self.is_over() {
+            let _killed = killpg(group, Signal::SIGKILL);
+        }
+    }
+
+    /// A group whose leader was waited for: from now on its number may be another's.
+    pub(super) fn forget(&self, group: Pid) {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != group);
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -56,6 +56,22 @@ impl Entry {
     }
 }
 
+impl Event {
+    /// Whom it happened to.
+    pub(super) fn thread(&self) -> Pid {
+        match self {
+            Self::Entry(stopped, _)
+            | Self::Exit(stopped, _)
+            | Self::Born(stopped, _)
+            | Self::Begun(stopped)
+            | Self::Executed(stopped, _)
+            | Self::GroupStop(stopped)
+            | Self::Signal(stopped, _) => stopped.thread(),
+            Self::Ended(thread, _) => *thread,
+        }
+    }
+}
+
 impl Stopped {
     pub(super) fn thread(&self) -> Pid {
         self.0
@@ -83,7 +99,21 @@ impl Stopped {
 /// Waits for the next event of any thread that this thread traces.
 pub(super) fn wait() -> Result<Event, TracerError> {
     loop {
-        let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
+        if let Some(event) = next(WaitPidFlag::empty())? {
+            return Ok(event);
+        }
+    }
+}
+
+/// The next event, where there is one already.
+pub(super) fn poll() -> Result<Option<Event>, TracerError> {
+    next(WaitPidFlag::WNOHANG)
+}
+
+fn next(how: WaitPidFlag) -> Result<Option<Event>, TracerError> {
+    loop {
+        let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | how)) {
+            Ok(WaitStatus::StillAlive) => return Ok(None),
             Ok(status) => status,
             Err(Errno::EINTR) => continue,
             Err(why) => {
@@ -91,7 +121,7 @@ pub(super) fn wait() -> Result<Event, TracerError> {
             }
         };
         if let Some(event) = decode(status) {
-            return Ok(event);
+            return Ok(Some(event));
         }
     }
 }

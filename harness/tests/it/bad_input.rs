@@ -183,7 +183,7 @@ const ROWS: &[Row] = &[
             "--clients",
             "2",
             "--skip",
-            "no-residue,no-lost-update,no-deadlock",
+            "no-residue,no-lost-update,no-deadlock,no-leaked-lock,mutual-exclusion,torn-write",
             "--add",
             "./store {data} {id}",
             "--list",

@@ -19,8 +19,14 @@ fn every_crash_point_is_tried_and_two_runs_give_the_same_report() {
     let run = || judge(folder.path(), 3, &["--only", "crash"]);
     let report = run();
     let bound = report["scenarios"][0]["bound"].as_str().unwrap();
-    assert!(bound.starts_with("all 33 crash points of add, all 9 crash points of list"), "{bound}");
-    assert_eq!(report["scenarios"][0]["operations"]["killed"], 42);
+    for part in [
+        "all 33 crash points of add",
+        "all 9 crash points of list",
+        "executions of add beside another client",
+    ] {
+        assert!(bound.contains(part), "{bound}");
+    }
+    assert_eq!(report["scenarios"][0]["coverage"], "complete");
     for id in ["crash-atomic", "acked-survives-crash", "recovers-after-crash", "no-residue", "valid-data"] {
         assert_eq!(invariant(&report, id)["verdict"], "holds", "{report:#}");
     }
@@ -101,7 +107,9 @@ fn an_operation_that_removes_records_is_no_loss() {
                    list = [\"cat\", \"{data}\"]\n[ops.other]\nclear = [\"truncate\", \"-s0\", \"{data}\"]\n\
                    [session]\ncommand = [\"true\"]\nremoves = [\"clear\"]\n";
     std::fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
-    let report = judge(folder.path(), 0, &["--ops", "10"]);
-    let bound = report["scenarios"][1]["bound"].as_str().unwrap();
+    let report = judge(folder.path(), 0, &["--ops", "10", "--skip", "torn-write"]);
+    let scenarios = report["scenarios"].as_array().unwrap();
+    let crash = scenarios.iter().find(|scenario| scenario["id"] == "crash").unwrap();
+    let bound = crash["bound"].as_str().unwrap();
     assert!(bound.contains("of add") && !bound.contains("clear"), "{bound}");
 }

@@ -43,12 +43,16 @@ fn rooms_use_only_what_lies_below_them() {
         ("op.rs", &[]),
         ("locks.rs", &[]),
         ("call.rs", &["locks"]),
+        ("accesses.rs", &["call"]),
         ("tracer", &["call", "locks", "tracer"]),
         ("verdict.rs", &[]),
         ("catalogue.rs", &[]),
-        ("scenario", &["op", "catalogue", "scenario"]),
-        ("observation.rs", &["op"]),
-        ("invariants", &["op", "verdict", "catalogue", "observation", "invariants"]),
+        ("scenario", &["op", "call", "catalogue", "scenario"]),
+        ("observation.rs", &["op", "call"]),
+        (
+            "invariants",
+            &["op", "locks", "call", "accesses", "verdict", "catalogue", "observation", "invariants"],
+        ),
         ("target", &["op", "catalogue", "observation", "target"]),
         ("sandbox.rs", &["op", "observation", "target"]),
         ("runner", &["op", "call", "observation", "scenario", "target", "sandbox", "tracer", "runner"]),
@@ -93,8 +97,16 @@ fn unsafe_code_stands_in_the_tracer_alone() {
 
 #[test]
 fn pure_rooms_do_no_input_and_output_and_read_no_clock() {
-    let pure =
-        ["op.rs", "locks.rs", "verdict.rs", "catalogue.rs", "observation.rs", "scenario", "invariants"];
+    let pure = [
+        "op.rs",
+        "locks.rs",
+        "accesses.rs",
+        "verdict.rs",
+        "catalogue.rs",
+        "observation.rs",
+        "scenario",
+        "invariants",
+    ];
     for (path, text) in sources() {
         let Ok(within) = path.strip_prefix(root().join("harness/src")) else { continue };
         if pure.iter().any(|room| within.starts_with(room)) {

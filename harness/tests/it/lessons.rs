@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use crate::programs::{invariant, judge, python_script};
+use crate::programs::{invariant, judge, python_script, scenario};
 use crate::{expect_status, picklock, script};
 
 const PICKLOCK: &str = env!("CARGO_BIN_EXE_picklock");
@@ -29,7 +29,7 @@ fn a_round_that_the_budget_cuts_short_accuses_nobody() {
     ];
     let output = picklock(folder.path(), &arguments).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["scenarios"][0]["coverage"], "truncated", "{report:#}");
+    assert_eq!(scenario(&report, "stress")["coverage"], "truncated", "{report:#}");
     assert_ne!(output.status.code(), Some(1), "{report:#}");
 }
 
@@ -125,7 +125,8 @@ fn placeholders_in_the_environment_are_those_of_the_operation() {
     let adapter = "[data]\npath = \"db.txt\"\n[ops]\nadd = [\"./store\", \"{data}\"]\nlist = [\"cat\", \"{data}\"]\n\
                    [env]\nRECORD = \"{id}\"\n";
     fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
-    judge(folder.path(), 0, &["--ops", "10"]);
+    // An append on a full disk leaves half a line, which is not what is looked at here.
+    judge(folder.path(), 0, &["--ops", "10", "--skip", "torn-write"]);
 }
 
 /// `{data}` may be a folder with a file for each record, and records may be known by their numbers alone.
@@ -142,6 +143,8 @@ fn a_folder_of_records_known_by_number_holds() {
         &[
             "--ops",
             "10",
+            "--disclaim",
+            "mutual-exclusion",
             "--disclaim",
             "no-residue",
             "--data",

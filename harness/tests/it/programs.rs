@@ -37,7 +37,7 @@ set -e
 if [ "$1" = list ]; then cat "$2"; exit; fi
 exec 9>> "$2.lock"
 flock 9
-{ cat "$2" 2>/dev/null || true; echo "$3"; } > "$2.tmp"
+{ if [ -e "$2" ]; then cat "$2"; fi; echo "$3"; } > "$2.tmp"
 sync "$2.tmp"
 mv "$2.tmp" "$2"
 "#;
@@ -60,6 +60,10 @@ pub(crate) fn judge(folder: &Path, status: i32, arguments: &[&str]) -> Value {
     report
 }
 
+pub(crate) fn scenario<'a>(report: &'a Value, id: &str) -> &'a Value {
+    report["scenarios"].as_array().unwrap().iter().find(|one| one["id"] == id).unwrap()
+}
+
 pub(crate) fn invariant<'a>(report: &'a Value, id: &str) -> &'a Value {
     report["invariants"].as_array().unwrap().iter().find(|invariant| invariant["id"] == id).unwrap()
 }
@@ -70,8 +74,11 @@ fn the_embedded_store_holds_and_the_report_says_how_much_was_tried() {
     let report = judge(folder.path(), 0, &[]);
     assert_eq!(report["target"]["name"], "picklock-store");
     assert_eq!(report["verdict"], "holds");
-    let stress = &report["scenarios"][0];
-    assert_eq!((stress["id"].as_str(), stress["coverage"].as_str()), (Some("stress"), Some("bounded")));
+    let stress = scenario(&report, "stress");
+    assert_eq!(stress["coverage"], "bounded");
+    for id in ["inheritance", "reentry", "crash"] {
+        assert_eq!(scenario(&report, id)["coverage"], "complete", "{report:#}");
+    }
     assert!(stress["operations"]["acknowledged"].as_u64().unwrap() > 700);
     assert!(stress["operations"]["killed"].as_u64().unwrap() > 0);
     let human = picklock(folder.path(), &["check"]).output().unwrap();
@@ -97,6 +104,21 @@ fn stores_in_python_and_shell_that_are_right_hold() {
     let python = judge(folder.path(), 0, &["--ops", "50", "--", "./python-store"]);
     assert_eq!(python["target"]["name"], "./python-store");
     judge(folder.path(), 0, &["--data", "db.txt", "--", "./shell-store"]);
+}
+
+/// A store that takes a failed `cat` for an empty file loses all when that one process is killed.
+#[test]
+fn a_process_that_is_killed_alone_must_not_be_taken_for_an_empty_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let careless =
+        SHELL_STORE.replace("if [ -e \"$2\" ]; then cat \"$2\"; fi", "cat \"$2\" 2>/dev/null || true");
+    assert_ne!(careless, SHELL_STORE);
+    script(folder.path(), "shell-store", &careless);
+    let report = judge(folder.path(), 1, &["--only", "crash", "--data", "db.txt", "--", "./shell-store"]);
+    let lost = invariant(&report, "no-lost-update");
+    assert_eq!(lost["verdict"], "violated", "{report:#}");
+    let seen = lost["counterexamples"][0]["summary"].as_str().unwrap();
+    assert!(seen.contains("whose process was killed alone"), "{seen}");
 }
 
 /// The lock is one line; without it the same store loses updates, and with a rewrite in place it tears.
@@ -153,7 +175,7 @@ fn the_refusals_of_git_config_are_told_and_its_lock_file_survives_a_kill() {
             r"regex:rec\.(\S+)",
         ],
     );
-    assert!(report["scenarios"][0]["operations"]["failed"].as_u64().unwrap() > 0);
+    assert!(scenario(&report, "stress")["operations"]["failed"].as_u64().unwrap() > 0);
     let remarks = report["remarks"].as_array().unwrap();
     let told = remarks.iter().any(|remark| {
         remark["id"] == "failed-operations"
@@ -167,7 +189,10 @@ fn the_refusals_of_git_config_are_told_and_its_lock_file_survives_a_kill() {
 #[test]
 fn one_seed_gives_one_plan() {
     let folder = tempfile::tempdir().unwrap();
-    let plan = |seed: &str| judge(folder.path(), 0, &["--seed", seed])["scenarios"][0]["plan"].clone();
+    let plan = |seed: &str| {
+        let report = judge(folder.path(), 3, &["--only", "stress", "--seed", seed]);
+        scenario(&report, "stress")["plan"].clone()
+    };
     assert_eq!(plan("7"), plan("7"));
     assert_ne!(plan("7"), plan("8"));
 }
@@ -214,7 +239,8 @@ fn fail_fast_ends_at_the_first_violation_and_keep_leaves_its_sandbox() {
             "no-lost-update",
         ],
     );
-    assert_eq!(report["scenarios"][0]["coverage"], "truncated");
+    let last = report["scenarios"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["coverage"], "truncated");
     let lost = invariant(&report, "no-lost-update");
     let kept = folder.path().join(lost["counterexamples"][0]["sandbox"].as_str().unwrap());
     assert!(kept.join("store.json").exists(), "{kept:?}");

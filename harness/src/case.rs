@@ -1,0 +1,232 @@
+//! A case: a counterexample as a file, with all that is needed to run it again and to see whether it goes the same way.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::call::{Call, Effect, Errno};
+use crate::observation::Observation;
+use crate::scenario::script::{Act, Script};
+
+/// The number of the cases' JSON schema.
+pub const SCHEMA: u32 = 1;
+
+/// A counterexample that replays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The version of picklock that made it.
+    pub version: String,
+    /// The invariant that it violates.
+    pub invariant: String,
+    /// A short name of it: equal for equal ways to the same violation.
+    pub fingerprint: String,
+    /// The scenario that found it.
+    pub scenario: String,
+    /// What was seen, in one sentence.
+    pub summary: String,
+    /// Its likely cause, by the id of a diagnosis.
+    pub diagnosis: Option<String>,
+    /// The store.
+    pub target: CaseTarget,
+    /// What is done.
+    pub script: Script,
+    /// What each traced call was, one list for each time that clients ran under the tracer: a replay compares them.
+    pub steps: Vec<Vec<String>>,
+}
+
+/// The store of a case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseTarget {
+    /// What reports call it.
+    pub name: String,
+    /// The folder that its programs are found from, seen from where picklock was started.
+    pub folder: String,
+    /// All else, as the text of an adapter file.
+    pub adapter: String,
+}
+
+impl Case {
+    /// The name of its file: by invariant and fingerprint, so that it keeps it.
+    pub fn file_name(&self) -> String {
+        format!("{}-{}.json", self.invariant, self.fingerprint)
+    }
+
+    /// As JSON, with a line feed at its end.
+    pub fn to_json(&self) -> String {
+        // Strings, numbers, lists and maps with text keys: nothing in here can fail to be JSON.
+        let mut json = serde_json::to_string_pretty(self).unwrap_or_default();
+        json.push('\n');
+        json
+    }
+
+    /// Reads a case.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn from_json(text: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: u32,
+        }
+        let head: Head = serde_json::from_str(text).map_err(|why| format!("it is no case: {why}"))?;
+        if head.schema != SCHEMA {
+            return Err(format!(
+                "it has schema {}, and this version of picklock reads schema {SCHEMA}",
+                head.schema
+            ));
+        }
+        serde_json::from_str(text).map_err(|why| format!("it is no whole case: {why}"))
+    }
+}
+
+/// What each traced call of an execution was.
+pub fn steps(observation: &Observation) -> Vec<Vec<String>> {
+    observation.traces.iter().map(|trace| steps_of(&trace.calls)).collect()
+}
+
+/// What each call was: whose, which, on what, and with which result, but for what differs from run to run, such as
+/// process ids, times and the names of temporary files.
+fn steps_of(calls: &[Call]) -> Vec<String> {
+    let mut made: BTreeMap<&str, usize> = BTreeMap::new();
+    for call in calls {
+        let path = match &call.effect {
+            Some(Effect::Created { path, .. } | Effect::FolderMade { path, .. }) => Some(path),
+            Some(Effect::Linked { to, .. }) => Some(to),
+            _ => None,
+        };
+        if let Some(path) = path {
+            let next = made.len() + 1;
+            made.entry(path).or_insert(next);
+        }
+    }
+    let mut clients: BTreeMap<(u32, u32), usize> = BTreeMap::new();
+    calls
+        .iter()
+        .map(|call| {
+            let count = clients.keys().filter(|(client, _)| *client == call.client).count();
+            let process = *clients.entry((call.client, call.process)).or_insert(count + 1);
+            let operands: Vec<String> = call.operands().map(|operand| named(operand, &made)).collect();
+            let result = match &call.result {
+                Some(Ok(_)) => String::new(),
+                Some(Err(Errno(number))) => format!(" = error {number}"),
+                None => " = nothing".to_owned(),
+            };
+            format!("{}.{process} {}({}){result}", call.client, call.name, operands.join(", "))
+        })
+        .collect()
+}
+
+/// A file that was made during the trace goes by its turn, whatever its name.
+fn named(operand: &str, made: &BTreeMap<&str, usize>) -> String {
+    match made.get(operand) {
+        Some(turn) => format!("{{new {turn}}}"),
+        None => operand.to_owned(),
+    }
+}
+
+/// A short name for an invariant, a script and the way that it went.
+pub fn fingerprint(invariant: &str, script: &Script, steps: &[Vec<String>]) -> String {
+    // The text of the disturbed call may hold what differs from run to run; what is meant stands in the steps.
+    let mut script = script.clone();
+    for act in &mut script.acts {
+        if let Act::Trace { disturbance: Some(disturbance), .. } = act {
+            disturbance.call.clear();
+        }
+    }
+    let text = format!("{invariant} {script:?} {steps:?}");
+    // FNV-1a, 64 bits: stable for ever, which the standard library's hasher does not promise.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{:06x}", (hash ^ (hash >> 24) ^ (hash >> 48)) & 0x00ff_ffff)
+}
+
+/// Where a run took another way than the case: in which trace, at which step, and what stood on either side. Compared
+/// is what client 1 did before `point`, or all where no point is given; what comes after a disturbance is its result.
+pub fn first_difference(case: &[Vec<String>], run: &[Vec<String>], point: Option<u32>) -> Option<Difference> {
+    for (trace, expected) in case.iter().enumerate() {
+        let empty = Vec::new();
+        let actual = run.get(trace).unwrap_or(&empty);
+        let before = |steps: &[String]| -> Vec<String> {
+            match point {
+                None => steps.to_vec(),
+                Some(point) => {
+                    let own = steps.iter().filter(|step| step.starts_with("1."));
+                    own.take(usize::try_from(point).unwrap_or(usize::MAX).saturating_sub(1))
+                        .cloned()
+                        .collect()
+                }
+            }
+        };
+        let (expected, actual) = (before(expected), before(actual));
+        let length = expected.len().max(actual.len());
+        if let Some(at) = (0..length).find(|at| expected.get(*at) != actual.get(*at)) {
+            return Some(Difference {
+                step: at + 1,
+                expected: expected.get(at).cloned(),
+                actual: actual.get(at).cloned(),
+            });
+        }
+    }
+    None
+}
+
+/// The first step at which a run took another way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Counted from 1.
+    pub step: usize,
+    /// What the case has there; nothing where it has no more steps.
+    pub expected: Option<String>,
+    /// What the run did there.
+    pub actual: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::sketch;
+    use crate::scenario::crash::{add, alone};
+    use crate::scenario::script::Misfortune;
+
+    #[test]
+    fn the_name_of_a_temporary_file_is_no_difference_and_another_call_is_one() {
+        let one = steps_of(&sketch("1 open db 1\n 1 create tmpA 2\n 1 write 2\n 1 rename tmpA db"));
+        let same = steps_of(&sketch("1 open db 1\n 1 create tmpB 2\n 1 write 2\n 1 rename tmpB db"));
+        let other = steps_of(&sketch("1 open db 1\n 1 create tmpB 2\n 1 rename tmpB db"));
+        assert_eq!(first_difference(std::slice::from_ref(&one), &[same], None), None);
+        let difference = first_difference(&[one], &[other], None).unwrap();
+        assert_eq!(difference.step, 3);
+    }
+
+    #[test]
+    fn what_comes_after_the_disturbed_call_is_not_compared() {
+        let one = steps_of(&sketch("1 open db 1\n 1 write 1"));
+        let other = steps_of(&sketch("1 open db 1\n 1 sync 1"));
+        assert_eq!(first_difference(std::slice::from_ref(&one), std::slice::from_ref(&other), Some(2)), None);
+        assert!(first_difference(&[one], &[other], Some(3)).is_some());
+    }
+
+    #[test]
+    fn a_fingerprint_depends_on_what_is_done_and_on_nothing_else() {
+        let script = alone(&add(2), &[], 1, Misfortune::Kill);
+        let mut told_differently = script.clone();
+        if let Some(Act::Trace { disturbance: Some(disturbance), .. }) = told_differently.acts.first_mut() {
+            disturbance.call = "something else".into();
+        }
+        let name = fingerprint("valid-data", &script, &[]);
+        assert_eq!(name.len(), 6);
+        assert_eq!(name, fingerprint("valid-data", &told_differently, &[]));
+        assert_ne!(name, fingerprint("crash-atomic", &script, &[]));
+        assert_ne!(name, fingerprint("valid-data", &alone(&add(2), &[], 2, Misfortune::Kill), &[]));
+    }
+
+    #[test]
+    fn what_is_no_case_is_refused_in_words() {
+        assert!(Case::from_json("{}").unwrap_err().contains("it is no case"));
+        assert!(Case::from_json("{\"schema\":9}").unwrap_err().contains("schema 9"));
+        assert!(Case::from_json("{\"schema\":1}").unwrap_err().contains("no whole case"));
+    }
+}

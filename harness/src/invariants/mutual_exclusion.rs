@@ -1,0 +1,93 @@
+//! At no time are two operations inside their critical sections of one data file.
+//!
+//! Judged from the calls of two clients that ran under the tracer together, whatever locks they took. The critical
+//! section of an operation goes from its last read of the data file before its first change of it to its last change;
+//! two are inside at once when an effective change by one falls within the other's. A reader alone, and an append that
+//! reads nothing first, have no section that a change could fall into. Typical causes: no lock, a read before the
+//! lock, a lock on a file that is replaced, a POSIX lock that a close gives up.
+
+use crate::accesses::{accesses, critical_section};
+use crate::call::Call;
+use crate::catalogue::headline;
+use crate::invariants::{Invariant, Needs};
+use crate::observation::Observation;
+use crate::verdict::Judgement;
+
+pub(super) const INVARIANT: Invariant = Invariant {
+    id: "mutual-exclusion",
+    statement: headline(include_str!("mutual_exclusion.rs")),
+    source: include_str!("mutual_exclusion.rs"),
+    needs: Needs::Nothing,
+    unjudged: "no two clients that were traced together both changed the data file",
+    check,
+};
+
+fn check(observation: &Observation) -> Judgement {
+    let mut judged = false;
+    for trace in observation.traces.iter().filter(|trace| trace.requests.len() > 1) {
+        let all = accesses(&trace.calls, &observation.subject.data);
+        let section = |client| critical_section(&all, client);
+        let (Some(first), Some(second)) = (section(1), section(2)) else { continue };
+        judged = true;
+        for (one, (from, to), other) in [(1, first, 2), (2, second, 1)] {
+            let intruder = all
+                .iter()
+                .find(|access| access.client == other && access.is_change && (from..to).contains(&access.at));
+            if let Some(intruder) = intruder {
+                return Judgement::Violated(tell(&trace.calls, one, (from, to), other, intruder.at));
+            }
+        }
+    }
+    if judged { Judgement::Holds } else { Judgement::Silent }
+}
+
+fn tell(calls: &[Call], one: u32, (from, to): (usize, usize), other: u32, at: usize) -> String {
+    format!(
+        "client {other} changed the data file by {} while client {one} was between its {} and its {}",
+        calls[at], calls[from], calls[to]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::observe;
+    use super::*;
+    use crate::call::sketch;
+    use crate::observation::Trace;
+    use crate::op::Request;
+
+    fn judge(text: &str) -> Judgement {
+        let mut observation = observe("");
+        observation.subject.data = "db".into();
+        let requests = vec![Request::Other("one".into()), Request::Other("two".into())];
+        observation.traces = vec![Trace { requests, calls: sketch(text), leaks: Vec::new(), is_whole: true }];
+        check(&observation)
+    }
+
+    #[test]
+    fn a_change_between_another_s_read_and_its_change_violates() {
+        let seen = judge("1 open db 1\n 1 read 1\n 2 read 1\n 2 write 1\n 1 write 1");
+        let Judgement::Violated(text) = seen else { panic!("{seen:?}") };
+        assert!(text.contains("client 2 changed the data file by write(1)"), "{text}");
+    }
+
+    #[test]
+    fn one_after_the_other_holds_and_who_changes_nothing_says_nothing() {
+        let whole = "1 open db 1\n 1 read 1\n 1 write 1\n 2 read 1\n 2 write 1";
+        assert_eq!(judge(whole), Judgement::Holds);
+        assert_eq!(judge("1 open db 1\n 1 read 1\n 2 read 1\n 2 write 1"), Judgement::Silent);
+    }
+
+    #[test]
+    fn single_appends_are_never_inside_and_appends_in_two_steps_are() {
+        assert_eq!(judge("1 open db 1\n 2 write 1\n 1 write 1"), Judgement::Holds);
+        assert!(matches!(judge("1 open db 1\n 1 write 1\n 2 write 1\n 1 write 1"), Judgement::Violated(_)));
+    }
+
+    #[test]
+    fn a_write_to_a_file_that_was_replaced_takes_no_effect() {
+        let text =
+            "1 open db 1\n 1 create tmp 2\n 1 read 1\n 1 rename tmp db\n 2 write 1\n 2 open db 2\n 2 write 2";
+        assert_eq!(judge(text), Judgement::Holds);
+    }
+}

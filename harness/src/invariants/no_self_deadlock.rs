@@ -1,0 +1,103 @@
+//! No client waits for a lock that it holds itself, by another descriptor, thread or child.
+//!
+//! Under the tracer nobody waits for a lock in the kernel: who wants one that is taken is held, so that it is seen at
+//! once, and without a time limit, when nobody can go on. A client that waits then for a lock which a process of its own
+//! has waits for itself: through a second descriptor, in another thread, or because its child waits for a lock that
+//! the parent has, who waits for the child. A client with an armed timer can still go on and is let. Typical causes: a
+//! helper that locks what its caller has locked, a command started under the lock that takes the lock.
+
+use crate::catalogue::headline;
+use crate::invariants::{Invariant, Needs};
+use crate::observation::{Holder, Observation, Waiting};
+use crate::verdict::Judgement;
+
+pub(super) const INVARIANT: Invariant = Invariant {
+    id: "no-self-deadlock",
+    statement: headline(include_str!("no_self_deadlock.rs")),
+    source: include_str!("no_self_deadlock.rs"),
+    needs: Needs::Nothing,
+    unjudged: "no operation ran under the tracer to its end",
+    check,
+};
+
+fn check(observation: &Observation) -> Judgement {
+    let steady = observation.standstill.as_ref().filter(|standstill| standstill.steady);
+    let waits_for_itself = steady.and_then(|standstill| {
+        let wholly = standstill.clients.iter().filter(|waiting| waiting.wholly);
+        wholly.map(|waiting| (waiting, own_lock(waiting))).find_map(|(waiting, own)| Some((waiting, own?)))
+    });
+    if let Some((waiting, file)) = waits_for_itself {
+        return Judgement::Violated(format!(
+            "client {} waits for the lock on {file}, which it holds itself",
+            waiting.client
+        ));
+    }
+    if let Some(late) = observation.operations.iter().find(|operation| operation.hung()) {
+        let is_seen = observation.standstill.is_some();
+        return if is_seen {
+            Judgement::Silent
+        } else {
+            Judgement::Inconclusive(format!(
+                "{} did not end, and what it waits for was not seen",
+                late.request
+            ))
+        };
+    }
+    if observation.traces.iter().any(|trace| trace.is_whole) { Judgement::Holds } else { Judgement::Silent }
+}
+
+/// The file of a lock that a client wants, and that nobody has but itself. Where others have it too, as where two
+/// readers want to write, it need not be its own lock that is in the way.
+pub(super) fn own_lock(waiting: &Waiting) -> Option<&str> {
+    let is_own = |holder: &Holder| *holder == Holder::Client(waiting.client);
+    let wanted =
+        waiting.wants.iter().find(|wanted| !wanted.holders.is_empty() && wanted.holders.iter().all(is_own));
+    wanted.map(|wanted| wanted.file.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::observe;
+    use super::*;
+    use crate::observation::{Standstill, Trace, WantedLock};
+
+    fn judge(holder: Holder, wholly: bool) -> Judgement {
+        let mut observation = observe("c1 add a 0..10 timeout");
+        let wants = vec![WantedLock { file: "l".into(), holders: vec![holder] }];
+        let clients = vec![Waiting { client: 1, wants, wholly }];
+        observation.standstill = Some(Standstill { client: 1, steady: true, clients });
+        check(&observation)
+    }
+
+    #[test]
+    fn a_client_that_waits_for_its_own_lock_violates() {
+        assert!(
+            matches!(judge(Holder::Client(1), true), Judgement::Violated(seen) if seen.contains("itself"))
+        );
+    }
+
+    /// A shared lock of its own was taken for what a client waited for that wanted it exclusive, beside another reader.
+    #[test]
+    fn of_two_readers_that_want_to_write_neither_waits_for_itself() {
+        let mut observation = observe("c1 add a 0..10 timeout");
+        let holders = vec![Holder::Client(1), Holder::Client(2)];
+        let wants = vec![WantedLock { file: "l".into(), holders }];
+        let clients = vec![Waiting { client: 1, wants, wholly: true }];
+        observation.standstill = Some(Standstill { client: 1, steady: true, clients });
+        assert_eq!(check(&observation), Judgement::Silent);
+    }
+
+    #[test]
+    fn one_that_waits_for_another_or_can_go_on_does_not() {
+        assert_eq!(judge(Holder::Client(2), true), Judgement::Silent);
+        assert_eq!(judge(Holder::Client(1), false), Judgement::Silent);
+    }
+
+    #[test]
+    fn an_operation_that_hangs_unseen_leaves_a_doubt_and_one_that_ends_holds() {
+        assert!(matches!(check(&observe("c1 add a 0..10 timeout")), Judgement::Inconclusive(_)));
+        let mut whole = observe("c1 add a 0..10 ok");
+        whole.traces = vec![Trace { is_whole: true, ..Trace::default() }];
+        assert_eq!(check(&whole), Judgement::Holds);
+    }
+}

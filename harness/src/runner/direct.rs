@@ -1,0 +1,65 @@
+//! Who directs the tracer: from a disturbance, as data, to what becomes of each call.
+
+use crate::scenario::script::{Disturbance, Misfortune};
+use crate::tracer::{Director, Move, Rest, Treatment, Upcoming};
+
+/// Starts one client after another, each when the one before has come to rest, and disturbs client 1.
+pub(super) struct Directing<'a> {
+    disturbance: Option<&'a Disturbance>,
+    /// Whether it has happened, or can no more.
+    pub(super) is_done: bool,
+    /// Whether client 2 had not ended when it had gone as far as it could.
+    pub(super) second_waited: bool,
+}
+
+impl<'a> Directing<'a> {
+    pub(super) fn new(disturbance: Option<&'a Disturbance>) -> Self {
+        Self { disturbance, is_done: false, second_waited: false }
+    }
+}
+
+impl Director for Directing<'_> {
+    fn treat(&mut self, upcoming: &Upcoming<'_>) -> Treatment {
+        let Some(disturbance) = self.disturbance.filter(|_| !self.is_done && upcoming.client == 1) else {
+            return Treatment::Go;
+        };
+        if upcoming.index < disturbance.point && !upcoming.is_exit {
+            return Treatment::Go;
+        }
+        let what = disturbance.what;
+        let is_held =
+            matches!(what, Misfortune::Hold | Misfortune::KillBesideWaiter | Misfortune::KillWaiter);
+        self.is_done = !is_held;
+        match what {
+            Misfortune::Kill => Treatment::Kill,
+            Misfortune::KillProcess => Treatment::KillProcess,
+            // A call that writes less than is to be left of it, or nothing at all, is another one than was meant.
+            Misfortune::Tear(length) if upcoming.length.is_some_and(|whole| whole > length) => {
+                Treatment::Tear(length)
+            }
+            Misfortune::Shorten(length) if upcoming.length.is_some_and(|whole| whole > length) => {
+                Treatment::Shorten(length)
+            }
+            Misfortune::Tear(_) | Misfortune::Shorten(_) => Treatment::Go,
+            Misfortune::Hold | Misfortune::KillBesideWaiter | Misfortune::KillWaiter => Treatment::Hold,
+        }
+    }
+
+    fn rest(&mut self, clients: &[Rest]) -> Move {
+        if let Some(next) = (1..).zip(clients).find(|(_, rest)| **rest == Rest::NotStarted) {
+            return Move::Start(next.0);
+        }
+        let is_first_time = !self.is_done;
+        self.is_done = true;
+        if is_first_time {
+            self.second_waited = clients.get(1).is_some_and(|rest| *rest != Rest::Ended);
+        }
+        match self.disturbance.map(|disturbance| disturbance.what) {
+            // One that has ended has nothing to be killed for.
+            Some(Misfortune::KillWaiter) if is_first_time && self.second_waited => Move::Kill(2),
+            Some(Misfortune::KillWaiter | Misfortune::Hold) => Move::Release(1),
+            Some(Misfortune::KillBesideWaiter) => Move::Kill(1),
+            _ => Move::Nothing,
+        }
+    }
+}

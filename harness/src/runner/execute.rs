@@ -1,0 +1,480 @@
+//! Plays a script: one execution, from a fresh sandbox with the store's first record to an observation.
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use crate::call::{Call, End, Ended, Stuck, Traced};
+use crate::observation::{
+    Holder, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
+};
+use crate::op::{ClientId, Limit, Operation, Outcome, Request};
+use crate::runner::direct::Directing;
+use crate::runner::{RunError, Stage, nanos};
+use crate::scenario::crash::add;
+use crate::scenario::script::{Act, Disturbance, Misfortune, Script};
+use crate::target::{Command, Values};
+use crate::tracer::TracerError;
+use crate::tracer::{self, Surroundings, Traceable};
+
+/// Why there is no trace of an operation.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The harness could not do its part.
+    #[error("{0}")]
+    Run(#[from] RunError),
+    /// The tracer could not.
+    #[error("{0}")]
+    Tracer(#[from] TracerError),
+    /// What comes before did not work.
+    #[error("{0} did not succeed, which comes before the operation that is traced; it said: {1}")]
+    Before(String, String),
+}
+
+/// The store with its first record in it, as every script finds it.
+#[derive(Clone, Debug)]
+pub struct First {
+    operation: Operation,
+    state: State,
+}
+
+/// What playing a script came to.
+#[derive(Debug)]
+pub struct Played {
+    /// What it showed.
+    pub observation: Observation,
+    /// What the traces say is not seen.
+    pub not_covered: Vec<String>,
+    /// Whether what was to be disturbed was.
+    pub was_disturbed: bool,
+    /// Whether a second client waited for the first.
+    pub second_waited: bool,
+}
+
+impl Stage<'_> {
+    /// Lets the store add its first record, and keeps what it left for every script to begin with.
+    ///
+    /// # Errors
+    /// Where the store fails, or the harness cannot do its part.
+    pub fn first(&self) -> Result<First, TraceError> {
+        self.lay()?;
+        let clock = Instant::now();
+        if self.target.ops.init.is_some() && !self.sandbox.has_old() {
+            self.succeed(Request::Init, clock)?;
+        }
+        let operation = self.succeed(add(1), clock)?;
+        self.end_survivors();
+        let mut state = self.sandbox.look(self.target, nanos(clock.elapsed()));
+        if self.target.ops.list.is_some() {
+            // Before `list` the records may stand elsewhere.
+            state.records = None;
+        }
+        self.sandbox.keep_as_first().map_err(RunError::system("keep the state with one record"))?;
+        Ok(First { operation, state })
+    }
+
+    fn succeed(&self, request: Request, clock: Instant) -> Result<Operation, TraceError> {
+        let operation = self.operate(1, request, clock, None, &|| (), &|_| ())?;
+        if operation.outcome != Outcome::Acknowledged {
+            if self.is_cut() {
+                return Err(RunError::Stopped.into());
+            }
+            return Err(TraceError::Before(operation.request.to_string(), operation.stderr));
+        }
+        Ok(operation)
+    }
+
+    pub(super) fn lay_first(&self) -> Result<(), RunError> {
+        self.end_survivors();
+        self.sandbox.lay_first().map_err(|why| RunError::Sandbox { path: self.sandbox.dir(), why })
+    }
+
+    /// Plays a script.
+    ///
+    /// # Errors
+    /// Where the harness could not do its part, may not trace, or the time is over.
+    pub fn play(
+        &self,
+        scenario: &str,
+        script: &Script,
+        first: &First,
+        subject: &Subject,
+        execution: u32,
+    ) -> Result<Played, TraceError> {
+        self.lay_first()?;
+        let mut playing = Playing::new(self, first);
+        for act in &script.acts {
+            playing.act(act)?;
+        }
+        self.end_survivors();
+        let mut operations = playing.operations;
+        operations.sort_by_key(|operation| operation.invoked);
+        Ok(Played {
+            observation: Observation {
+                scenario: scenario.to_owned(),
+                execution,
+                subject: subject.clone(),
+                operations,
+                readings: Readings::default(),
+                states: playing.states,
+                standstill: playing.standstill,
+                disturbance: script.told(),
+                traces: playing.traces,
+            },
+            not_covered: playing.not_covered,
+            was_disturbed: playing.was_disturbed,
+            second_waited: playing.second_waited,
+        })
+    }
+
+    /// Traces one operation, undisturbed, in the sandbox as it stands.
+    pub(super) fn trace_quietly(&self, request: &Request) -> Result<Traced, TraceError> {
+        self.trace(std::slice::from_ref(request), &mut Directing::new(None), true)
+    }
+
+    /// Traces operations, undisturbed but for `disturbance`, in the sandbox as it stands.
+    pub(super) fn trace(
+        &self,
+        requests: &[Request],
+        directing: &mut Directing<'_>,
+        is_detailed: bool,
+    ) -> Result<Traced, TraceError> {
+        let rendered: Vec<_> = (1..)
+            .zip(requests)
+            .map(|(client, request)| {
+                let values = self.values(client, request);
+                (self.render(request, &values), self.environment(&values))
+            })
+            .collect();
+        let traceables: Vec<Traceable<'_>> = rendered
+            .iter()
+            .map(|((program, arguments, cwd), environment)| Traceable {
+                program,
+                arguments,
+                cwd,
+                environment,
+                stdin: None,
+            })
+            .collect();
+        self.run_traced(&traceables, directing, is_detailed)
+    }
+
+    /// A session, with `input` on its standard input.
+    fn trace_session(&self, command: &Command, input: &str) -> Result<Traced, TraceError> {
+        let values = Values { client: 1, ..self.sandbox.values() };
+        let (program, arguments) = command.render(&values, &self.target.folder);
+        let environment = self.environment(&values);
+        let cwd = self.cwd(&values);
+        let stdin = tempfile::tempfile()
+            .and_then(|mut file| {
+                file.write_all(input.as_bytes())?;
+                file.rewind()?;
+                Ok(file)
+            })
+            .map_err(RunError::system("make the input of a session"))?;
+        let stdin: Option<&File> = Some(&stdin);
+        let traceable = Traceable {
+            program: &program,
+            arguments: &arguments,
+            cwd: &cwd,
+            environment: &environment,
+            stdin,
+        };
+        self.run_traced(&[traceable], &mut Directing::new(None), false)
+    }
+
+    fn run_traced(
+        &self,
+        traceables: &[Traceable<'_>],
+        directing: &mut Directing<'_>,
+        is_detailed: bool,
+    ) -> Result<Traced, TraceError> {
+        if self.is_cut() {
+            return Err(RunError::Stopped.into());
+        }
+        let timeout = self.target.limits.timeout;
+        let surroundings = Surroundings {
+            sandbox: &self.sandbox.dir(),
+            timeout: self
+                .hard_end
+                .map_or(timeout, |end| timeout.min(end.saturating_duration_since(Instant::now()))),
+            stop: Some(self.stop.as_fd()),
+            is_detailed,
+            shown: self.shows_content.then(|| self.sandbox.data()),
+            waits_for_survivors: true,
+        };
+        let traced = tracer::run(&surroundings, traceables, directing)?;
+        // What was cut short tells nothing.
+        if self.is_cut() { Err(RunError::Stopped.into()) } else { Ok(traced) }
+    }
+
+    pub(super) fn values(&self, client: ClientId, request: &Request) -> Values {
+        let (id, n) = match request {
+            Request::Add { record, number } => (record.clone(), *number),
+            _ => (String::new(), 0),
+        };
+        Values { id, n, client, ..self.sandbox.values() }
+    }
+}
+
+struct Playing<'a> {
+    stage: &'a Stage<'a>,
+    clock: Instant,
+    /// What the first operation took: the execution's time goes on from there.
+    offset: Duration,
+    operations: Vec<Operation>,
+    states: Vec<State>,
+    traces: Vec<Trace>,
+    standstill: Option<Standstill>,
+    not_covered: Vec<String>,
+    was_disturbed: bool,
+    second_waited: bool,
+    /// Whether the last act killed an operation.
+    was_just_killed: bool,
+}
+
+impl<'a> Playing<'a> {
+    fn new(stage: &'a Stage<'a>, first: &First) -> Self {
+        Self {
+            stage,
+            clock: Instant::now(),
+            offset: Duration::from_nanos(first.state.at + 1),
+            operations: vec![first.operation.clone()],
+            states: vec![first.state.clone()],
+            traces: Vec::new(),
+            standstill: None,
+            not_covered: Vec::new(),
+            was_disturbed: false,
+            second_waited: false,
+            was_just_killed: false,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.offset + self.clock.elapsed()
+    }
+
+    fn act(&mut self, act: &Act) -> Result<(), TraceError> {
+        match act {
+            Act::Operate(request) => {
+                self.operate(request.clone())?;
+                self.look(false);
+            }
+            Act::Recover => {
+                if self.was_just_killed && self.stage.target.ops.recover.is_some() {
+                    self.operate(Request::Recover)?;
+                    self.look(false);
+                }
+            }
+            Act::List => {
+                let has_list = self.stage.target.ops.list.is_some();
+                if !has_list || self.operate(Request::List)? == Outcome::Acknowledged {
+                    self.look(true);
+                }
+            }
+            Act::Trace { requests, disturbance } => self.trace(requests, disturbance.as_ref())?,
+            Act::Session { input } => self.session(input)?,
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self, request: Request) -> Result<Outcome, RunError> {
+        let began = self.now();
+        let clock = Instant::now();
+        let mut operation = self.stage.operate(1, request, clock, None, &|| (), &|_| ())?;
+        operation.invoked += nanos(began);
+        operation.returned += nanos(began);
+        let outcome = operation.outcome.clone();
+        self.operations.push(operation);
+        if self.stage.is_cut() { Err(RunError::Stopped) } else { Ok(outcome) }
+    }
+
+    /// Looks at the files. Only after `list` do the records have to stand where the target says.
+    fn look(&mut self, is_after_list: bool) {
+        let mut state = self.stage.sandbox.look(self.stage.target, nanos(self.now()));
+        if self.stage.target.ops.list.is_some() && !is_after_list {
+            state.records = None;
+        }
+        self.states.push(state);
+    }
+
+    fn trace(&mut self, requests: &[Request], disturbance: Option<&Disturbance>) -> Result<(), TraceError> {
+        let began = self.now();
+        let mut directing = Directing::new(disturbance);
+        let traced = self.stage.trace(requests, &mut directing, false)?;
+        self.was_disturbed |= disturbance.is_none() || directing.is_done;
+        self.second_waited |= directing.second_waited;
+        self.was_just_killed = false;
+        let partly = disturbance.is_some_and(|disturbance| disturbance.what == Misfortune::KillProcess);
+        for ended in &traced.operations {
+            let Some(request) = index(ended.client).and_then(|index| requests.get(index)) else { continue };
+            let operation = self.operation(ended, request.clone(), began, partly && ended.client == 1);
+            self.was_just_killed |= operation.outcome == Outcome::Killed;
+            self.operations.push(operation);
+            (self.stage.on_operation)();
+        }
+        self.keep(requests.to_vec(), traced, disturbance.is_none());
+        self.look(false);
+        Ok(())
+    }
+
+    fn keep(&mut self, requests: Vec<Request>, traced: Traced, is_whole: bool) {
+        if let Some(standstill) = standstill(&traced.stuck) {
+            self.standstill.get_or_insert(standstill);
+        }
+        let came_to_an_end =
+            traced.operations.iter().all(|ended| matches!(ended.end, End::Exited(_) | End::Signalled(_)));
+        self.not_covered.extend(traced.not_covered);
+        self.traces.push(Trace {
+            requests,
+            calls: traced.calls.into_iter().map(without_data).collect(),
+            leaks: traced.leaks,
+            is_whole: is_whole && came_to_an_end,
+        });
+    }
+
+    fn operation(&self, ended: &Ended, request: Request, began: Duration, was_maimed: bool) -> Operation {
+        let outcome = match outcome(self.stage, ended.end) {
+            // Of an operation that lost a process only an acknowledgement says anything.
+            other if was_maimed && other != Outcome::Acknowledged && other != Outcome::Stuck => {
+                Outcome::Killed
+            }
+            other => other,
+        };
+        let mut operation = Operation {
+            client: ended.client,
+            invoked: nanos(began + ended.invoked),
+            returned: nanos(began + ended.returned),
+            still: ended.still.map(|still| nanos(began + still)),
+            stderr: self.stage.printable(&ended.stderr),
+            records: None,
+            outcome,
+            request,
+        };
+        if operation.request == Request::List && operation.outcome == Outcome::Acknowledged {
+            self.stage.take_listing(&mut operation, &ended.stdout);
+        }
+        operation
+    }
+
+    fn session(&mut self, input: &str) -> Result<(), TraceError> {
+        let Some(session) = &self.stage.target.session else { return Ok(()) };
+        let began = self.now();
+        let traced = self.stage.trace_session(&session.command, input)?;
+        self.was_disturbed = true;
+        if let Some(ended) = traced.operations.first() {
+            self.operations.extend(answered(ended, input, began, &self.stage.printable(&ended.stderr)));
+        }
+        self.keep(vec![Request::Other("session".into())], traced, true);
+        self.look(true);
+        Ok(())
+    }
+}
+
+/// The operations of a session, from its requests and answers: one that never was answered did not end.
+fn answered(ended: &Ended, input: &str, began: Duration, stderr: &str) -> Vec<Operation> {
+    let lines = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let answers = lines(&String::from_utf8_lossy(&ended.stdout));
+    let requests = lines(input);
+    let hung = match ended.end {
+        End::Stuck => Outcome::Stuck,
+        End::TimedOut => Outcome::Unfinished(Limit::Timeout),
+        _ => Outcome::Failed("no answer".into()),
+    };
+    let operations = requests.iter().filter_map(|request| {
+        let answer = answers.iter().find(|answer| answer["seq"] == request["seq"]);
+        let text = |value: &serde_json::Value| value.as_str().map(ToOwned::to_owned);
+        let asked = match request["op"].as_str()? {
+            "add" => Request::Add { record: text(&request["record"])?, number: 0 },
+            "list" => Request::List,
+            other => Request::Other(other.to_owned()),
+        };
+        let is_ok = answer.is_some_and(|answer| answer["ok"] == true);
+        let outcome = match answer {
+            Some(_) if is_ok => Outcome::Acknowledged,
+            Some(answer) => match answer["error"].as_str() {
+                Some("refused") => Outcome::Refused,
+                Some("busy") => Outcome::Busy,
+                other => Outcome::Failed(other.unwrap_or("failed").to_owned()),
+            },
+            None => hung.clone(),
+        };
+        Some(Operation {
+            client: 1,
+            request: asked,
+            invoked: nanos(began + ended.invoked),
+            returned: nanos(began + ended.returned),
+            still: None,
+            outcome,
+            stderr: stderr.to_owned(),
+            // All was asked at once, so that no listing has a definite place among the adds.
+            records: None,
+        })
+    });
+    operations.collect()
+}
+
+fn without_data(call: Call) -> Call {
+    Call { data: None, ..call }
+}
+
+fn index(client: ClientId) -> Option<usize> {
+    usize::try_from(client).ok()?.checked_sub(1)
+}
+
+fn outcome(stage: &Stage<'_>, end: End) -> Outcome {
+    let exit = &stage.target.exit;
+    match end {
+        End::Killed => Outcome::Killed,
+        End::TimedOut => Outcome::Unfinished(Limit::Timeout),
+        End::Stuck => Outcome::Stuck,
+        End::Exited(0) => Outcome::Acknowledged,
+        End::Exited(status) if exit.refused.contains(&status) => Outcome::Refused,
+        End::Exited(status) if exit.busy.contains(&status) => Outcome::Busy,
+        End::Exited(status) => Outcome::Failed(format!("exit {status}")),
+        End::Signalled(signal) => Outcome::Failed(format!("signal {}", super::process::signal_name(signal))),
+    }
+}
+
+/// Who waited for whom when nobody could go on. Whoever holds a lock and is not stuck himself has ended: a process
+/// that he left behind has it.
+fn standstill(stuck: &[Stuck]) -> Option<Standstill> {
+    let holder = |client: &ClientId| match stuck.iter().any(|stuck| stuck.client == *client) {
+        true => Holder::Client(*client),
+        false => Holder::Ended,
+    };
+    let clients: Vec<Waiting> = stuck
+        .iter()
+        .map(|stuck| Waiting {
+            client: stuck.client,
+            wholly: stuck.wholly,
+            wants: stuck
+                .wants
+                .iter()
+                .map(|(file, holders)| WantedLock {
+                    file: file.clone(),
+                    holders: holders.iter().map(holder).collect(),
+                })
+                .collect(),
+        })
+        .collect();
+    let first = clients.iter().find(|waiting| !waiting.wants.is_empty())?.client;
+    Some(Standstill { client: first, steady: true, clients })
+}
+
+/// What a quiet run under the tracer shows of one operation of a store that holds its first record; of `init`, in an
+/// empty sandbox.
+///
+/// # Errors
+/// Where something before it failed, or it cannot be traced.
+pub fn trace(stage: &Stage<'_>, request: &Request) -> Result<Traced, TraceError> {
+    if *request == Request::Init {
+        stage.lay()?;
+    } else {
+        stage.first()?;
+    }
+    stage.trace_quietly(request)
+}

@@ -1,0 +1,66 @@
+//! Two handles on one path in one process; nested operations.
+//!
+//! Every operation runs under the tracer, `add` a dozen times in a row, since many stores do something more every so
+//! often: should it lock a path that it has locked already, through a second descriptor, in another thread or in a
+//! child that it waits for, nobody can go on, and that is seen at once. A store that speaks the session protocol is
+//! asked to add and to list through two handles on one path.
+
+use crate::catalogue::headline;
+use crate::op::{Request, record_name};
+use crate::scenario::Scenario;
+use crate::scenario::crash::add;
+use crate::scenario::script::{Act, Script};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    id: "reentry",
+    statement: headline(include_str!("reentry.rs")),
+    source: include_str!("reentry.rs"),
+};
+
+/// How often `add` runs in a row.
+const ADDS: u32 = 12;
+
+/// The executions: all `add`s in one, each other operation in one, and a session. No more records are added than
+/// `limit`, with the one that is there.
+pub fn scripts(requests: &[Request], limit: Option<u32>, has_session: bool) -> Vec<Script> {
+    let traced = |request: Request| Act::Trace { requests: vec![request], disturbance: None };
+    let last = limit.unwrap_or(u32::MAX).min(ADDS);
+    let adds: Vec<Act> = (2..=last).map(|number| traced(add(number))).chain([Act::List]).collect();
+    let others = requests.iter().filter(|request| !matches!(request, Request::Add { .. }));
+    let others = others.map(|request| Script { acts: vec![traced(request.clone()), Act::List] });
+    let session = has_session.then(|| Script { acts: vec![Act::Session { input: session() }] });
+    std::iter::once(Script { acts: adds }).chain(others).chain(session).collect()
+}
+
+/// Two handles on one path: what each adds, both must see.
+fn session() -> String {
+    let lines = [
+        r#"{"seq":1,"op":"open","handle":"a"}"#.to_owned(),
+        r#"{"seq":2,"op":"open","handle":"b"}"#.to_owned(),
+        format!(r#"{{"seq":3,"op":"add","handle":"a","record":"{}"}}"#, record_name(2)),
+        format!(r#"{{"seq":4,"op":"add","handle":"b","record":"{}"}}"#, record_name(3)),
+        r#"{"seq":5,"op":"list","handle":"a"}"#.to_owned(),
+        r#"{"seq":6,"op":"list","handle":"b"}"#.to_owned(),
+        r#"{"seq":7,"op":"close","handle":"a"}"#.to_owned(),
+        r#"{"seq":8,"op":"close","handle":"b"}"#.to_owned(),
+    ];
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_added_than_the_store_takes() {
+        let count = |limit| scripts(&[add(2), Request::List], limit, false)[0].acts.len() - 1;
+        assert_eq!((count(None), count(Some(3)), count(Some(1))), (11, 2, 0));
+    }
+
+    #[test]
+    fn every_line_of_the_session_is_one_request() {
+        for line in session().lines() {
+            assert!(line.starts_with(r#"{"seq":"#) && line.ends_with('}'), "{line}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One execution to come, as data: what is asked, in which order, and what is disturbed; a case holds one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::op::Request;
+
+/// What one execution does, in a sandbox where the store holds its first record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// One after another.
+    pub acts: Vec<Act>,
+}
+
+/// One part of an execution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// One operation, undisturbed; then a look at the files.
+    Operate(Request),
+    /// `recover`, where the store has it and something was killed just before; then a look at the files.
+    Recover,
+    /// `list`, where the store has it; then a look at the files.
+    List,
+    /// Operations under the tracer, the first of them client 1.
+    Trace {
+        /// What each client is asked.
+        requests: Vec<Request>,
+        /// What is disturbed.
+        disturbance: Option<Disturbance>,
+    },
+    /// A session under the tracer: these lines on its standard input.
+    Session {
+        /// One request a line.
+        input: String,
+    },
+}
+
+/// What is done to the operation of client 1 at one of its visible calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disturbance {
+    /// Before this visible call of it, counted from 1; where it makes fewer, before its exit.
+    pub point: u32,
+    /// What happens there.
+    pub what: Misfortune,
+    /// That call, as the quiet run made it.
+    pub call: String,
+    /// Whether a kill alone can leave what it leaves; else it stands for a file system that takes no more.
+    pub is_of_a_kill: bool,
+}
+
+/// What stands behind a cut that no kill can make.
+const NO_KILL: &str = " (no kill cuts there: it stands for a full disk, a quota or a size limit)";
+
+/// What happens at a visible call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Misfortune {
+    /// Every process of the operation is killed.
+    Kill,
+    /// The process that was to make the call is killed; the others go on.
+    KillProcess,
+    /// The call writes so many bytes, and then every process is killed.
+    Tear(u64),
+    /// The call writes so many bytes, and the operation goes on.
+    Shorten(u64),
+    /// It is held; client 2 goes as far as it can; then both go on.
+    Hold,
+    /// It is held; client 2 goes as far as it can; then client 1 is killed, and client 2 goes on.
+    KillBesideWaiter,
+    /// It is held; client 2 goes as far as it can, and is killed there; then client 1 goes on.
+    KillWaiter,
+}
+
+impl Script {
+    /// The first disturbance in it.
+    pub fn disturbance(&self) -> Option<&Disturbance> {
+        self.acts.iter().find_map(|act| match act {
+            Act::Trace { disturbance, .. } => disturbance.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// How it is told in a few words.
+    pub fn told(&self) -> Option<String> {
+        self.acts.iter().find_map(|act| match act {
+            Act::Trace { requests, disturbance: Some(disturbance) } => {
+                let request = requests.first().map(ToString::to_string).unwrap_or_default();
+                Some(format!("{request} {disturbance}"))
+            }
+            Act::Trace { requests, disturbance: None } => {
+                let all: Vec<String> = requests.iter().map(ToString::to_string).collect();
+                Some(format!("{} undisturbed", all.join(" beside ")))
+            }
+            Act::Session { .. } => Some("a session with two handles on one path".to_owned()),
+            _ => None,
+        })
+    }
+}
+
+/// What happened to the operation, after its name: `killed before call 3, rename(a, b)`.
+impl fmt::Display for Disturbance {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { point, call, .. } = self;
+        match self.what {
+            Misfortune::Kill => write!(out, "killed before call {point}, {call}"),
+            Misfortune::KillProcess => {
+                write!(out, "whose process was killed alone before call {point}, {call}")
+            }
+            Misfortune::Tear(length) => {
+                let stands_for = if self.is_of_a_kill { "" } else { NO_KILL };
+                write!(out, "killed when call {point}, {call}, had written {length} bytes{stands_for}")
+            }
+            Misfortune::Shorten(length) => {
+                write!(out, "whose call {point}, {call}, wrote only {length} bytes{NO_KILL}")
+            }
+            Misfortune::KillBesideWaiter => {
+                write!(out, "killed before call {point}, {call}, while another client was there")
+            }
+            Misfortune::Hold => write!(out, "held before call {point}, {call}, while another client came"),
+            Misfortune::KillWaiter => {
+                write!(
+                    out,
+                    "held before call {point}, {call}, while another client came and was killed waiting"
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Every write cut short, then the kill; a cut that a kill alone cannot leave (inside a page) stands for a full disk, a quota or a size limit, and the finding says so.
+//!
+//! A kill leaves the pages of a write that were copied already: it can cut only where a page of the file begins. All
+//! other cuts come of a file system that takes no more, and reports how much it took: there the operation is killed
+//! right after such a write, before it can do anything about it, or goes on and must finish the job or fail honestly.
+//! The write is a real one with a smaller count, not a made-up answer. Cut are the first byte, the middle, the
+//! last byte and the page boundaries, at most twelve of one write.
+
+use crate::call::{Call, Class, Effect};
+use crate::catalogue::headline;
+use crate::op::Request;
+use crate::scenario::Scenario;
+use crate::scenario::crash::alone;
+use crate::scenario::script::{Misfortune, Script};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    id: "torn-write",
+    statement: headline(include_str!("torn_write.rs")),
+    source: include_str!("torn_write.rs"),
+};
+
+/// The page of a file, in bytes: what is written of one page is there wholly or not at all after a kill.
+pub const PAGE: u64 = 4096;
+/// Cuts of one write that are tried.
+const CUTS_MAX: usize = 12;
+/// Writes of one operation that are cut; of more, the last come first, since they are nearest to the acknowledgement.
+const WRITES_MAX: usize = 60;
+
+/// Where a write of `length` bytes at `offset` is cut: so many bytes of it are written.
+pub fn cuts(offset: Option<u64>, length: u64) -> Vec<u64> {
+    let mut cuts = vec![1, length / 2, length.saturating_sub(1)];
+    cuts.extend(page_cuts(offset, length).take(CUTS_MAX));
+    cuts.retain(|cut| (1..length).contains(cut));
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts.truncate(CUTS_MAX);
+    cuts
+}
+
+/// The cuts that a kill alone can leave: where a page begins.
+pub fn page_cuts(offset: Option<u64>, length: u64) -> impl Iterator<Item = u64> {
+    let offset = offset.unwrap_or(0);
+    let first = (offset / PAGE + 1) * PAGE - offset;
+    (0..).map(move |page| first + page * PAGE).take_while(move |cut| *cut < length)
+}
+
+/// Whether a kill can cut a write at `offset` after `cut` bytes; where the offset is not known, no kill is blamed.
+pub fn is_cut_of_a_kill(offset: Option<u64>, cut: u64) -> bool {
+    offset.is_some_and(|offset| (offset + cut).is_multiple_of(PAGE))
+}
+
+/// The executions: each write cut at each place, once with a kill and once without.
+pub fn scripts(request: &Request, calls: &[Call]) -> Vec<Script> {
+    let writes = (1..).zip(calls).filter_map(|(point, call)| match call.effect {
+        Some(Effect::Written { offset, length, .. }) if call.class == Class::Write => {
+            Some((point, offset, length))
+        }
+        _ => None,
+    });
+    let mut writes: Vec<(u32, Option<u64>, u64)> = writes.collect();
+    let surplus = writes.len().saturating_sub(WRITES_MAX);
+    writes.drain(..surplus);
+    writes
+        .into_iter()
+        .flat_map(|(point, offset, length)| {
+            cuts(offset, length).into_iter().flat_map(move |cut| {
+                [Misfortune::Tear(cut), Misfortune::Shorten(cut)].map(|what| (point, what))
+            })
+        })
+        .map(|(point, what)| alone(request, calls, point, what))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_is_cut_at_its_ends_its_middle_and_where_pages_begin() {
+        assert_eq!(cuts(Some(0), 10), [1, 5, 9]);
+        assert_eq!(cuts(Some(0), 1), [0; 0]);
+        assert_eq!(cuts(Some(4000), 5000), [1, 96, 2500, 4192, 4999]);
+        assert_eq!(cuts(Some(0), 1 << 20).len(), CUTS_MAX);
+    }
+
+    #[test]
+    fn a_kill_cuts_only_where_a_page_of_the_file_begins() {
+        assert!(is_cut_of_a_kill(Some(4000), 96));
+        assert!(!is_cut_of_a_kill(Some(4000), 97));
+        assert!(!is_cut_of_a_kill(None, 4096));
+        assert_eq!(page_cuts(Some(4095), 4098).collect::<Vec<_>>(), [1, 4097]);
+        assert_eq!(page_cuts(Some(0), 4096).count(), 0);
+    }
+}

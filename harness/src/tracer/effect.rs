@@ -1,0 +1,99 @@
+//! What a call that has returned came to in the sandbox.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use nix::unistd::Pid;
+
+use crate::call::{Class, Effect, Object};
+use crate::tracer::mirror::{Mirror, Pending};
+use crate::tracer::shape::Form;
+use crate::tracer::{descriptor, path};
+
+impl Mirror {
+    /// What a call came to that has returned `value`; nothing where it changed and read nothing.
+    pub(super) fn effect(&self, thread: Pid, call: &Pending, value: i64) -> Option<Effect> {
+        let file = call.objects.iter().find_map(|object| match object {
+            Object::File(number) => Some(*number),
+            _ => None,
+        });
+        let shown = |index: usize| call.paths.get(index).map(|path| path::shown(path, &self.sandbox));
+        let name = call.shape.name;
+        match (call.shape.class, call.shape.form) {
+            (Class::Open, Form::Open { .. }) => {
+                let (path, file) = (shown(0)?, file?);
+                // Whether there was a file before is known from before the call; what is empty now was emptied then.
+                let was_new = call.creates && call.was_missing;
+                Some(match (was_new, call.creates) {
+                    (true, _) => Effect::Created { mode: mode_of(call.paths.first()?), path, file },
+                    (false, true) => Effect::Resized { file, size: 0 },
+                    (false, false) => Effect::Opened { path, file },
+                })
+            }
+            (Class::Read, _) if name != "getdents64" => Some(Effect::Read { file: file? }),
+            (Class::Write, Form::Buffer { .. } | Form::Vector { .. }) => {
+                let length = u64::try_from(value).ok()?;
+                let offset = if self.is_detailed { self.offset(thread, call, length) } else { None };
+                Some(Effect::Written { file: file?, offset, length })
+            }
+            (Class::Write, _) if name == "ftruncate" => {
+                Some(Effect::Resized { file: file?, size: call.entry.arguments[1] })
+            }
+            (Class::Write, Form::Path { .. }) => {
+                let size = call.entry.arguments[1];
+                let path = call.paths.first()?;
+                let known = self.files.values().find(|(_, name)| *name == path::shown(path, &self.sandbox));
+                Some(known.map_or(Effect::Other, |(file, _)| Effect::Resized { file: *file, size }))
+            }
+            (Class::Name, Form::Paths { .. }) if name.starts_with("rename") => {
+                let is_plain =
+                    name != "renameat2" || call.entry.arguments[4] as u32 & !libc::RENAME_NOREPLACE == 0;
+                let (from, to) = (shown(0)?, shown(1)?);
+                Some(if is_plain { Effect::Renamed { from, to } } else { Effect::Other })
+            }
+            (Class::Name, Form::Paths { .. }) => Some(Effect::Linked { from: shown(0)?, to: shown(1)? }),
+            (Class::Name, Form::Path { .. }) => {
+                let path = shown(0)?;
+                let removes_folder =
+                    name == "unlinkat" && call.entry.arguments[2] as i32 & libc::AT_REMOVEDIR != 0;
+                Some(match name {
+                    "rmdir" => Effect::FolderRemoved { path },
+                    _ if removes_folder => Effect::FolderRemoved { path },
+                    "unlink" | "unlinkat" => Effect::Unlinked { path },
+                    "mkdir" | "mkdirat" => Effect::FolderMade { mode: mode_of(call.paths.first()?), path },
+                    _ => Effect::Other,
+                })
+            }
+            (Class::Attribute, Form::Path { .. }) if name.contains("chmod") => {
+                Some(Effect::ModeSet { mode: mode_of(call.paths.first()?), path: shown(0)? })
+            }
+            (Class::Attribute, Form::File) if name == "fchmod" => {
+                let path = self.files.values().find(|(number, _)| Some(*number) == file)?.1.clone();
+                Some(Effect::ModeSet { path, mode: call.entry.arguments[1] as u32 & 0o7777 })
+            }
+            // Times and owners are not part of what is laid out again.
+            (Class::Attribute, _) if name == "utimensat" => None,
+            (Class::Write | Class::Attribute, _) => Some(Effect::Other),
+            _ => None,
+        }
+    }
+
+    /// Where a write of `length` bytes began that has just returned.
+    fn offset(&self, thread: Pid, call: &Pending, length: u64) -> Option<u64> {
+        let fd = call.entry.arguments[0] as i32;
+        let open = self.open_file(thread, fd)?;
+        if call.shape.name.starts_with("pwrite") {
+            // With `O_APPEND` Linux appends whatever offset is given (pwrite(2), BUGS).
+            return match open.appends {
+                true => descriptor::size(thread, fd)?.checked_sub(length),
+                false => Some(call.entry.arguments[3]),
+            };
+        }
+        descriptor::position(thread, fd)?.checked_sub(length)
+    }
+}
+
+/// The permissions of what stands there now.
+fn mode_of(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777)
+}
