@@ -139,8 +139,14 @@ pub struct Traced {
     pub stuck: Vec<Stuck>,
     /// Locks that a process held which had not taken them, after their taker and its operation had ended.
     pub leaks: Vec<Leak>,
+    /// How often the data was looked at after a change.
+    pub readings: u64,
+    /// When it was found torn then, and what was seen.
+    pub torn: Vec<(Duration, String)>,
     /// What was done that is not seen here.
     pub not_covered: BTreeSet<String>,
+    /// The ids of all processes.
+    pub pids: BTreeSet<i32>,
 }
 
 /// How the operation of one client ended, and what it wrote.
@@ -407,6 +413,7 @@ pub(crate) fn sketch(text: &str) -> Vec<Call> {
                         _ => Effect::Linked { from, to },
                     });
                 }
+                "stat" => call.objects = vec![Object::Entry(path(0))],
                 "unlink" => {
                     call.class = Class::Name;
                     call.objects = vec![Object::Entry(path(0))];

@@ -39,6 +39,30 @@ pub const SCENARIO_IDS: &[&str] = &[
     "session",
 ];
 
+/// The ids of all diagnoses that the interface names, built or not.
+pub const DIAGNOSIS_IDS: &[&str] = &[
+    "truncate-before-lock",
+    "write-without-lock",
+    "write-after-unlock",
+    "read-before-lock",
+    "lock-on-replaced-file",
+    "lock-file-unlinked",
+    "lock-dropped-by-close",
+    "lock-inherited",
+    "second-descriptor-same-lock",
+    "lock-order-cycle",
+    "lock-error-ignored",
+    "write-error-ignored",
+    "short-write-ignored",
+    "in-place-overwrite",
+    "shared-temp-name",
+    "rename-without-sync",
+    "directory-not-synced",
+    "stale-lock-broken",
+    "lock-file-survives-kill",
+    "poll-lock",
+];
+
 /// The first line of a source file, without `//!` and the final period.
 ///
 /// Evaluated at compile time: a file that does not open with one whole sentence does not compile.

@@ -30,6 +30,9 @@ pub struct Observation {
     /// The visible calls of what was traced: one list for each time that clients ran under the tracer.
     #[serde(default)]
     pub traces: Vec<Trace>,
+    /// Names of the files that quiet runs made: others like them have a random part.
+    #[serde(default)]
+    pub usual_names: BTreeSet<String>,
 }
 
 /// What clients did that ran under the tracer together.
@@ -43,6 +46,9 @@ pub struct Trace {
     pub leaks: Vec<Leak>,
     /// Whether each came to an end of its own, undisturbed.
     pub is_whole: bool,
+    /// The ids of all its processes.
+    #[serde(skip)]
+    pub pids: BTreeSet<i32>,
 }
 
 /// What the judges know of the target.

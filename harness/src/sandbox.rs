@@ -11,7 +11,6 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use tempfile::TempDir;
 
 use crate::observation::{FileState, State};
 use crate::op::Nanos;
@@ -35,19 +34,46 @@ const PROBE_BYTES: usize = 64 << 10;
 /// ```
 #[derive(Debug)]
 pub struct Sandbox {
-    root: TempDir,
+    root: Root,
     data: PathBuf,
+}
+
+/// A folder that is removed when nobody has it any more.
+#[derive(Debug)]
+struct Root(PathBuf);
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // Whoever wants to know whether that worked calls `Sandbox::remove`.
+        let _removed = remove_all(&self.0);
+    }
 }
 
 impl Sandbox {
     /// Makes the folders in `base`, or in memory where none is given. `multi_call` is the program that is the
-    /// embedded store under the name `picklock-store` and the helper under the name `picklock-critical`.
+    /// embedded store under the name `picklock-store` and the helper under the name `picklock-critical`. `made` is told
+    /// of the folder that holds them all just before it is made, so that there is no moment at which nobody knows of it.
     ///
     /// # Errors
     /// Where the folders cannot be made, or nothing fits in there.
-    pub fn create(base: Option<&Path>, data: &DataFile, multi_call: Option<&Path>) -> io::Result<Self> {
+    pub fn create(
+        base: Option<&Path>,
+        data: &DataFile,
+        multi_call: Option<&Path>,
+        made: &dyn Fn(&Path),
+    ) -> io::Result<Self> {
         let base = base.map_or_else(default_base, Path::to_owned);
-        let root = tempfile::Builder::new().prefix("picklock-").tempdir_in(std::path::absolute(base)?)?;
+        let make = |path: &Path| {
+            // Nobody may be told to remove what is another's.
+            if path.exists() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            made(path);
+            fs::DirBuilder::new().mode(0o700).create(path)
+        };
+        let unique =
+            tempfile::Builder::new().prefix("picklock-").make_in(std::path::absolute(base)?, make)?;
+        let root = Root(unique.into_temp_path().keep().map_err(|kept| kept.error)?);
         let sandbox = Self { data: data.path.clone(), root };
         for folder in [sandbox.dir(), sandbox.tmp(), sandbox.bin()] {
             fs::create_dir(folder)?;
@@ -67,12 +93,12 @@ impl Sandbox {
 
     /// The run's own folder, which holds all the others.
     pub fn root(&self) -> &Path {
-        self.root.path()
+        &self.root.0
     }
 
     /// `{dir}`.
     pub fn dir(&self) -> PathBuf {
-        self.root.path().join("sandbox")
+        self.root.0.join("sandbox")
     }
 
     /// `{data}`.
@@ -82,11 +108,11 @@ impl Sandbox {
 
     /// The store's TMPDIR.
     pub fn tmp(&self) -> PathBuf {
-        self.root.path().join("tmp")
+        self.root.0.join("tmp")
     }
 
     fn bin(&self) -> PathBuf {
-        self.root.path().join("bin")
+        self.root.0.join("bin")
     }
 
     fn store(&self) -> PathBuf {
@@ -98,11 +124,11 @@ impl Sandbox {
     }
 
     fn old(&self) -> PathBuf {
-        self.root.path().join("old")
+        self.root.0.join("old")
     }
 
     fn first(&self) -> PathBuf {
-        self.root.path().join("first")
+        self.root.0.join("first")
     }
 
     /// What the placeholders stand for that are the same in every operation.
@@ -259,8 +285,8 @@ impl Sandbox {
     /// # Errors
     /// Where something cannot be removed; the message names the folder.
     pub fn remove(self) -> io::Result<()> {
-        let root = self.root.keep();
-        remove_all(&root).map_err(|why| io::Error::new(why.kind(), format!("cannot remove {root:?}: {why}")))
+        let root = &self.root.0;
+        remove_all(root).map_err(|why| io::Error::new(why.kind(), format!("cannot remove {root:?}: {why}")))
     }
 }
 
@@ -405,7 +431,7 @@ mod tests {
     #[test]
     fn the_old_state_comes_back_with_names_modes_and_links() {
         let target = target("a/db.json");
-        let sandbox = Sandbox::create(None, &target.data, None).unwrap();
+        let sandbox = Sandbox::create(None, &target.data, None, &|_| ()).unwrap();
         fs::write(sandbox.data(), "[\"r1\"]").unwrap();
         fs::set_permissions(sandbox.data(), fs::Permissions::from_mode(0o604)).unwrap();
         fs::hard_link(sandbox.data(), sandbox.dir().join("hard")).unwrap();
@@ -424,7 +450,7 @@ mod tests {
     #[test]
     fn a_look_tells_the_state_of_every_file_and_the_records() {
         let target = target("db.json");
-        let sandbox = Sandbox::create(None, &target.data, None).unwrap();
+        let sandbox = Sandbox::create(None, &target.data, None, &|_| ()).unwrap();
         assert_eq!(sandbox.look(&target, 1).data, FileState::Missing);
         fs::write(sandbox.data(), "[\"r1\"]").unwrap();
         fs::create_dir_all(sandbox.dir().join("state/deeper")).unwrap();
@@ -438,7 +464,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_after_removal_even_where_the_store_removed_its_own_folder() {
-        let sandbox = Sandbox::create(None, &target("db.json").data, None).unwrap();
+        let sandbox = Sandbox::create(None, &target("db.json").data, None, &|_| ()).unwrap();
         let root = sandbox.root().to_owned();
         fs::remove_dir_all(sandbox.dir()).unwrap();
         assert_eq!(sandbox.look(&target("db.json"), 0).files, [""; 0]);
@@ -450,7 +476,7 @@ mod tests {
     #[test]
     fn a_base_that_is_not_there_or_not_a_folder_is_an_error() {
         for base in ["/nonexistent", "/proc/version"] {
-            assert!(Sandbox::create(Some(Path::new(base)), &target("db.json").data, None).is_err());
+            assert!(Sandbox::create(Some(Path::new(base)), &target("db.json").data, None, &|_| ()).is_err());
         }
     }
 }

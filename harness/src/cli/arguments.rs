@@ -41,9 +41,11 @@ pub(crate) enum Request {
     Check(Box<CheckArguments>),
     /// Show one operation's visible system calls, lock by lock, with every crash point numbered
     Trace(Box<TraceArguments>),
-    /// Name what there is: invariants, scenarios, adapters
+    /// Run a case again, call by call, and tell whether it ends the same way
+    Replay(Box<ReplayArguments>),
+    /// Name what there is: invariants, scenarios, diagnoses, adapters
     List(ListArguments),
-    /// Explain an invariant or a scenario
+    /// Explain an invariant, a scenario or a diagnosis
     Explain(ExplainArguments),
 }
 
@@ -174,6 +176,27 @@ pub(crate) enum Named {
 }
 
 impl TargetArguments {
+    /// The same target once more on a command line, with a blank in front; nothing where none was named.
+    pub(crate) fn again(&self) -> String {
+        let flags = [
+            ("--data", &self.data),
+            ("--add", &self.add),
+            ("--list", &self.list),
+            ("--init", &self.init),
+            ("--records", &self.records),
+            ("--listed", &self.listed),
+            ("--data-format", &self.data_format),
+            ("--adapter", &self.adapter),
+        ];
+        let mut words: Vec<&str> =
+            flags.iter().filter_map(|(flag, value)| Some([*flag, value.as_deref()?])).flatten().collect();
+        if !self.program.is_empty() {
+            words.push("--");
+            words.extend(self.program.iter().map(String::as_str));
+        }
+        if words.is_empty() { String::new() } else { format!(" {}", shell_words::join(words)) }
+    }
+
     pub(crate) fn named(self) -> Named {
         let Self { program, data, add, list, init, records, listed, data_format, adapter } = self;
         let flags = Flags { data, add, list, init, records, listed, data_format };
@@ -202,6 +225,34 @@ pub(crate) struct TraceArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+A case names commands. They are run where they are those of the target at hand, which is named as for check; others
+are shown, and run with --trust alone.
+
+Exit status:
+  1 reproduced, or flaky: it violates its invariant again    0 fixed: three clean runs in a row
+  3 diverged: the store takes another way by now             2 it cannot be run here")]
+pub(crate) struct ReplayArguments {
+    /// The file that `check` saved
+    #[arg(value_name = "CASE")]
+    pub(crate) case: PathBuf,
+    /// Run the commands that the case names, whatever they are
+    #[arg(long)]
+    pub(crate) trust: bool,
+    /// Leave a copy of the sandbox beside the case
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Write the calls to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Run on the file system of this folder [default: a memory file system]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ListArguments {
     /// What to name [default: all]
     pub(crate) what: Option<Listed>,
@@ -212,7 +263,7 @@ pub(crate) struct ListArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArguments {
-    /// The id of an invariant or a scenario
+    /// The id of an invariant, a scenario or a diagnosis
     pub(crate) id: String,
 }
 
@@ -220,6 +271,7 @@ pub(crate) struct ExplainArguments {
 pub(crate) enum Listed {
     Invariants,
     Scenarios,
+    Diagnoses,
     Adapters,
 }
 

@@ -3,11 +3,11 @@
 use std::io::Write as _;
 
 use anstyle::Style;
-use picklock::catalogue::{INVARIANT_IDS, SCENARIO_IDS, explanation};
+use picklock::catalogue::{DIAGNOSIS_IDS, INVARIANT_IDS, SCENARIO_IDS, explanation};
 use picklock::report::exit;
 use picklock::selection::unknown_id;
 use picklock::target::builtin;
-use picklock::{invariants, scenario};
+use picklock::{diagnoses, invariants, scenario};
 use serde::Serialize;
 
 use crate::cli::arguments::{ExplainArguments, Format, ListArguments, Listed};
@@ -38,6 +38,13 @@ pub(crate) fn list(arguments: &ListArguments) -> anyhow::Result<u8> {
             statement: one.statement,
         }));
     }
+    if wanted(Listed::Diagnoses) {
+        entries.extend(diagnoses::ALL.iter().map(|one| Entry {
+            kind: "diagnosis",
+            id: one.id,
+            statement: one.statement,
+        }));
+    }
     if wanted(Listed::Adapters) {
         entries.extend(builtin::ALL.iter().map(|one| Entry {
             kind: "adapter",
@@ -55,9 +62,10 @@ pub(crate) fn list(arguments: &ListArguments) -> anyhow::Result<u8> {
         if entry.kind != kind {
             let gap = if kind.is_empty() { "" } else { "\n" };
             kind = entry.kind;
-            writeln!(out, "{gap}{BOLD}{kind}s{BOLD:#}")?;
+            let plural = if kind == "diagnosis" { "diagnoses".to_owned() } else { format!("{kind}s") };
+            writeln!(out, "{gap}{BOLD}{plural}{BOLD:#}")?;
         }
-        writeln!(out, "  {:<22}{}", entry.id, entry.statement)?;
+        writeln!(out, "  {:<28}{}", entry.id, entry.statement)?;
     }
     Ok(exit::HOLDS)
 }
@@ -68,8 +76,10 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<u8> {
         ("invariant", invariant.statement, invariant.source)
     } else if let Some(scenario) = scenario::find(id) {
         ("scenario", scenario.statement, scenario.source)
+    } else if let Some(diagnosis) = diagnoses::find(id) {
+        ("diagnosis", diagnosis.statement, diagnosis.source)
     } else {
-        let known = INVARIANT_IDS.iter().chain(SCENARIO_IDS);
+        let known = INVARIANT_IDS.iter().chain(SCENARIO_IDS).chain(DIAGNOSIS_IDS);
         return Err(unknown_id("explain", id, known).into());
     };
     writeln!(anstream::stdout(), "{BOLD}{id}{BOLD:#} ({kind})\n{statement}.\n\n{}", explanation(source))?;

@@ -12,7 +12,7 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use picklock::catalogue::INVARIANT_IDS;
-use picklock::check::{CheckError, Options, Watcher, check};
+use picklock::check::{Cases, CheckError, Options, Watcher, check};
 use picklock::report::Report;
 use picklock::report::human::{self, Detail};
 use picklock::runner::Stop;
@@ -74,6 +74,7 @@ fn finish(report: &Report, written: io::Result<()>) -> anyhow::Result<u8> {
 }
 
 fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
+    let again = arguments.target.again();
     let target = target(arguments.target)?;
     let mut claims = BTreeMap::new();
     for (flag, ids, claimed) in
@@ -96,7 +97,8 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
         dir: arguments.dir,
         fail_fast: arguments.fail_fast,
         claims,
-        keep: arguments.keep.then_some(arguments.cases),
+        keep: arguments.keep.then(|| arguments.cases.clone()),
+        cases: Some(Cases { folder: arguments.cases, target_flags: again }),
         multi_call: Some(env::current_exe()?),
     };
     Ok((target, options))

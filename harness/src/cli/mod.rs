@@ -5,6 +5,7 @@ mod catalogue;
 mod check;
 pub(crate) mod critical;
 mod keeper;
+mod replay;
 mod trace;
 
 use std::ffi::{OsStr, OsString};
@@ -33,8 +34,9 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         }
     };
     let ended = match parsed.request {
-        Request::Check(_) | Request::Trace(_) if !is_kept => keeper::keep(arguments),
+        Request::Check(_) | Request::Trace(_) | Request::Replay(_) if !is_kept => keeper::keep(arguments),
         Request::Check(check) => keeper::be_kept(|stop, made| check::run(*check, stop, made)),
+        Request::Replay(case) => keeper::be_kept(|stop, made| replay::run(*case, stop, made)),
         Request::Trace(trace) => keeper::be_kept(|stop, made| trace::run(*trace, stop, made)),
         Request::List(list) => read_enough(catalogue::list(&list)),
         Request::Explain(explain) => read_enough(catalogue::explain(&explain)),

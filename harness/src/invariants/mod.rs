@@ -19,6 +19,8 @@ mod no_torn_read;
 mod recovers_after_crash;
 #[cfg(test)]
 mod timeline;
+#[cfg(test)]
+pub(crate) use timeline::observe as timeline_for_tests;
 mod valid_data;
 
 /// A property of a store, and how an execution is judged by it.

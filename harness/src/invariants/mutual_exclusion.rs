@@ -60,7 +60,13 @@ mod tests {
         let mut observation = observe("");
         observation.subject.data = "db".into();
         let requests = vec![Request::Other("one".into()), Request::Other("two".into())];
-        observation.traces = vec![Trace { requests, calls: sketch(text), leaks: Vec::new(), is_whole: true }];
+        observation.traces = vec![Trace {
+            requests,
+            calls: sketch(text),
+            leaks: Vec::new(),
+            is_whole: true,
+            ..Trace::default()
+        }];
         check(&observation)
     }
 

@@ -43,8 +43,13 @@ mod tests {
 
     fn judge(leaks: Vec<Leak>, is_whole: bool) -> Judgement {
         let mut observation = observe("");
-        observation.traces =
-            vec![Trace { requests: vec![Request::List], calls: Vec::new(), leaks, is_whole }];
+        observation.traces = vec![Trace {
+            requests: vec![Request::List],
+            calls: Vec::new(),
+            leaks,
+            is_whole,
+            ..Trace::default()
+        }];
         check(&observation)
     }
 

@@ -13,7 +13,7 @@
 //! initial z                    records that were there from the start
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::observation::{FileState, Observation, Readings, State, Subject};
 use crate::op::{Limit, Operation, Outcome, Request};
@@ -30,6 +30,7 @@ pub(crate) fn observe(timeline: &str) -> Observation {
         standstill: None,
         disturbance: None,
         traces: Vec::new(),
+        usual_names: BTreeSet::new(),
     };
     for line in timeline.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (head, names) = match line.split_once(" = ") {

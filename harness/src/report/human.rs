@@ -152,6 +152,9 @@ impl Page {
         let shown = if detail == Detail::Verbose { usize::MAX } else { 1 };
         for counterexample in invariant.counterexamples.iter().take(shown) {
             self.row("", 0, &format!("{}: {}", counterexample.scenario, counterexample.summary));
+            if let Some(diagnosis) = &counterexample.diagnosis {
+                self.row("", 0, &format!("likely cause: {diagnosis}"));
+            }
             if let Some(sandbox) = &counterexample.sandbox {
                 self.row("", 0, &format!("left in {sandbox}"));
             }
@@ -159,8 +162,13 @@ impl Page {
     }
 
     fn remarks(&mut self, report: &Report, detail: Detail) {
-        if !report.remarks.is_empty() {
+        if !report.remarks.is_empty() || !report.diagnoses.is_empty() {
             self.line("");
+        }
+        for diagnosis in &report.diagnoses {
+            let head = format!("  {DIM}diagnosis{DIM:#}      {}", diagnosis.id);
+            let text = format!("{} ({}: {})", diagnosis.summary, diagnosis.op, diagnosis.call);
+            self.row(&head, 17 + diagnosis.id.len(), &text);
         }
         for remark in &report.remarks {
             let head = format!("  {DIM}remark{DIM:#}         {}", remark.id);
@@ -208,7 +216,13 @@ impl Page {
             }
             _ if !broken.is_empty() => {
                 self.line(&format!("{interrupted}{BAD}violated{BAD:#}: {}  {tail}", broken.join(", ")));
-                self.line(&format!("  next: picklock explain {}", broken[0]));
+                let violated = claimed().find(|invariant| invariant.id == broken[0]);
+                let mut replays = violated.into_iter().flat_map(|invariant| &invariant.counterexamples);
+                let next = match replays.find_map(|counterexample| counterexample.replay.clone()) {
+                    Some(replay) => replay,
+                    None => format!("picklock explain {}", broken[0]),
+                };
+                self.line(&format!("  next: {next}"));
             }
             _ if !doubtful.is_empty() || report.verdict == Verdict::Inconclusive => {
                 let names = if doubtful.is_empty() {

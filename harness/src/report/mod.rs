@@ -8,6 +8,7 @@ use crate::op::Outcome;
 use crate::verdict::Verdict;
 
 pub mod human;
+pub mod timeline;
 pub mod trace;
 
 /// The number of the report's JSON schema; fields may be added under it, none changes or goes.

@@ -1,5 +1,6 @@
 //! Plays a script: one execution, from a fresh sandbox with the store's first record to an observation.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -7,16 +8,20 @@ use std::time::{Duration, Instant};
 
 use crate::call::{Call, End, Ended, Stuck, Traced};
 use crate::observation::{
-    Holder, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
+    FileState, Holder, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
 };
 use crate::op::{ClientId, Limit, Operation, Outcome, Request};
 use crate::runner::direct::Directing;
 use crate::runner::{RunError, Stage, nanos};
+use crate::sandbox::read;
 use crate::scenario::crash::add;
 use crate::scenario::script::{Act, Disturbance, Misfortune, Script};
-use crate::target::{Command, Values};
+use crate::target::{Command, Format, Values};
 use crate::tracer::TracerError;
 use crate::tracer::{self, Surroundings, Traceable};
+
+/// Torn readings of one execution that are kept.
+const EXAMPLES_MAX: usize = 3;
 
 /// Why there is no trace of an operation.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,8 @@ pub enum TraceError {
 pub struct First {
     operation: Operation,
     state: State,
+    /// Names of the files that quiet runs made since.
+    pub(super) usual_names: BTreeSet<String>,
 }
 
 /// What playing a script came to.
@@ -71,7 +78,7 @@ impl Stage<'_> {
             state.records = None;
         }
         self.sandbox.keep_as_first().map_err(RunError::system("keep the state with one record"))?;
-        Ok(First { operation, state })
+        Ok(First { operation, state, usual_names: BTreeSet::new() })
     }
 
     fn succeed(&self, request: Request, clock: Instant) -> Result<Operation, TraceError> {
@@ -116,11 +123,12 @@ impl Stage<'_> {
                 execution,
                 subject: subject.clone(),
                 operations,
-                readings: Readings::default(),
+                readings: playing.readings,
                 states: playing.states,
                 standstill: playing.standstill,
                 disturbance: script.told(),
                 traces: playing.traces,
+                usual_names: first.usual_names.clone(),
             },
             not_covered: playing.not_covered,
             was_disturbed: playing.was_disturbed,
@@ -194,6 +202,15 @@ impl Stage<'_> {
             return Err(RunError::Stopped.into());
         }
         let timeout = self.target.limits.timeout;
+        let (data, format) = (self.sandbox.data(), self.target.data.format);
+        // The store's first record was acknowledged: from then on the file is there and whole.
+        let reader = || match read(&data, format).1 {
+            FileState::Whole => None,
+            FileState::Missing => Some("no data file".to_owned()),
+            FileState::Empty => Some("an empty data file".to_owned()),
+            FileState::Broken(why) => Some(format!("a broken data file: {why}")),
+        };
+        let can_read = format != Format::Opaque;
         let surroundings = Surroundings {
             sandbox: &self.sandbox.dir(),
             timeout: self
@@ -201,6 +218,7 @@ impl Stage<'_> {
                 .map_or(timeout, |end| timeout.min(end.saturating_duration_since(Instant::now()))),
             stop: Some(self.stop.as_fd()),
             is_detailed,
+            reader: can_read.then_some(&reader),
             shown: self.shows_content.then(|| self.sandbox.data()),
             waits_for_survivors: true,
         };
@@ -226,6 +244,7 @@ struct Playing<'a> {
     operations: Vec<Operation>,
     states: Vec<State>,
     traces: Vec<Trace>,
+    readings: Readings,
     standstill: Option<Standstill>,
     not_covered: Vec<String>,
     was_disturbed: bool,
@@ -243,6 +262,7 @@ impl<'a> Playing<'a> {
             operations: vec![first.operation.clone()],
             states: vec![first.state.clone()],
             traces: Vec::new(),
+            readings: Readings::default(),
             standstill: None,
             not_covered: Vec::new(),
             was_disturbed: false,
@@ -314,15 +334,20 @@ impl<'a> Playing<'a> {
             self.operations.push(operation);
             (self.stage.on_operation)();
         }
-        self.keep(requests.to_vec(), traced, disturbance.is_none());
+        self.keep(requests.to_vec(), traced, disturbance.is_none(), began);
         self.look(false);
         Ok(())
     }
 
-    fn keep(&mut self, requests: Vec<Request>, traced: Traced, is_whole: bool) {
+    fn keep(&mut self, requests: Vec<Request>, traced: Traced, is_whole: bool, began: Duration) {
         if let Some(standstill) = standstill(&traced.stuck) {
             self.standstill.get_or_insert(standstill);
         }
+        self.readings.taken += traced.readings;
+        self.readings.torn += traced.torn.len() as u64;
+        let left = EXAMPLES_MAX.saturating_sub(self.readings.examples.len());
+        let torn = traced.torn.into_iter().take(left);
+        self.readings.examples.extend(torn.map(|(at, seen)| (nanos(began + at), seen)));
         let came_to_an_end =
             traced.operations.iter().all(|ended| matches!(ended.end, End::Exited(_) | End::Signalled(_)));
         self.not_covered.extend(traced.not_covered);
@@ -331,6 +356,7 @@ impl<'a> Playing<'a> {
             calls: traced.calls.into_iter().map(without_data).collect(),
             leaks: traced.leaks,
             is_whole: is_whole && came_to_an_end,
+            pids: traced.pids,
         });
     }
 
@@ -366,7 +392,7 @@ impl<'a> Playing<'a> {
         if let Some(ended) = traced.operations.first() {
             self.operations.extend(answered(ended, input, began, &self.stage.printable(&ended.stderr)));
         }
-        self.keep(vec![Request::Other("session".into())], traced, true);
+        self.keep(vec![Request::Other("session".into())], traced, true, began);
         self.look(true);
         Ok(())
     }

@@ -32,7 +32,7 @@ pub use control::{Control, Timing, control};
 pub use execute::{First, Played, TraceError, trace};
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
-pub use sweep::{Swept, sweep};
+pub use sweep::{Showing, Swept, sweep};
 
 use groups::Survivors;
 use kill::Kill;
@@ -102,7 +102,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |why| Self::System { what, why: why.into() }
     }
 }

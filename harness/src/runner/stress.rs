@@ -1,6 +1,6 @@
 //! Runs the rounds of a stress plan: clients as threads, a reader beside them, a look at the store afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -352,6 +352,7 @@ impl<'a> Execution<'a> {
             standstill: self.standstill,
             disturbance: None,
             traces: Vec::new(),
+            usual_names: BTreeSet::new(),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use crate::call::Traced;
-use crate::observation::Observation;
+use crate::call::{Effect, Traced};
+use crate::observation::{Observation, Trace};
 use crate::op::Request;
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
 use crate::scenario::script::{Misfortune, Script};
@@ -23,6 +23,14 @@ pub struct Swept {
     pub not_covered: BTreeSet<String>,
 }
 
+/// What a scenario shows while it runs.
+pub enum Showing<'a> {
+    /// A quiet run of one operation.
+    Quiet(Trace),
+    /// An execution, and what was played.
+    Execution(Box<Observation>, &'a Script),
+}
+
 /// Scripts that belong together: what they are, in words, and the scripts.
 struct Group {
     what: String,
@@ -37,7 +45,7 @@ pub fn sweep(
     stage: &Stage<'_>,
     control: &Control,
     scenario: &str,
-    sink: &mut dyn FnMut(Observation, &Script) -> ControlFlow<()>,
+    sink: &mut dyn FnMut(Showing<'_>) -> ControlFlow<()>,
 ) -> Result<Swept, TraceError> {
     let mut sweep = Sweep { stage, control, scenario, sink, done: Swept::default(), execution: 0 };
     match sweep.run() {
@@ -58,18 +66,31 @@ struct Sweep<'a> {
     stage: &'a Stage<'a>,
     control: &'a Control,
     scenario: &'a str,
-    sink: &'a mut dyn FnMut(Observation, &Script) -> ControlFlow<()>,
+    sink: &'a mut dyn FnMut(Showing<'_>) -> ControlFlow<()>,
     done: Swept,
     execution: u32,
 }
 
 impl Sweep<'_> {
     fn run(&mut self) -> Result<(), TraceError> {
-        let first = self.stage.first()?;
+        let mut first = self.stage.first()?;
         let ops = &self.stage.target.ops;
         let other = self.stage.target.harmless_ops().map(|name| Request::Other(name.to_owned()));
         let list = ops.list.is_some().then_some(Request::List);
         let requests: Vec<Request> = std::iter::once(crash::add(2)).chain(list).chain(other).collect();
+        let mut quiet = Vec::new();
+        for request in &requests {
+            let traced = self.quiet(request)?;
+            first.usual_names.extend(traced.calls.iter().filter_map(|call| match &call.effect {
+                Some(Effect::Created { path, .. }) => Some(path.clone()),
+                _ => None,
+            }));
+            let pids = traced.pids.clone();
+            let (requests, calls) = (vec![request.clone()], traced.calls.clone());
+            let shown = Trace { requests, calls, pids, is_whole: true, ..Trace::default() };
+            let _flow = (self.sink)(Showing::Quiet(shown));
+            quiet.push((request, traced));
+        }
         match self.scenario {
             "inheritance" => self.play(&first, group("every operation", inheritance::scripts(&requests))),
             "reentry" => {
@@ -79,22 +100,20 @@ impl Sweep<'_> {
                 self.play(&first, group("every operation, add many times", scripts))
             }
             "torn-write" => {
-                for request in &requests {
-                    let quiet = self.quiet(request)?;
+                for (request, quiet) in &quiet {
                     let name = name_of(request);
                     let scripts = torn_write::scripts(request, &quiet.calls);
                     self.play(&first, group(format!("cuts of the writes of {name}"), scripts))?;
                 }
                 Ok(())
             }
-            _ => self.crash(&first, &requests),
+            _ => self.crash(&first, &quiet),
         }
     }
 
-    fn crash(&mut self, first: &First, requests: &[Request]) -> Result<(), TraceError> {
+    fn crash(&mut self, first: &First, quiet: &[(&Request, Traced)]) -> Result<(), TraceError> {
         let mut later = Vec::new();
-        for request in requests {
-            let quiet = self.quiet(request)?;
+        for (request, quiet) in quiet {
             let points = crash::points(&quiet.calls);
             self.done.is_bounded |= points.len() <= quiet.calls.len();
             let kills = crash::kills(request, &quiet.calls, &points);
@@ -194,7 +213,7 @@ impl Sweep<'_> {
         let quiet = &self.control.subject.quiet_file_counts;
         let most = quiet.iter().copied().max().unwrap_or(0);
         let left_something = played.observation.states.last().is_some_and(|state| state.files.len() > most);
-        if (self.sink)(played.observation, script).is_break() {
+        if (self.sink)(Showing::Execution(Box::new(played.observation), script)).is_break() {
             self.done.cut = Some(Cut::FailFast);
         }
         Ok(Seen { was_disturbed: played.was_disturbed, second_waited: played.second_waited, left_something })

@@ -37,12 +37,19 @@ pub(super) struct Machine<'a> {
     began: Instant,
     held: Vec<Held>,
     waiting: Vec<Waiting>,
+    /// Calls of clients whose turn it is not, with what they are.
+    parked: Vec<(Pid, Stopped, Entry)>,
+    /// Whose turn it is: the calls of all others wait until this one has come to rest.
+    active: u32,
     /// Threads that were let into a call that may change a lock, by the locked file.
     in_flight: BTreeMap<Pid, FileId>,
     /// What is to be done when a call returns that was changed on its way in.
     changed: BTreeMap<Pid, Change>,
     /// Threads that make a call again which the director has seen already.
     again: BTreeSet<Pid>,
+    /// How often the data was looked at, and when it was found torn.
+    readings: u64,
+    torn: Vec<(Duration, String)>,
     /// What the shown file held last; nothing where there was none.
     last_content: Option<Vec<u8>>,
     stuck: Vec<Stuck>,
@@ -118,10 +125,14 @@ impl<'a> Machine<'a> {
             began: Instant::now(),
             held: Vec::new(),
             waiting: Vec::new(),
+            parked: Vec::new(),
+            active: 1,
             in_flight: BTreeMap::new(),
             changed: BTreeMap::new(),
             again: BTreeSet::new(),
             last_content: surroundings.shown.as_ref().and_then(|path| std::fs::read(path).ok()),
+            readings: 0,
+            torn: Vec::new(),
             stuck: Vec::new(),
             leaks: Vec::new(),
             is_given_up: false,
@@ -167,7 +178,7 @@ impl<'a> Machine<'a> {
     fn next_event(&mut self) -> Result<Option<Event>, TracerError> {
         let mut pause = LOOK_MIN;
         loop {
-            let nobody_is_held = self.held.is_empty() && self.waiting.is_empty();
+            let nobody_is_held = self.held.is_empty() && self.waiting.is_empty() && self.parked.is_empty();
             if nobody_is_held && self.clients.iter().all(|client| client.root.is_some()) && !self.has_maimed()
             {
                 return wait().map(Some);
@@ -191,6 +202,7 @@ impl<'a> Machine<'a> {
     fn running(&self) -> Vec<(Pid, Sleep)> {
         let is_running = |thread: &Pid| {
             !self.held.iter().any(|held| held.thread == *thread)
+                && !self.parked.iter().any(|(parked, ..)| parked == thread)
                 && !self.waiting.iter().any(|waiting| waiting.thread == *thread)
         };
         self.mirror.threads().filter(is_running).map(|thread| (thread, Sleep::of(thread))).collect()
@@ -207,9 +219,13 @@ impl<'a> Machine<'a> {
             // The first process of each was killed; the others follow at the end.
             self.held.clear();
             self.waiting.clear();
+            self.parked.clear();
             self.is_given_up |=
                 self.clients.iter().all(|client| client.root.is_none() || client.returned.is_some());
             return self.pause();
+        }
+        if !self.parked.is_empty() {
+            return self.give_turn(director);
         }
         let rests: Vec<Rest> = self.numbered().map(|(number, client)| self.rest_of(number, client)).collect();
         let can_be_moved = rests.iter().any(|rest| matches!(rest, Rest::NotStarted | Rest::Held));
@@ -301,8 +317,23 @@ impl<'a> Machine<'a> {
         told.collect()
     }
 
+    /// Gives the turn to the first client that waits for it, now that the one whose turn it was has come to rest.
+    fn give_turn(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
+        let waits = self.parked.iter().filter_map(|(thread, ..)| self.mirror.client_of(*thread));
+        let Some(next) = waits.min() else {
+            self.parked.clear();
+            return Ok(());
+        };
+        self.active = next;
+        let (freed, parked): (Vec<_>, Vec<_>) =
+            self.parked.drain(..).partition(|(thread, ..)| self.mirror.client_of(*thread) == Some(next));
+        self.parked = parked;
+        freed.into_iter().try_for_each(|(_, stopped, entry)| self.entry(stopped, &entry, director))
+    }
+
     fn start(&mut self, number: u32) -> Result<(), TracerError> {
         let now = self.began.elapsed();
+        self.active = number;
         let Some(client) = self.client(number) else { return Ok(()) };
         let output = (scratch()?, scratch()?);
         let started = start::start(client.traceable, &output.0, &output.1)?;
@@ -319,6 +350,7 @@ impl<'a> Machine<'a> {
         let (freed, held): (Vec<Held>, Vec<Held>) =
             self.held.drain(..).partition(|held| self.mirror.client_of(held.thread) == Some(number));
         self.held = held;
+        self.active = number;
         for held in freed {
             self.admit(held.stopped)?;
         }
@@ -332,6 +364,7 @@ impl<'a> Machine<'a> {
         self.held = held;
         let processes = self.mirror.processes_of(number);
         self.waiting.retain(|waiting| self.mirror.client_of(waiting.thread) != Some(number));
+        self.parked.retain(|(thread, ..)| self.mirror.client_of(*thread) != Some(number));
         if let Some(client) = self.client(number) {
             client.is_killed = true;
             client.still = Some(dead.iter().map(|held| held.since).min().unwrap_or(now));
@@ -441,6 +474,7 @@ impl<'a> Machine<'a> {
         let living: BTreeSet<Pid> = self.mirror.threads().collect();
         self.held.retain(|held| living.contains(&held.thread));
         self.waiting.retain(|waiting| living.contains(&waiting.thread));
+        self.parked.retain(|(thread, ..)| living.contains(thread));
         self.in_flight.retain(|thread, _| living.contains(thread));
         self.changed.retain(|thread, _| living.contains(thread));
     }
@@ -452,6 +486,14 @@ impl<'a> Machine<'a> {
         director: &mut dyn Director,
     ) -> Result<(), TracerError> {
         let thread = stopped.thread();
+        let owner = self.mirror.client_of(thread);
+        let has_turn = |client: u32| client == self.active || self.has_ended(self.active);
+        if owner.is_some_and(|client| !has_turn(client) && !self.has_ended(client))
+            && self.mirror.may_be_visible(entry)
+        {
+            self.parked.push((thread, stopped, *entry));
+            return Ok(());
+        }
         let is_visible = self.mirror.entry(thread, entry);
         let process = self.mirror.process_id(thread);
         let is_exit = entry.is_exit() && process.is_some_and(|process| self.root_of(process).is_some());
@@ -466,7 +508,7 @@ impl<'a> Machine<'a> {
         let name = pending.map_or("exit_group", |pending| pending.shape.name);
         let index = self.mirror.next_call_of(client);
         // Nobody directs what an operation leaves behind when it has ended.
-        let has_ended = self.client(client).is_none_or(|client| client.returned.is_some());
+        let has_ended = self.has_ended(client);
         let was_seen = self.again.remove(&thread);
         let treatment = match has_ended || was_seen {
             true => Treatment::Go,
@@ -493,6 +535,11 @@ impl<'a> Machine<'a> {
             Treatment::Shorten(length) => self.shorten(stopped, length, false),
             Treatment::Tear(length) => self.shorten(stopped, length, true),
         }
+    }
+
+    fn has_ended(&self, number: u32) -> bool {
+        let client = usize::try_from(number).ok().and_then(|number| self.clients.get(number.checked_sub(1)?));
+        client.is_none_or(|client| client.returned.is_some())
     }
 
     /// Lets a thread make its visible call, as soon as the lock that it asks for can be had.
@@ -622,10 +669,15 @@ impl<'a> Machine<'a> {
         resumed(stopped.go_on(None))
     }
 
-    /// Keeps what the shown file holds beside the call that changed it.
+    /// After a change: a look at the data as a reader without a lock has it, and what the shown file holds.
     fn show_content(&mut self) {
-        let Some(path) = &self.surroundings.shown else { return };
+        let now = self.began.elapsed();
         let Some(call) = self.mirror.calls.last_mut().filter(|call| call.is_change()) else { return };
+        if let Some(reader) = self.surroundings.reader {
+            self.readings += 1;
+            self.torn.extend(reader().map(|seen| (now, format!("{seen}, after {call}"))));
+        }
+        let Some(path) = &self.surroundings.shown else { return };
         let content = std::fs::read(path).ok();
         if content != self.last_content {
             call.content = Some(content.as_deref().map_or_else(|| "no file".to_owned(), shortened));
@@ -642,6 +694,10 @@ impl<'a> Machine<'a> {
             };
             let Some(at) = self.waiting.iter().position(can_go) else { return Ok(()) };
             let waiting = self.waiting.remove(at);
+            // Whoever gets the lock that he waited for goes on at once, and the one who gave it up after him.
+            if let Some(client) = self.mirror.client_of(waiting.thread).filter(|_| waiting.lock.is_some()) {
+                self.active = client;
+            }
             self.admit(waiting.stopped)?;
         }
     }
@@ -670,6 +726,7 @@ impl<'a> Machine<'a> {
     pub(super) fn end_all(&mut self) -> Result<(), TracerError> {
         self.held.clear();
         self.waiting.clear();
+        self.parked.clear();
         loop {
             let starting: Vec<Pid> = self
                 .clients
@@ -725,7 +782,10 @@ impl<'a> Machine<'a> {
             operations,
             stuck: self.stuck,
             leaks: self.leaks,
+            readings: self.readings,
+            torn: self.torn,
             not_covered: self.mirror.not_covered,
+            pids: self.mirror.pids,
         })
     }
 }
@@ -744,7 +804,7 @@ fn shortened(content: &[u8]) -> String {
     let tail = tail.replace("\\\"", "\"");
     match count {
         0 => "nothing".to_owned(),
-        0..=SHOWN => tail,
+        1..=SHOWN => tail,
         _ => format!("…{tail}"),
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Mirror {
     /// Files outside the sandbox that somebody locked: from then on they are visible.
     locked_elsewhere: BTreeSet<PathBuf>,
     started: (u32, u32),
+    /// The ids of all processes that ever were.
+    pub(super) pids: BTreeSet<i32>,
     /// Who took the locks that are held: process and client.
     takers: BTreeMap<(FileId, Kind, Owner), (u32, u32)>,
     /// Whether it is looked up where in a file each write goes.
@@ -104,6 +106,7 @@ impl Mirror {
             files: BTreeMap::new(),
             locked_elsewhere: BTreeSet::new(),
             started: (0, 0),
+            pids: BTreeSet::new(),
             takers: BTreeMap::new(),
             is_detailed,
         }
@@ -187,6 +190,12 @@ impl Mirror {
             is_left.then(|| Leak { client: *client, file: self.name_of(held.file), kind: held.kind })
         });
         held.collect()
+    }
+
+    /// Whether a call may be one that is visible: not one of those that only set a timer.
+    pub(super) fn may_be_visible(&self, entry: &Entry) -> bool {
+        let shape = shape::find(entry.number).filter(|_| !entry.is_foreign);
+        shape.is_some_and(|shape| !matches!(shape.form, Form::Timer { .. }))
     }
 
     /// A thread is about to make a call; whether that is visible, so that its result is wanted.
@@ -366,6 +375,7 @@ impl Mirror {
     fn add_thread(&mut self, thread: Pid, process: Pid, client: u32) {
         self.started.1 += 1;
         self.threads.insert(thread, Thread { process, number: self.started.1, pending: None });
+        self.pids.insert(process.as_raw());
         if !self.processes.contains_key(&process) {
             self.started.0 += 1;
             let new = Process { number: self.started.0, client, ..Process::default() };

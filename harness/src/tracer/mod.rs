@@ -53,7 +53,7 @@ pub struct Traceable<'a> {
 }
 
 /// What all operations of one execution share.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Surroundings<'a> {
     /// What is done in here is visible.
     pub sandbox: &'a Path,
@@ -63,6 +63,9 @@ pub struct Surroundings<'a> {
     pub stop: Option<BorrowedFd<'a>>,
     /// Whether it is looked up where in a file each write goes, which costs a little.
     pub is_detailed: bool,
+    /// Looks at the data as a reader does that takes no lock: what is torn, where anything is. It is asked after each
+    /// change.
+    pub reader: Option<&'a dyn Fn() -> Option<String>>,
     /// A file whose content is kept beside each call that changed it.
     pub shown: Option<PathBuf>,
     /// Whether processes that outlive their operation are looked at before they are ended.

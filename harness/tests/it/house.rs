@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use picklock::{invariants, scenario};
+use picklock::{diagnoses, invariants, scenario};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -49,6 +49,8 @@ fn rooms_use_only_what_lies_below_them() {
         ("catalogue.rs", &[]),
         ("scenario", &["op", "call", "catalogue", "scenario"]),
         ("observation.rs", &["op", "call"]),
+        ("case.rs", &["call", "observation", "scenario"]),
+        ("diagnoses", &["op", "locks", "call", "accesses", "catalogue", "observation", "diagnoses"]),
         (
             "invariants",
             &["op", "locks", "call", "accesses", "verdict", "catalogue", "observation", "invariants"],
@@ -56,7 +58,7 @@ fn rooms_use_only_what_lies_below_them() {
         ("target", &["op", "catalogue", "observation", "target"]),
         ("sandbox.rs", &["op", "observation", "target"]),
         ("runner", &["op", "call", "observation", "scenario", "target", "sandbox", "tracer", "runner"]),
-        ("report", &["op", "call", "verdict", "target", "report"]),
+        ("report", &["op", "call", "observation", "invariants", "verdict", "target", "report"]),
         ("selection.rs", &["catalogue", "invariants", "scenario", "target"]),
     ];
     let house = root().join("harness/src");
@@ -104,6 +106,8 @@ fn pure_rooms_do_no_input_and_output_and_read_no_clock() {
         "verdict.rs",
         "catalogue.rs",
         "observation.rs",
+        "case.rs",
+        "diagnoses",
         "scenario",
         "invariants",
     ];
@@ -134,7 +138,8 @@ fn the_tables_of_the_readme_are_those_of_the_catalogues() {
     let row = |id: &str, text: &str| format!("| `{id}` | {text} |\n");
     let invariants: String = invariants::ALL.iter().map(|one| row(one.id, one.statement)).collect();
     let scenarios: String = scenario::ALL.iter().map(|one| row(one.id, one.statement)).collect();
-    for (name, rows) in [("invariants", invariants), ("scenarios", scenarios)] {
+    let diagnoses: String = diagnoses::ALL.iter().map(|one| row(one.id, one.statement)).collect();
+    for (name, rows) in [("invariants", invariants), ("scenarios", scenarios), ("diagnoses", diagnoses)] {
         let (begin, end) = (format!("<!-- {name}: made by cargo test -->\n"), format!("<!-- /{name} -->"));
         let (before, rest) = readme.split_once(&begin).unwrap();
         let (_, after) = rest.split_once(&end).unwrap();

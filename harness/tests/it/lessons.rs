@@ -16,6 +16,8 @@ fn a_round_that_the_budget_cuts_short_accuses_nobody() {
     script(folder.path(), "store", slow);
     let arguments = [
         "check",
+        "--only",
+        "stress",
         "--budget",
         "3s",
         "--format",

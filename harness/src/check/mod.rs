@@ -1,18 +1,21 @@
 //! `check`: runs the scenarios on a target, judges what they show, and makes the report.
 
+mod finding;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::diagnoses::{self, Shown};
 use crate::invariants::{self, Invariant, Needs};
-use crate::observation::Observation;
+use crate::observation::{Observation, Trace};
 use crate::op::{Limit, Outcome};
 use crate::report::{
-    ControlSummary, Counterexample, Coverage, InvariantSummary, OperationCounts, Rate, Remark, Report,
-    SCHEMA, ScenarioSummary, TargetSummary, Tool,
+    ControlSummary, Counterexample, Coverage, DiagnosisSummary, InvariantSummary, OperationCounts, Rate,
+    Remark, Report, SCHEMA, ScenarioSummary, TargetSummary, Tool,
 };
-use crate::runner::{self, Control, RunError, Stage, Stop, TraceError};
+use crate::runner::{self, Control, RunError, Showing, Stage, Stop, TraceError};
 use crate::sandbox::Sandbox;
 use crate::scenario::script::Script;
 use crate::scenario::{self, stress};
@@ -62,8 +65,19 @@ pub struct Options {
     pub claims: BTreeMap<String, bool>,
     /// Leave the sandbox of each finding, in this folder.
     pub keep: Option<PathBuf>,
+    /// Save the findings that replay.
+    pub cases: Option<Cases>,
     /// The program that is `{store}` and `{critical}` when it is called by those names; without it, they do not work.
     pub multi_call: Option<PathBuf>,
+}
+
+/// Where findings are saved that replay.
+#[derive(Clone, Debug)]
+pub struct Cases {
+    /// The folder; it is made with the first of them.
+    pub folder: PathBuf,
+    /// What names the target on a command line, with a blank in front: part of the command that replays.
+    pub target_flags: String,
 }
 
 impl Default for Options {
@@ -78,6 +92,7 @@ impl Default for Options {
             fail_fast: false,
             claims: BTreeMap::new(),
             keep: None,
+            cases: None,
             multi_call: None,
         }
     }
@@ -85,7 +100,7 @@ impl Default for Options {
 
 /// Who wants to know how a run goes on. All methods may be called from any thread.
 pub trait Watcher: Sync {
-    /// A folder was made that is to be removed, should this process not come to it.
+    /// A folder is about to be made that is to be removed, should this process not come to it.
     fn made(&self, _folder: &Path) {}
     /// A scenario begins, with about so many operations.
     fn begins(&self, _scenario: &str, _operations: u64) {}
@@ -140,9 +155,9 @@ pub fn check(
     if options.operations == Some(0) {
         return Err(UsageError::new("--ops", "must be at least 1").into());
     }
-    let sandbox = Sandbox::create(options.dir.as_deref(), &target.data, options.multi_call.as_deref())
+    let made = |folder: &Path| watcher.made(folder);
+    let sandbox = Sandbox::create(options.dir.as_deref(), &target.data, options.multi_call.as_deref(), &made)
         .map_err(|why| unusable_folder(options.dir.as_deref(), &why))?;
-    watcher.made(sandbox.root());
     let mut run = Run::new(target, options, stop, watcher, began);
     let ran = run.scenarios(&sandbox);
     let mut report = run.into_report();
@@ -189,6 +204,12 @@ struct Run<'a> {
     unfinished: BTreeMap<String, u64>,
     /// What the traces say is not seen.
     not_covered: BTreeSet<String>,
+    /// What quiet runs show of likely causes.
+    quiet: Vec<Shown>,
+    /// Likely causes that nothing but a disturbed run shows.
+    disturbed: Vec<Shown>,
+    /// Why a case could not be saved.
+    unsaved: Option<String>,
     /// Why a scenario was cut short, which is why something may not have been judged.
     cut_short: Option<String>,
 }
@@ -217,6 +238,9 @@ impl<'a> Run<'a> {
             failures: BTreeMap::new(),
             unfinished: BTreeMap::new(),
             not_covered: BTreeSet::new(),
+            quiet: Vec::new(),
+            disturbed: Vec::new(),
+            unsaved: None,
             cut_short: None,
         }
     }
@@ -279,8 +303,14 @@ impl<'a> Run<'a> {
         self.watcher.begins(scenario, 0);
         let mut counts = OperationCounts::default();
         let mut executions = 0;
-        let ran = runner::sweep(stage, control, scenario, &mut |observation, script| {
-            self.take(&observation, Some(script), &mut executions, &mut counts, sandbox)
+        let ran = runner::sweep(stage, control, scenario, &mut |showing| match showing {
+            Showing::Quiet(trace) => {
+                self.diagnose(&[trace]);
+                ControlFlow::Continue(())
+            }
+            Showing::Execution(observation, script) => {
+                self.take(&observation, Some(script), &mut executions, &mut counts, sandbox)
+            }
         });
         let done = match ran {
             Ok(done) => done,
@@ -408,6 +438,11 @@ impl<'a> Run<'a> {
         for operation in &observation.operations {
             counts.count(&operation.outcome);
         }
+        for shown in diagnoses::read(&observation.traces, &observation.subject.data) {
+            if self.quiet.iter().all(|other| other.diagnosis.id != shown.diagnosis.id) {
+                note(&mut self.disturbed, shown);
+            }
+        }
         self.judge(*executions, observation, script, sandbox);
         *executions += 1;
         if self.options.fail_fast && self.claimed_is_violated() {
@@ -439,29 +474,35 @@ impl<'a> Run<'a> {
             }
             let before = tally.violations.len();
             tally.add(index, (invariant.check)(observation));
-            let Some((_, seen)) = tally.violations.get(before) else { continue };
+            let Some((_, seen)) = tally.violations.get(before).cloned() else { continue };
             let found = self.counterexamples.entry(invariant.id).or_default();
-            if found.len() < COUNTEREXAMPLES_MAX {
-                let name = format!("{}-{}-{}", invariant.id, observation.scenario, observation.execution);
-                let kept = self.options.keep.as_ref().map(|folder| folder.join(name));
-                found.push(Counterexample {
-                    case: None,
-                    scenario: observation.scenario.clone(),
-                    summary: match &observation.disturbance {
-                        Some(disturbance) => format!("{disturbance}: {seen}"),
-                        None => format!("in execution {}, {seen}", observation.execution),
-                    },
-                    replayable: false,
-                    known: false,
-                    confirmed: Vec::new(),
-                    diagnosis: None,
-                    replay: None,
-                    sandbox: kept.map(|path| match sandbox.copy_to(&path) {
-                        Ok(()) => path.display().to_string(),
-                        Err(why) => format!("nowhere: it could not be copied to {path:?}: {why}"),
-                    }),
-                });
+            if found.len() >= COUNTEREXAMPLES_MAX {
+                continue;
             }
+            let finding = finding::Finding {
+                invariant: invariant.id,
+                target: self.target,
+                observation,
+                script,
+                seen: &seen,
+                quiet: &self.quiet,
+            };
+            let (counterexample, unsaved) = finding.into_counterexample(self.options, sandbox);
+            if found.iter().any(|other| other.case.is_some() && other.case == counterexample.case) {
+                continue;
+            }
+            if let Some(why) = unsaved {
+                self.unsaved.get_or_insert(why);
+            }
+            found.push(counterexample);
+        }
+    }
+
+    /// Takes note of what quiet runs show of likely causes.
+    fn diagnose(&mut self, traces: &[Trace]) {
+        let data = self.target.data.path.display().to_string();
+        for shown in diagnoses::read(traces, &data) {
+            note(&mut self.quiet, shown);
         }
     }
 
@@ -506,7 +547,7 @@ impl<'a> Run<'a> {
             control,
             scenarios: if passed { self.scenarios } else { Vec::new() },
             invariants,
-            diagnoses: Vec::new(),
+            diagnoses: if passed { summaries(&self.quiet, &self.disturbed) } else { Vec::new() },
             remarks: self.remarks,
             not_covered: not_covered(self.target).into_iter().chain(self.not_covered).collect(),
         };
@@ -555,6 +596,9 @@ impl<'a> Run<'a> {
             };
             self.remarks.push(Remark::new("failed-operations", text));
         }
+        if let Some(why) = &self.unsaved {
+            self.remarks.push(Remark::new("cases", format!("cases could not be saved: {why}")));
+        }
         for (limit, count) in &self.unfinished {
             self.remarks.push(Remark::new(
                 "limits",
@@ -562,6 +606,26 @@ impl<'a> Run<'a> {
             ));
         }
     }
+}
+
+/// Takes note of a diagnosis, once.
+fn note(all: &mut Vec<Shown>, shown: Shown) {
+    if all.iter().all(|other| other.diagnosis.id != shown.diagnosis.id) {
+        all.push(shown);
+    }
+}
+
+/// All likely causes, in the order of their catalogue.
+fn summaries(quiet: &[Shown], disturbed: &[Shown]) -> Vec<DiagnosisSummary> {
+    let of = |id: &str| quiet.iter().chain(disturbed).find(|shown| shown.diagnosis.id == id);
+    let all = diagnoses::ALL.iter().filter_map(|diagnosis| of(diagnosis.id));
+    all.map(|shown| DiagnosisSummary {
+        id: shown.diagnosis.id.into(),
+        op: shown.operation.clone(),
+        call: shown.call.clone(),
+        summary: shown.diagnosis.statement.into(),
+    })
+    .collect()
 }
 
 /// Why the invariant does not speak of this target; known before anything runs.

@@ -1,0 +1,125 @@
+//! What the diagnoses look for in a trace: who holds which lock at a call, and which files are locks by their names.
+
+use std::collections::BTreeMap;
+
+use crate::call::{Argument, Call, Class, Effect, LockChange, Object};
+use crate::locks::{Lock, Mode};
+
+/// The locks that a client holds just before the call at `at`, with the names of their files.
+pub(super) fn held_before(calls: &[Call], client: u32, at: usize) -> Vec<(Lock, &str)> {
+    let mut held: BTreeMap<(Lock, u64), &str> = BTreeMap::new();
+    let own = calls[..at.min(calls.len())].iter().filter(|call| call.client == client);
+    for change in own.flat_map(|call| &call.locks) {
+        match change {
+            LockChange::Taken(lock, name) => {
+                held.retain(|(other, _), _| {
+                    (other.file, other.kind, other.owner) != (lock.file, lock.kind, lock.owner)
+                });
+                held.insert((*lock, lock.range.start), name);
+            }
+            LockChange::Released(lock, _) => held.retain(|(other, _), _| {
+                (other.file, other.kind, other.owner) != (lock.file, lock.kind, lock.owner)
+            }),
+            // A refused conversion loses what was held, which is rare enough to be left out here.
+            LockChange::Refused(..) => {}
+        }
+    }
+    held.into_iter().map(|((lock, _), name)| (lock, name)).collect()
+}
+
+/// Whether a client keeps others out just before the call at `at`: by an exclusive lock, or by a lock file.
+pub(super) fn is_locked(calls: &[Call], client: u32, at: usize) -> bool {
+    held_before(calls, client, at).iter().any(|(lock, _)| lock.mode == Mode::Exclusive)
+        || has_lock_file(calls, client, at)
+}
+
+/// Whether a client has a file or folder then that it made, that nobody else could have made at the same time, and
+/// whose name says that it is a lock.
+fn has_lock_file(calls: &[Call], client: u32, at: usize) -> bool {
+    lock_files(calls, client)
+        .into_iter()
+        .any(|(made, gone, _)| made < at && gone.is_none_or(|gone| gone >= at))
+}
+
+/// The lock files that a client makes: where, where they go again, and their names.
+pub(super) fn lock_files(calls: &[Call], client: u32) -> Vec<(usize, Option<usize>, &str)> {
+    let own = || calls.iter().enumerate().filter(move |(_, call)| call.client == client);
+    own()
+        .filter_map(|(made, call)| match &call.effect {
+            Some(Effect::Created { path, .. }) if has_flag(call, "O_EXCL") && is_lock_name(path) => {
+                Some((made, path.as_str()))
+            }
+            Some(Effect::FolderMade { path, .. } | Effect::Linked { to: path, .. }) if is_lock_name(path) => {
+                Some((made, path.as_str()))
+            }
+            _ => None,
+        })
+        .map(|(made, path)| {
+            let gone = own().find(|(at, call)| {
+                *at > made
+                    && match &call.effect {
+                        Some(Effect::Unlinked { path: gone } | Effect::FolderRemoved { path: gone }) => {
+                            gone == path
+                        }
+                        Some(Effect::Renamed { from, .. }) => from == path,
+                        _ => false,
+                    }
+            });
+            (made, gone.map(|(at, _)| at), path)
+        })
+        .collect()
+}
+
+/// Whether a file is a lock by its name.
+pub(super) fn is_lock_name(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default().to_lowercase();
+    name.contains("lock") || name.ends_with(".lck") || name.ends_with(".pid")
+}
+
+/// Whether the call was made with this flag.
+pub(super) fn has_flag(call: &Call, flag: &str) -> bool {
+    call.arguments.iter().any(|argument| match argument {
+        Argument::Flags(flags) => flags.split(['|', ' ']).any(|one| one == flag),
+        _ => false,
+    })
+}
+
+/// Where a client first gets an exclusive lock.
+pub(super) fn first_lock(calls: &[Call], client: u32) -> Option<usize> {
+    calls.iter().position(|call| {
+        call.client == client
+            && call
+                .locks
+                .iter()
+                .any(|change| matches!(change, LockChange::Taken(lock, _) if lock.mode == Mode::Exclusive))
+    })
+}
+
+/// The file that a call works on, by its number.
+pub(super) fn file(call: &Call) -> Option<u32> {
+    call.objects.iter().find_map(|object| match object {
+        Object::File(number) => Some(*number),
+        _ => None,
+    })
+}
+
+/// The names that a call works on.
+pub(super) fn entries(call: &Call) -> impl Iterator<Item = &str> {
+    call.objects.iter().filter_map(|object| match object {
+        Object::Entry(path) => Some(path.as_str()),
+        _ => None,
+    })
+}
+
+/// Whether a client looks at what `path` names after the call at `at`, as one does who wants to know whether the file
+/// that it has locked is still the one of that name.
+pub(super) fn checks_name_after(calls: &[Call], client: u32, at: usize, path: &str) -> bool {
+    calls[at + 1..].iter().any(|call| {
+        call.client == client && call.class == Class::Inspect && entries(call).any(|entry| entry == path)
+    })
+}
+
+/// The clients in a trace.
+pub(super) fn clients(calls: &[Call]) -> std::collections::BTreeSet<u32> {
+    calls.iter().map(|call| call.client).collect()
+}

@@ -1,0 +1,32 @@
+//! Several clients write to a temporary file of one name at the same time.
+//!
+//! Read off a quiet run: the file that replaces the data was opened without `O_EXCL`, under a name with no process id in
+//! it, while nothing kept others out.
+
+use crate::call::{Class, Effect};
+use crate::catalogue::headline;
+use crate::diagnoses::evidence::{entries, has_flag, is_locked};
+use crate::diagnoses::{Diagnosis, Off};
+use crate::observation::Trace;
+
+pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
+    id: "shared-temp-name",
+    statement: headline(include_str!("shared_temp_name.rs")),
+    source: include_str!("shared_temp_name.rs"),
+    explains: &["no-lost-update", "mutual-exclusion", "no-torn-read", "valid-data"],
+    off: Off::QuietRun,
+    find,
+};
+
+fn find(trace: &Trace, data: &str) -> Option<usize> {
+    let calls = &trace.calls;
+    calls.iter().find_map(|rename| {
+        let Some(Effect::Renamed { from, to }) = &rename.effect else { return None };
+        let opened = calls.iter().position(|open| {
+            open.class == Class::Open && open.creates && entries(open).any(|entry| entry == from)
+        })?;
+        let is_own = has_flag(&calls[opened], "O_EXCL")
+            || trace.pids.iter().any(|pid| from.contains(&pid.to_string()));
+        (to == data && !is_own && !is_locked(calls, calls[opened].client, opened)).then_some(opened)
+    })
+}

@@ -1,0 +1,34 @@
+//! The data file is changed after the lock was given up.
+//!
+//! Read off a quiet run: a change of the data file behind the end of the lock, such as a buffer that is flushed when the
+//! file is closed.
+
+use crate::accesses::accesses;
+use crate::call::LockChange;
+use crate::catalogue::headline;
+use crate::diagnoses::evidence::is_locked;
+use crate::diagnoses::{Diagnosis, Off};
+use crate::locks::Kind;
+use crate::observation::Trace;
+
+pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
+    id: "write-after-unlock",
+    statement: headline(include_str!("write_after_unlock.rs")),
+    source: include_str!("write_after_unlock.rs"),
+    explains: &["no-lost-update", "mutual-exclusion", "no-torn-read", "valid-data"],
+    off: Off::QuietRun,
+    find,
+};
+
+fn find(trace: &Trace, data: &str) -> Option<usize> {
+    let calls = &trace.calls;
+    let changes = accesses(calls, data).into_iter().filter(|access| access.is_change);
+    changes.map(|access| (access.at, access.client)).find_map(|(at, client)| {
+        // A POSIX lock that a close drops was not given up on purpose, and has a diagnosis of its own.
+        let gave_up =
+            |change: &LockChange| matches!(change, LockChange::Released(lock, _) if lock.kind != Kind::Posix);
+        let before = calls[..at].iter().filter(|call| call.client == client);
+        let was_given_up = before.flat_map(|call| &call.locks).any(gave_up);
+        (was_given_up && !is_locked(calls, client, at)).then_some(at)
+    })
+}

@@ -1,0 +1,175 @@
+//! `replay`: runs a case again and tells whether it ends the same way.
+
+use std::path::PathBuf;
+
+use crate::case::{Case, Difference, first_difference, steps};
+use crate::check::Watcher;
+use crate::invariants;
+use crate::observation::Observation;
+use crate::runner::{self, RunError, Stage, Stop, TraceError};
+use crate::sandbox::Sandbox;
+use crate::target::{Target, UsageError};
+use crate::verdict::Judgement;
+
+/// Clean runs in a row after which a case counts as fixed.
+const CLEAN_RUNS: u32 = 3;
+
+/// How a case is run again.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The folder whose file system it is run on; a memory file system where none is given.
+    pub dir: Option<PathBuf>,
+    /// Leave the sandbox in this folder.
+    pub keep: Option<PathBuf>,
+    /// The program that is `{store}` and `{critical}` when it is called by those names.
+    pub multi_call: Option<PathBuf>,
+}
+
+/// What running it again came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It violates its invariant again; one sentence of what was seen.
+    Reproduced(String),
+    /// Three clean runs in a row.
+    Fixed,
+    /// Some runs violate it and some do not: so many of so many, and what was seen.
+    Flaky(u32, u32, String),
+    /// A run took another way before it was disturbed.
+    Diverged(Difference),
+}
+
+/// A case that was run again.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// How often it was run.
+    pub runs: u32,
+    /// The last run that violates the invariant, else the last run.
+    pub observation: Observation,
+}
+
+/// Why a case was not run again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The case, or what was asked, makes no sense here.
+    #[error("{0}")]
+    Usage(#[from] UsageError),
+    /// The store does not work undisturbed, or cannot be traced: the case cannot be run.
+    #[error("the case cannot be run: {0}")]
+    NotRunnable(String),
+    /// Somebody ended it early.
+    #[error("interrupted")]
+    Interrupted,
+    /// The harness could not do its part.
+    #[error("{0}")]
+    Run(#[from] RunError),
+}
+
+/// Runs `case` again on `target`.
+///
+/// # Errors
+/// Where it cannot be run.
+pub fn replay(
+    case: &Case,
+    target: &Target,
+    options: &Options,
+    stop: &Stop,
+    watcher: &dyn Watcher,
+) -> Result<Replayed, ReplayError> {
+    let Some(invariant) = invariants::find(&case.invariant) else {
+        let message = format!("this version of picklock does not judge {:?}", case.invariant);
+        return Err(UsageError::new("CASE", message).into());
+    };
+    let made = |folder: &std::path::Path| watcher.made(folder);
+    let sandbox = Sandbox::create(options.dir.as_deref(), &target.data, options.multi_call.as_deref(), &made)
+        .map_err(|why| ReplayError::NotRunnable(format!("there can be no sandbox: {why}")))?;
+    let replayed = Replay { case, target, sandbox: &sandbox, stop, watcher, check: invariant.check }.run();
+    if let (Ok(_), Some(folder)) = (&replayed, &options.keep) {
+        let kept = folder.join(case.file_name()).with_extension("sandbox");
+        sandbox.copy_to(&kept).map_err(|why| {
+            UsageError::new("--keep", format!("the sandbox cannot be copied to {kept:?}: {why}"))
+        })?;
+    }
+    sandbox.remove().map_err(RunError::system("remove the sandbox"))?;
+    replayed
+}
+
+struct Replay<'a> {
+    case: &'a Case,
+    target: &'a Target,
+    sandbox: &'a Sandbox,
+    stop: &'a Stop,
+    watcher: &'a dyn Watcher,
+    check: fn(&Observation) -> Judgement,
+}
+
+impl Replay<'_> {
+    fn run(&self) -> Result<Replayed, ReplayError> {
+        let on_operation = || self.watcher.operation();
+        let mut stage = Stage::new(self.target, self.sandbox, self.stop, &on_operation);
+        stage.shows_content = true;
+        let control = runner::control(&stage).map_err(stopped_or)?;
+        if let Some(reason) = control.failure {
+            return Err(ReplayError::NotRunnable(reason));
+        }
+        let first = stage.first().map_err(untraceable)?;
+        let mut violations = 0;
+        let mut last: Option<(Observation, Option<String>)> = None;
+        let mut runs = 0;
+        while runs < CLEAN_RUNS {
+            runs += 1;
+            let played = stage
+                .play(&self.case.scenario, &self.case.script, &first, &control.subject, runs)
+                .map_err(untraceable)?;
+            let observation = played.observation;
+            let seen = match (self.check)(&observation) {
+                Judgement::Violated(seen) => Some(seen),
+                _ => None,
+            };
+            if let Some(difference) = self.difference(&observation, seen.is_some()) {
+                return Ok(Replayed { outcome: Outcome::Diverged(difference), runs, observation });
+            }
+            violations += u32::from(seen.is_some());
+            let is_first_violation = violations == 1 && seen.is_some();
+            if is_first_violation || violations == 0 {
+                last = Some((observation, seen));
+            }
+            // Once is enough where the first run does it; after a clean run it takes all of them to tell how often.
+            if runs == 1 && violations == 1 {
+                break;
+            }
+        }
+        let Some((observation, seen)) = last else { return Err(ReplayError::Interrupted) };
+        let outcome = match seen {
+            Some(seen) if runs == 1 => Outcome::Reproduced(seen),
+            Some(seen) => Outcome::Flaky(violations, runs, seen),
+            None => Outcome::Fixed,
+        };
+        Ok(Replayed { outcome, runs, observation })
+    }
+
+    /// Where a run took another way than the case before it was disturbed. Where nothing was to be disturbed the whole
+    /// way is what the case is about: there another way with the same end is no difference.
+    fn difference(&self, observation: &Observation, is_violated: bool) -> Option<Difference> {
+        let point = self.case.script.disturbance().map(|disturbance| disturbance.point);
+        if point.is_none() && is_violated {
+            return None;
+        }
+        first_difference(&self.case.steps, &steps(observation), point)
+    }
+}
+
+fn stopped_or(error: RunError) -> ReplayError {
+    match error {
+        RunError::Stopped => ReplayError::Interrupted,
+        other => ReplayError::Run(other),
+    }
+}
+
+fn untraceable(error: TraceError) -> ReplayError {
+    match error {
+        TraceError::Run(error) => stopped_or(error),
+        other => ReplayError::NotRunnable(other.to_string()),
+    }
+}
