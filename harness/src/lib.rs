@@ -65,6 +65,7 @@ pub mod invariants;
 pub mod locks;
 pub mod observation;
 pub mod op;
+pub mod persist;
 pub mod replay;
 pub mod report;
 pub mod runner;

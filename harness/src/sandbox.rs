@@ -14,12 +14,11 @@ use rustix::fs::OFlags;
 
 use crate::observation::{FileState, State};
 use crate::op::Nanos;
+use crate::persist::{Entry, Tree};
 use crate::target::{DataFile, Format, Target, Values};
 
 /// The memory file system that every Linux has, and its magic number for `statfs(2)`.
 const SHARED_MEMORY: (&str, i64) = ("/dev/shm", 0x0102_1994);
-/// How the reason begins why a file is broken whose records cannot be read.
-pub const RECORDS_UNREADABLE: &str = "the records cannot be read";
 /// How much must fit into the file system before anything starts.
 const PROBE_BYTES: usize = 64 << 10;
 
@@ -198,25 +197,50 @@ impl Sandbox {
         Ok(())
     }
 
+    /// What stands in the sandbox now, as a tree.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or holds what is neither file, folder nor link.
+    pub fn tree(&self) -> io::Result<Tree> {
+        let mut tree = Tree::default();
+        read_tree(&self.dir(), "", &mut tree, &mut BTreeMap::new())?;
+        Ok(tree)
+    }
+
+    /// Lays a tree out: whatever is in the sandbox goes.
+    ///
+    /// # Errors
+    /// Where something cannot be removed or made.
+    pub fn lay_tree(&self, tree: &Tree) -> io::Result<()> {
+        for folder in [self.dir(), self.tmp()] {
+            remove_all(&folder)?;
+        }
+        fs::DirBuilder::new().mode(0o700).create(self.tmp())?;
+        fs::create_dir(self.dir())?;
+        let mut made: BTreeMap<u32, PathBuf> = BTreeMap::new();
+        for (name, entry) in tree.entries() {
+            let path = self.dir().join(name);
+            match entry {
+                Entry::File(number, content, mode) => match made.get(&number) {
+                    Some(first) => fs::hard_link(first, &path)?,
+                    None => {
+                        fs::write(&path, content)?;
+                        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+                        made.insert(number, path);
+                    }
+                },
+                Entry::Folder(mode) => fs::DirBuilder::new().mode(mode | 0o700).create(&path)?,
+                Entry::Link(to) => std::os::unix::fs::symlink(to, &path)?,
+            }
+        }
+        Ok(())
+    }
+
     /// What stands in the sandbox now. A data file whose records cannot be read is broken.
     pub fn look(&self, target: &Target, at: Nanos) -> State {
         let data = &target.data;
-        let (content, mut state) = read(&self.data(), data.format);
-        let mut found = None;
-        if let Some(expression) = &data.records {
-            match (&content, &state) {
-                (Some(content), FileState::Whole) => match expression.names_in_data(content, data.format) {
-                    Ok(records) => found = Some(target.record_names(records)),
-                    // The control has shown that the expression fits what the store writes.
-                    Err(why) => {
-                        state = FileState::Broken(format!("{RECORDS_UNREADABLE} by {expression}: {why}"));
-                    }
-                },
-                (_, FileState::Missing | FileState::Empty) => found = Some(Vec::new()),
-                _ => {}
-            }
-        }
-        let records = found;
+        let (content, state) = read(&self.data(), data.format);
+        let (state, records) = target.examine(content.as_deref(), state);
         let mut files = BTreeSet::new();
         list_files(&self.dir(), Path::new(""), &mut files);
         State {
@@ -342,6 +366,40 @@ fn list_files(folder: &Path, prefix: &Path, files: &mut BTreeSet<PathBuf>) {
             Err(_) => {}
         }
     }
+}
+
+/// Reads a folder into a tree; `prefix` is its path in there.
+fn read_tree(
+    folder: &Path,
+    prefix: &str,
+    tree: &mut Tree,
+    linked: &mut BTreeMap<u64, u32>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().ok_or_else(|| io::Error::other("a file name is no UTF-8"))?;
+        let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+        let metadata = entry.metadata()?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        if metadata.is_dir() {
+            tree.put_folder(&path, mode);
+            read_tree(&entry.path(), &path, tree, linked)?;
+        } else if metadata.is_symlink() {
+            tree.put_link(&path, &fs::read_link(entry.path())?.to_string_lossy());
+        } else if metadata.is_file() {
+            match linked.get(&metadata.ino()) {
+                Some(number) => tree.put_name(&path, *number),
+                None => {
+                    let number = tree.put_file(&path, fs::read(entry.path())?, mode);
+                    linked.insert(metadata.ino(), number);
+                }
+            }
+        } else {
+            return Err(io::Error::other(format!("{path:?} is no file, folder or link")));
+        }
+    }
+    Ok(())
 }
 
 /// Removes `folder` and all in it. Somebody may still be writing in there, so an entry that appears meanwhile is

@@ -15,13 +15,13 @@ use crate::report::{
     ControlSummary, Counterexample, Coverage, DiagnosisSummary, InvariantSummary, OperationCounts, Rate,
     Remark, Report, SCHEMA, ScenarioSummary, TargetSummary, Tool,
 };
-use crate::runner::{self, Control, RunError, Showing, Stage, Stop, TraceError};
+use crate::runner::{self, Control, Next, RunError, Showing, Stage, Stop, TraceError};
 use crate::sandbox::Sandbox;
 use crate::scenario::script::Script;
 use crate::scenario::{self, stress};
 use crate::selection::Selection;
 use crate::target::{Format, Target, UsageError};
-use crate::verdict::{Tally, Verdict};
+use crate::verdict::{Judgement, Tally, Verdict};
 
 /// Counterexamples that a report holds for one invariant.
 const COUNTEREXAMPLES_MAX: usize = 3;
@@ -306,10 +306,14 @@ impl<'a> Run<'a> {
         let ran = runner::sweep(stage, control, scenario, &mut |showing| match showing {
             Showing::Quiet(trace) => {
                 self.diagnose(&[trace]);
-                ControlFlow::Continue(())
+                Next::GoOn
             }
+            Showing::Derived(observation) => self.take_derived(&observation),
             Showing::Execution(observation, script) => {
-                self.take(&observation, Some(script), &mut executions, &mut counts, sandbox)
+                match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
+                    ControlFlow::Continue(()) => Next::GoOn,
+                    ControlFlow::Break(()) => Next::End,
+                }
             }
         });
         let done = match ran {
@@ -339,19 +343,23 @@ impl<'a> Run<'a> {
             Some(runner::Cut::FailFast) => "; ended at the first violation",
             Some(runner::Cut::Interrupted | runner::Cut::Hung) => "; interrupted",
         };
+        let torn = match done.states {
+            (_, 0) => String::new(),
+            (_, torn) => format!("; {torn} of the derived states have a data file that is not whole"),
+        };
         let bounded = if done.is_bounded { "; of too many points those around changes" } else { "" };
         self.not_covered.extend(done.not_covered);
         let is_complete = done.cut.is_none() && !done.is_bounded && scenario != "torn-write";
         self.scenarios.push(ScenarioSummary {
             id: scenario.into(),
             executions: executions as u64,
-            states: 0,
+            states: done.states.0,
             coverage: match done.cut {
                 Some(_) => Coverage::Truncated,
                 None if is_complete => Coverage::Complete,
                 None => Coverage::Bounded,
             },
-            bound: format!("{}{bounded}{missing}", told.join(", ")),
+            bound: format!("{}{torn}{bounded}{missing}", told.join(", ")),
             elapsed_ms: milliseconds(began.elapsed()),
             operations: counts,
             plan: None,
@@ -496,6 +504,23 @@ impl<'a> Run<'a> {
             }
             found.push(counterexample);
         }
+    }
+
+    /// Judges what the store made of a derived state. What violates an invariant is not counted, but done for real:
+    /// only what a store was seen to do is held against it.
+    fn take_derived(&mut self, observation: &Observation) -> Next {
+        let target = self.target;
+        let judged: Vec<Judgement> =
+            self.tallies.iter().map(|(invariant, _)| (invariant.check)(observation)).collect();
+        if judged.iter().any(|judgement| matches!(judgement, Judgement::Violated(_))) {
+            return Next::Confirm;
+        }
+        for ((invariant, tally), judgement) in self.tallies.iter_mut().zip(judged) {
+            if not_applicable(invariant, target).is_none() {
+                tally.add(0, judgement);
+            }
+        }
+        Next::GoOn
     }
 
     /// Takes note of what quiet runs show of likely causes.

@@ -9,8 +9,8 @@ use crate::observation::{FileState, State, Subject};
 use crate::op::{Operation, Outcome, Request, record_name};
 use crate::runner::touch::{TouchWatch, Touches};
 use crate::runner::{RunError, Stage, nanos, program_of};
-use crate::sandbox::RECORDS_UNREADABLE;
 use crate::scenario::control::ADDS;
+use crate::target::RECORDS_UNREADABLE;
 
 /// What the control showed.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ use crate::observation::{
     FileState, Holder, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
 };
 use crate::op::{ClientId, Limit, Operation, Outcome, Request};
+use crate::persist::Tree;
 use crate::runner::direct::Directing;
 use crate::runner::{RunError, Stage, nanos};
 use crate::sandbox::read;
@@ -115,25 +116,32 @@ impl Stage<'_> {
             playing.act(act)?;
         }
         self.end_survivors();
-        let mut operations = playing.operations;
-        operations.sort_by_key(|operation| operation.invoked);
-        Ok(Played {
-            observation: Observation {
-                scenario: scenario.to_owned(),
-                execution,
-                subject: subject.clone(),
-                operations,
-                readings: playing.readings,
-                states: playing.states,
-                standstill: playing.standstill,
-                disturbance: script.told(),
-                traces: playing.traces,
-                usual_names: first.usual_names.clone(),
-            },
-            not_covered: playing.not_covered,
-            was_disturbed: playing.was_disturbed,
-            second_waited: playing.second_waited,
-        })
+        Ok(playing.into_observation(scenario, script, first, subject, execution))
+    }
+
+    /// Lays out what a kill left, as derived from the calls of a quiet run, and asks the store what it makes of it.
+    ///
+    /// # Errors
+    /// Where the harness could not do its part, or the time is over.
+    pub(super) fn play_state(
+        &self,
+        tree: &Tree,
+        script: &Script,
+        first: &First,
+        subject: &Subject,
+        execution: u32,
+    ) -> Result<Observation, TraceError> {
+        self.end_survivors();
+        self.sandbox.lay_tree(tree).map_err(|why| RunError::Sandbox { path: self.sandbox.dir(), why })?;
+        let mut playing = Playing::new(self, first);
+        for act in &script.acts {
+            match act {
+                Act::Trace { requests, .. } => playing.was_killed_then(requests),
+                other => playing.act(other)?,
+            }
+        }
+        self.end_survivors();
+        Ok(playing.into_observation("crash", script, first, subject, execution).observation)
     }
 
     /// Traces one operation, undisturbed, in the sandbox as it stands.
@@ -269,6 +277,51 @@ impl<'a> Playing<'a> {
             second_waited: false,
             was_just_killed: false,
         }
+    }
+
+    fn into_observation(
+        self,
+        scenario: &str,
+        script: &Script,
+        first: &First,
+        subject: &Subject,
+        execution: u32,
+    ) -> Played {
+        let mut operations = self.operations;
+        operations.sort_by_key(|operation| operation.invoked);
+        Played {
+            observation: Observation {
+                scenario: scenario.to_owned(),
+                execution,
+                subject: subject.clone(),
+                operations,
+                readings: self.readings,
+                states: self.states,
+                standstill: self.standstill,
+                disturbance: script.told(),
+                traces: self.traces,
+                usual_names: first.usual_names.clone(),
+            },
+            not_covered: self.not_covered,
+            was_disturbed: self.was_disturbed,
+            second_waited: self.second_waited,
+        }
+    }
+
+    /// The first of these requests was killed, and what it left was laid out.
+    fn was_killed_then(&mut self, requests: &[Request]) {
+        let now = nanos(self.now());
+        self.was_just_killed = true;
+        self.operations.extend(requests.first().map(|request| Operation {
+            client: 1,
+            request: request.clone(),
+            invoked: now,
+            returned: now + 1,
+            still: None,
+            outcome: Outcome::Killed,
+            stderr: String::new(),
+            records: None,
+        }));
     }
 
     fn now(&self) -> Duration {

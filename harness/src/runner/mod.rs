@@ -32,7 +32,7 @@ pub use control::{Control, Timing, control};
 pub use execute::{First, Played, TraceError, trace};
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
-pub use sweep::{Showing, Swept, sweep};
+pub use sweep::{Next, Showing, Swept, sweep};
 
 use groups::Survivors;
 use kill::Kill;

@@ -1,11 +1,11 @@
 //! Plays all scripts of a scenario that is made from quiet runs under the tracer.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
 use crate::call::{Effect, Traced};
-use crate::observation::{Observation, Trace};
+use crate::observation::{FileState, Observation, Trace};
 use crate::op::Request;
+use crate::persist::{Tree, crash_states};
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
 use crate::scenario::script::{Misfortune, Script};
 use crate::scenario::{crash, inheritance, reentry, torn_write};
@@ -19,8 +19,21 @@ pub struct Swept {
     pub cut: Option<Cut>,
     /// Whether points were left out since there are too many.
     pub is_bounded: bool,
+    /// How many directory contents were derived, and how many of them have a data file that is not whole.
+    pub states: (u64, u64),
     /// What the traces say is not seen.
     pub not_covered: BTreeSet<String>,
+}
+
+/// What is to happen after an execution was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The next one.
+    GoOn,
+    /// Nothing more.
+    End,
+    /// What a derived state showed is to be done for real.
+    Confirm,
 }
 
 /// What a scenario shows while it runs.
@@ -29,6 +42,8 @@ pub enum Showing<'a> {
     Quiet(Trace),
     /// An execution, and what was played.
     Execution(Box<Observation>, &'a Script),
+    /// What the store made of a derived state, which the script would come to.
+    Derived(Box<Observation>),
 }
 
 /// Scripts that belong together: what they are, in words, and the scripts.
@@ -45,7 +60,7 @@ pub fn sweep(
     stage: &Stage<'_>,
     control: &Control,
     scenario: &str,
-    sink: &mut dyn FnMut(Showing<'_>) -> ControlFlow<()>,
+    sink: &mut dyn FnMut(Showing<'_>) -> Next,
 ) -> Result<Swept, TraceError> {
     let mut sweep = Sweep { stage, control, scenario, sink, done: Swept::default(), execution: 0 };
     match sweep.run() {
@@ -62,11 +77,18 @@ pub fn sweep(
     Ok(sweep.done)
 }
 
+/// A quiet run of one operation, with what stood in the sandbox before it and after it.
+struct Quiet<'a> {
+    request: &'a Request,
+    traced: Traced,
+    trees: Option<(Tree, Tree)>,
+}
+
 struct Sweep<'a> {
     stage: &'a Stage<'a>,
     control: &'a Control,
     scenario: &'a str,
-    sink: &'a mut dyn FnMut(Showing<'_>) -> ControlFlow<()>,
+    sink: &'a mut dyn FnMut(Showing<'_>) -> Next,
     done: Swept,
     execution: u32,
 }
@@ -80,7 +102,11 @@ impl Sweep<'_> {
         let requests: Vec<Request> = std::iter::once(crash::add(2)).chain(list).chain(other).collect();
         let mut quiet = Vec::new();
         for request in &requests {
-            let traced = self.quiet(request)?;
+            self.stage.lay_first()?;
+            let before = self.stage.sandbox.tree();
+            let traced = self.stage.trace_quietly(request)?;
+            let after = self.stage.sandbox.tree();
+            self.done.not_covered.extend(traced.not_covered.iter().cloned());
             first.usual_names.extend(traced.calls.iter().filter_map(|call| match &call.effect {
                 Some(Effect::Created { path, .. }) => Some(path.clone()),
                 _ => None,
@@ -88,8 +114,10 @@ impl Sweep<'_> {
             let pids = traced.pids.clone();
             let (requests, calls) = (vec![request.clone()], traced.calls.clone());
             let shown = Trace { requests, calls, pids, is_whole: true, ..Trace::default() };
-            let _flow = (self.sink)(Showing::Quiet(shown));
-            quiet.push((request, traced));
+            let _next = (self.sink)(Showing::Quiet(shown));
+            // What cannot be read as a tree has no derived states.
+            let trees = before.ok().zip(after.ok());
+            quiet.push(Quiet { request, traced, trees });
         }
         match self.scenario {
             "inheritance" => self.play(&first, group("every operation", inheritance::scripts(&requests))),
@@ -100,7 +128,7 @@ impl Sweep<'_> {
                 self.play(&first, group("every operation, add many times", scripts))
             }
             "torn-write" => {
-                for (request, quiet) in &quiet {
+                for Quiet { request, traced: quiet, .. } in &quiet {
                     let name = name_of(request);
                     let scripts = torn_write::scripts(request, &quiet.calls);
                     self.play(&first, group(format!("cuts of the writes of {name}"), scripts))?;
@@ -111,9 +139,11 @@ impl Sweep<'_> {
         }
     }
 
-    fn crash(&mut self, first: &First, quiet: &[(&Request, Traced)]) -> Result<(), TraceError> {
+    fn crash(&mut self, first: &First, all: &[Quiet<'_>]) -> Result<(), TraceError> {
         let mut later = Vec::new();
-        for (request, quiet) in quiet {
+        for one in all {
+            self.derived(first, one)?;
+            let Quiet { request, traced: quiet, .. } = one;
             let points = crash::points(&quiet.calls);
             self.done.is_bounded |= points.len() <= quiet.calls.len();
             let kills = crash::kills(request, &quiet.calls, &points);
@@ -172,12 +202,58 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// A quiet run of an operation.
-    fn quiet(&mut self, request: &Request) -> Result<Traced, TraceError> {
-        self.stage.lay_first()?;
-        let traced = self.stage.trace_quietly(request)?;
-        self.done.not_covered.extend(traced.not_covered.iter().cloned());
-        Ok(traced)
+    /// Every state that a kill of this operation can leave, derived, laid out and given to the store.
+    fn derived(&mut self, first: &First, quiet: &Quiet<'_>) -> Result<(), TraceError> {
+        let calls = &quiet.traced.calls;
+        let Some((before, after)) = quiet.trees.as_ref().filter(|_| !calls.is_empty()) else { return Ok(()) };
+        let name = name_of(quiet.request);
+        let states = match crash_states(before, calls) {
+            Ok(states) if states.last().is_some_and(|last| last.tree == *after) => states,
+            Ok(_) => return self.not_derived(name, "what its calls say is not what they left"),
+            Err(unmodelled) => return self.not_derived(name, &unmodelled.to_string()),
+        };
+        self.done.groups.push((format!("derived crash states of {name}"), states.len(), 0));
+        let data = &self.stage.target.data;
+        for state in &states {
+            if self.stage.is_time_up() {
+                return Err(RunError::Stopped.into());
+            }
+            let content = data.path.to_str().and_then(|path| state.tree.content(path));
+            let is_whole = content.is_some_and(|content| data.format.examine(content) == FileState::Whole);
+            self.done.states.0 += 1;
+            self.done.states.1 += u64::from(!is_whole);
+            let what = state.cut.map_or(Misfortune::Kill, Misfortune::Tear);
+            let script = crash::alone(quiet.request, calls, state.point, what);
+            let observation = self.stage.play_state(
+                &state.tree,
+                &script,
+                first,
+                &self.control.subject,
+                self.execution + 1,
+            )?;
+            if let Some((_, _, made)) = self.done.groups.last_mut() {
+                *made += 1;
+            }
+            match (self.sink)(Showing::Derived(Box::new(observation))) {
+                Next::GoOn => {}
+                Next::End => self.done.cut = Some(Cut::FailFast),
+                Next::Confirm => {
+                    self.play_once(first, &script)?;
+                }
+            }
+            if self.done.cut.is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where states cannot be derived the kills are made for real all the same.
+    fn not_derived(&mut self, name: &str, why: &str) -> Result<(), TraceError> {
+        self.done.not_covered.insert(format!(
+            "crash states of {name} are not derived, so that no write of it is cut at page boundaries by a kill: {why}"
+        ));
+        Ok(())
     }
 
     fn play(&mut self, first: &First, group: Group) -> Result<(), TraceError> {
@@ -213,7 +289,7 @@ impl Sweep<'_> {
         let quiet = &self.control.subject.quiet_file_counts;
         let most = quiet.iter().copied().max().unwrap_or(0);
         let left_something = played.observation.states.last().is_some_and(|state| state.files.len() > most);
-        if (self.sink)(Showing::Execution(Box::new(played.observation), script)).is_break() {
+        if (self.sink)(Showing::Execution(Box::new(played.observation), script)) == Next::End {
             self.done.cut = Some(Cut::FailFast);
         }
         Ok(Seen { was_disturbed: played.was_disturbed, second_waited: played.second_waited, left_something })

@@ -15,11 +15,15 @@ mod placeholder;
 mod program;
 mod write;
 
+use crate::observation::FileState;
 use crate::op::record_name;
 
 pub use data::Format;
 pub use extract::{Extract, Unreadable};
 pub use placeholder::{Template, Values};
+
+/// How the reason begins why a file is broken whose records cannot be read.
+pub const RECORDS_UNREADABLE: &str = "the records cannot be read";
 
 /// A store under test: everything that is known of it before it runs.
 #[derive(Clone, Debug)]
@@ -170,6 +174,21 @@ impl Target {
             return found;
         }
         found.into_iter().map(|name| name.parse().map(record_name).unwrap_or(name)).collect()
+    }
+
+    /// What the content of the data file comes to, once its `state` is known from its format: the records in it, where
+    /// the target says where they stand. One whose records cannot be read is broken.
+    pub fn examine(&self, content: Option<&[u8]>, state: FileState) -> (FileState, Option<Vec<String>>) {
+        let Some(expression) = &self.data.records else { return (state, None) };
+        match (content, &state) {
+            (Some(content), FileState::Whole) => match expression.names_in_data(content, self.data.format) {
+                Ok(records) => (state, Some(self.record_names(records))),
+                // The control has shown that the expression fits what the store writes.
+                Err(why) => (FileState::Broken(format!("{RECORDS_UNREADABLE} by {expression}: {why}")), None),
+            },
+            (_, FileState::Missing | FileState::Empty) => (state, Some(Vec::new())),
+            _ => (state, None),
+        }
     }
 
     /// Every command that it names, with the name it has in an adapter file.

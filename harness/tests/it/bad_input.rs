@@ -217,6 +217,8 @@ const ROWS: &[Row] = &[
         what: "a store that closes its standard input at once",
         arguments: &[
             "check",
+            "--skip",
+            "torn-write",
             "--ops",
             "4",
             "--data",

@@ -2,6 +2,14 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use picklock::op::Request;
+use picklock::persist::crash_states;
+use picklock::runner::{Stage, Stop, control, trace};
+use picklock::sandbox::Sandbox;
+use picklock::scenario::crash::{add, alone};
+use picklock::scenario::script::{Misfortune, Script};
+use picklock::target::flags::Flags;
+
 use crate::programs::{invariant, judge, python_script};
 use crate::{expect_status, script, stdout};
 
@@ -110,4 +118,55 @@ fn an_operation_that_removes_records_is_no_loss() {
     let crash = scenarios.iter().find(|scenario| scenario["id"] == "crash").unwrap();
     let bound = crash["bound"].as_str().unwrap();
     assert!(bound.contains("of add") && !bound.contains("clear"), "{bound}");
+}
+
+/// What is derived from the calls of one quiet run is what real kills leave, content, names and permissions, at every
+/// crash point.
+#[test]
+fn derived_states_are_what_real_kills_leave() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        "import fcntl, json, os, sys\n\
+         path, record = sys.argv[1:3]\n\
+         lock = open(path + '.lock', 'a')\n\
+         fcntl.flock(lock, fcntl.LOCK_EX)\n\
+         os.makedirs(path + '.d', exist_ok=True)\n\
+         with open(path + '.log', 'a') as log: log.write(record + '\\n')\n\
+         records = json.load(open(path)) if os.path.exists(path) else []\n\
+         with open(path + '.tmp', 'w') as new: json.dump(records + [record], new)\n\
+         os.chmod(path + '.tmp', 0o640)\n\
+         if os.path.exists(path): os.replace(path, path + '.old')\n\
+         os.link(path + '.tmp', path)\n\
+         os.unlink(path + '.tmp')\n\
+         with open(path + '.log', 'r+') as log: log.truncate(3)\n",
+    );
+    let flags = Flags { add: Some("./store {data} {id}".into()), ..Flags::default() };
+    let target = flags.into_target(folder.path()).unwrap();
+    let sandbox = Sandbox::create(None, &target.data, None, &|_| ()).unwrap();
+    let stop = Stop::new().unwrap();
+    let stage = Stage::new(&target, &sandbox, &stop, &|| ());
+    let subject = control(&stage).unwrap().subject;
+    let request = add(2);
+    assert!(matches!(request, Request::Add { .. }));
+    let quiet = trace(&stage, &request).unwrap();
+    let after = sandbox.tree().unwrap();
+    let first = stage.first().unwrap();
+    let before = sandbox.tree().unwrap();
+    let states = crash_states(&before, &quiet.calls).unwrap();
+    assert!(states.len() > 8 && states.last().unwrap().tree == after, "{} states", states.len());
+    let points = u32::try_from(quiet.calls.len()).unwrap() + 1;
+    for point in 1..=points {
+        let script = alone(&request, &quiet.calls, point, Misfortune::Kill);
+        let only_the_kill = Script { acts: script.acts[..1].to_vec() };
+        let played = stage.play("crash", &only_the_kill, &first, &subject, 1).unwrap();
+        assert!(played.was_disturbed);
+        let derived = states.iter().rfind(|state| state.point <= point).unwrap();
+        assert!(
+            sandbox.tree().unwrap() == derived.tree,
+            "at point {point}: {:?}",
+            quiet.calls.get(point as usize - 1)
+        );
+    }
 }

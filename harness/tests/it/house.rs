@@ -49,6 +49,7 @@ fn rooms_use_only_what_lies_below_them() {
         ("catalogue.rs", &[]),
         ("scenario", &["op", "call", "catalogue", "scenario"]),
         ("observation.rs", &["op", "call"]),
+        ("persist", &["call", "scenario", "persist"]),
         ("case.rs", &["call", "observation", "scenario"]),
         ("diagnoses", &["op", "locks", "call", "accesses", "catalogue", "observation", "diagnoses"]),
         (
@@ -56,8 +57,11 @@ fn rooms_use_only_what_lies_below_them() {
             &["op", "locks", "call", "accesses", "verdict", "catalogue", "observation", "invariants"],
         ),
         ("target", &["op", "catalogue", "observation", "target"]),
-        ("sandbox.rs", &["op", "observation", "target"]),
-        ("runner", &["op", "call", "observation", "scenario", "target", "sandbox", "tracer", "runner"]),
+        ("sandbox.rs", &["op", "observation", "persist", "target"]),
+        (
+            "runner",
+            &["op", "call", "observation", "scenario", "target", "persist", "sandbox", "tracer", "runner"],
+        ),
         ("report", &["op", "call", "observation", "invariants", "verdict", "target", "report"]),
         ("selection.rs", &["catalogue", "invariants", "scenario", "target"]),
     ];
@@ -106,6 +110,7 @@ fn pure_rooms_do_no_input_and_output_and_read_no_clock() {
         "verdict.rs",
         "catalogue.rs",
         "observation.rs",
+        "persist",
         "case.rs",
         "diagnoses",
         "scenario",
