@@ -147,6 +147,8 @@ pub struct Traced {
     pub not_covered: BTreeSet<String>,
     /// The ids of all processes.
     pub pids: BTreeSet<i32>,
+    /// Whether any of the clients was a copy of a template.
+    pub has_copies: bool,
 }
 
 /// How the operation of one client ended, and what it wrote.

@@ -72,6 +72,7 @@ pub mod runner;
 pub mod sandbox;
 pub mod scenario;
 pub mod selection;
+pub mod steps;
 pub mod target;
 pub mod tracer;
 pub mod verdict;

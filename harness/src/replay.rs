@@ -120,7 +120,7 @@ impl Replay<'_> {
         while runs < CLEAN_RUNS {
             runs += 1;
             let played = stage
-                .play(&self.case.scenario, &self.case.script, &first, &control.subject, runs)
+                .play(&self.case.scenario, &self.case.script, &first, &control.subject, runs, false)
                 .map_err(untraceable)?;
             let observation = played.observation;
             let seen = match (self.check)(&observation) {

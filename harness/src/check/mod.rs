@@ -5,6 +5,7 @@ mod finding;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::diagnoses::{self, Shown};
@@ -21,6 +22,7 @@ use crate::scenario::script::Script;
 use crate::scenario::{self, stress};
 use crate::selection::Selection;
 use crate::target::{Format, Target, UsageError};
+use crate::tracer::Templates;
 use crate::verdict::{Judgement, Tally, Verdict};
 
 /// Counterexamples that a report holds for one invariant.
@@ -65,6 +67,8 @@ pub struct Options {
     pub claims: BTreeMap<String, bool>,
     /// Leave the sandbox of each finding, in this folder.
     pub keep: Option<PathBuf>,
+    /// Run operations under the tracer as copies of stopped processes, where they can be copied.
+    pub copies: bool,
     /// Save the findings that replay.
     pub cases: Option<Cases>,
     /// The program that is `{store}` and `{critical}` when it is called by those names; without it, they do not work.
@@ -92,6 +96,7 @@ impl Default for Options {
             fail_fast: false,
             claims: BTreeMap::new(),
             keep: None,
+            copies: true,
             cases: None,
             multi_call: None,
         }
@@ -268,7 +273,12 @@ impl<'a> Run<'a> {
             self.give_share(&mut stage, chosen.len() - index);
             match *scenario {
                 "stress" => self.stress(&stage, &control, sandbox)?,
-                other => self.sweep(other, &stage, &control, sandbox)?,
+                other => {
+                    stage.templates = self.options.copies.then(Mutex::default);
+                    let swept = self.sweep(other, &stage, &control, sandbox);
+                    self.note_copies(stage.templates.take());
+                    swept?;
+                }
             }
         }
         let survivors = stage.operations_with_survivors();
@@ -279,6 +289,18 @@ impl<'a> Run<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// Takes note of why no copies were made, if there should have been some.
+    fn note_copies(&mut self, templates: Option<Mutex<Templates>>) {
+        let templates =
+            templates.map(|templates| templates.into_inner().unwrap_or_else(PoisonError::into_inner));
+        if let Some(why) = templates.as_ref().and_then(Templates::refused) {
+            let text = format!("every operation was started anew, which takes longer: {why}");
+            if self.remarks.iter().all(|remark| remark.text != text) {
+                self.remarks.push(Remark::new("no-copies", text));
+            }
+        }
     }
 
     /// Gives the next of `scenarios` its equal share of what is left of the budget.
@@ -309,7 +331,10 @@ impl<'a> Run<'a> {
                 Next::GoOn
             }
             Showing::Derived(observation) => self.take_derived(&observation),
-            Showing::Execution(observation, script) => {
+            Showing::Execution { observation, script, has_copies } => {
+                if has_copies && self.is_violation(&observation) {
+                    return Next::Confirm;
+                }
                 match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
                     ControlFlow::Continue(()) => Next::GoOn,
                     ControlFlow::Break(()) => Next::End,
@@ -510,17 +535,22 @@ impl<'a> Run<'a> {
     /// only what a store was seen to do is held against it.
     fn take_derived(&mut self, observation: &Observation) -> Next {
         let target = self.target;
-        let judged: Vec<Judgement> =
-            self.tallies.iter().map(|(invariant, _)| (invariant.check)(observation)).collect();
-        if judged.iter().any(|judgement| matches!(judgement, Judgement::Violated(_))) {
+        if self.is_violation(observation) {
             return Next::Confirm;
         }
-        for ((invariant, tally), judgement) in self.tallies.iter_mut().zip(judged) {
+        for (invariant, tally) in &mut self.tallies {
             if not_applicable(invariant, target).is_none() {
-                tally.add(0, judgement);
+                tally.add(0, (invariant.check)(observation));
             }
         }
         Next::GoOn
+    }
+
+    /// Whether an execution violates anything that is judged.
+    fn is_violation(&self, observation: &Observation) -> bool {
+        let violates =
+            |invariant: &Invariant| matches!((invariant.check)(observation), Judgement::Violated(_));
+        self.tallies.iter().any(|(invariant, _)| violates(invariant))
     }
 
     /// Takes note of what quiet runs show of likely causes.

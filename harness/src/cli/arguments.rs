@@ -100,6 +100,9 @@ pub(crate) struct CheckArguments {
     /// Test on the file system of this folder [default: a memory file system]
     #[arg(long, value_name = "PATH", help_heading = "What to try")]
     pub(crate) dir: Option<PathBuf>,
+    /// Start every operation anew, instead of copying processes that are stopped at their first visible call
+    #[arg(long, help_heading = "What to try")]
+    pub(crate) no_copies: bool,
     /// End at the first violation
     #[arg(long, help_heading = "What to try")]
     pub(crate) fail_fast: bool,

@@ -98,6 +98,7 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
         fail_fast: arguments.fail_fast,
         claims,
         keep: arguments.keep.then(|| arguments.cases.clone()),
+        copies: !arguments.no_copies,
         cases: Some(Cases { folder: arguments.cases, target_flags: again }),
         multi_call: Some(env::current_exe()?),
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::call::{Call, End, Ended, Stuck, Traced};
@@ -19,7 +20,7 @@ use crate::scenario::crash::add;
 use crate::scenario::script::{Act, Disturbance, Misfortune, Script};
 use crate::target::{Command, Format, Values};
 use crate::tracer::TracerError;
-use crate::tracer::{self, Surroundings, Traceable};
+use crate::tracer::{self, Surroundings, Templates, Traceable};
 
 /// Torn readings of one execution that are kept.
 const EXAMPLES_MAX: usize = 3;
@@ -58,6 +59,8 @@ pub struct Played {
     pub was_disturbed: bool,
     /// Whether a second client waited for the first.
     pub second_waited: bool,
+    /// Whether any operation was a copy of a template.
+    pub has_copies: bool,
 }
 
 impl Stage<'_> {
@@ -98,7 +101,7 @@ impl Stage<'_> {
         self.sandbox.lay_first().map_err(|why| RunError::Sandbox { path: self.sandbox.dir(), why })
     }
 
-    /// Plays a script.
+    /// Plays a script; where `may_copy`, its operations as copies of templates, where there are some.
     ///
     /// # Errors
     /// Where the harness could not do its part, may not trace, or the time is over.
@@ -109,9 +112,10 @@ impl Stage<'_> {
         first: &First,
         subject: &Subject,
         execution: u32,
+        may_copy: bool,
     ) -> Result<Played, TraceError> {
         self.lay_first()?;
-        let mut playing = Playing::new(self, first);
+        let mut playing = Playing::new(self, first, may_copy);
         for act in &script.acts {
             playing.act(act)?;
         }
@@ -123,7 +127,7 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// Where the harness could not do its part, or the time is over.
-    pub(super) fn play_state(
+    pub fn play_state(
         &self,
         tree: &Tree,
         script: &Script,
@@ -133,7 +137,7 @@ impl Stage<'_> {
     ) -> Result<Observation, TraceError> {
         self.end_survivors();
         self.sandbox.lay_tree(tree).map_err(|why| RunError::Sandbox { path: self.sandbox.dir(), why })?;
-        let mut playing = Playing::new(self, first);
+        let mut playing = Playing::new(self, first, true);
         for act in &script.acts {
             match act {
                 Act::Trace { requests, .. } => playing.was_killed_then(requests),
@@ -146,7 +150,33 @@ impl Stage<'_> {
 
     /// Traces one operation, undisturbed, in the sandbox as it stands.
     pub(super) fn trace_quietly(&self, request: &Request) -> Result<Traced, TraceError> {
-        self.trace(std::slice::from_ref(request), &mut Directing::new(None), true)
+        self.trace(
+            std::slice::from_ref(request),
+            &mut Directing::new(None),
+            How { is_detailed: true, turn: 0, may_copy: false },
+        )
+    }
+
+    /// The same as a copy of a template; nothing where this target is not copied.
+    pub(super) fn trace_copy(&self, request: &Request) -> Result<Option<Traced>, TraceError> {
+        let how = How { is_detailed: true, turn: 0, may_copy: true };
+        let traced = self.trace(std::slice::from_ref(request), &mut Directing::new(None), how)?;
+        Ok(Some(traced).filter(|traced| traced.has_copies))
+    }
+
+    /// Whether operations are run as copies.
+    pub(super) fn copies(&self) -> bool {
+        self.with_templates(|templates| templates.refused().is_none()).unwrap_or(false)
+    }
+
+    /// No copies are made from now on, for this reason.
+    pub(super) fn refuse_copies(&self, why: &str) {
+        self.with_templates(|templates| templates.refuse(why));
+    }
+
+    pub(crate) fn with_templates<T>(&self, what: impl FnOnce(&mut Templates) -> T) -> Option<T> {
+        let templates = self.templates.as_ref()?;
+        Some(what(&mut templates.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Traces operations, undisturbed but for `disturbance`, in the sandbox as it stands.
@@ -154,7 +184,7 @@ impl Stage<'_> {
         &self,
         requests: &[Request],
         directing: &mut Directing<'_>,
-        is_detailed: bool,
+        how: How,
     ) -> Result<Traced, TraceError> {
         let rendered: Vec<_> = (1..)
             .zip(requests)
@@ -171,9 +201,11 @@ impl Stage<'_> {
                 cwd,
                 environment,
                 stdin: None,
+                turn: how.turn,
+                file_max: self.target.limits.file,
             })
             .collect();
-        self.run_traced(&traceables, directing, is_detailed)
+        self.run_traced(&traceables, directing, how)
     }
 
     /// A session, with `input` on its standard input.
@@ -196,15 +228,18 @@ impl Stage<'_> {
             cwd: &cwd,
             environment: &environment,
             stdin,
+            turn: 0,
+            file_max: self.target.limits.file,
         };
-        self.run_traced(&[traceable], &mut Directing::new(None), false)
+        let how = How { is_detailed: false, turn: 0, may_copy: false };
+        self.run_traced(&[traceable], &mut Directing::new(None), how)
     }
 
     fn run_traced(
         &self,
         traceables: &[Traceable<'_>],
         directing: &mut Directing<'_>,
-        is_detailed: bool,
+        how: How,
     ) -> Result<Traced, TraceError> {
         if self.is_cut() {
             return Err(RunError::Stopped.into());
@@ -225,7 +260,8 @@ impl Stage<'_> {
                 .hard_end
                 .map_or(timeout, |end| timeout.min(end.saturating_duration_since(Instant::now()))),
             stop: Some(self.stop.as_fd()),
-            is_detailed,
+            is_detailed: how.is_detailed,
+            templates: self.templates.as_ref().filter(|_| how.may_copy),
             reader: can_read.then_some(&reader),
             shown: self.shows_content.then(|| self.sandbox.data()),
             waits_for_survivors: true,
@@ -259,10 +295,24 @@ struct Playing<'a> {
     second_waited: bool,
     /// Whether the last act killed an operation.
     was_just_killed: bool,
+    /// How many operations there were.
+    turn: u32,
+    /// Whether operations may be run as copies.
+    may_copy: bool,
+    has_copies: bool,
+}
+
+/// How operations are traced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    is_detailed: bool,
+    /// The place of the first among the operations of the execution.
+    turn: u32,
+    may_copy: bool,
 }
 
 impl<'a> Playing<'a> {
-    fn new(stage: &'a Stage<'a>, first: &First) -> Self {
+    fn new(stage: &'a Stage<'a>, first: &First, may_copy: bool) -> Self {
         Self {
             stage,
             clock: Instant::now(),
@@ -276,6 +326,9 @@ impl<'a> Playing<'a> {
             was_disturbed: false,
             second_waited: false,
             was_just_killed: false,
+            turn: 0,
+            may_copy,
+            has_copies: false,
         }
     }
 
@@ -305,6 +358,7 @@ impl<'a> Playing<'a> {
             not_covered: self.not_covered,
             was_disturbed: self.was_disturbed,
             second_waited: self.second_waited,
+            has_copies: self.has_copies,
         }
     }
 
@@ -352,7 +406,15 @@ impl<'a> Playing<'a> {
         Ok(())
     }
 
-    fn operate(&mut self, request: Request) -> Result<Outcome, RunError> {
+    fn how(&self) -> How {
+        How { is_detailed: false, turn: self.turn, may_copy: self.may_copy }
+    }
+
+    /// One operation, undisturbed: as a copy of a template where there may be some, since that is quicker.
+    fn operate(&mut self, request: Request) -> Result<Outcome, TraceError> {
+        if self.may_copy && self.stage.copies() {
+            return self.operate_copy(request);
+        }
         let began = self.now();
         let clock = Instant::now();
         let mut operation = self.stage.operate(1, request, clock, None, &|| (), &|_| ())?;
@@ -360,7 +422,25 @@ impl<'a> Playing<'a> {
         operation.returned += nanos(began);
         let outcome = operation.outcome.clone();
         self.operations.push(operation);
-        if self.stage.is_cut() { Err(RunError::Stopped) } else { Ok(outcome) }
+        if self.stage.is_cut() { Err(RunError::Stopped.into()) } else { Ok(outcome) }
+    }
+
+    fn operate_copy(&mut self, request: Request) -> Result<Outcome, TraceError> {
+        let began = self.now();
+        let requests = [request];
+        let traced = self.stage.trace(&requests, &mut Directing::new(None), self.how())?;
+        self.has_copies |= traced.has_copies;
+        self.turn += 1;
+        (self.stage.on_operation)();
+        let [request] = requests;
+        let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
+        let operation = self.operation(ended, request, began, false);
+        if let Some(standstill) = standstill(&traced.stuck) {
+            self.standstill.get_or_insert(standstill);
+        }
+        let outcome = operation.outcome.clone();
+        self.operations.push(operation);
+        Ok(outcome)
     }
 
     /// Looks at the files. Only after `list` do the records have to stand where the target says.
@@ -375,7 +455,9 @@ impl<'a> Playing<'a> {
     fn trace(&mut self, requests: &[Request], disturbance: Option<&Disturbance>) -> Result<(), TraceError> {
         let began = self.now();
         let mut directing = Directing::new(disturbance);
-        let traced = self.stage.trace(requests, &mut directing, false)?;
+        let traced = self.stage.trace(requests, &mut directing, self.how())?;
+        self.has_copies |= traced.has_copies;
+        self.turn += 1;
         self.was_disturbed |= disturbance.is_none() || directing.is_done;
         self.second_waited |= directing.second_waited;
         self.was_just_killed = false;

@@ -5,6 +5,7 @@ mod direct;
 mod execute;
 mod groups;
 mod kill;
+mod pin;
 mod process;
 mod reader;
 mod stop;
@@ -27,9 +28,11 @@ use crate::observation::Subject;
 use crate::op::{ClientId, Limit, Nanos, Operation, Outcome, Request};
 use crate::sandbox::Sandbox;
 use crate::target::{Command, Target, Values};
+use crate::tracer::Templates;
 
 pub use control::{Control, Timing, control};
 pub use execute::{First, Played, TraceError, trace};
+pub use pin::Pinned;
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
 pub use sweep::{Next, Showing, Swept, sweep};
@@ -56,6 +59,8 @@ pub struct Stage<'a> {
     pub soft_end: Option<Instant>,
     /// Past this, operations are killed and nothing more is judged.
     pub hard_end: Option<Instant>,
+    /// Operations under the tracer run as copies of these, where they can be copied.
+    pub templates: Option<Mutex<Templates>>,
     /// Whether traces show what the data file holds after each change.
     pub shows_content: bool,
     /// Told of every operation that ended, for progress.
@@ -121,6 +126,7 @@ impl<'a> Stage<'a> {
             stop,
             soft_end: None,
             hard_end: None,
+            templates: None,
             shows_content: false,
             on_operation,
             survivors: Survivors::default(),
@@ -153,7 +159,9 @@ impl<'a> Stage<'a> {
     /// have the run's own folder for temporary files in their environment.
     fn strays(&self) -> Vec<OwnedFd> {
         let mark = [b"TMPDIR=", self.sandbox.tmp().as_os_str().as_encoded_bytes()].concat();
-        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Templates are there on purpose.
+        under_way.extend(self.with_templates(|templates| templates.groups()).unwrap_or_default());
         groups::marked(&mark, &under_way)
     }
 

@@ -6,9 +6,11 @@ use crate::call::{Effect, Traced};
 use crate::observation::{FileState, Observation, Trace};
 use crate::op::Request;
 use crate::persist::{Tree, crash_states};
+use crate::runner::pin::Pinned;
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
 use crate::scenario::script::{Misfortune, Script};
 use crate::scenario::{crash, inheritance, reentry, torn_write};
+use crate::steps::steps_of;
 
 /// How a scenario went, beside what it showed.
 #[derive(Clone, Debug, Default)]
@@ -40,8 +42,16 @@ pub enum Next {
 pub enum Showing<'a> {
     /// A quiet run of one operation.
     Quiet(Trace),
-    /// An execution, and what was played.
-    Execution(Box<Observation>, &'a Script),
+    /// An execution, and what was played. What a copy shows is to be confirmed by a fresh start before it is held
+    /// against the store.
+    Execution {
+        /// What it showed.
+        observation: Box<Observation>,
+        /// What was played.
+        script: &'a Script,
+        /// Whether operations of it were copies of templates.
+        has_copies: bool,
+    },
     /// What the store made of a derived state, which the script would come to.
     Derived(Box<Observation>),
 }
@@ -62,6 +72,7 @@ pub fn sweep(
     scenario: &str,
     sink: &mut dyn FnMut(Showing<'_>) -> Next,
 ) -> Result<Swept, TraceError> {
+    let _pinned = Pinned::new();
     let mut sweep = Sweep { stage, control, scenario, sink, done: Swept::default(), execution: 0 };
     match sweep.run() {
         Ok(()) => {}
@@ -111,6 +122,7 @@ impl Sweep<'_> {
                 Some(Effect::Created { path, .. }) => Some(path.clone()),
                 _ => None,
             }));
+            self.compare_copy(request, &traced)?;
             let pids = traced.pids.clone();
             let (requests, calls) = (vec![request.clone()], traced.calls.clone());
             let shown = Trace { requests, calls, pids, is_whole: true, ..Trace::default() };
@@ -137,6 +149,21 @@ impl Sweep<'_> {
             }
             _ => self.crash(&first, &quiet),
         }
+    }
+
+    /// Runs an operation once more as a copy: where that makes other calls, or ends in another way, than a fresh start,
+    /// there are no copies.
+    fn compare_copy(&mut self, request: &Request, fresh: &Traced) -> Result<(), TraceError> {
+        if !self.stage.copies() {
+            return Ok(());
+        }
+        self.stage.lay_first()?;
+        let Some(copy) = self.stage.trace_copy(request)? else { return Ok(()) };
+        let end = |traced: &Traced| traced.operations.first().map(|ended| (ended.end, ended.stdout.clone()));
+        if end(&copy) != end(fresh) || steps_of(&copy.calls) != steps_of(&fresh.calls) {
+            self.stage.refuse_copies("the undisturbed run of a copy differs from that of a fresh start");
+        }
+        Ok(())
     }
 
     fn crash(&mut self, first: &First, all: &[Quiet<'_>]) -> Result<(), TraceError> {
@@ -280,19 +307,38 @@ impl Sweep<'_> {
     }
 
     fn play_once(&mut self, first: &First, script: &Script) -> Result<Seen, TraceError> {
+        match self.play_as(first, script, true)? {
+            (_, Next::Confirm) => Ok(self.play_as(first, script, false)?.0),
+            (seen, _) => Ok(seen),
+        }
+    }
+
+    fn play_as(
+        &mut self,
+        first: &First,
+        script: &Script,
+        may_copy: bool,
+    ) -> Result<(Seen, Next), TraceError> {
         if self.stage.is_time_up() {
             return Err(RunError::Stopped.into());
         }
-        self.execution += 1;
-        let played = self.stage.play(self.scenario, script, first, &self.control.subject, self.execution)?;
+        let execution = self.execution + 1;
+        let subject = &self.control.subject;
+        let played = self.stage.play(self.scenario, script, first, subject, execution, may_copy)?;
         self.done.not_covered.extend(played.not_covered);
         let quiet = &self.control.subject.quiet_file_counts;
         let most = quiet.iter().copied().max().unwrap_or(0);
         let left_something = played.observation.states.last().is_some_and(|state| state.files.len() > most);
-        if (self.sink)(Showing::Execution(Box::new(played.observation), script)) == Next::End {
-            self.done.cut = Some(Cut::FailFast);
+        let observation = Box::new(played.observation);
+        let next = (self.sink)(Showing::Execution { observation, script, has_copies: played.has_copies });
+        match next {
+            Next::GoOn => self.execution = execution,
+            Next::End => self.done.cut = Some(Cut::FailFast),
+            Next::Confirm => {}
         }
-        Ok(Seen { was_disturbed: played.was_disturbed, second_waited: played.second_waited, left_something })
+        let seen =
+            Seen { was_disturbed: played.was_disturbed, second_waited: played.second_waited, left_something };
+        Ok((seen, next))
     }
 }
 

@@ -118,7 +118,7 @@ impl Mirror {
                 });
             }
             Form::Fcntl => self.examine_fcntl(thread, call)?,
-            Form::Exit | Form::Timer { .. } => return None,
+            Form::Exit | Form::Timer { .. } | Form::TidAddress => return None,
             Form::Close => self.add_descriptor(thread, call, int(0))?,
             Form::CloseRange => {
                 let (first, last) = (argument(0) as u32, argument(1) as u32);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use crate::tracer::shape::Form;
 use crate::tracer::start::{self, Deadline, Started};
 use crate::tracer::stopped::{Entry, Event, Stopped, poll, wait};
 use crate::tracer::{
-    Director, Move, Rest, Surroundings, Traceable, TracerError, Treatment, Upcoming, content, memory,
-    registers, scratch,
+    Director, Move, Rest, Surroundings, Templates, Traceable, TracerError, Treatment, Upcoming, content,
+    memory, registers, scratch, template,
 };
 
 /// Between two looks at who sleeps: short at first, since most calls are.
@@ -68,6 +69,8 @@ struct Client<'a> {
     returned: Option<(Duration, End)>,
     survivors: usize,
     still: Option<Duration>,
+    /// It is a copy of a template.
+    is_copy: bool,
     /// The director wanted all of it dead.
     is_killed: bool,
     /// One of its processes was killed alone: the operation ends with the last of the others.
@@ -114,6 +117,7 @@ impl<'a> Machine<'a> {
             returned: None,
             survivors: 0,
             still: None,
+            is_copy: false,
             is_killed: false,
             is_maimed: false,
         });
@@ -334,7 +338,15 @@ impl<'a> Machine<'a> {
     fn start(&mut self, number: u32) -> Result<(), TracerError> {
         let now = self.began.elapsed();
         self.active = number;
+        let templates = self.surroundings.templates;
         let Some(client) = self.client(number) else { return Ok(()) };
+        if let Some(templates) = templates {
+            let copy = held(templates).copy_of(client.traceable)?;
+            if let Some(copy) = copy {
+                client.invoked = now;
+                return self.go_on_as_copy(number, copy, None);
+            }
+        }
         let output = (scratch()?, scratch()?);
         let started = start::start(client.traceable, &output.0, &output.1)?;
         let root = started.root;
@@ -344,6 +356,61 @@ impl<'a> Machine<'a> {
         client.starting = Some(started);
         self.deadline.watch(root);
         Ok(())
+    }
+
+    /// A client goes on as a copy of a template: of `template`, where that was its own process so far.
+    fn go_on_as_copy(
+        &mut self,
+        number: u32,
+        copy: template::Copy,
+        template: Option<Pid>,
+    ) -> Result<(), TracerError> {
+        let template::Copy { process, stopped, output } = copy;
+        match template {
+            Some(template) => {
+                self.deadline.forget(template);
+                self.mirror.replaced_by_copy(template, process);
+            }
+            None => self.mirror.client_started(number, process),
+        }
+        self.deadline.watch(process);
+        if let Some(client) = self.client(number) {
+            client.output = Some(output);
+            client.root = Some(process);
+            client.is_copy = true;
+        }
+        // It makes the call that its template is stopped at.
+        resumed(stopped.go_on(None))
+    }
+
+    /// At the first visible call of a client: makes a template of it, and lets a copy go on in its place. The thread is
+    /// given back where that cannot be.
+    fn make_template(
+        &mut self,
+        number: u32,
+        stopped: Stopped,
+        entry: &Entry,
+    ) -> Result<Option<Stopped>, TracerError> {
+        let Some(templates) = self.surroundings.templates else { return Ok(Some(stopped)) };
+        let process = stopped.thread();
+        let tid_address = self.mirror.tid_addresses.get(&process).copied();
+        let has_timer = self.mirror.has_timer(number);
+        let sandbox = self.mirror.sandbox.clone();
+        let Some(client) = self.client(number) else { return Ok(Some(stopped)) };
+        let traceable = client.traceable;
+        let is_fit = !client.is_copy && client.root == Some(process) && !has_timer;
+        let Some(output) = client.output.as_ref().filter(|_| is_fit) else { return Ok(Some(stopped)) };
+        let mut templates = held(templates);
+        let left = templates.keep(traceable, stopped, entry.number, &sandbox, tid_address, output)?;
+        if left.is_some() {
+            return Ok(left);
+        }
+        let copy = templates.copy_of(traceable)?;
+        drop(templates);
+        match copy {
+            Some(copy) => self.go_on_as_copy(number, copy, Some(process)).map(|()| None),
+            None => Ok(None),
+        }
     }
 
     fn release(&mut self, number: u32) -> Result<(), TracerError> {
@@ -500,13 +567,20 @@ impl<'a> Machine<'a> {
         let Some(client) = self.mirror.client_of(thread).filter(|_| is_visible || is_exit) else {
             return resumed(stopped.go_on(None));
         };
+        let index = self.mirror.next_call_of(client);
+        let stopped = match is_visible && index == 1 {
+            true => match self.make_template(client, stopped, entry)? {
+                Some(stopped) => stopped,
+                None => return Ok(()),
+            },
+            false => stopped,
+        };
         let pending = self.mirror.pending(thread).filter(|_| is_visible);
         let length = pending.and_then(|pending| match pending.shape.form {
             Form::Buffer { .. } | Form::Vector { .. } => Some(pending.data.as_ref()?.len() as u64),
             _ => None,
         });
         let name = pending.map_or("exit_group", |pending| pending.shape.name);
-        let index = self.mirror.next_call_of(client);
         // Nobody directs what an operation leaves behind when it has ended.
         let has_ended = self.has_ended(client);
         let was_seen = self.again.remove(&thread);
@@ -722,6 +796,14 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// A copy shares its older descriptors with its template, and so would its locks on them be shared.
+    pub(super) fn refuse_unfit_copies(&self) {
+        let is_unfit = self.mirror.locks_older_descriptor && self.clients.iter().any(|client| client.is_copy);
+        if let Some(templates) = self.surroundings.templates.filter(|_| is_unfit) {
+            held(templates).refuse("it locks a descriptor that it had before its first visible call");
+        }
+    }
+
     /// Kills whatever still lives, and waits for its end.
     pub(super) fn end_all(&mut self) -> Result<(), TracerError> {
         self.held.clear();
@@ -760,6 +842,7 @@ impl<'a> Machine<'a> {
 
     pub(super) fn into_traced(self) -> Result<Traced, TracerError> {
         let is_stuck = !self.stuck.is_empty();
+        let has_copies = self.clients.iter().any(|client| client.is_copy);
         let now = self.began.elapsed();
         let mut operations = Vec::new();
         for (client, number) in self.clients.into_iter().zip(1..) {
@@ -786,8 +869,14 @@ impl<'a> Machine<'a> {
             torn: self.torn,
             not_covered: self.mirror.not_covered,
             pids: self.mirror.pids,
+            has_copies,
         })
     }
+}
+
+/// The templates; whoever panicked with them left them as they were.
+fn held(templates: &Mutex<Templates>) -> MutexGuard<'_, Templates> {
+    templates.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn all_ended<'b, 'a: 'b>(mut clients: impl Iterator<Item = (u32, &'b Client<'a>)>) -> bool {

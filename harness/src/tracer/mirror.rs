@@ -28,6 +28,10 @@ pub(super) struct Mirror {
     /// Files outside the sandbox that somebody locked: from then on they are visible.
     locked_elsewhere: BTreeSet<PathBuf>,
     started: (u32, u32),
+    /// Where threads have said that their C library keeps their id.
+    pub(super) tid_addresses: BTreeMap<Pid, u64>,
+    /// Whether a lock was asked for on a descriptor that was open before anything visible was done.
+    pub(super) locks_older_descriptor: bool,
     /// The ids of all processes that ever were.
     pub(super) pids: BTreeSet<i32>,
     /// Who took the locks that are held: process and client.
@@ -106,6 +110,8 @@ impl Mirror {
             files: BTreeMap::new(),
             locked_elsewhere: BTreeSet::new(),
             started: (0, 0),
+            tid_addresses: BTreeMap::new(),
+            locks_older_descriptor: false,
             pids: BTreeSet::new(),
             takers: BTreeMap::new(),
             is_detailed,
@@ -115,6 +121,18 @@ impl Mirror {
     /// A client's first process runs its program.
     pub(super) fn client_started(&mut self, client: u32, root: Pid) {
         self.add_thread(root, root, client);
+    }
+
+    /// A client's first process is a template from now on, and this copy of it takes its place.
+    pub(super) fn replaced_by_copy(&mut self, template: Pid, copy: Pid) {
+        if let Some(thread) = self.threads.remove(&template) {
+            self.threads.insert(copy, Thread { process: copy, pending: None, ..thread });
+        }
+        if let Some(process) = self.processes.remove(&template) {
+            self.processes.insert(copy, process);
+        }
+        self.pids.remove(&template.as_raw());
+        self.pids.insert(copy.as_raw());
     }
 
     /// The place that the next visible call of a client will have among its calls.
@@ -195,7 +213,7 @@ impl Mirror {
     /// Whether a call may be one that is visible: not one of those that only set a timer.
     pub(super) fn may_be_visible(&self, entry: &Entry) -> bool {
         let shape = shape::find(entry.number).filter(|_| !entry.is_foreign);
-        shape.is_some_and(|shape| !matches!(shape.form, Form::Timer { .. }))
+        shape.is_some_and(|shape| !matches!(shape.form, Form::Timer { .. } | Form::TidAddress))
     }
 
     /// A thread is about to make a call; whether that is visible, so that its result is wanted.
@@ -207,6 +225,10 @@ impl Mirror {
         let Some(shape) = shape::find(entry.number) else { return false };
         if let Form::Timer { value } = shape.form {
             self.note_timer(thread, entry, value);
+            return false;
+        }
+        if shape.form == Form::TidAddress {
+            self.tid_addresses.insert(thread, entry.arguments[0]);
             return false;
         }
         let mut call = Pending {
@@ -457,6 +479,7 @@ impl Mirror {
             return Some(());
         }
         let file = descriptor::file(thread, fd)?;
+        self.locks_older_descriptor = true;
         let path = path::of_descriptor(thread, fd);
         self.locked_elsewhere.insert(path.clone());
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);

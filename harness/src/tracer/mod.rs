@@ -23,12 +23,14 @@ mod registers;
 mod shape;
 mod start;
 mod stopped;
+mod template;
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -36,6 +38,8 @@ use nix::errno::Errno;
 use crate::call::Traced;
 
 use machine::Machine;
+
+pub use template::Templates;
 
 /// One operation that is traced.
 #[derive(Clone, Debug)]
@@ -50,6 +54,11 @@ pub struct Traceable<'a> {
     pub environment: &'a [(OsString, OsString)],
     /// What it reads; nothing where none is given.
     pub stdin: Option<&'a File>,
+    /// Its place among the operations of the execution: of one template there are never two copies in one execution,
+    /// since what a process keeps, such as its id in a shell's `$$`, is the same in both.
+    pub turn: u32,
+    /// No file may grow past this, in bytes.
+    pub file_max: u64,
 }
 
 /// What all operations of one execution share.
@@ -63,6 +72,8 @@ pub struct Surroundings<'a> {
     pub stop: Option<BorrowedFd<'a>>,
     /// Whether it is looked up where in a file each write goes, which costs a little.
     pub is_detailed: bool,
+    /// Operations are run as copies of processes that are stopped at their first visible call, where there are any.
+    pub templates: Option<&'a Mutex<Templates>>,
     /// Looks at the data as a reader does that takes no lock: what is torn, where anything is. It is asked after each
     /// change.
     pub reader: Option<&'a dyn Fn() -> Option<String>>,
@@ -186,6 +197,7 @@ pub fn run(
     let ran = machine.run(director);
     // Whatever happened, nobody is left.
     let ended = machine.end_all();
+    machine.refuse_unfit_copies();
     ran?;
     ended?;
     machine.into_traced()

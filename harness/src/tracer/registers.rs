@@ -107,6 +107,12 @@ pub(super) fn make_again(thread: Pid, number: u64, arguments: [u64; 6]) -> Resul
     write(thread, registers)
 }
 
+/// The arguments of the call that is about to be made.
+pub(super) fn arguments(registers: &Registers) -> [u64; 6] {
+    let mut registers = *registers;
+    std::array::from_fn(|index| argument(&mut registers, index).map_or(0, |place| *place))
+}
+
 fn set_all(registers: &mut Registers, arguments: [u64; 6]) {
     for (index, value) in arguments.into_iter().enumerate() {
         if let Some(place) = argument(registers, index) {

@@ -42,6 +42,8 @@ pub(super) enum Form {
     CloseRange,
     /// Ends the process: told when it has ended, not as a call.
     Exit,
+    /// Tells where the C library keeps the thread's id: noted for copies, and not told.
+    TidAddress,
     /// Sets a timer, which can end a wait: noted, and not told.
     Timer { value: TimerValue },
     /// Makes a second descriptor; where its number is asked for.
@@ -173,6 +175,7 @@ shapes! {
 
     SYS_exit_group Process Form::Exit;
     #[cfg(target_arch = "x86_64")] SYS_alarm Process Form::Timer { value: TimerValue::Seconds(0) };
+    SYS_set_tid_address Process Form::TidAddress;
     SYS_setitimer Process Form::Timer { value: TimerValue::Behind(1) };
     SYS_timer_settime Process Form::Timer { value: TimerValue::Behind(2) };
 

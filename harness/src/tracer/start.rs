@@ -90,6 +90,7 @@ struct Prepared {
     _environment: Vec<CString>,
     envp: Vec<*const libc::c_char>,
     filter: Vec<libc::sock_filter>,
+    file_max: libc::rlimit,
 }
 
 impl Prepared {
@@ -119,6 +120,7 @@ impl Prepared {
             _words: words,
             _environment: environment,
             filter: filter::program(),
+            file_max: libc::rlimit { rlim_cur: traceable.file_max, rlim_max: traceable.file_max },
         })
     }
 
@@ -143,6 +145,9 @@ impl Prepared {
                 && libc::signal(libc::SIGPIPE, libc::SIG_DFL) != libc::SIG_ERR
                 // The gate is opened once this process is seized.
                 && libc::read(gate, (&raw mut byte).cast(), 1) == 1
+                // What picklock itself was given beside its standard streams is none of the store's business.
+                && libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) == 0
+                && libc::setrlimit(libc::RLIMIT_FSIZE, &raw const self.file_max) == 0
                 && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0;
             if done {

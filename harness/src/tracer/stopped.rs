@@ -77,6 +77,11 @@ impl Stopped {
         self.0
     }
 
+    /// A thread that was left stopped, and whose stop nobody else has.
+    pub(super) fn again(thread: Pid) -> Self {
+        Self(thread)
+    }
+
     /// Lets it run until something happens.
     pub(super) fn go_on(self, signal: Option<Signal>) -> Result<(), Errno> {
         ptrace::cont(self.0, signal)
@@ -101,6 +106,24 @@ pub(super) fn wait() -> Result<Event, TracerError> {
     loop {
         if let Some(event) = next(WaitPidFlag::empty())? {
             return Ok(event);
+        }
+    }
+}
+
+/// Waits for the next event of this one thread.
+pub(super) fn wait_for(thread: Pid) -> Result<Event, TracerError> {
+    loop {
+        let waited = waitpid(thread, Some(WaitPidFlag::__WALL));
+        match waited {
+            Ok(status) => {
+                if let Some(event) = decode(status) {
+                    return Ok(event);
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(why) => {
+                return Err(TracerError::System { what: "wait for a traced thread", why: why.into() });
+            }
         }
     }
 }

@@ -160,7 +160,7 @@ fn derived_states_are_what_real_kills_leave() {
     for point in 1..=points {
         let script = alone(&request, &quiet.calls, point, Misfortune::Kill);
         let only_the_kill = Script { acts: script.acts[..1].to_vec() };
-        let played = stage.play("crash", &only_the_kill, &first, &subject, 1).unwrap();
+        let played = stage.play("crash", &only_the_kill, &first, &subject, 1, false).unwrap();
         assert!(played.was_disturbed);
         let derived = states.iter().rfind(|state| state.point <= point).unwrap();
         assert!(

@@ -1,0 +1,298 @@
+//! Templates: a process stopped at its first visible call, of which copies are made, so that a client need not start
+//! from nothing each time.
+//!
+//! A copy is made by a `clone` that the template is made to call in place of its own: `CLONE_PARENT`, so that the copy
+//! is our child and not its, and with the address that it gave to `set_tid_address`, where the C library keeps the
+//! thread's id. Then both have their registers back, and the copy makes the call that the template is stopped at.
+//! Copied may be what has one thread, no child, no armed timer, no shared writable map, a current folder outside the
+//! sandbox, and no descriptors but the first three and regular files opened to read, whose offsets are set back before
+//! each copy. What a copy shows is the business of whoever runs it: he compares it with a fresh start.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Seek as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, setpgid};
+
+use crate::tracer::registers::{self, Registers};
+use crate::tracer::stopped::{Event, Stopped, wait_for};
+use crate::tracer::{Traceable, TracerError};
+
+/// Time-outs that were computed when a template was started would have run out in a copy of an old one.
+const AGE_MAX: Duration = Duration::from_secs(2);
+/// Templates that are kept at a time: the operations of one execution.
+const TEMPLATES_MAX: usize = 12;
+
+/// The templates of a run. They are ended when this goes.
+#[derive(Debug, Default)]
+pub struct Templates {
+    all: Vec<Template>,
+    /// Why no copies are made of this target.
+    refused: Option<String>,
+    made: u64,
+}
+
+#[derive(Debug)]
+struct Template {
+    key: Key,
+    process: Pid,
+    began: Instant,
+    registers: Registers,
+    entry_number: u64,
+    tid_address: Option<u64>,
+    /// Files opened to read, and where they stood.
+    files: Vec<(OwnedFd, u64)>,
+    output: (File, File),
+}
+
+/// What makes two starts the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    cwd: PathBuf,
+    environment: Vec<(OsString, OsString)>,
+    turn: u32,
+}
+
+impl Key {
+    fn of(traceable: &Traceable<'_>) -> Self {
+        Self {
+            program: traceable.program.to_owned(),
+            arguments: traceable.arguments.to_vec(),
+            cwd: traceable.cwd.to_owned(),
+            environment: traceable.environment.to_vec(),
+            turn: traceable.turn,
+        }
+    }
+}
+
+/// A copy: stopped before the call that its template is stopped at.
+pub(super) struct Copy {
+    pub(super) process: Pid,
+    pub(super) stopped: Stopped,
+    pub(super) output: (File, File),
+}
+
+impl Templates {
+    /// No copies are made from now on, for this reason.
+    pub fn refuse(&mut self, why: impl Into<String>) {
+        self.end();
+        self.refused.get_or_insert(why.into());
+    }
+
+    /// Why no copies are made.
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// The process groups of the templates.
+    pub fn groups(&self) -> Vec<i32> {
+        self.all.iter().map(|template| template.process.as_raw()).collect()
+    }
+
+    /// How many copies were made.
+    pub fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// Ends all templates.
+    pub fn end(&mut self) {
+        for template in self.all.drain(..) {
+            template.end();
+        }
+    }
+
+    /// A copy of the template of this operation, where there is one that is not too old.
+    pub(super) fn copy_of(&mut self, traceable: &Traceable<'_>) -> Result<Option<Copy>, TracerError> {
+        let old = |template: &Template| template.began.elapsed() > AGE_MAX;
+        while let Some(at) = self.all.iter().position(old) {
+            self.all.remove(at).end();
+        }
+        let key = Key::of(traceable);
+        let Some(template) = self.all.iter().find(|template| template.key == key) else { return Ok(None) };
+        let copy = template.copy()?;
+        self.made += u64::from(copy.is_some());
+        Ok(copy)
+    }
+
+    /// Makes a template of a process that is stopped at its first visible call, where it is fit for that; else it is
+    /// given back.
+    pub(super) fn keep(
+        &mut self,
+        traceable: &Traceable<'_>,
+        stopped: Stopped,
+        number: u64,
+        sandbox: &Path,
+        tid_address: Option<u64>,
+        output: &(File, File),
+    ) -> Result<Option<Stopped>, TracerError> {
+        let process = stopped.thread();
+        if self.refused.is_some() || !cfg!(target_arch = "x86_64") || traceable.stdin.is_some() {
+            return Ok(Some(stopped));
+        }
+        let fit = match fitness(process, sandbox) {
+            Ok(files) => files,
+            Err(why) => {
+                self.refuse(why);
+                return Ok(Some(stopped));
+            }
+        };
+        let clone = |file: &File| file.try_clone().map_err(TracerError::system("duplicate a descriptor"));
+        let template = Template {
+            key: Key::of(traceable),
+            process,
+            began: Instant::now(),
+            registers: registers::read(process).map_err(TracerError::system("read registers"))?,
+            entry_number: number,
+            tid_address,
+            files: fit,
+            output: (clone(&output.0)?, clone(&output.1)?),
+        };
+        template.begin(stopped)?;
+        if self.all.len() == TEMPLATES_MAX {
+            self.all.remove(0).end();
+        }
+        self.all.push(template);
+        Ok(None)
+    }
+}
+
+impl Drop for Templates {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Template {
+    /// Brings a process that is stopped before its call to the stop behind a call that did nothing, where the next
+    /// copies are made from.
+    fn begin(&self, stopped: Stopped) -> Result<(), TracerError> {
+        registers::refuse(self.process, libc::ENOSYS).map_err(TracerError::system("hold a call back"))?;
+        stopped.run_to_exit().map_err(TracerError::system("stop a template"))?;
+        match wait_for(self.process)? {
+            Event::Exit(..) => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn copy(&self) -> Result<Option<Copy>, TracerError> {
+        let failed = TracerError::system("copy a template");
+        for (file, offset) in &self.files {
+            rustix::fs::seek(file, rustix::fs::SeekFrom::Start(*offset))
+                .map_err(TracerError::system("set a file back"))?;
+        }
+        for output in [&self.output.0, &self.output.1] {
+            let mut output = output;
+            output
+                .set_len(0)
+                .and_then(|()| output.rewind())
+                .map_err(TracerError::system("empty an output"))?;
+        }
+        let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+        let tid = match self.tid_address {
+            Some(_) => libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID,
+            None => 0,
+        };
+        let arguments = [u64::from((flags | tid).unsigned_abs()), 0, 0, self.tid_address.unwrap_or(0), 0, 0];
+        let number = u64::try_from(libc::SYS_clone).unwrap_or(0);
+        registers::write(self.process, self.registers)
+            .and_then(|()| registers::make_again(self.process, number, arguments))
+            .map_err(failed)?;
+        Stopped::again(self.process).go_on(None).map_err(TracerError::system("copy a template"))?;
+        let (stopped, copy) = match wait_for(self.process)? {
+            Event::Born(stopped, copy) => (stopped, copy),
+            other => return Err(unexpected(&other)),
+        };
+        stopped.run_to_exit().map_err(TracerError::system("copy a template"))?;
+        match wait_for(self.process)? {
+            Event::Exit(..) => {}
+            other => return Err(unexpected(&other)),
+        }
+        let stopped = match wait_for(copy)? {
+            Event::Begun(stopped) => stopped,
+            other => return Err(unexpected(&other)),
+        };
+        registers::write(copy, self.registers)
+            .and_then(|()| {
+                let arguments = registers::arguments(&self.registers);
+                registers::make_again(copy, self.entry_number, arguments)
+            })
+            .map_err(TracerError::system("set the registers of a copy"))?;
+        // It has run no other program since it was made, so this is allowed (setpgid(2)).
+        setpgid(copy, copy).map_err(TracerError::system("give a copy a group"))?;
+        let clone = |file: &File| file.try_clone().map_err(TracerError::system("duplicate a descriptor"));
+        Ok(Some(Copy { process: copy, stopped, output: (clone(&self.output.0)?, clone(&self.output.1)?) }))
+    }
+
+    fn end(self) {
+        // It is our child, and nobody else waits for it.
+        let _killed = kill(self.process, Signal::SIGKILL);
+        while matches!(wait_for(self.process), Ok(event) if !matches!(event, Event::Ended(..))) {}
+    }
+}
+
+fn unexpected(event: &Event) -> TracerError {
+    TracerError::System { what: "copy a template", why: io::Error::other(format!("{event:?} came instead")) }
+}
+
+/// The files that a process has open to read, and where they stand; or why it cannot be copied.
+fn fitness(process: Pid, sandbox: &Path) -> Result<Vec<(OwnedFd, u64)>, String> {
+    let proc = PathBuf::from(format!("/proc/{process}"));
+    let count = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
+    if count(&proc.join("task")) != 1 {
+        return Err("it has several threads at its first visible call".into());
+    }
+    let children = fs::read_to_string(proc.join(format!("task/{process}/children"))).unwrap_or_default();
+    if !children.trim().is_empty() {
+        return Err("it has a child at its first visible call".into());
+    }
+    let maps =
+        fs::read_to_string(proc.join("maps")).map_err(|why| format!("its maps cannot be read: {why}"))?;
+    if maps.lines().any(|line| {
+        line.split_whitespace().nth(1).is_some_and(|mode| mode.starts_with("rw") && mode.ends_with('s'))
+    }) {
+        return Err("it has a shared writable map at its first visible call".into());
+    }
+    let cwd = fs::read_link(proc.join("cwd")).map_err(|why| format!("its folder cannot be read: {why}"))?;
+    if cwd.starts_with(sandbox) {
+        return Err("it runs in the sandbox, which is laid anew each time".into());
+    }
+    let mut files = Vec::new();
+    for fd in crate::tracer::descriptor::all(process).into_iter().filter(|fd| *fd > 2) {
+        let link = fs::read_link(proc.join(format!("fd/{fd}"))).unwrap_or_default();
+        let info = fs::read_to_string(proc.join(format!("fdinfo/{fd}"))).unwrap_or_default();
+        let field = |key: &str| info.lines().find_map(|line| line.strip_prefix(key).map(str::trim));
+        let flags =
+            field("flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok()).unwrap_or(libc::O_RDWR);
+        let offset = field("pos:").and_then(|offset| offset.parse().ok()).unwrap_or(0);
+        let is_file = fs::metadata(proc.join(format!("fd/{fd}"))).is_ok_and(|metadata| metadata.is_file());
+        if !is_file || flags & libc::O_ACCMODE != libc::O_RDONLY || link.starts_with(sandbox) {
+            return Err(format!("it has {} open at its first visible call", link.display()));
+        }
+        files.push((
+            get_descriptor(process, fd).map_err(|why| format!("a descriptor cannot be taken: {why}"))?,
+            offset,
+        ));
+    }
+    Ok(files)
+}
+
+/// A descriptor of another process, for us: the same open file description.
+fn get_descriptor(process: Pid, fd: i32) -> io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(process.as_raw()).ok_or(io::ErrorKind::NotFound)?;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    #[expect(unsafe_code, reason = "rustix offers pidfd_getfd for descriptors that it made itself alone")]
+    // SAFETY: the call takes three numbers; what it returns is a new descriptor that nobody else has.
+    unsafe {
+        let got = libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0);
+        if got < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(got as i32))
+    }
+}
