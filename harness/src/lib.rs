@@ -63,6 +63,7 @@ pub mod check;
 pub mod diagnoses;
 pub mod invariants;
 pub mod locks;
+pub mod masks;
 pub mod observation;
 pub mod op;
 pub mod persist;

@@ -1,6 +1,6 @@
 //! A lock is tried again and again instead of being waited for.
 //!
-//! Read off a paired run: one client is refused the same lock, or finds the same lock file there, twice. Whoever polls gets
+//! Read off a paired run: one client is refused a lock, or finds a lock file there, and tries again. Whoever polls gets
 //! in by luck: others pass it by, and under load it may wait without end.
 
 use crate::call::{Call, Class, LockChange};
@@ -20,24 +20,26 @@ pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
 
 fn find(trace: &Trace, _data: &str) -> Option<usize> {
     let calls = &trace.calls;
-    let refused = |call: &Call| -> Option<String> {
-        let by_lock = call.locks.iter().find_map(|change| match change {
-            LockChange::Refused(_, name) => Some(name.clone()),
-            _ => None,
-        });
-        let by_file = || {
-            let is_tried =
-                call.class == Class::Open && has_flag(call, "O_EXCL") && matches!(call.result, Some(Err(_)));
-            entries(call).find(|entry| is_tried && is_lock_name(entry)).map(ToOwned::to_owned)
-        };
-        by_lock.or_else(by_file)
-    };
     calls.iter().enumerate().find_map(|(at, call)| {
-        let name = refused(call)?;
-        let before = &calls[..at];
-        before
-            .iter()
-            .any(|other| other.client == call.client && refused(other).as_ref() == Some(&name))
-            .then_some(at)
+        let (name, _) = tried(call)?;
+        let was_refused = |other: &Call| {
+            other.client == call.client && tried(other).is_some_and(|(tried, had)| tried == name && !had)
+        };
+        calls[..at].iter().any(was_refused).then_some(at)
     })
+}
+
+/// The lock that a call tries to get, and whether it had it.
+fn tried(call: &Call) -> Option<(String, bool)> {
+    let by_lock = call.locks.iter().find_map(|change| match change {
+        LockChange::Refused(_, name) => Some((name.clone(), false)),
+        LockChange::Taken(_, name) => Some((name.clone(), true)),
+        LockChange::Released(..) => None,
+    });
+    let by_file = || {
+        let is_tried = call.class == Class::Open && has_flag(call, "O_EXCL");
+        let name = entries(call).find(|entry| is_tried && is_lock_name(entry))?;
+        Some((name.to_owned(), matches!(call.result, Some(Ok(_)))))
+    };
+    by_lock.or_else(by_file)
 }

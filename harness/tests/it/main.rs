@@ -2,6 +2,8 @@
 
 /// What makes no sense, and what goes wrong, gets a clear error.
 mod bad_input;
+/// Copies of stopped processes.
+mod copies;
 /// Kills at every call.
 mod crash;
 /// The generated parts of the repository, and its house rules.
@@ -14,8 +16,12 @@ mod lessons;
 mod locks;
 /// Programs that nobody here wrote, and small ones that anybody would.
 mod programs;
+/// Cases that run again.
+mod replay;
 /// The JSON report and its schema.
 mod report;
+/// Who waits for whom when nobody can go on.
+mod standstill;
 /// One operation's visible calls.
 mod trace;
 

@@ -1,0 +1,104 @@
+//! Masks what differs from run to run: process ids as `{pid}`, and the random part of file names as `{random}`.
+
+use std::collections::BTreeSet;
+
+use crate::call::{Argument, Call, Effect};
+
+/// The names of the files that these calls made.
+pub fn made<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeSet<String> {
+    let made = calls.into_iter().filter_map(|call| match &call.effect {
+        Some(Effect::Created { path, .. }) => Some(path.clone()),
+        _ => None,
+    });
+    made.collect()
+}
+
+/// The text with these process ids masked, and the random part of those names in it that were `made`, where another run
+/// made one like it, a `usual` one.
+pub fn masked(text: &str, pids: &BTreeSet<i32>, made: &BTreeSet<String>, usual: &BTreeSet<String>) -> String {
+    let mut masked = text.to_owned();
+    for pid in pids {
+        masked = replace_word(&masked, &pid.to_string(), "{pid}");
+    }
+    for path in made {
+        if let Some(known) = usual.iter().find_map(|usual| random_part(usual, path)) {
+            masked = masked.replace(path, &known);
+        }
+    }
+    masked
+}
+
+/// The calls with their arguments masked, as a person is shown them; what they did stays.
+pub fn masked_calls(calls: &[Call], pids: &BTreeSet<i32>, usual: &BTreeSet<String>) -> Vec<Call> {
+    let names = made(calls);
+    let mask = |text: &mut String| *text = masked(text, pids, &names, usual);
+    let mut calls = calls.to_vec();
+    for argument in calls.iter_mut().flat_map(|call| &mut call.arguments) {
+        if let Argument::Path(text) | Argument::Descriptor(_, text) = argument {
+            mask(text);
+        }
+    }
+    calls
+}
+
+/// The name with its random part masked, where it differs from one that another run made in one stretch of letters and
+/// digits alone, of the same length on both sides.
+fn random_part(usual: &str, path: &str) -> Option<String> {
+    if usual == path || usual.len() != path.len() {
+        return None;
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let common = usual.chars().zip(path.chars()).take_while(|(one, other)| one == other).count();
+    let behind = usual.chars().rev().zip(path.chars().rev()).take_while(|(one, other)| one == other).count();
+    // The stretch reaches as far as letters and digits do: equal ones at its ends are chance.
+    let chars: Vec<char> = path.chars().collect();
+    let (mut from, mut to) = (common, chars.len() - behind);
+    if !chars[from..to].iter().copied().all(is_part) {
+        return None;
+    }
+    while from > 0 && is_part(chars[from - 1]) && to - from < RANDOM_MIN {
+        from -= 1;
+    }
+    while to < chars.len() && is_part(chars[to]) && to - from < RANDOM_MIN {
+        to += 1;
+    }
+    let (head, tail): (String, String) = (chars[..from].iter().collect(), chars[to..].iter().collect());
+    Some(format!("{head}{{random}}{tail}"))
+}
+
+/// What is random in a name is at least so long.
+const RANDOM_MIN: usize = 6;
+
+/// Replaces `word` where no digit stands beside it.
+fn replace_word(text: &str, word: &str, by: &str) -> String {
+    let mut replaced = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(word) {
+        let (before, found) = rest.split_at(at);
+        let after = &found[word.len()..];
+        let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+        let is_alone = !is_digit(before.chars().next_back()) && !is_digit(after.chars().next());
+        replaced.push_str(before);
+        replaced.push_str(if is_alone { by } else { word });
+        rest = after;
+    }
+    replaced + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_id_is_masked_where_it_is_no_part_of_another_number() {
+        assert_eq!(replace_word("db.12.tmp, 312, 12", "12", "{pid}"), "db.{pid}.tmp, 312, {pid}");
+    }
+
+    #[test]
+    fn the_random_part_of_a_name_is_masked_and_an_equal_name_stays() {
+        assert_eq!(random_part(".tmpAb12Cd", ".tmpXyZ9Qw").as_deref(), Some(".tmp{random}"));
+        assert_eq!(random_part("db.json", "db.json"), None);
+        assert_eq!(random_part("a.tmp", "abc.tmp"), None);
+        assert_eq!(random_part("tmp/one.json", "tmp.two/json"), None);
+    }
+}

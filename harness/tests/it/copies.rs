@@ -1,0 +1,94 @@
+use serde_json::Value;
+
+use crate::programs::{judge, python_script};
+use crate::script;
+
+/// What was judged, and how, without what depends on the time that was left.
+fn verdicts(report: &Value) -> Vec<(String, String, u64, Vec<String>)> {
+    let told = |invariant: &Value| {
+        let counterexamples = invariant["counterexamples"].as_array().unwrap().iter();
+        counterexamples.map(|one| format!("{} {}", one["summary"], one["case"])).collect()
+    };
+    let invariants = report["invariants"].as_array().unwrap().iter();
+    invariants
+        .map(|one| {
+            let text = |key: &str| one[key].as_str().unwrap().to_owned();
+            (text("id"), text("verdict"), one["judged"].as_u64().unwrap(), told(one))
+        })
+        .collect()
+}
+
+/// A copy of a stopped process is to show what a fresh start shows: for stores in two languages, right and broken.
+#[test]
+fn results_with_and_without_copies_are_equal() {
+    let folder = tempfile::tempdir().unwrap();
+    let python = |name: &str, writes: &str| {
+        let text = "import fcntl, json, os, sys, tempfile\n\
+            verb, path = sys.argv[1:3]\n\
+            load = lambda: json.load(open(path)) if os.path.exists(path) else []\n\
+            if verb == 'list':\n  print('\\n'.join(load()))\n  sys.exit()\n\
+            lock = open(path + '.lock', 'a')\n\
+            fcntl.flock(lock, fcntl.LOCK_EX)\n\
+            records = load() + [sys.argv[3]]\n\
+            WRITES\n";
+        python_script(folder.path(), name, &text.replace("WRITES", writes));
+    };
+    python(
+        "right",
+        "with open(path + '.tmp', 'w') as new: json.dump(records, new)\nos.rename(path + '.tmp', path)",
+    );
+    python("broken", "with open(path, 'w') as new: json.dump(records, new)");
+    // A name with the process id in it, and one with a random part.
+    python(
+        "litters",
+        "new = path + '.%d' % os.getpid()\n\
+         with open(new, 'w') as out: json.dump(records, out)\n\
+         handle, other = tempfile.mkstemp(dir=os.path.dirname(path)); os.close(handle); os.unlink(other)\n\
+         os.rename(new, path)",
+    );
+    script(
+        folder.path(),
+        "shell",
+        "#!/bin/sh\nset -e\nif [ $1 = list ]; then cat \"$2\"; exit; fi\n\
+         touch \"$2\"; exec 9>> \"$2.lock\"; flock 9\n{ cat \"$2\"; echo $3; } > \"$2.$$\"\nmv \"$2.$$\" \"$2\"\n",
+    );
+    for (store, data, status) in [
+        ("./right", "db.json", 0),
+        ("./broken", "db.json", 1),
+        ("./litters", "db.json", 1),
+        ("./shell", "db.txt", 1),
+    ] {
+        let run = |more: &[&str]| {
+            // The whole of it for the right one, and for the others what finds them.
+            let scenarios = if status == 0 { "crash,torn-write,reentry,inheritance" } else { "crash" };
+            let arguments =
+                [&["--only", scenarios, "--exhaustive"], more, &["--data", data, "--", store]].concat();
+            judge(folder.path(), status, &arguments)
+        };
+        let (copied, fresh) = (run(&[]), run(&["--no-copies"]));
+        assert_eq!(verdicts(&copied), verdicts(&fresh), "{store}");
+        let was_refused =
+            copied["remarks"].as_array().unwrap().iter().any(|remark| remark["id"] == "no-copies");
+        assert!(!was_refused, "{store}: {}", copied["remarks"]);
+    }
+}
+
+/// What cannot be copied is started anew, and the report says why.
+#[test]
+fn a_store_with_threads_is_not_copied_and_the_reason_told() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        "import json, os, sys, threading, time\n\
+         path = sys.argv[1]\n\
+         threading.Thread(target=lambda: time.sleep(0.05)).start()\n\
+         records = json.load(open(path)) if os.path.exists(path) else []\n\
+         with open(path + '.tmp', 'w') as new: json.dump(records + [sys.argv[2]], new)\n\
+         os.rename(path + '.tmp', path)\n",
+    );
+    let report = judge(folder.path(), 3, &["--only", "inheritance", "--add", "./store {data} {id}"]);
+    let remarks = report["remarks"].as_array().unwrap();
+    let told = remarks.iter().find(|remark| remark["id"] == "no-copies").unwrap();
+    assert!(told["text"].as_str().unwrap().contains("several threads"), "{told}");
+}

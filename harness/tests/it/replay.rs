@@ -1,0 +1,127 @@
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::programs::{invariant, judge, python_script};
+use crate::{expect_status, picklock, stderr, stdout};
+
+/// A rewrite in place; `WRITES` is how it writes.
+const STORE: &str = "import fcntl, json, os, sys\n\
+    verb, path = sys.argv[1:3]\n\
+    load = lambda: json.load(open(path)) if os.path.exists(path) else []\n\
+    if verb == 'list':\n  print('\\n'.join(load()))\n  sys.exit()\n\
+    lock = open(path + '.lock', 'a')\n\
+    fcntl.flock(lock, fcntl.LOCK_EX)\n\
+    records = load() + [sys.argv[3]]\n\
+    WRITES\n";
+const IN_PLACE: &str = "with open(path, 'w') as new: json.dump(records, new)";
+
+fn store(folder: &Path, writes: &str) {
+    python_script(folder, "store", &STORE.replace("WRITES", writes));
+}
+
+/// The first counterexample of `crash-atomic`, of a store that rewrites its file in place.
+fn finding(folder: &Path) -> Value {
+    store(folder, IN_PLACE);
+    let report = judge(folder, 1, &["--only", "crash", "--", "./store"]);
+    let violated = invariant(&report, "crash-atomic");
+    assert_eq!(violated["verdict"], "violated", "{report:#}");
+    violated["counterexamples"][0].clone()
+}
+
+/// The command that the report prints, run as a shell runs it.
+fn run_printed(folder: &Path, finding: &Value) -> std::process::Output {
+    let printed = finding["replay"].as_str().unwrap();
+    let words = shell_words::split(printed).unwrap();
+    assert_eq!(words[0], "picklock");
+    let words: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+    picklock(folder, &words).output().unwrap()
+}
+
+#[test]
+fn the_printed_command_reproduces_the_finding_call_by_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let finding = finding(folder.path());
+    assert_eq!((&finding["replayable"], &finding["diagnosis"]), (&true.into(), &"in-place-overwrite".into()));
+    let output = run_printed(folder.path(), &finding);
+    expect_status(&output, 1);
+    let text = stdout(&output);
+    for part in [
+        "client 1: add r000002",
+        "the data file holds nothing",
+        "killed",
+        "reproduced: crash-atomic is violated",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn a_store_that_was_mended_without_another_way_to_the_kill_is_fixed_and_one_that_goes_another_way_diverges() {
+    let folder = tempfile::tempdir().unwrap();
+    let finding = finding(folder.path());
+    // The same calls up to the kill, and a list that reads a copy which was made before: nothing is lost.
+    let mended = IN_PLACE.replace("with", "with").to_owned();
+    store(folder.path(), &mended);
+    expect_status(&run_printed(folder.path(), &finding), 1);
+    let heals = STORE
+        .replace(
+            "json.load(open(path)) if os.path.exists(path) else []",
+            "json.loads(open(path).read() or '[\"r000001\"]') if os.path.exists(path) else []",
+        )
+        .replace("WRITES", IN_PLACE);
+    python_script(folder.path(), "store", &heals);
+    let fixed = run_printed(folder.path(), &finding);
+    expect_status(&fixed, 0);
+    assert!(stdout(&fixed).contains("fixed: 3 clean runs in a row"), "{}", stdout(&fixed));
+    store(
+        folder.path(),
+        "with open(path + '.tmp', 'w') as new: json.dump(records, new)\nos.rename(path + '.tmp', path)",
+    );
+    let diverged = run_printed(folder.path(), &finding);
+    expect_status(&diverged, 3);
+    let text = stdout(&diverged);
+    assert!(text.contains("diverged at step") && text.contains("store.json"), "{text}");
+}
+
+/// A case names commands, and may come from anybody.
+#[test]
+fn commands_that_are_not_those_at_hand_are_shown_and_run_only_when_the_case_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let finding = finding(folder.path());
+    let case = finding["case"].as_str().unwrap();
+    let refused = picklock(folder.path(), &["replay", case]).output().unwrap();
+    expect_status(&refused, 2);
+    assert!(stderr(&refused).contains("./store add {data} {id}") && stderr(&refused).contains("--trust"));
+    let trusted = picklock(folder.path(), &["replay", case, "--trust", "--keep", "--trace", "t.json"])
+        .output()
+        .unwrap();
+    expect_status(&trusted, 1);
+    let calls: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("t.json")).unwrap()).unwrap();
+    assert!(calls[0]["calls"].as_array().unwrap().len() > 3);
+    let kept = folder.path().join(case).with_extension("sandbox");
+    assert!(kept.join("store.json").exists(), "{kept:?}");
+}
+
+#[test]
+fn what_is_no_case_or_cannot_be_run_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let finding = finding(folder.path());
+    let case = finding["case"].as_str().unwrap();
+    fs::write(folder.path().join("none.json"), "[]").unwrap();
+    let text = fs::read_to_string(folder.path().join(case)).unwrap();
+    fs::write(folder.path().join("future.json"), text.replacen("\"schema\": 1", "\"schema\": 2", 1)).unwrap();
+    fs::write(folder.path().join("store"), "#!/bin/sh\nexit 9\n").unwrap();
+    for (arguments, says) in [
+        (vec!["replay", "none.json"], "it is no case"),
+        (vec!["replay", "future.json"], "schema 2"),
+        (vec!["replay", "missing.json"], "cannot be read"),
+        (vec!["replay", case, "--trust"], "the case cannot be run"),
+    ] {
+        let output = picklock(folder.path(), &arguments).output().unwrap();
+        expect_status(&output, 2);
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+}

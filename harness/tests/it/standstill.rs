@@ -1,0 +1,209 @@
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::programs::{invariant, judge, python_script};
+use crate::script;
+
+const ALONE: &str = "reentry,inheritance";
+
+/// The first counterexample of an invariant that is violated.
+#[track_caller]
+fn seen<'a>(report: &'a Value, id: &str) -> &'a str {
+    assert_eq!(invariant(report, id)["verdict"], "violated", "{report:#}");
+    invariant(report, id)["counterexamples"][0]["summary"].as_str().unwrap()
+}
+
+/// A shell store with an operation `rotate` of its own.
+fn shell_with_rotate(folder: &Path, rotate: &str) {
+    let store = format!(
+        "#!/bin/sh\nset -e\nexec 9>> \"$2.lock\"\n\
+         if [ $1 = rotate ]; then {rotate}; exit; fi\n\
+         flock 9\ntouch \"$2\"\n{{ cat \"$2\"; echo $3; }} > \"$2.tmp\"; mv \"$2.tmp\" \"$2\"\n"
+    );
+    script(folder, "store", &store);
+    let adapter = "[data]\npath = \"db.txt\"\n[ops]\nadd = [\"./store\", \"add\", \"{data}\", \"{id}\"]\n\
+                   list = [\"cat\", \"{data}\"]\n[ops.other]\nrotate = [\"./store\", \"rotate\", \"{data}\"]\n\
+                   [limits]\ntimeout = \"60s\"\n";
+    fs::write(folder.join("picklock.toml"), adapter).unwrap();
+}
+
+/// A parent that has the lock waits for its child, which wants it: nobody can go on, and that is seen at once, long
+/// before the minute is over that an operation may take.
+#[test]
+fn a_child_that_wants_the_lock_of_the_parent_that_waits_for_it_is_a_self_deadlock() {
+    let folder = tempfile::tempdir().unwrap();
+    shell_with_rotate(folder.path(), "flock 9; flock \"$2.lock\" true");
+    let began = std::time::Instant::now();
+    let report = judge(folder.path(), 1, &["--only", ALONE]);
+    assert!(began.elapsed().as_secs() < 50, "the time limit was waited for");
+    assert!(
+        seen(&report, "no-self-deadlock")
+            .contains("waits for the lock on db.txt.lock, which it holds itself")
+    );
+    let diagnosis = &invariant(&report, "no-self-deadlock")["counterexamples"][0]["diagnosis"];
+    assert_eq!(diagnosis, "second-descriptor-same-lock");
+}
+
+/// The same with a time-out: it can go on by itself, and does.
+#[test]
+fn a_wait_for_oneself_that_has_a_time_out_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    shell_with_rotate(folder.path(), "flock 9; flock -w 0.2 \"$2.lock\" true || true");
+    let report = judge(folder.path(), 3, &["--only", ALONE]);
+    assert_eq!(invariant(&report, "no-self-deadlock")["verdict"], "holds", "{report:#}");
+    // `timeout` kills its child by a timer of its own process.
+    shell_with_rotate(folder.path(), "flock 9; timeout 0.2 flock \"$2.lock\" true || true");
+    let report = judge(folder.path(), 3, &["--only", ALONE]);
+    assert_eq!(invariant(&report, "no-self-deadlock")["verdict"], "holds", "{report:#}");
+}
+
+/// Two locks in two orders: with `flock` they wait for ever; of POSIX locks the kernel refuses one, which is honest.
+#[test]
+fn two_locks_in_two_orders_are_a_deadlock_but_with_posix_locks() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = |take: &str| {
+        python_script(
+            folder.path(),
+            "store",
+            &format!(
+                "import fcntl, json, os, sys\n\
+                 verb, path = sys.argv[1:3]\n\
+                 def take(name):\n  lock = open(path + name, 'a')\n  fcntl.{take}(lock, fcntl.LOCK_EX)\n  return lock\n\
+                 names = ['.one', '.two'] if verb == 'add' else ['.two', '.one']\n\
+                 locks = [take(name) for name in names]\n\
+                 records = json.load(open(path)) if os.path.exists(path) else []\n\
+                 if verb == 'list':\n  print('\\n'.join(records))\n  sys.exit()\n\
+                 with open(path + '.tmp', 'w') as new: json.dump(records + [sys.argv[3]], new)\n\
+                 os.rename(path + '.tmp', path)\n"
+            ),
+        );
+    };
+    store("flock");
+    let report = judge(folder.path(), 1, &["--only", "crash", "--", "./store"]);
+    let told = seen(&report, "no-deadlock");
+    assert!(told.contains("client 1 waits for") && told.contains("client 2 waits for"), "{told}");
+    assert_eq!(invariant(&report, "no-deadlock")["counterexamples"][0]["diagnosis"], "lock-order-cycle");
+    store("lockf");
+    let report = judge(folder.path(), 3, &["--only", "crash", "--", "./store"]);
+    assert_eq!(invariant(&report, "no-deadlock")["verdict"], "holds", "{report:#}");
+    let remarks = report["remarks"].to_string();
+    assert!(remarks.contains("deadlock avoided"), "{remarks}");
+}
+
+/// `flock` gives the shared lock up before it waits for the exclusive one: of two that upgrade one gets in.
+#[test]
+fn an_upgrade_of_a_flock_by_two_is_no_deadlock_but_loses_an_update() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        "import fcntl, json, os, sys\n\
+         verb, path = sys.argv[1:3]\n\
+         lock = open(path + '.lock', 'a')\n\
+         fcntl.flock(lock, fcntl.LOCK_SH)\n\
+         records = json.load(open(path)) if os.path.exists(path) else []\n\
+         if verb == 'list':\n  print('\\n'.join(records))\n  sys.exit()\n\
+         fcntl.flock(lock, fcntl.LOCK_EX)\n\
+         with open(path + '.tmp', 'w') as new: json.dump(records + [sys.argv[3]], new)\n\
+         os.rename(path + '.tmp', path)\n",
+    );
+    let report = judge(folder.path(), 1, &["--only", "crash", "--", "./store"]);
+    assert_eq!(invariant(&report, "no-deadlock")["verdict"], "holds", "{report:#}");
+    assert!(seen(&report, "no-lost-update").contains("while another client came"));
+    assert!(seen(&report, "mutual-exclusion").contains("changed the data file"));
+}
+
+/// A client that polls is not waited for: what it waits for is let go on.
+#[test]
+fn a_store_that_polls_is_judged_without_waiting_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        "import fcntl, json, os, sys, time\n\
+         verb, path = sys.argv[1:3]\n\
+         load = lambda: json.load(open(path)) if os.path.exists(path) else []\n\
+         if verb == 'list':\n  print('\\n'.join(load()))\n  sys.exit()\n\
+         lock = open(path + '.lock', 'a')\n\
+         while True:\n\
+         \x20 try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n\
+         \x20 except BlockingIOError: time.sleep(0.01)\n\
+         \x20 else: break\n\
+         records = load() + [sys.argv[3]]\n\
+         with open(path + '.tmp', 'w') as new: json.dump(records, new)\n\
+         os.rename(path + '.tmp', path)\n",
+    );
+    let report = judge(folder.path(), 3, &["--only", "crash", "--", "./store"]);
+    for id in ["no-lost-update", "mutual-exclusion", "no-deadlock", "recovers-after-crash"] {
+        assert_eq!(invariant(&report, id)["verdict"], "holds", "{report:#}");
+    }
+    let diagnoses = report["diagnoses"].as_array().unwrap();
+    assert!(diagnoses.iter().any(|diagnosis| diagnosis["id"] == "poll-lock"), "{diagnoses:?}");
+}
+
+/// A session that takes the lock once more for its second handle never answers.
+#[test]
+fn two_handles_of_a_session_on_one_path_must_not_wait_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = |mode: &str| {
+        python_script(
+            folder.path(),
+            "store",
+            &format!(
+                "import fcntl, json, os, sys\n\
+                 def load(path): return json.load(open(path)) if os.path.exists(path) else []\n\
+                 def add(path, record):\n\
+                 \x20 with open(path + '.lock', 'a') as lock:\n\
+                 \x20   if {mode:?} == 'each': fcntl.flock(lock, fcntl.LOCK_EX)\n\
+                 \x20   records = load(path) + [record]\n\
+                 \x20   with open(path + '.tmp', 'w') as new: json.dump(records, new)\n\
+                 \x20   os.rename(path + '.tmp', path)\n\
+                 verb, path = sys.argv[1:3]\n\
+                 if verb == 'add': add(path, sys.argv[3])\n\
+                 elif verb == 'list': print('\\n'.join(load(path)))\n\
+                 else:\n\
+                 \x20 held = []\n\
+                 \x20 for line in sys.stdin:\n\
+                 \x20   asked = json.loads(line)\n\
+                 \x20   answer = dict(seq=asked['seq'], ok=True)\n\
+                 \x20   if asked['op'] == 'open' and {mode:?} != 'each':\n\
+                 \x20     held.append(open(path + '.lock', 'a')); fcntl.flock(held[-1], fcntl.LOCK_EX)\n\
+                 \x20   if asked['op'] == 'add': add(path, asked['record'])\n\
+                 \x20   if asked['op'] == 'list': answer['records'] = load(path)\n\
+                 \x20   print(json.dumps(answer), flush=True)\n"
+            ),
+        );
+        let adapter = "[ops]\nadd = [\"./store\", \"add\", \"{data}\", \"{id}\"]\nlist = [\"./store\", \"list\", \"{data}\"]\n\
+                       [session]\ncommand = [\"./store\", \"session\", \"{data}\"]\n";
+        fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
+    };
+    session("each");
+    let report = judge(folder.path(), 3, &["--only", "reentry"]);
+    assert_eq!(invariant(&report, "no-self-deadlock")["verdict"], "holds", "{report:#}");
+    session("open");
+    let report = judge(folder.path(), 1, &["--only", "reentry"]);
+    assert!(seen(&report, "no-self-deadlock").contains("a session with two handles on one path"));
+}
+
+/// A list of buffers is cut like one buffer, and what the store is told is what was written.
+#[test]
+fn a_write_of_several_buffers_is_cut_for_real() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        "import os, sys\n\
+         verb, path = sys.argv[1:3]\n\
+         if verb == 'list':\n  print(open(path).read(), end='')\n  sys.exit()\n\
+         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n\
+         parts = [b'', sys.argv[3][:3].encode(), sys.argv[3][3:].encode(), b'\\n']\n\
+         if os.writev(file, parts) != 8: sys.exit('half a line is written')\n",
+    );
+    let report = judge(folder.path(), 1, &["--only", "torn-write", "--data", "db.txt", "--", "./store"]);
+    let told = seen(&report, "crash-atomic");
+    assert!(told.contains("writev(") && told.contains("had written"), "{told}");
+    // Told that it wrote less, it says so and fails: nothing is lost that was acknowledged, but for what is glued to it.
+    assert!(report["remarks"].to_string().contains("half a line is written"), "{report:#}");
+}
