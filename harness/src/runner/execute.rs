@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -205,7 +207,13 @@ impl Stage<'_> {
                 file_max: self.target.limits.file,
             })
             .collect();
-        self.run_traced(&traceables, directing, how)
+        let mut traced = self.run_traced(&traceables, directing, how)?;
+        let set_uid = traceables.iter().find(|traceable| is_set_uid(traceable.program));
+        traced.not_covered.extend(set_uid.map(|traceable| {
+            let program = traceable.program.display();
+            format!("{program} is set-uid, and runs without its privilege under the tracer")
+        }));
+        Ok(traced)
     }
 
     /// A session, with `input` on its standard input.
@@ -576,6 +584,12 @@ fn answered(ended: &Ended, input: &str, began: Duration, stderr: &str) -> Vec<Op
         })
     });
     operations.collect()
+}
+
+/// Whether a program has the privilege of its owner or group.
+fn is_set_uid(program: &Path) -> bool {
+    let mode = std::fs::metadata(program).map_or(0, |metadata| metadata.permissions().mode());
+    mode & 0o6000 != 0
 }
 
 fn without_data(call: Call) -> Call {

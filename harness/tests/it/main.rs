@@ -14,6 +14,8 @@ mod interrupt;
 mod lessons;
 /// The lock table against the system's own.
 mod locks;
+/// Programs of odd kinds under the tracer.
+mod odd;
 /// Programs that nobody here wrote, and small ones that anybody would.
 mod programs;
 /// Cases that run again.
