@@ -46,6 +46,9 @@ pub struct Trace {
     pub leaks: Vec<Leak>,
     /// Whether each came to an end of its own, undisturbed.
     pub is_whole: bool,
+    /// Whether it came to a standstill: what never returned then waits for ever, and was not just killed before.
+    #[serde(default)]
+    pub is_stuck: bool,
     /// The ids of all its processes.
     #[serde(skip)]
     pub pids: BTreeSet<i32>,

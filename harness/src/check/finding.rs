@@ -75,9 +75,7 @@ impl Finding<'_> {
             Some(disturbance) => format!("{disturbance}: {}", self.seen),
             None => format!("in execution {}, {}", self.observation.execution, self.seen),
         };
-        let pids = self.observation.traces.iter().flat_map(|trace| trace.pids.iter().copied());
-        let calls = self.observation.traces.iter().flat_map(|trace| &trace.calls);
-        masked(&told, &pids.collect(), &made(calls), &self.observation.usual_names)
+        without_chance(&told, self.observation)
     }
 
     fn case(&self, script: &Script, told: &str) -> Case {
@@ -101,6 +99,13 @@ impl Finding<'_> {
             steps,
         }
     }
+}
+
+/// The text without what differs from run to run.
+pub(super) fn without_chance(text: &str, observation: &Observation) -> String {
+    let pids = observation.traces.iter().flat_map(|trace| trace.pids.iter().copied());
+    let calls = observation.traces.iter().flat_map(|trace| &trace.calls);
+    masked(text, &pids.collect(), &made(calls), &observation.usual_names)
 }
 
 /// Saves a case; its path, or why it could not be.

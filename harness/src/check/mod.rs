@@ -373,6 +373,9 @@ impl<'a> Run<'a> {
             (_, torn) => format!("; {torn} of the derived states have a data file that is not whole"),
         };
         let bounded = if done.is_bounded { "; of too many points those around changes" } else { "" };
+        if done.cut == Some(runner::Cut::Budget) {
+            self.cut_short.get_or_insert(format!("the budget ended {scenario}"));
+        }
         self.not_covered.extend(done.not_covered);
         let is_complete = done.cut.is_none() && !done.is_bounded && scenario != "torn-write";
         self.scenarios.push(ScenarioSummary {
@@ -473,7 +476,8 @@ impl<'a> Run<'a> {
         }
         for shown in diagnoses::read(&observation.traces, &observation.subject.data) {
             if self.quiet.iter().all(|other| other.diagnosis.id != shown.diagnosis.id) {
-                note(&mut self.disturbed, shown);
+                let call = finding::without_chance(&shown.call, observation);
+                note(&mut self.disturbed, Shown { call, ..shown });
             }
         }
         self.judge(*executions, observation, script, sandbox);

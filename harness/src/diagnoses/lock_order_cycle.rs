@@ -19,6 +19,9 @@ pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
 };
 
 fn find(trace: &Trace, _data: &str) -> Option<usize> {
+    if !trace.is_stuck {
+        return None;
+    }
     let calls = &trace.calls;
     // Who waits, for which file, and which files it has: one that never returned has asked.
     let waits: Vec<(usize, u32, u32, Vec<u32>)> = calls

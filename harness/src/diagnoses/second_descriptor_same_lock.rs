@@ -20,6 +20,9 @@ pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
 };
 
 fn find(trace: &Trace, _data: &str) -> Option<usize> {
+    if !trace.is_stuck {
+        return None;
+    }
     let calls = &trace.calls;
     calls.iter().enumerate().find_map(|(at, call)| {
         if call.class != Class::Lock || call.result.is_some() {

@@ -499,6 +499,7 @@ impl<'a> Playing<'a> {
             calls: traced.calls.into_iter().map(without_data).collect(),
             leaks: traced.leaks,
             is_whole: is_whole && came_to_an_end,
+            is_stuck: !traced.stuck.is_empty(),
             pids: traced.pids,
         });
     }

@@ -154,15 +154,15 @@ impl Sweep<'_> {
             ));
         }
         self.compare_copy(request, &traced)?;
+        let calls = masked_calls(&traced.calls, &traced.pids, &made(&again.calls));
         let shown = Trace {
             requests: vec![request.clone()],
-            calls: traced.calls.clone(),
+            calls: calls.clone(),
             pids: traced.pids.clone(),
             is_whole: true,
             ..Trace::default()
         };
         let _next = (self.sink)(Showing::Quiet(shown));
-        let calls = masked_calls(&traced.calls, &traced.pids, &made(&again.calls));
         // What cannot be read as a tree has no derived states.
         let trees = before.ok().zip(after.ok());
         Ok(Quiet { request, traced: Traced { calls, ..traced }, trees })
