@@ -200,7 +200,7 @@ fn derived(folder: &Path, native: &Target) {
     let bench = Bench::new(&target);
     let (stage, _) = bench.stage(false);
     let before = bench.sandbox.tree().expect("a tree");
-    let states = crash_states(&before, &bench.calls.calls).expect("states");
+    let states = crash_states(&before, &bench.calls.calls).expect("states").collect::<Vec<_>>();
     drop(stage);
     let count = states.len() as f64;
     let in_memory = median(
@@ -212,8 +212,11 @@ fn derived(folder: &Path, native: &Target) {
                         content.map_or(FileState::Missing, |content| target.data.format.examine(content));
                     black_box(target.examine(content, whole));
                 };
-                let derive =
-                    || crash_states(&before, &bench.calls.calls).expect("states").iter().for_each(judge);
+                let derive = || {
+                    crash_states(&before, &bench.calls.calls)
+                        .expect("states")
+                        .for_each(|state| judge(&state));
+                };
                 count * rate(derive)
             })
             .collect(),
@@ -241,7 +244,7 @@ fn derived(folder: &Path, native: &Target) {
     let bench = Bench::new(native);
     let (stage, first) = bench.stage(true);
     let before = bench.sandbox.tree().expect("a tree");
-    let states = crash_states(&before, &bench.calls.calls).expect("states");
+    let states: Vec<CrashState> = crash_states(&before, &bench.calls.calls).expect("states").collect();
     let _pinned = Pinned::new();
     let mut next = states.iter().cycle();
     let given = median(

@@ -100,6 +100,13 @@ pub enum Effect {
         /// The new one.
         to: String,
     },
+    /// A symbolic link was made.
+    SymbolicLinked {
+        /// By this name.
+        path: String,
+        /// To this path, as it is written in it.
+        to: String,
+    },
     /// A name was taken away.
     Unlinked {
         /// This one.

@@ -1,5 +1,7 @@
 //! A case: a counterexample as a file, with all that is needed to run it again and to see whether it goes the same way.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::observation::Observation;
@@ -119,16 +121,34 @@ pub fn first_difference(case: &[Vec<String>], run: &[Vec<String>], point: Option
             }
         };
         let (expected, actual) = (before(expected), before(actual));
-        let length = expected.len().max(actual.len());
-        if let Some(at) = (0..length).find(|at| expected.get(*at) != actual.get(*at)) {
-            return Some(Difference {
-                step: at + 1,
-                expected: expected.get(at).cloned(),
-                actual: actual.get(at).cloned(),
-            });
+        // Of several processes that run at once the order is chance: each is compared with itself, as far as both
+        // have come by then.
+        let processes: BTreeSet<&str> = expected.iter().chain(&actual).map(|step| process_of(step)).collect();
+        let is_alone = processes.len() == 1;
+        for process in processes {
+            let own = |steps: &[String]| -> Vec<String> {
+                steps.iter().filter(|step| process_of(step) == process).cloned().collect()
+            };
+            let (expected, actual) = (own(&expected), own(&actual));
+            let length = match is_alone {
+                true => expected.len().max(actual.len()),
+                false => expected.len().min(actual.len()),
+            };
+            if let Some(at) = (0..length).find(|at| expected.get(*at) != actual.get(*at)) {
+                return Some(Difference {
+                    step: at + 1,
+                    expected: expected.get(at).cloned(),
+                    actual: actual.get(at).cloned(),
+                });
+            }
         }
     }
     None
+}
+
+/// Whose step it is: client and process.
+fn process_of(step: &str) -> &str {
+    step.split(' ').next().unwrap_or_default()
 }
 
 /// The first step at which a run took another way.

@@ -17,15 +17,17 @@ pub fn made<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeSet<String> {
 /// made one like it, a `usual` one.
 pub fn masked(text: &str, pids: &BTreeSet<i32>, made: &BTreeSet<String>, usual: &BTreeSet<String>) -> String {
     let mut masked = text.to_owned();
-    for pid in pids {
-        masked = replace_word(&masked, &pid.to_string(), "{pid}");
-    }
+    let without_pids = |text: &str| {
+        pids.iter().fold(text.to_owned(), |text, pid| replace_word(&text, &pid.to_string(), "{pid}"))
+    };
     for path in made {
-        if let Some(known) = usual.iter().find_map(|usual| random_part(usual, path)) {
+        // A name that differs in its process id alone is told with that masked.
+        let has_pid = without_pids(path) != *path;
+        if let Some(known) = usual.iter().find_map(|usual| random_part(usual, path)).filter(|_| !has_pid) {
             masked = masked.replace(path, &known);
         }
     }
-    masked
+    without_pids(&masked)
 }
 
 /// The calls with their arguments masked, as a person is shown them; what they did stays.
@@ -41,36 +43,33 @@ pub fn masked_calls(calls: &[Call], pids: &BTreeSet<i32>, usual: &BTreeSet<Strin
     calls
 }
 
-/// The name with its random part masked, where it differs from one that another run made in one stretch of letters and
-/// digits alone, of the same length on both sides.
+/// The name with its random part masked, where it is like one that another run made: of the same length, and different
+/// in one stretch within one folder. The stretch reaches as far as letters, digits and `_` do, since what is equal at
+/// its ends is chance.
 fn random_part(usual: &str, path: &str) -> Option<String> {
     if usual == path || usual.len() != path.len() {
         return None;
     }
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let chars: Vec<char> = path.chars().collect();
     let common = usual.chars().zip(path.chars()).take_while(|(one, other)| one == other).count();
     let behind = usual.chars().rev().zip(path.chars().rev()).take_while(|(one, other)| one == other).count();
-    // The stretch reaches as far as letters and digits do: equal ones at its ends are chance.
-    let chars: Vec<char> = path.chars().collect();
-    let (mut from, mut to) = (common, chars.len() - behind);
-    if !chars[from..to].iter().copied().all(is_part) {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (mut from, mut to) = (common, chars.len().checked_sub(behind)?);
+    if from >= to || chars[from..to].contains(&'/') {
         return None;
     }
-    while from > 0 && is_part(chars[from - 1]) && to - from < RANDOM_MIN {
+    while from > 0 && is_part(chars[from - 1]) {
         from -= 1;
     }
-    while to < chars.len() && is_part(chars[to]) && to - from < RANDOM_MIN {
+    while to < chars.len() && is_part(chars[to]) {
         to += 1;
     }
     let (head, tail): (String, String) = (chars[..from].iter().collect(), chars[to..].iter().collect());
     Some(format!("{head}{{random}}{tail}"))
 }
 
-/// What is random in a name is at least so long.
-const RANDOM_MIN: usize = 6;
-
 /// Replaces `word` where no digit stands beside it.
-fn replace_word(text: &str, word: &str, by: &str) -> String {
+pub fn replace_word(text: &str, word: &str, by: &str) -> String {
     let mut replaced = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(word) {
@@ -96,7 +95,8 @@ mod tests {
 
     #[test]
     fn the_random_part_of_a_name_is_masked_and_an_equal_name_stays() {
-        assert_eq!(random_part(".tmpAb12Cd", ".tmpXyZ9Qw").as_deref(), Some(".tmp{random}"));
+        assert_eq!(random_part(".tmpAb12Cd", ".tmpXyZ9Qw").as_deref(), Some(".{random}"));
+        assert_eq!(random_part("db.1f-2a.tmp", "db.9c-3b.tmp").as_deref(), Some("db.{random}.tmp"));
         assert_eq!(random_part("db.json", "db.json"), None);
         assert_eq!(random_part("a.tmp", "abc.tmp"), None);
         assert_eq!(random_part("tmp/one.json", "tmp.two/json"), None);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::diagnoses::{self, Shown};
 use crate::invariants::{self, Invariant, Needs};
 use crate::observation::{Observation, Trace};
-use crate::op::{Limit, Outcome};
+use crate::op::{Limit, Operation, Outcome};
 use crate::report::{
     ControlSummary, Counterexample, Coverage, DiagnosisSummary, InvariantSummary, OperationCounts, Rate,
     Remark, Report, SCHEMA, ScenarioSummary, TargetSummary, Tool,
@@ -266,6 +266,7 @@ impl<'a> Run<'a> {
         }
         let chosen = |id: &&str| self.options.selection.scenarios.contains(*id);
         let chosen: Vec<&str> = scenario::ORDER.into_iter().filter(chosen).collect();
+        let mut templates = self.options.copies.then(Mutex::default);
         for (index, scenario) in chosen.iter().enumerate() {
             if self.stop.is_requested() || (self.options.fail_fast && self.claimed_is_violated()) {
                 break;
@@ -274,13 +275,15 @@ impl<'a> Run<'a> {
             match *scenario {
                 "stress" => self.stress(&stage, &control, sandbox)?,
                 other => {
-                    stage.templates = self.options.copies.then(Mutex::default);
+                    stage.templates = templates.take();
                     let swept = self.sweep(other, &stage, &control, sandbox);
-                    self.note_copies(stage.templates.take());
+                    stage.with_templates(Templates::end);
+                    templates = stage.templates.take();
                     swept?;
                 }
             }
         }
+        self.note_copies(templates);
         let survivors = stage.operations_with_survivors();
         if survivors > 0 {
             self.remarks.push(Remark::new(
@@ -332,7 +335,7 @@ impl<'a> Run<'a> {
             }
             Showing::Derived(observation) => self.take_derived(&observation),
             Showing::Execution { observation, script, has_copies } => {
-                if has_copies && self.is_violation(&observation) {
+                if has_copies && self.is_unclear(&observation) {
                     return Next::Confirm;
                 }
                 match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
@@ -548,6 +551,15 @@ impl<'a> Run<'a> {
             }
         }
         Next::GoOn
+    }
+
+    /// Whether what a copy showed is to be shown by a fresh start: a violation, a doubt, or an operation that hung.
+    fn is_unclear(&self, observation: &Observation) -> bool {
+        let is_clear = |invariant: &Invariant| {
+            matches!((invariant.check)(observation), Judgement::Holds | Judgement::Silent)
+        };
+        observation.operations.iter().any(Operation::hung)
+            || !self.tallies.iter().all(|(invariant, _)| is_clear(invariant))
     }
 
     /// Whether an execution violates anything that is judged.

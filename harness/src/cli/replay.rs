@@ -79,10 +79,21 @@ fn target_of(case: &Case, path: &Path) -> anyhow::Result<Target> {
 /// A case names commands, and may come from anybody: those that are not the adapter's at hand are not run.
 fn expect_same(target: &Target, at_hand: &Target, path: &Path) -> Result<(), UsageError> {
     let (of_case, here) = (target.commands(), at_hand.commands());
-    // The folder that they are run in is part of what they do.
+    // The folder that they are run in is part of what they do, and so is everything else but the name.
     let is_same_folder = target.folder.canonicalize().ok() == at_hand.folder.canonicalize().ok();
-    if of_case == here && is_same_folder && target.env == at_hand.env {
+    let unnamed = |target: &Target| Target { name: String::new(), ..target.clone() }.to_adapter();
+    let (ours, theirs) = (unnamed(target), unnamed(at_hand));
+    if is_same_folder && ours == theirs {
         return Ok(());
+    }
+    if of_case == here {
+        let differs =
+            ours.lines().find(|line| !theirs.lines().any(|other| other == *line)).unwrap_or("its folder");
+        return Err(UsageError::new(
+            "CASE",
+            format!("{path:?} is not about the adapter at hand, {}: it has {differs}", at_hand.origin),
+        )
+        .help("name the same target as when the case was found, or run what the case names with --trust"));
     }
     let lines = |commands: &[(String, &picklock::target::Command)]| {
         let all: Vec<String> =

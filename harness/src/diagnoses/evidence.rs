@@ -12,19 +12,22 @@ pub(super) fn held_before(calls: &[Call], client: u32, at: usize) -> Vec<(Lock, 
     for change in own.flat_map(|call| &call.locks) {
         match change {
             LockChange::Taken(lock, name) => {
-                held.retain(|(other, _), _| {
-                    (other.file, other.kind, other.owner) != (lock.file, lock.kind, lock.owner)
-                });
+                held.retain(|(other, _), _| !is_of_same(other, lock));
                 held.insert((*lock, lock.range.start), name);
             }
-            LockChange::Released(lock, _) => held.retain(|(other, _), _| {
-                (other.file, other.kind, other.owner) != (lock.file, lock.kind, lock.owner)
-            }),
+            LockChange::Released(lock, _) => held.retain(|(other, _), _| !is_of_same(other, lock)),
             // A refused conversion loses what was held, which is rare enough to be left out here.
             LockChange::Refused(..) => {}
         }
     }
     held.into_iter().map(|((lock, _), name)| (lock, name)).collect()
+}
+
+/// Whether the two are one owner's, on bytes that both cover.
+fn is_of_same(one: &Lock, other: &Lock) -> bool {
+    (one.file, one.kind, one.owner) == (other.file, other.kind, other.owner)
+        && one.range.start <= other.range.end
+        && other.range.start <= one.range.end
 }
 
 /// Whether a client keeps others out just before the call at `at`: by an exclusive lock, or by a lock file.
@@ -49,9 +52,11 @@ pub(super) fn lock_files(calls: &[Call], client: u32) -> Vec<(usize, Option<usiz
             Some(Effect::Created { path, .. }) if has_flag(call, "O_EXCL") && is_lock_name(path) => {
                 Some((made, path.as_str()))
             }
-            Some(Effect::FolderMade { path, .. } | Effect::Linked { to: path, .. }) if is_lock_name(path) => {
-                Some((made, path.as_str()))
-            }
+            Some(
+                Effect::FolderMade { path, .. }
+                | Effect::Linked { to: path, .. }
+                | Effect::SymbolicLinked { path, .. },
+            ) if is_lock_name(path) => Some((made, path.as_str())),
             _ => None,
         })
         .map(|(made, path)| {
@@ -73,7 +78,11 @@ pub(super) fn lock_files(calls: &[Call], client: u32) -> Vec<(usize, Option<usiz
 /// Whether a file is a lock by its name.
 pub(super) fn is_lock_name(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default().to_lowercase();
-    name.contains("lock") || name.ends_with(".lck") || name.ends_with(".pid")
+    let is_word = |word: &str| {
+        matches!(word, "lck" | "pid" | "mutex" | "lockfile" | "lockdir")
+            || (word.ends_with("lock") && word != "block")
+    };
+    name.split(|c: char| !c.is_ascii_alphanumeric()).any(is_word)
 }
 
 /// Whether the call was made with this flag.

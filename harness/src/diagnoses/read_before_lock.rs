@@ -5,7 +5,7 @@
 
 use crate::accesses::{accesses, critical_section};
 use crate::catalogue::headline;
-use crate::diagnoses::evidence::{clients, first_lock, is_locked};
+use crate::diagnoses::evidence::{checks_name_after, clients, first_lock, is_locked};
 use crate::diagnoses::{Diagnosis, Off};
 use crate::observation::Trace;
 
@@ -25,6 +25,10 @@ fn find(trace: &Trace, data: &str) -> Option<usize> {
         let (read, _) = critical_section(&all, client)?;
         let is_read = all.iter().any(|access| access.at == read && !access.is_change);
         let lock = first_lock(calls, client)?;
+        // Whoever looks after the lock whether the file is still the one that was read may try again where it is not.
+        if checks_name_after(calls, client, lock, data) {
+            return None;
+        }
         (is_read && read < lock && !is_locked(calls, client, read)).then_some(read)
     })
 }

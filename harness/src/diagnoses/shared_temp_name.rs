@@ -25,7 +25,11 @@ fn find(trace: &Trace, data: &str) -> Option<usize> {
         let opened = calls.iter().position(|open| {
             open.class == Class::Open && open.creates && entries(open).any(|entry| entry == from)
         })?;
-        let is_own = has_flag(&calls[opened], "O_EXCL")
+        // A name that differs from run to run is shown with its random part masked.
+        let is_random =
+            calls[opened].operands().any(|operand| operand.contains("{random}") || operand.contains("{pid}"));
+        let is_own = is_random
+            || has_flag(&calls[opened], "O_EXCL")
             || trace.pids.iter().any(|pid| from.contains(&pid.to_string()));
         (to == data && !is_own && !is_locked(calls, calls[opened].client, opened)).then_some(opened)
     })

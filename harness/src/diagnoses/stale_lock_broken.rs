@@ -1,12 +1,12 @@
 //! A lock file that somebody else made is removed, and then taken.
 //!
 //! Read off the run that does it, mostly one after a kill or beside another client: a lock file is unlinked, or its folder
-//! removed, before the operation made one of that name itself. Of two that do so at once the second removes the lock of
+//! removed, before the operation made one of that name itself, and nothing keeps others out meanwhile. Of two that do so at once the second removes the lock of
 //! the first.
 
 use crate::call::Effect;
 use crate::catalogue::headline;
-use crate::diagnoses::evidence::{is_lock_name, lock_files};
+use crate::diagnoses::evidence::{is_lock_name, is_locked, lock_files};
 use crate::diagnoses::{Diagnosis, Off};
 use crate::observation::Trace;
 
@@ -28,6 +28,7 @@ fn find(trace: &Trace, _data: &str) -> Option<usize> {
         let own = lock_files(calls, call.client);
         let made_before = own.iter().any(|(made, _, name)| *made < at && name == path);
         let made_after = own.iter().any(|(made, _, name)| *made > at && name == path);
-        (is_lock_name(path) && !made_before && made_after).then_some(at)
+        let is_guarded = is_locked(calls, call.client, at);
+        (is_lock_name(path) && !made_before && made_after && !is_guarded).then_some(at)
     })
 }

@@ -22,38 +22,90 @@ pub struct CrashState {
 }
 
 /// Every distinct directory content that a kill of this operation can leave, in the order of its calls, and what the
-/// whole operation leaves, last.
+/// whole operation leaves, last. Of one write no more than a dozen cuts are made.
 ///
 /// # Errors
 /// Where a call did something that is not modelled, or several processes or threads made calls, whose order another
 /// run may change.
-pub fn crash_states(first: &Tree, calls: &[Call]) -> Result<Vec<CrashState>, Unmodelled> {
+pub fn crash_states<'a>(first: &Tree, calls: &'a [Call]) -> Result<CrashStates<'a>, Unmodelled> {
     let is_other = |call: &&Call| (call.process, call.thread) != (calls[0].process, calls[0].thread);
     if let Some(other) = calls.iter().find(is_other) {
         return Err(Unmodelled::new(other, "was made by another process or thread"));
     }
-    let mut tree = first.clone();
-    let mut states = vec![CrashState { point: 1, cut: None, tree: tree.clone() }];
-    for (point, call) in (1..).zip(calls) {
-        if let Some(Effect::Written { offset, length, .. }) = call.effect {
-            for cut in page_cuts(offset, length) {
-                let mut torn = tree.clone();
-                torn.apply(call, Some(cut))?;
-                push(&mut states, CrashState { point, cut: Some(cut), tree: torn });
-            }
-        }
-        tree.apply(call, None)?;
-        push(&mut states, CrashState { point: point + 1, cut: None, tree: tree.clone() });
-    }
-    Ok(states)
+    // What cannot be followed is found out before anything is made of it.
+    let mut last = first.clone();
+    calls.iter().try_for_each(|call| last.apply(call, None))?;
+    Ok(CrashStates { calls, tree: first.clone(), next: 0, cuts: Vec::new(), told: None, last })
 }
 
-/// Equal contents count once: a call that changes nothing makes no new state.
-fn push(states: &mut Vec<CrashState>, state: CrashState) {
-    if states.last().is_none_or(|last| last.tree != state.tree) {
-        states.push(state);
+/// The crash states of one operation, one after another: only one of them is there at a time.
+#[derive(Clone, Debug)]
+pub struct CrashStates<'a> {
+    calls: &'a [Call],
+    /// What the calls before `next` have made.
+    tree: Tree,
+    next: usize,
+    /// Cuts of the call `next` that are still to come, the last first.
+    cuts: Vec<u64>,
+    told: Option<Tree>,
+    last: Tree,
+}
+
+impl CrashStates<'_> {
+    /// What the whole operation leaves.
+    pub fn whole(&self) -> &Tree {
+        &self.last
+    }
+
+    /// The next content, whether or not it is another one than the last.
+    fn step(&mut self) -> Option<CrashState> {
+        let point = u32::try_from(self.next + 1).ok()?;
+        if self.told.is_none() {
+            self.cuts = cuts_of(self.calls.first());
+            return Some(CrashState { point, cut: None, tree: self.tree.clone() });
+        }
+        let call = self.calls.get(self.next)?;
+        if let Some(cut) = self.cuts.pop() {
+            let mut torn = self.tree.clone();
+            // That it can be followed was seen before.
+            torn.apply(call, Some(cut)).ok()?;
+            return Some(CrashState { point, cut: Some(cut), tree: torn });
+        }
+        self.tree.apply(call, None).ok()?;
+        self.next += 1;
+        self.cuts = cuts_of(self.calls.get(self.next));
+        Some(CrashState { point: point + 1, cut: None, tree: self.tree.clone() })
     }
 }
+
+impl Iterator for CrashStates<'_> {
+    type Item = CrashState;
+
+    /// Equal contents count once: a call that changes nothing makes no new state.
+    fn next(&mut self) -> Option<CrashState> {
+        loop {
+            let state = self.step()?;
+            if self.told.as_ref() != Some(&state.tree) {
+                self.told = Some(state.tree.clone());
+                return Some(state);
+            }
+        }
+    }
+}
+
+/// Where a kill can cut a call, the last place first: at the first pages, the last ones, and some in between.
+fn cuts_of(call: Option<&Call>) -> Vec<u64> {
+    let Some(Effect::Written { offset, length, .. }) = call.and_then(|call| call.effect.as_ref()) else {
+        return Vec::new();
+    };
+    let all: Vec<u64> = page_cuts(*offset, *length).collect();
+    let step = all.len().div_ceil(CUTS_MAX).max(1);
+    let is_kept = |at: &usize| at.is_multiple_of(step) || at + 1 == all.len();
+    (0..all.len()).rev().filter(is_kept).map(|at| all[at]).collect()
+}
+
+/// Cuts of one write.
+const CUTS_MAX: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -86,7 +138,7 @@ mod tests {
     #[test]
     fn a_rename_leaves_the_old_data_or_the_new() {
         let calls = calls("1 create tmp 2\n 1 write 2\n 1 sync 2\n 1 rename tmp db", b"new");
-        let states = crash_states(&first(), &calls).unwrap();
+        let states: Vec<CrashState> = crash_states(&first(), &calls).unwrap().collect();
         let points: Vec<u32> = states.iter().map(|state| state.point).collect();
         assert_eq!(points, [1, 2, 3, 5]);
         assert!(states[..3].iter().all(|state| data(state) == Some(b"old")));
@@ -97,7 +149,8 @@ mod tests {
     #[test]
     fn a_rewrite_in_place_leaves_nothing_in_between_and_long_writes_are_cut_at_pages() {
         let long = vec![b'x'; 10_000];
-        let states = crash_states(&first(), &calls("1 truncate db 1\n 1 write 1", &long)).unwrap();
+        let calls = calls("1 truncate db 1\n 1 write 1", &long);
+        let states: Vec<CrashState> = crash_states(&first(), &calls).unwrap().collect();
         let sizes: Vec<usize> = states.iter().map(|state| data(state).unwrap().len()).collect();
         assert_eq!(sizes, [3, 0, 4096, 8192, 10_000]);
         assert_eq!(states[2].cut, Some(4096));
@@ -118,11 +171,30 @@ mod tests {
 
     #[test]
     fn a_second_name_and_a_removed_one_are_the_same_file() {
-        let states =
-            crash_states(&first(), &calls("1 link db two\n 1 unlink db\n 1 open two 7\n 1 write 7", b"X"))
-                .unwrap();
-        let last = &states.last().unwrap().tree;
+        let calls = calls("1 link db two\n 1 unlink db\n 1 open two 7\n 1 write 7", b"X");
+        let states = crash_states(&first(), &calls).unwrap();
+        let last = states.whole();
         assert_eq!(last.content("two"), Some(&b"Xld"[..]));
         assert_eq!(last.content("db"), None);
+    }
+
+    /// A write of nothing behind the end of a file was taken for one that needs the bytes before it.
+    #[test]
+    fn a_write_of_nothing_changes_nothing() {
+        let mut calls = calls("1 open db 1\n 1 write 1", b"");
+        if let Some(Effect::Written { offset, .. }) = &mut calls[1].effect {
+            *offset = Some(100);
+        }
+        let states: Vec<CrashState> = crash_states(&first(), &calls).unwrap().collect();
+        assert_eq!(states.len(), 1);
+    }
+
+    /// Every page of every write was kept at a time, and a store of some megabytes ended picklock.
+    #[test]
+    fn of_a_long_write_a_dozen_cuts_are_made() {
+        let calls = calls("1 truncate db 1\n 1 write 1", &vec![b'x'; 1 << 20]);
+        let states: Vec<CrashState> = crash_states(&first(), &calls).unwrap().collect();
+        assert!((10..=16).contains(&states.len()), "{}", states.len());
+        assert_eq!(states[states.len() - 2].cut, Some((1 << 20) - 4096));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::call::{Call, Effect, Object};
 
@@ -24,7 +25,8 @@ enum Name {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct File {
-    content: Vec<u8>,
+    /// Shared by all trees in which it is the same.
+    content: Arc<Vec<u8>>,
     mode: u32,
 }
 
@@ -82,7 +84,7 @@ impl Tree {
     /// Puts a file there; its number, for further names.
     pub fn put_file(&mut self, path: &str, content: Vec<u8>, mode: u32) -> u32 {
         self.next += 1;
-        self.files.insert(self.next, File { content, mode });
+        self.files.insert(self.next, File { content: Arc::new(content), mode });
         self.names.insert(path.to_owned(), Name::File(self.next));
         self.next
     }
@@ -154,11 +156,16 @@ impl Tree {
                 };
                 let Some(data) = data.get(..length) else { return unmodelled("wrote more than is recorded") };
                 let Some(file) = self.file(*file) else { return unmodelled("wrote to an unknown file") };
-                let end = offset + length;
-                if file.content.len() < end && length > 0 {
-                    file.content.resize(end, 0);
+                // A write of nothing beyond the end makes no file longer.
+                if length == 0 {
+                    return Ok(());
                 }
-                file.content[offset..end].copy_from_slice(data);
+                let Some(end) = offset.checked_add(length) else { return unmodelled("wrote too far") };
+                let content = Arc::make_mut(&mut file.content);
+                if content.len() < end {
+                    content.resize(end, 0);
+                }
+                content[offset..end].copy_from_slice(data);
             }
             Effect::Resized { file, size } => {
                 let path = call.objects.iter().find_map(|object| match object {
@@ -170,7 +177,7 @@ impl Tree {
                 }
                 let Ok(size) = usize::try_from(*size) else { return unmodelled("made a file too long") };
                 let Some(file) = self.file(*file) else { return unmodelled("cut an unknown file") };
-                file.content.resize(size, 0);
+                Arc::make_mut(&mut file.content).resize(size, 0);
             }
             Effect::Renamed { from, to } => {
                 let Some(name) = self.names.get(from).cloned() else {
@@ -191,6 +198,7 @@ impl Tree {
                 };
                 self.names.insert(to.clone(), name);
             }
+            Effect::SymbolicLinked { path, to } => self.put_link(path, to),
             Effect::Unlinked { path } | Effect::FolderRemoved { path } => {
                 self.names.remove(path);
             }

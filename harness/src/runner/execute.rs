@@ -77,6 +77,10 @@ impl Stage<'_> {
             self.succeed(Request::Init, clock)?;
         }
         let operation = self.succeed(add(1), clock)?;
+        if self.target.ops.list.is_some() {
+            // What a helper that lives on has still to do for it is done by then, as it was in the control.
+            self.operate(1, Request::List, clock, None, &|| (), &|_| ())?;
+        }
         self.end_survivors();
         let mut state = self.sandbox.look(self.target, nanos(clock.elapsed()));
         if self.target.ops.list.is_some() {
@@ -155,13 +159,17 @@ impl Stage<'_> {
         self.trace(
             std::slice::from_ref(request),
             &mut Directing::new(None),
-            How { is_detailed: true, turn: 0, may_copy: false },
+            How { is_detailed: true, turn: 0, may_copy: false, timeout: None },
         )
     }
 
     /// The same as a copy of a template; nothing where this target is not copied.
-    pub(super) fn trace_copy(&self, request: &Request) -> Result<Option<Traced>, TraceError> {
-        let how = How { is_detailed: true, turn: 0, may_copy: true };
+    pub(super) fn trace_copy(
+        &self,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Option<Traced>, TraceError> {
+        let how = How { is_detailed: true, turn: 0, may_copy: true, timeout: Some(timeout) };
         let traced = self.trace(std::slice::from_ref(request), &mut Directing::new(None), how)?;
         Ok(Some(traced).filter(|traced| traced.has_copies))
     }
@@ -239,7 +247,7 @@ impl Stage<'_> {
             turn: 0,
             file_max: self.target.limits.file,
         };
-        let how = How { is_detailed: false, turn: 0, may_copy: false };
+        let how = How { is_detailed: false, turn: 0, may_copy: false, timeout: None };
         self.run_traced(&[traceable], &mut Directing::new(None), how)
     }
 
@@ -252,7 +260,7 @@ impl Stage<'_> {
         if self.is_cut() {
             return Err(RunError::Stopped.into());
         }
-        let timeout = self.target.limits.timeout;
+        let timeout = how.timeout.unwrap_or(self.target.limits.timeout).min(self.target.limits.timeout);
         let (data, format) = (self.sandbox.data(), self.target.data.format);
         // The store's first record was acknowledged: from then on the file is there and whole.
         let reader = || match read(&data, format).1 {
@@ -317,6 +325,8 @@ pub(super) struct How {
     /// The place of the first among the operations of the execution.
     turn: u32,
     may_copy: bool,
+    /// Instead of the target's.
+    timeout: Option<Duration>,
 }
 
 impl<'a> Playing<'a> {
@@ -415,7 +425,7 @@ impl<'a> Playing<'a> {
     }
 
     fn how(&self) -> How {
-        How { is_detailed: false, turn: self.turn, may_copy: self.may_copy }
+        How { is_detailed: false, turn: self.turn, may_copy: self.may_copy, timeout: None }
     }
 
     /// One operation, undisturbed: as a copy of a template where there may be some, since that is quicker.
@@ -506,6 +516,8 @@ impl<'a> Playing<'a> {
 
     fn operation(&self, ended: &Ended, request: Request, began: Duration, was_maimed: bool) -> Operation {
         let outcome = match outcome(self.stage, ended.end) {
+            // What outlived it was ended by picklock, and may have been about to do its work.
+            Outcome::Acknowledged if ended.survivors > 0 => Outcome::Killed,
             // Of an operation that lost a process only an acknowledgement says anything.
             other if was_maimed && other != Outcome::Acknowledged && other != Outcome::Stuck => {
                 Outcome::Killed
@@ -611,6 +623,7 @@ fn outcome(stage: &Stage<'_>, end: End) -> Outcome {
         End::Exited(status) if exit.refused.contains(&status) => Outcome::Refused,
         End::Exited(status) if exit.busy.contains(&status) => Outcome::Busy,
         End::Exited(status) => Outcome::Failed(format!("exit {status}")),
+        End::Signalled(super::process::SIGXFSZ) => Outcome::Unfinished(Limit::File),
         End::Signalled(signal) => Outcome::Failed(format!("signal {}", super::process::signal_name(signal))),
     }
 }

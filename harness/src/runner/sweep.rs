@@ -1,11 +1,12 @@
 //! Plays all scripts of a scenario that is made from quiet runs under the tracer.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::call::Traced;
-use crate::masks::{made, masked_calls};
+use crate::call::{Effect, Traced};
+use crate::masks::{made, masked_calls, replace_word};
 use crate::observation::{FileState, Observation, Trace};
-use crate::op::Request;
+use crate::op::{Outcome, Request};
 use crate::persist::{Tree, crash_states};
 use crate::runner::pin::Pinned;
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
@@ -175,7 +176,19 @@ impl Sweep<'_> {
             return Ok(());
         }
         self.stage.lay_first()?;
-        let Some(copy) = self.stage.trace_copy(request)? else { return Ok(()) };
+        let took = fresh.operations.first().map_or(Duration::ZERO, |ended| ended.returned - ended.invoked);
+        // A copy that hangs is no copy; it need not take all the time that an operation may.
+        let patience = (took * 10).max(Duration::from_millis(500));
+        let Some(copy) = self.stage.trace_copy(request, patience)? else { return Ok(()) };
+        let templates = self.stage.with_templates(|templates| templates.groups()).unwrap_or_default();
+        if templates.iter().any(|template| tells(&copy, *template)) {
+            self.stage.refuse_copies("it keeps its process id from before its first visible call");
+            return Ok(());
+        }
+        if fresh.operations.iter().any(|ended| ended.survivors > 0) {
+            self.stage.refuse_copies("it leaves processes behind");
+            return Ok(());
+        }
         let end = |traced: &Traced| traced.operations.first().map(|ended| (ended.end, ended.stdout.clone()));
         if end(&copy) != end(fresh) || steps_of(&copy.calls) != steps_of(&fresh.calls) {
             self.stage.refuse_copies("the undisturbed run of a copy differs from that of a fresh start");
@@ -252,13 +265,13 @@ impl Sweep<'_> {
         let Some((before, after)) = quiet.trees.as_ref().filter(|_| !calls.is_empty()) else { return Ok(()) };
         let name = name_of(quiet.request);
         let states = match crash_states(before, calls) {
-            Ok(states) if states.last().is_some_and(|last| last.tree == *after) => states,
+            Ok(states) if states.whole() == after => states,
             Ok(_) => return self.not_derived(name, "what its calls say is not what they left"),
             Err(unmodelled) => return self.not_derived(name, &unmodelled.to_string()),
         };
-        self.done.groups.push((format!("derived crash states of {name}"), states.len(), 0));
+        self.done.groups.push((format!("derived crash states of {name}"), states.clone().count(), 0));
         let data = &self.stage.target.data;
-        for state in &states {
+        for state in states {
             if self.stage.is_time_up() {
                 return Err(RunError::Stopped.into());
             }
@@ -325,7 +338,13 @@ impl Sweep<'_> {
 
     fn play_once(&mut self, first: &First, script: &Script) -> Result<Seen, TraceError> {
         match self.play_as(first, script, true)? {
-            (_, Next::Confirm) => Ok(self.play_as(first, script, false)?.0),
+            (copied, Next::Confirm) => {
+                let fresh = self.play_as(first, script, false)?.0;
+                if fresh.outcomes != copied.outcomes {
+                    self.stage.refuse_copies("a copy ended in another way than a fresh start");
+                }
+                Ok(fresh)
+            }
             (seen, _) => Ok(seen),
         }
     }
@@ -344,8 +363,15 @@ impl Sweep<'_> {
         let played = self.stage.play(self.scenario, script, first, subject, execution, may_copy)?;
         self.done.not_covered.extend(played.not_covered);
         let quiet = &self.control.subject.quiet_file_counts;
-        let most = quiet.iter().copied().max().unwrap_or(0);
-        let left_something = played.observation.states.last().is_some_and(|state| state.files.len() > most);
+        // As many files as an undisturbed store has with as many records.
+        let records = played.observation.views().last().map(|view| played.observation.counts(*view).len());
+        let usual = records.and_then(|records| quiet.get(records.checked_sub(1)?)).or(quiet.iter().max());
+        let left_something = played
+            .observation
+            .states
+            .last()
+            .is_some_and(|state| usual.is_none_or(|usual| state.files.len() > *usual));
+        let outcomes = played.observation.operations.iter().map(|one| one.outcome.clone()).collect();
         let observation = Box::new(played.observation);
         let next = (self.sink)(Showing::Execution { observation, script, has_copies: played.has_copies });
         match next {
@@ -353,8 +379,12 @@ impl Sweep<'_> {
             Next::End => self.done.cut = Some(Cut::FailFast),
             Next::Confirm => {}
         }
-        let seen =
-            Seen { was_disturbed: played.was_disturbed, second_waited: played.second_waited, left_something };
+        let seen = Seen {
+            was_disturbed: played.was_disturbed,
+            second_waited: played.second_waited,
+            left_something,
+            outcomes,
+        };
         Ok((seen, next))
     }
 }
@@ -365,10 +395,26 @@ struct Seen {
     second_waited: bool,
     /// Whether it left more files than an undisturbed store does.
     left_something: bool,
+    /// How its operations ended.
+    outcomes: Vec<Outcome>,
 }
 
 fn group(what: impl Into<String>, scripts: Vec<Script>) -> Group {
     Group { what: what.into(), scripts }
+}
+
+/// Whether the operation has told this process id to anybody: in what it wrote, or in a name.
+fn tells(traced: &Traced, pid: i32) -> bool {
+    let number = pid.to_string();
+    let has = |text: &str| replace_word(text, &number, "") != text;
+    traced.calls.iter().any(|call| {
+        let written = call.data.as_deref().map(String::from_utf8_lossy);
+        let target = match &call.effect {
+            Some(Effect::SymbolicLinked { to, .. }) => Some(to.as_str()),
+            _ => None,
+        };
+        written.is_some_and(|text| has(&text)) || call.operands().chain(target).any(has)
+    })
 }
 
 /// The name of an operation, without the record.

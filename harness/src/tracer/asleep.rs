@@ -4,8 +4,10 @@ use std::fs;
 
 use nix::unistd::Pid;
 
+use crate::tracer::memory;
+
 /// How a thread sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sleep {
     /// It does not.
     Awake,
@@ -15,8 +17,10 @@ pub(super) enum Sleep {
     Child,
     /// Until another thread wakes it.
     Thread,
-    /// Until the other end of this pipe, by its inode, is written, read or closed.
-    Pipe(u64),
+    /// Until the other end of one of these pipes, by their inodes, is written, read or closed.
+    Pipes(Vec<u64>),
+    /// It has ended, and the others of its process have not.
+    Over,
     /// Until a lock is free for which it was let into the kernel.
     Lock,
 }
@@ -26,9 +30,14 @@ impl Sleep {
     pub(super) fn of(thread: Pid) -> Self {
         let Ok(stat) = fs::read_to_string(format!("/proc/{thread}/stat")) else { return Self::Awake };
         let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
-        if state != Some("S") {
-            return Self::Awake;
-        }
+        // The parent of a child made by `vfork` sleeps without a way to wake it, until the child is done.
+        let is_deep = match state {
+            Some("S") => false,
+            Some("D") => true,
+            Some("Z" | "X") => return Self::Over,
+            Some("T") => return Self::Other,
+            _ => return Self::Awake,
+        };
         let Ok(call) = fs::read_to_string(format!("/proc/{thread}/syscall")) else { return Self::Awake };
         let words: Vec<i64> = call
             .split_whitespace()
@@ -40,14 +49,49 @@ impl Sleep {
         let [number, arguments @ ..] = words.as_slice() else { return Self::Awake };
         let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
         match *number {
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_vfork => Self::Child,
+            libc::SYS_clone | libc::SYS_clone3 => Self::Child,
+            _ if is_deep => Self::Awake,
             libc::SYS_wait4 | libc::SYS_waitid | libc::SYS_rt_sigsuspend => Self::Child,
             libc::SYS_futex if argument(3) == 0 => Self::Thread,
             libc::SYS_flock | libc::SYS_fcntl => Self::Lock,
-            libc::SYS_read | libc::SYS_write => pipe(thread, argument(0)).map_or(Self::Other, Self::Pipe),
+            libc::SYS_read | libc::SYS_write => {
+                pipe(thread, argument(0)).map_or(Self::Other, |pipe| Self::Pipes(vec![pipe]))
+            }
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_poll if argument(2) as i32 == -1 => polled(thread, argument(0), argument(1)),
+            libc::SYS_ppoll if argument(2) == 0 => polled(thread, argument(0), argument(1)),
             _ => Self::Other,
         }
     }
 }
+
+/// The pipes that a thread polls without a time limit, where it polls nothing else.
+fn polled(thread: Pid, list: i64, count: i64) -> Sleep {
+    // `struct pollfd` begins with the descriptor and has eight bytes.
+    let entries = usize::try_from(count).unwrap_or(0).min(64);
+    let bytes = memory::bytes(thread, list.cast_unsigned(), entries * 8);
+    let descriptors =
+        bytes.chunks_exact(8).filter_map(|entry| Some(i32::from_ne_bytes(entry[..4].try_into().ok()?)));
+    let pipes: Option<Vec<u64>> =
+        descriptors.filter(|fd| *fd >= 0).map(|fd| pipe(thread, fd.into())).collect();
+    pipes.filter(|pipes| !pipes.is_empty()).map_or(Sleep::Other, Sleep::Pipes)
+}
+
+/// Whether a signal waits for a thread that is stopped before its call, so that a wait in the kernel would be ended by it.
+pub(super) fn has_signal(thread: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let set = |key: &str| {
+        let found = status.lines().find_map(|line| line.strip_prefix(key));
+        found.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+    };
+    (set("SigPnd:") | set("ShdPnd:")) & !set("SigBlk:") & !set("SigIgn:") & !IGNORED_BY_DEFAULT != 0
+}
+
+/// SIGCHLD, SIGCONT, SIGURG and SIGWINCH end no wait of a program that does not handle them; one that does is rare, and
+/// its wait goes on after them.
+const IGNORED_BY_DEFAULT: u64 = 1 << 16 | 1 << 17 | 1 << 22 | 1 << 27;
 
 /// The inode of the pipe that a descriptor is one end of.
 fn pipe(thread: Pid, descriptor: i64) -> Option<u64> {

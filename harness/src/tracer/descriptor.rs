@@ -24,6 +24,13 @@ pub(super) fn position(process: Pid, descriptor: i32) -> Option<u64> {
     info.lines().find_map(|line| line.strip_prefix("pos:")?.trim().parse().ok())
 }
 
+/// The flags that a descriptor was opened with.
+pub(super) fn flags(process: Pid, descriptor: i32) -> Option<i32> {
+    let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{descriptor}")).ok()?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    i32::from_str_radix(flags.trim(), 8).ok()
+}
+
 /// All descriptors of a process, in order.
 pub(super) fn all(process: Pid) -> Vec<i32> {
     let entries = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();

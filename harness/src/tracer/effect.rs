@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use crate::call::{Class, Effect, Object};
 use crate::tracer::mirror::{Mirror, Pending};
 use crate::tracer::shape::Form;
-use crate::tracer::{descriptor, path};
+use crate::tracer::{descriptor, memory, path};
 
 impl Mirror {
     /// What a call came to that has returned `value`; nothing where it changed and read nothing.
@@ -59,6 +59,10 @@ impl Mirror {
                 Some(match name {
                     "rmdir" => Effect::FolderRemoved { path },
                     _ if removes_folder => Effect::FolderRemoved { path },
+                    "symlink" | "symlinkat" => {
+                        let to = memory::text(thread, call.entry.arguments[0]);
+                        Effect::SymbolicLinked { path, to: String::from_utf8_lossy(&to).into_owned() }
+                    }
                     "unlink" | "unlinkat" => Effect::Unlinked { path },
                     "mkdir" | "mkdirat" => Effect::FolderMade { mode: mode_of(call.paths.first()?), path },
                     _ => Effect::Other,

@@ -30,6 +30,7 @@ impl Mirror {
                 call.creates = is_new || flags & libc::O_TRUNC != 0;
                 call.was_missing = is_new;
                 call.appends = flags & libc::O_APPEND != 0;
+                call.is_path = flags & libc::O_PATH != 0;
                 self.add_path(call, named);
                 call.arguments.push(Argument::Flags(names::open_flags(flags)));
             }
@@ -107,7 +108,7 @@ impl Mirror {
                     _ => None,
                 };
                 let owner = Owner::Description(open.description);
-                let waits = int(1) & libc::LOCK_NB == 0;
+                let waits = int(1) & libc::LOCK_NB == 0 && may_lock(thread, int(0), None);
                 call.wants = Some(Wanted {
                     file: open.file,
                     kind: Kind::Flock,
@@ -172,13 +173,27 @@ impl Mirror {
                     range.start,
                     if range.end == END { "end".to_owned() } else { range.end.to_string() }
                 )));
-                let waits = matches!(command, libc::F_SETLKW | libc::F_OFD_SETLKW);
+                let waits =
+                    matches!(command, libc::F_SETLKW | libc::F_OFD_SETLKW) && may_lock(thread, fd, mode);
                 call.wants = Some(Wanted { file: open.file, kind, owner, mode, range, waits });
             }
             _ => return None,
         }
         Some(())
     }
+}
+
+/// Whether the kernel would take this lock through a descriptor at all: a record lock must fit how it was opened, and
+/// one that stands for a path alone has no locks. What it refuses at once is not waited for.
+fn may_lock(thread: Pid, fd: i32, mode: Option<Mode>) -> bool {
+    let Some(flags) = descriptor::flags(thread, fd) else { return true };
+    let access = flags & libc::O_ACCMODE;
+    let fits = match mode {
+        Some(Mode::Shared) => access != libc::O_WRONLY,
+        Some(Mode::Exclusive) => access != libc::O_RDONLY,
+        None => true,
+    };
+    flags & libc::O_PATH == 0 && fits
 }
 
 /// Type and range of a record lock: `struct flock` has `l_type`, `l_whence`, and after padding `l_start`, `l_len`.

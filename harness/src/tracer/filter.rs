@@ -19,7 +19,9 @@ const ARCH: u32 = 0xc000_00b7;
 pub(super) const FOREIGN: u32 = 1;
 
 /// What io_uring does is done in the kernel where no call shows it, so a store is told that there is none.
-const REFUSED: [i64; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+/// The same goes for what the older asynchronous calls do.
+const REFUSED: [i64; 4] =
+    [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_io_setup];
 
 /// The program of the filter.
 pub(super) fn program() -> Vec<libc::sock_filter> {

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::call::{End, Ended, Leak, Stuck, Traced};
+use crate::call::{Call, End, Ended, Leak, Stuck, Traced};
 use crate::locks::{FileId, Kind, Lock, Owner};
 use crate::tracer::asleep::{self, Sleep};
 use crate::tracer::mirror::Mirror;
@@ -27,6 +27,8 @@ use crate::tracer::{
 /// Between two looks at who sleeps: short at first, since most calls are.
 const LOOK_MIN: Duration = Duration::from_micros(50);
 const LOOK_MAX: Duration = Duration::from_millis(5);
+/// Vain tries to get a lock, one after another, after which others come first.
+const SPINS_MAX: u32 = 50;
 /// How long it is waited until those that outlived their operation have come to sleep.
 const SURVIVORS_MAX: Duration = Duration::from_millis(500);
 
@@ -40,6 +42,10 @@ pub(super) struct Machine<'a> {
     waiting: Vec<Waiting>,
     /// Calls of clients whose turn it is not, with what they are.
     parked: Vec<(Pid, Stopped, Entry)>,
+    /// How often each client tried in vain to get a lock, since it last changed something.
+    spins: BTreeMap<u32, u32>,
+    /// Who tried so often that the others have to come first.
+    yielded: Option<u32>,
     /// Whose turn it is: the calls of all others wait until this one has come to rest.
     active: u32,
     /// Threads that were let into a call that may change a lock, by the locked file.
@@ -125,11 +131,17 @@ impl<'a> Machine<'a> {
             surroundings,
             clients: clients.collect(),
             mirror: Mirror::new(sandbox, surroundings.is_detailed),
-            deadline: Deadline::new(surroundings.timeout, surroundings.stop)?,
+            // The time of one operation for each of them, since one waits while another has its turn.
+            deadline: Deadline::new(
+                surroundings.timeout * u32::try_from(traceables.len()).unwrap_or(1),
+                surroundings.stop,
+            )?,
             began: Instant::now(),
             held: Vec::new(),
             waiting: Vec::new(),
             parked: Vec::new(),
+            spins: BTreeMap::new(),
+            yielded: None,
             active: 1,
             in_flight: BTreeMap::new(),
             changed: BTreeMap::new(),
@@ -212,8 +224,15 @@ impl<'a> Machine<'a> {
         self.mirror.threads().filter(is_running).map(|thread| (thread, Sleep::of(thread))).collect()
     }
 
+    /// Whether any process is there still that was killed: until it is gone its locks are.
+    fn has_dying(&self) -> bool {
+        self.numbered()
+            .any(|(number, client)| client.is_killed && !self.mirror.processes_of(number).is_empty())
+    }
+
     fn is_at_rest(&self) -> bool {
         self.clients.iter().all(|client| client.starting.is_none())
+            && !self.has_dying()
             && self.running().iter().all(|(_, sleep)| *sleep != Sleep::Awake)
     }
 
@@ -228,7 +247,16 @@ impl<'a> Machine<'a> {
                 self.clients.iter().all(|client| client.root.is_none() || client.returned.is_some());
             return self.pause();
         }
-        if !self.parked.is_empty() {
+        // A signal would have ended the wait of one that waits in the kernel, so it goes there.
+        if let Some(at) = self.waiting.iter().position(|waiting| asleep::has_signal(waiting.thread)) {
+            let waiting = self.waiting.remove(at);
+            return resumed(waiting.stopped.run_to_exit());
+        }
+        let is_spinner =
+            |thread: Pid| self.yielded.is_some() && self.mirror.client_of(thread) == self.yielded;
+        let others_wait = self.parked.iter().any(|(thread, ..)| !is_spinner(*thread));
+        let some_are_held = self.held.iter().any(|held| !is_spinner(held.thread));
+        if others_wait || (!self.parked.is_empty() && !some_are_held) {
             return self.give_turn(director);
         }
         let rests: Vec<Rest> = self.numbered().map(|(number, client)| self.rest_of(number, client)).collect();
@@ -257,7 +285,8 @@ impl<'a> Machine<'a> {
         let may_wake = |(thread, sleep): &(Pid, Sleep)| match sleep {
             Sleep::Awake | Sleep::Other => true,
             Sleep::Lock => self.mirror.client_of(*thread).is_none_or(has_timer),
-            Sleep::Child | Sleep::Thread | Sleep::Pipe(_) => {
+            Sleep::Over => false,
+            Sleep::Child | Sleep::Thread | Sleep::Pipes(_) => {
                 self.mirror.client_of(*thread).is_some_and(has_timer)
             }
         };
@@ -308,8 +337,8 @@ impl<'a> Machine<'a> {
                 })
                 .collect();
             let waits_for_its_own = |sleep: &Sleep| match sleep {
-                Sleep::Child | Sleep::Thread => true,
-                Sleep::Pipe(pipe) => !asleep::is_shared_beyond(&processes, *pipe),
+                Sleep::Child | Sleep::Thread | Sleep::Over => true,
+                Sleep::Pipes(pipes) => pipes.iter().all(|pipe| !asleep::is_shared_beyond(&processes, *pipe)),
                 Sleep::Awake | Sleep::Other | Sleep::Lock => false,
             };
             let wholly = running
@@ -323,11 +352,15 @@ impl<'a> Machine<'a> {
 
     /// Gives the turn to the first client that waits for it, now that the one whose turn it was has come to rest.
     fn give_turn(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
-        let waits = self.parked.iter().filter_map(|(thread, ..)| self.mirror.client_of(*thread));
-        let Some(next) = waits.min() else {
+        let clients = || self.parked.iter().filter_map(|(thread, ..)| self.mirror.client_of(*thread));
+        let other = clients().filter(|client| Some(*client) != self.yielded).min();
+        let Some(next) = other.or_else(|| clients().min()) else {
             self.parked.clear();
             return Ok(());
         };
+        if other.is_none() {
+            self.yielded = None;
+        }
         self.active = next;
         let (freed, parked): (Vec<_>, Vec<_>) =
             self.parked.drain(..).partition(|(thread, ..)| self.mirror.client_of(*thread) == Some(next));
@@ -508,6 +541,12 @@ impl<'a> Machine<'a> {
             }
             Event::Begun(stopped) => {
                 self.mirror.born(stopped.thread(), None);
+                let client = self.mirror.client_of(stopped.thread());
+                // Its parent was killed while it was born.
+                if client.is_some_and(|number| self.client(number).is_some_and(|client| client.is_killed)) {
+                    kill_processes(&[stopped.thread()]);
+                    return Ok(());
+                }
                 resumed(stopped.go_on(None))
             }
             Event::GroupStop(stopped) => resumed(stopped.stay_stopped()),
@@ -555,6 +594,22 @@ impl<'a> Machine<'a> {
         let thread = stopped.thread();
         let owner = self.mirror.client_of(thread);
         let has_turn = |client: u32| client == self.active || self.has_ended(self.active);
+        // Who tries again and again gives the others a chance, and who runs while another dies waits for that.
+        let spins = owner.and_then(|client| self.spins.get(&client)).copied().unwrap_or(0);
+        let some_wait = !self.parked.is_empty() || !self.held.is_empty();
+        let yields = spins >= SPINS_MAX && some_wait && owner == Some(self.active);
+        let waits_for_death = self.has_dying()
+            && owner.is_some_and(|client| {
+                self.clients.iter().zip(1..).any(|(known, number)| number == client && !known.is_killed)
+            });
+        if (yields || waits_for_death) && self.mirror.may_be_visible(entry) {
+            if let (true, Some(client)) = (yields, owner) {
+                self.spins.remove(&client);
+                self.yielded = Some(client);
+            }
+            self.parked.push((thread, stopped, *entry));
+            return Ok(());
+        }
         if owner.is_some_and(|client| !has_turn(client) && !self.has_ended(client))
             && self.mirror.may_be_visible(entry)
         {
@@ -734,13 +789,27 @@ impl<'a> Machine<'a> {
             }
             None => false,
         };
+        let wants_lock = self.mirror.pending(thread).is_some_and(|pending| pending.wants.is_some());
         self.mirror.exit(thread, result);
+        self.note_spin(thread, wants_lock, result);
         self.show_content();
         if let Some(client) = self.mirror.client_of(thread).filter(|_| then_kill) {
             self.kill_client(client);
             return Ok(());
         }
         resumed(stopped.go_on(None))
+    }
+
+    /// Counts the vain tries of a client, until it changes something.
+    fn note_spin(&mut self, thread: Pid, wants_lock: bool, result: Result<i64, i32>) {
+        let Some(client) = self.mirror.client_of(thread) else { return };
+        let has_changed = self.mirror.calls.last().is_some_and(Call::is_change);
+        let is_vain = matches!(result, Err(libc::EEXIST)) || (wants_lock && result.is_err());
+        if has_changed {
+            self.spins.remove(&client);
+        } else if is_vain {
+            *self.spins.entry(client).or_insert(0) += 1;
+        }
     }
 
     /// After a change: a look at the data as a reader without a lock has it, and what the shown file holds.

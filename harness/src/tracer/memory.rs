@@ -11,6 +11,9 @@ const PATH_MAX: usize = 4096;
 /// What is read in one step: a read past the end of a mapping fails as a whole, and mappings end on pages.
 const PAGE: usize = 4096;
 
+/// What is read of a text in one step.
+const TEXT_STEP: usize = 256;
+
 /// Up to `length` bytes at `address`; less where the memory ends before.
 pub(super) fn bytes(thread: Pid, address: u64, length: usize) -> Vec<u8> {
     let mut found = Vec::new();
@@ -34,7 +37,8 @@ pub(super) fn text(thread: Pid, address: u64) -> Vec<u8> {
     let mut found = Vec::new();
     while found.len() < PATH_MAX {
         let Some(at) = address.checked_add(found.len() as u64) else { break };
-        let step = PAGE - usize::try_from(at).unwrap_or(0) % PAGE;
+        // Most texts are short, and every call that may be visible has one.
+        let step = (PAGE - usize::try_from(at).unwrap_or(0) % PAGE).min(TEXT_STEP);
         let page = bytes(thread, at, step);
         if let Some(end) = page.iter().position(|byte| *byte == 0) {
             found.extend_from_slice(&page[..end]);

@@ -60,6 +60,8 @@ pub(super) struct OpenFile {
     pub(super) description: u32,
     pub(super) file: FileId,
     pub(super) appends: bool,
+    /// It stands for a path alone (`O_PATH`): its close gives no POSIX lock up.
+    is_path: bool,
 }
 
 /// A visible call that was let in and has not returned.
@@ -75,6 +77,7 @@ pub(super) struct Pending {
     /// Whether there was no file of that name before.
     pub(super) was_missing: bool,
     pub(super) appends: bool,
+    pub(super) is_path: bool,
 }
 
 /// What a call asks of the locks: a lock, or no lock, on a range.
@@ -242,6 +245,7 @@ impl Mirror {
             creates: false,
             was_missing: false,
             appends: false,
+            is_path: false,
         };
         if self.examine(thread, &mut call).is_none() {
             return false;
@@ -263,7 +267,7 @@ impl Mirror {
             (Form::Open { .. }, Ok(fd)) => {
                 let shown =
                     call.paths.first().map(|path| path::shown(path, &self.sandbox)).unwrap_or_default();
-                if let Some(open) = self.opened(thread, fd as i32, shown, call.appends) {
+                if let Some(open) = self.opened(thread, fd as i32, shown, (call.appends, call.is_path)) {
                     call.objects.extend(open);
                 }
             }
@@ -462,14 +466,20 @@ impl Mirror {
     }
 
     /// The file of a new descriptor, which gets a number in the trace where it has none.
-    fn opened(&mut self, thread: Pid, fd: i32, shown: String, appends: bool) -> Option<[Object; 2]> {
+    fn opened(
+        &mut self,
+        thread: Pid,
+        fd: i32,
+        shown: String,
+        (appends, is_path): (bool, bool),
+    ) -> Option<[Object; 2]> {
         let file = descriptor::file(thread, fd)?;
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
         let number = self.files.entry(file).or_insert((next, String::new())).0;
         self.files.insert(file, (number, shown));
         let description = self.descriptions.open();
         let process = self.threads.get(&thread)?.process;
-        self.processes.get_mut(&process)?.open.insert(fd, OpenFile { description, file, appends });
+        self.processes.get_mut(&process)?.open.insert(fd, OpenFile { description, file, appends, is_path });
         Some([Object::File(number), Object::Description(description)])
     }
 
@@ -501,7 +511,12 @@ impl Mirror {
                 };
                 adopted.push(((process, other), description));
                 if let Some(process) = self.processes.get_mut(&process) {
-                    process.open.entry(other).or_insert(OpenFile { description, file, appends: false });
+                    process.open.entry(other).or_insert(OpenFile {
+                        description,
+                        file,
+                        appends: false,
+                        is_path: false,
+                    });
                 }
             }
         }
@@ -528,7 +543,10 @@ impl Mirror {
         let Some(process) = self.threads.get(&thread).map(|thread| thread.process) else { return Vec::new() };
         let Some(process) = self.processes.get_mut(&process) else { return Vec::new() };
         let Some(open) = process.open.remove(&fd) else { return Vec::new() };
-        let mut released = self.table.file_closed(process.number, open.file);
+        let mut released = match open.is_path {
+            true => Vec::new(),
+            false => self.table.file_closed(process.number, open.file),
+        };
         if self.descriptions.close(open.description) {
             released.extend(self.table.description_closed(open.description));
         }

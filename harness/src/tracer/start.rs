@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sys::ptrace::{self, Options};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -63,7 +63,7 @@ pub(super) fn start(traceable: &Traceable<'_>, stdout: &File, stderr: &File) -> 
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEEXEC;
     if let Err(why) = ptrace::seize(root, options) {
-        let _killed = nix::sys::signal::kill(root, Signal::SIGKILL);
+        let _killed = kill(root, Signal::SIGKILL);
         let _reaped = nix::sys::wait::waitpid(root, None);
         return Err(TracerError::Forbidden(why));
     }
@@ -202,7 +202,7 @@ impl Deadline {
                 let groups = watched_groups.lock().unwrap_or_else(PoisonError::into_inner);
                 told.store(true, Ordering::SeqCst);
                 for group in groups.iter() {
-                    let _killed = killpg(*group, Signal::SIGKILL);
+                    end(*group);
                 }
             }
         });
@@ -214,7 +214,7 @@ impl Deadline {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         groups.push(group);
         if self.is_over() {
-            let _killed = killpg(group, Signal::SIGKILL);
+            end(group);
         }
     }
 
@@ -226,6 +226,12 @@ impl Deadline {
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
     }
+}
+
+/// Kills a group and its first process, which may have left it.
+fn end(group: Pid) {
+    let _killed = killpg(group, Signal::SIGKILL);
+    let _killed = kill(group, Signal::SIGKILL);
 }
 
 impl Drop for Deadline {

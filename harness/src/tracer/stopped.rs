@@ -2,8 +2,6 @@
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::call::End;
@@ -43,8 +41,8 @@ pub(super) enum Event {
     Executed(Stopped, Pid),
     /// Its process is stopped by SIGSTOP or the like.
     GroupStop(Stopped),
-    /// It is about to get a signal.
-    Signal(Stopped, Signal),
+    /// It is about to get a signal, by its number.
+    Signal(Stopped, i32),
     /// It has ended.
     Ended(Pid, End),
 }
@@ -82,9 +80,13 @@ impl Stopped {
         Self(thread)
     }
 
-    /// Lets it run until something happens.
-    pub(super) fn go_on(self, signal: Option<Signal>) -> Result<(), Errno> {
-        ptrace::cont(self.0, signal)
+    /// Lets it run until something happens, with this signal, by its number: real-time signals have no name.
+    pub(super) fn go_on(self, signal: Option<i32>) -> Result<(), Errno> {
+        let signal = usize::try_from(signal.unwrap_or(0)).unwrap_or(0);
+        #[expect(unsafe_code, reason = "nix knows no real-time signals")]
+        // SAFETY: the request takes a thread and a number, and touches no memory of this process.
+        let resumed = unsafe { libc::ptrace(libc::PTRACE_CONT, self.0.as_raw(), 0_usize, signal) };
+        Errno::result(resumed).map(drop)
     }
 
     /// Lets it run until the call returns that it is about to make.
@@ -104,7 +106,7 @@ impl Stopped {
 /// Waits for the next event of any thread that this thread traces.
 pub(super) fn wait() -> Result<Event, TracerError> {
     loop {
-        if let Some(event) = next(WaitPidFlag::empty())? {
+        if let Some(event) = next(0)? {
             return Ok(event);
         }
     }
@@ -113,13 +115,42 @@ pub(super) fn wait() -> Result<Event, TracerError> {
 /// Waits for the next event of this one thread.
 pub(super) fn wait_for(thread: Pid) -> Result<Event, TracerError> {
     loop {
-        let waited = waitpid(thread, Some(WaitPidFlag::__WALL));
-        match waited {
-            Ok(status) => {
-                if let Some(event) = decode(status) {
-                    return Ok(event);
+        if let Some((thread, status)) = waited(thread.as_raw(), libc::__WALL)?
+            && let Some(event) = decode(thread, status)
+        {
+            return Ok(event);
+        }
+    }
+}
+
+/// The next event, where there is one already.
+pub(super) fn poll() -> Result<Option<Event>, TracerError> {
+    next(libc::WNOHANG)
+}
+
+fn next(how: i32) -> Result<Option<Event>, TracerError> {
+    loop {
+        match waited(-1, libc::__WALL | libc::__WNOTHREAD | how)? {
+            None => return Ok(None),
+            Some((thread, status)) => {
+                if let Some(event) = decode(thread, status) {
+                    return Ok(Some(event));
                 }
             }
+        }
+    }
+}
+
+/// The status of a thread, as the kernel has it: the safe wrappers refuse one that holds a real-time signal.
+fn waited(which: i32, how: i32) -> Result<Option<(Pid, i32)>, TracerError> {
+    loop {
+        let mut status = 0;
+        #[expect(unsafe_code, reason = "the safe wrappers know no real-time signals")]
+        // SAFETY: the kernel writes one number, to a place that outlives the call.
+        let waited = unsafe { libc::waitpid(which, &raw mut status, how) };
+        match Errno::result(waited) {
+            Ok(0) => return Ok(None),
+            Ok(thread) => return Ok(Some((Pid::from_raw(thread), status))),
             Err(Errno::EINTR) => {}
             Err(why) => {
                 return Err(TracerError::System { what: "wait for a traced thread", why: why.into() });
@@ -128,47 +159,30 @@ pub(super) fn wait_for(thread: Pid) -> Result<Event, TracerError> {
     }
 }
 
-/// The next event, where there is one already.
-pub(super) fn poll() -> Result<Option<Event>, TracerError> {
-    next(WaitPidFlag::WNOHANG)
-}
-
-fn next(how: WaitPidFlag) -> Result<Option<Event>, TracerError> {
-    loop {
-        let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | how)) {
-            Ok(WaitStatus::StillAlive) => return Ok(None),
-            Ok(status) => status,
-            Err(Errno::EINTR) => continue,
-            Err(why) => {
-                return Err(TracerError::System { what: "wait for a traced thread", why: why.into() });
-            }
-        };
-        if let Some(event) = decode(status) {
-            return Ok(Some(event));
-        }
-    }
-}
-
 /// What a status means; nothing where the thread was killed before it could be asked.
-fn decode(status: WaitStatus) -> Option<Event> {
-    let event = match status {
-        WaitStatus::Exited(thread, status) => Event::Ended(thread, End::Exited(status)),
-        WaitStatus::Signaled(thread, signal, _) => Event::Ended(thread, End::Signalled(signal as i32)),
-        WaitStatus::Stopped(thread, signal) => Event::Signal(Stopped(thread), signal),
-        WaitStatus::PtraceSyscall(thread) => Event::Exit(Stopped(thread), result(thread)?),
-        WaitStatus::PtraceEvent(thread, signal, event) => {
-            let stopped = Stopped(thread);
-            match event {
-                libc::PTRACE_EVENT_SECCOMP => Event::Entry(stopped, entry(thread)?),
-                libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
-                    Event::Born(stopped, message(thread)?)
-                }
-                libc::PTRACE_EVENT_EXEC => Event::Executed(stopped, message(thread)?),
-                PTRACE_EVENT_STOP if signal == Signal::SIGTRAP => Event::Begun(stopped),
-                _ => Event::GroupStop(stopped),
-            }
+fn decode(thread: Pid, status: i32) -> Option<Event> {
+    /// What `PTRACE_O_TRACESYSGOOD` adds to the signal of a stop at a call.
+    const AT_A_CALL: i32 = 0x80;
+    if libc::WIFEXITED(status) {
+        return Some(Event::Ended(thread, End::Exited(libc::WEXITSTATUS(status))));
+    }
+    if libc::WIFSIGNALED(status) {
+        return Some(Event::Ended(thread, End::Signalled(libc::WTERMSIG(status))));
+    }
+    if !libc::WIFSTOPPED(status) {
+        return None;
+    }
+    let (stopped, signal) = (Stopped(thread), libc::WSTOPSIG(status));
+    let event = match status >> 16 {
+        0 if signal == libc::SIGTRAP | AT_A_CALL => Event::Exit(stopped, result(thread)?),
+        0 => Event::Signal(stopped, signal),
+        libc::PTRACE_EVENT_SECCOMP => Event::Entry(stopped, entry(thread)?),
+        libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => {
+            Event::Born(stopped, message(thread)?)
         }
-        WaitStatus::Continued(_) | WaitStatus::StillAlive => return None,
+        libc::PTRACE_EVENT_EXEC => Event::Executed(stopped, message(thread)?),
+        PTRACE_EVENT_STOP if signal == libc::SIGTRAP => Event::Begun(stopped),
+        _ => Event::GroupStop(stopped),
     };
     Some(event)
 }
@@ -197,5 +211,10 @@ fn result(thread: Pid) -> Option<Result<i64, i32>> {
     // SAFETY: `op` says that the kernel filled in `exit`.
     let exit = unsafe { info.u.exit };
     let failed = exit.is_error != 0;
-    Some(if failed { Err(i32::try_from(-exit.sval).unwrap_or(0)) } else { Ok(exit.sval) })
+    // A wait that a signal ended: what the program is told is for the kernel to say later, mostly `EINTR`.
+    let errno = |number: i64| match number {
+        512..=514 | 516 => libc::EINTR,
+        other => i32::try_from(other).unwrap_or(0),
+    };
+    Some(if failed { Err(errno(-exit.sval)) } else { Ok(exit.sval) })
 }

@@ -2,8 +2,7 @@
 //! from nothing each time.
 //!
 //! A copy is made by a `clone` that the template is made to call in place of its own: `CLONE_PARENT`, so that the copy
-//! is our child and not its, and with the address that it gave to `set_tid_address`, where the C library keeps the
-//! thread's id. Then both have their registers back, and the copy makes the call that the template is stopped at.
+//! is our child and not its, and with the address that it gave to `set_tid_address`, which is cleared at its end. Then both have their registers back, and the copy makes the call that the template is stopped at.
 //! Copied may be what has one thread, no child, no armed timer, no shared writable map, a current folder outside the
 //! sandbox, and no descriptors but the first three and regular files opened to read, whose offsets are set back before
 //! each copy. What a copy shows is the business of whoever runs it: he compares it with a fresh start.
@@ -12,6 +11,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Seek as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -135,7 +135,7 @@ impl Templates {
         if self.refused.is_some() || !cfg!(target_arch = "x86_64") || traceable.stdin.is_some() {
             return Ok(Some(stopped));
         }
-        let fit = match fitness(process, sandbox) {
+        let fit = match fitness(process, sandbox, output) {
             Ok(files) => files,
             Err(why) => {
                 self.refuse(why);
@@ -194,10 +194,9 @@ impl Template {
                 .map_err(TracerError::system("empty an output"))?;
         }
         let flags = libc::CLONE_PARENT | libc::SIGCHLD;
-        let tid = match self.tid_address {
-            Some(_) => libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID,
-            None => 0,
-        };
+        // The id that the C library keeps stays the template's: it says who has a recursive mutex, such as the one that
+        // SQLite holds at its first visible call.
+        let tid = if self.tid_address.is_some() { libc::CLONE_CHILD_CLEARTID } else { 0 };
         let arguments = [u64::from((flags | tid).unsigned_abs()), 0, 0, self.tid_address.unwrap_or(0), 0, 0];
         let number = u64::try_from(libc::SYS_clone).unwrap_or(0);
         registers::write(self.process, self.registers)
@@ -241,7 +240,7 @@ fn unexpected(event: &Event) -> TracerError {
 }
 
 /// The files that a process has open to read, and where they stand; or why it cannot be copied.
-fn fitness(process: Pid, sandbox: &Path) -> Result<Vec<(OwnedFd, u64)>, String> {
+fn fitness(process: Pid, sandbox: &Path, output: &(File, File)) -> Result<Vec<(OwnedFd, u64)>, String> {
     let proc = PathBuf::from(format!("/proc/{process}"));
     let count = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
     if count(&proc.join("task")) != 1 {
@@ -262,6 +261,14 @@ fn fitness(process: Pid, sandbox: &Path) -> Result<Vec<(OwnedFd, u64)>, String> 
     if cwd.starts_with(sandbox) {
         return Err("it runs in the sandbox, which is laid anew each time".into());
     }
+    let is_file = |fd: i32, file: &File| {
+        let own = file.metadata().map(|own| (own.dev(), own.ino()));
+        own.ok() == crate::tracer::descriptor::file(process, fd)
+    };
+    let is_null = fs::read_link(proc.join("fd/0")).is_ok_and(|link| link == Path::new("/dev/null"));
+    if !is_null || !is_file(1, &output.0) || !is_file(2, &output.1) {
+        return Err("it has put something else in the place of a standard stream".into());
+    }
     let mut files = Vec::new();
     for fd in crate::tracer::descriptor::all(process).into_iter().filter(|fd| *fd > 2) {
         let link = fs::read_link(proc.join(format!("fd/{fd}"))).unwrap_or_default();
@@ -270,8 +277,8 @@ fn fitness(process: Pid, sandbox: &Path) -> Result<Vec<(OwnedFd, u64)>, String> 
         let flags =
             field("flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok()).unwrap_or(libc::O_RDWR);
         let offset = field("pos:").and_then(|offset| offset.parse().ok()).unwrap_or(0);
-        let is_file = fs::metadata(proc.join(format!("fd/{fd}"))).is_ok_and(|metadata| metadata.is_file());
-        if !is_file || flags & libc::O_ACCMODE != libc::O_RDONLY || link.starts_with(sandbox) {
+        let is_regular = fs::metadata(proc.join(format!("fd/{fd}"))).is_ok_and(|metadata| metadata.is_file());
+        if !is_regular || flags & libc::O_ACCMODE != libc::O_RDONLY || link.starts_with(sandbox) {
             return Err(format!("it has {} open at its first visible call", link.display()));
         }
         files.push((

@@ -154,7 +154,7 @@ fn derived_states_are_what_real_kills_leave() {
     let after = sandbox.tree().unwrap();
     let first = stage.first().unwrap();
     let before = sandbox.tree().unwrap();
-    let states = crash_states(&before, &quiet.calls).unwrap();
+    let states: Vec<_> = crash_states(&before, &quiet.calls).unwrap().collect();
     assert!(states.len() > 8 && states.last().unwrap().tree == after, "{} states", states.len());
     let points = u32::try_from(quiet.calls.len()).unwrap() + 1;
     for point in 1..=points {

@@ -207,3 +207,176 @@ fn a_write_of_several_buffers_is_cut_for_real() {
     // Told that it wrote less, it says so and fails: nothing is lost that was acknowledged, but for what is glued to it.
     assert!(report["remarks"].to_string().contains("half a line is written"), "{report:#}");
 }
+
+/// A Python store that is right, but for `BEFORE`, which it does with its lock held and before it saves.
+fn store_that(folder: &Path, before: &str) {
+    let text = "import fcntl, json, os, signal, subprocess, sys, threading, time\n\
+        verb, path = sys.argv[1:3]\n\
+        if verb == 'sub':\n  fcntl.flock(open(path + '.lock', 'a'), fcntl.LOCK_EX); sys.exit()\n\
+        records = json.load(open(path)) if verb == 'list' and os.path.exists(path) else []\n\
+        if verb == 'list':\n  print('\\n'.join(records)); sys.exit()\n\
+        lock = open(path + '.lock', 'a')\n\
+        fcntl.flock(lock, fcntl.LOCK_EX)\n\
+        BEFORE\n\
+        records = (json.load(open(path)) if os.path.exists(path) else []) + [sys.argv[3]]\n\
+        with open(path + '.tmp', 'w') as new: json.dump(records, new)\n\
+        os.rename(path + '.tmp', path)\n\
+        fcntl.flock(lock, fcntl.LOCK_UN)\n\
+        AFTER\n";
+    let (before, after) = before.split_once(" THEN ").unwrap_or((before, "pass"));
+    python_script(folder, "store", &text.replace("BEFORE", before).replace("AFTER", after));
+}
+
+/// The status of a signal without a name was refused, and with it the whole scenario.
+#[test]
+fn a_real_time_signal_is_a_signal_like_others() {
+    let folder = tempfile::tempdir().unwrap();
+    store_that(
+        folder.path(),
+        "signal.signal(signal.SIGRTMIN, lambda *a: None); os.kill(os.getpid(), signal.SIGRTMIN)",
+    );
+    let report = judge(folder.path(), 0, &["--only", "crash,inheritance", "--", "./store"]);
+    assert_eq!(invariant(&report, "no-lost-update")["verdict"], "holds", "{report:#}");
+}
+
+/// One that waits for itself and is sent a signal by another thread was taken for one that waits for ever: in the
+/// kernel the signal ends the wait.
+#[test]
+fn a_wait_that_a_signal_ends_is_no_deadlock() {
+    let folder = tempfile::tempdir().unwrap();
+    store_that(
+        folder.path(),
+        "def stop(*a): raise TimeoutError\n\
+         signal.signal(signal.SIGUSR1, stop)\n\
+         main = threading.main_thread().ident\n\
+         threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGUSR1)).start()\n\
+         try: fcntl.flock(open(path + '.lock', 'a'), fcntl.LOCK_EX)\n\
+         except TimeoutError: pass",
+    );
+    let report = judge(
+        folder.path(),
+        0,
+        &[
+            "--only",
+            "inheritance",
+            "--skip",
+            "no-lost-update,no-deadlock,mutual-exclusion,crash-atomic,acked-survives-crash,recovers-after-crash,no-residue",
+            "--",
+            "./store",
+        ],
+    );
+    assert_eq!(invariant(&report, "no-self-deadlock")["verdict"], "holds", "{report:#}");
+}
+
+/// A lock that the kernel refuses at once, since the file is not open for writing, was taken for one that is waited for.
+#[test]
+fn a_lock_that_does_not_fit_its_descriptor_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    store_that(
+        folder.path(),
+        "other = open(path + '.other', 'a'); fcntl.lockf(other, fcntl.LOCK_EX)\n\
+         if os.fork() == 0:\n\
+         \x20 try: fcntl.lockf(open(path + '.other'), fcntl.LOCK_EX)\n\
+         \x20 except OSError: os._exit(0)\n\
+         os.wait()",
+    );
+    let report = judge(folder.path(), 3, &["--only", "inheritance", "--", "./store"]);
+    assert_eq!(invariant(&report, "no-self-deadlock")["verdict"], "holds", "{report:#}");
+}
+
+/// A parent that collects the output of its child waits in `poll`: for its own child, and for nobody else.
+#[test]
+fn a_child_whose_output_is_collected_is_waited_for_too() {
+    let folder = tempfile::tempdir().unwrap();
+    store_that(
+        folder.path(),
+        "if len(os.listdir(os.path.dirname(path))) > 2 and sys.argv[3] == 'r000002': \
+         subprocess.run([sys.executable, '-SEI', sys.argv[0], 'sub', path], capture_output=True)",
+    );
+    // The folder has more than the data and its lock only where this puts something there.
+    let text = fs::read_to_string(folder.path().join("store")).unwrap().replace("> 2 and", "> 0 and");
+    python_script(folder.path(), "store", text.split_once('\n').unwrap().1);
+    let adapter = "[ops]\nadd = [\"./store\", \"add\", \"{data}\", \"{id}\"]\nlist = [\"./store\", \"list\", \"{data}\"]\n\
+                   [ops.other]\nagain = [\"./store\", \"add\", \"{data}\", \"r000002\"]\n[guard]\nlimit = 1\n";
+    fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
+    let began = std::time::Instant::now();
+    let report = judge(folder.path(), 1, &["--only", "reentry"]);
+    assert!(seen(&report, "no-self-deadlock").contains("which it holds itself"));
+    assert!(began.elapsed().as_secs() < 9, "the time limit was waited for");
+}
+
+/// Neither a parent in `vfork`, nor a first thread that has ended, nor a client that tries again without a pause, keeps
+/// the others from going on.
+#[test]
+fn what_never_sleeps_does_not_keep_the_others_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    for before in [
+        "pass THEN subprocess.run(['/bin/true'])",
+        "pass THEN threading.Thread(target=lambda: time.sleep(0.01)).start()",
+    ] {
+        store_that(folder.path(), before);
+        let report = judge(folder.path(), 3, &["--only", "crash", "--", "./store"]);
+        assert_eq!(report["scenarios"][0]["coverage"], "complete", "{report:#}");
+    }
+    store_that(folder.path(), "pass");
+    let spins = "while True:\n\
+                 \x20 try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB); break\n\
+                 \x20 except BlockingIOError: pass";
+    let text = fs::read_to_string(folder.path().join("store")).unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        text.replace("fcntl.flock(lock, fcntl.LOCK_EX)", spins).split_once('\n').unwrap().1,
+    );
+    let report = judge(folder.path(), 3, &["--only", "crash", "--", "./store"]);
+    assert_eq!(report["scenarios"][0]["coverage"], "complete", "{report:#}");
+    assert_eq!(invariant(&report, "no-lost-update")["verdict"], "holds", "{report:#}");
+}
+
+/// The time limit killed the group of the operation, and one that had left its group hung for ever.
+#[test]
+fn an_operation_that_leaves_its_group_ends_at_its_time_limit_too() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        "import os, sys, time\n\
+         status = open('/proc/self/status').read()\n\
+         open(sys.argv[2], 'a').write(sys.argv[3] + '\\n')\n\
+         if 'TracerPid:\\t0' not in status:\n\
+         \x20 os.setpgid(0, os.getpgid(os.getppid()))\n\
+         \x20 time.sleep(1000)\n",
+    );
+    let adapter = "[data]\npath = \"db.txt\"\n[ops]\nadd = [\"./store\", \"add\", \"{data}\", \"{id}\"]\n\
+                   list = [\"cat\", \"{data}\"]\n[limits]\ntimeout = \"1s\"\n";
+    fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
+    let output = crate::picklock(folder.path(), &["trace", "--format", "json"]).output().unwrap();
+    crate::expect_status(&output, 0);
+    let trace: Value = serde_json::from_str(&crate::stdout(&output)).unwrap();
+    assert_eq!(trace["timed_out"], true);
+}
+
+/// A helper that outlives the operation was ended with it, though nothing was to be disturbed, and what it had not done
+/// yet was held against the store.
+#[test]
+fn work_of_a_process_that_picklock_ended_is_not_held_against_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        "import fcntl, json, os, sys, time\n\
+         verb, path = sys.argv[1:3]\n\
+         time.sleep(0.15)\n\
+         load = lambda: json.load(open(path)) if os.path.exists(path) else []\n\
+         if verb == 'list':\n  print('\\n'.join(load())); sys.exit()\n\
+         if os.fork() > 0: os._exit(0)\n\
+         os.setsid(); time.sleep(0.03)\n\
+         lock = open(path + '.lock', 'a'); fcntl.flock(lock, fcntl.LOCK_EX)\n\
+         records = load() + [sys.argv[3]]\n\
+         with open(path + '.tmp', 'w') as new: json.dump(records, new)\n\
+         os.rename(path + '.tmp', path)\n",
+    );
+    let report =
+        judge(folder.path(), 3, &["--only", "inheritance", "--data-format", "opaque", "--", "./store"]);
+    assert_ne!(invariant(&report, "no-lost-update")["verdict"], "violated", "{report:#}");
+}
