@@ -1,7 +1,7 @@
 //! picklock proves, or disproves, that programs which share a file do it right.
 //!
-//! It starts a store as its users do, as processes, many at a time; kills some of them; and judges what the store made
-//! of it. [`check::check`] is the door; the `picklock` program is a thin front to it.
+//! It starts a store as its users do, as processes; takes over their system calls, kills them at each, tears their writes;
+//! lets many of them run at full speed; and judges what the store made of it. [`check::check`] is the door; the `picklock` program is a thin front to it.
 //!
 //! ```no_run
 //! use picklock::check::{Options, check};
@@ -22,26 +22,28 @@
 //!
 //! `use crate::…` points downward only; a test keeps it so.
 //! ```text
-//!                  main.rs + cli/           front door: check · trace · list · explain
-//!            ┌───────── check.rs ────────┐
+//!                  main.rs + cli/           front door: check · replay · trace · list · explain
+//!            ┌──── check/ · replay.rs ───┐
 //!        report/                      runner/            how to run; never what is correct
 //!            │          ┌────────────────┤
 //!            │       target/     sandbox.rs · tracer/    with runner/, the only rooms that touch the kernel
-//!       invariants/     │                │
+//!  invariants/ · diagnoses/                │
 //!            └──────────┴──┬─────────────┘
-//!                   observation.rs                       everything one execution showed, as a value
+//!               observation.rs · case.rs                 everything one execution showed, as a value; and as a file
 //!                          │
-//!        scenario/ · op.rs · call.rs · locks.rs · verdict.rs    pure: no I/O, no clock, no chance but by the seed
+//!   scenario/ · persist/ · accesses.rs · steps.rs · masks.rs    pure: no I/O, no clock, no chance but by the seed
+//!        op.rs · call.rs · locks.rs · verdict.rs                plain data
 //! ```
 //!
 //! | step | room | in → out |
 //! | --- | --- | --- |
 //! | 1 | [`target`] | command line or adapter file → how a client is started, how records are read back |
-//! | 2 | [`scenario`] | seed → what each client does, and which of its operations are killed |
-//! | 3 | [`runner`], [`sandbox`] | plan → executions: what every process did, what readers saw, what is left |
-//! | 4 | [`observation`] | all of one execution, as a value that can be saved and judged again |
-//! | 5 | [`invariants`] | observation → [`verdict::Judgement`] |
-//! | 6 | [`check`], [`report`] | judgements → verdicts, exit status, text and JSON |
+//! | 2 | [`scenario`] | seed, or the calls of a quiet run → what each client does, and what is disturbed |
+//! | 3 | [`runner`], [`tracer`], [`sandbox`] | script → execution: what every process did, call by call, and what is left |
+//! | 4 | [`persist`] | the calls of a quiet run → every directory that a kill can leave |
+//! | 5 | [`observation`] | all of one execution, as a value that can be saved and judged again |
+//! | 6 | [`invariants`], [`diagnoses`] | observation → [`verdict::Judgement`] · likely cause |
+//! | 7 | [`check`], [`report`], [`case`] | judgements → verdicts, exit status, text and JSON; cases that replay |
 //!
 //! **Architecture invariants.** The judged store is always another process. The runner does not know what correct
 //! means, and an invariant sees nothing but an observation. A violation is a value, not an error: errors mean that the
