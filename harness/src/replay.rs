@@ -17,6 +17,8 @@ const CLEAN_RUNS: u32 = 3;
 /// How a case is run again.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// How often it is to violate its invariant before it counts as reproduced; at least once.
+    pub repeat: u32,
     /// The folder whose file system it is run on; a memory file system where none is given.
     pub dir: Option<PathBuf>,
     /// Leave the sandbox in this folder.
@@ -84,7 +86,9 @@ pub fn replay(
     let made = |folder: &std::path::Path| watcher.made(folder);
     let sandbox = Sandbox::create(options.dir.as_deref(), &target.data, options.multi_call.as_deref(), &made)
         .map_err(|why| ReplayError::NotRunnable(format!("there can be no sandbox: {why}")))?;
-    let replayed = Replay { case, target, sandbox: &sandbox, stop, watcher, check: invariant.check }.run();
+    let repeat = options.repeat.max(1);
+    let replayed =
+        Replay { case, target, sandbox: &sandbox, stop, watcher, check: invariant.check, repeat }.run();
     if let (Ok(_), Some(folder)) = (&replayed, &options.keep) {
         let kept = folder.join(case.file_name()).with_extension("sandbox");
         sandbox.copy_to(&kept).map_err(|why| {
@@ -102,6 +106,7 @@ struct Replay<'a> {
     stop: &'a Stop,
     watcher: &'a dyn Watcher,
     check: fn(&Observation) -> Judgement,
+    repeat: u32,
 }
 
 impl Replay<'_> {
@@ -117,7 +122,7 @@ impl Replay<'_> {
         let mut violations = 0;
         let mut last: Option<(Observation, Option<String>)> = None;
         let mut runs = 0;
-        while runs < CLEAN_RUNS {
+        while runs < CLEAN_RUNS.max(self.repeat) {
             runs += 1;
             let played = stage
                 .play(&self.case.scenario, &self.case.script, &first, &control.subject, runs, false)
@@ -135,14 +140,16 @@ impl Replay<'_> {
             if is_first_violation || violations == 0 {
                 last = Some((observation, seen));
             }
-            // Once is enough where the first run does it; after a clean run it takes all of them to tell how often.
-            if runs == 1 && violations == 1 {
+            // After a clean run and a violation it takes all of them to tell how often.
+            let is_reproduced = violations == runs && runs >= self.repeat;
+            let is_fixed = violations == 0 && runs >= CLEAN_RUNS;
+            if is_reproduced || is_fixed {
                 break;
             }
         }
         let Some((observation, seen)) = last else { return Err(ReplayError::Interrupted) };
         let outcome = match seen {
-            Some(seen) if runs == 1 => Outcome::Reproduced(seen),
+            Some(seen) if violations == runs => Outcome::Reproduced(seen),
             Some(seen) => Outcome::Flaky(violations, runs, seen),
             None => Outcome::Fixed,
         };

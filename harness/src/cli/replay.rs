@@ -37,6 +37,7 @@ pub(crate) fn run(
         expect_same(&target, &at_hand, path)?;
     }
     let options = Options {
+        repeat: 1,
         dir: arguments.dir,
         keep: arguments.keep.then(|| path.parent().unwrap_or(Path::new(".")).to_owned()),
         multi_call: Some(env::current_exe()?),
