@@ -4,8 +4,6 @@
 //! before, or to a temporary file that is not renamed to the data path, is no change of it; a rename that puts another
 //! file in its place is one.
 
-use std::collections::BTreeSet;
-
 use crate::call::{Call, Effect, Object};
 
 /// One access to the data file.
@@ -71,11 +69,6 @@ pub fn critical_section(accesses: &[Access], client: u32) -> Option<(usize, usiz
     let last_change = own().rfind(|access| access.is_change)?.at;
     let last_read = own().rfind(|access| !access.is_change && access.at < first_change);
     Some((last_read.map_or(first_change, |read| read.at), last_change))
-}
-
-/// The clients that changed something in the trace.
-pub fn clients(accesses: &[Access]) -> BTreeSet<u32> {
-    accesses.iter().map(|access| access.client).collect()
 }
 
 /// The file that the path named before the first call, where a call tells it.

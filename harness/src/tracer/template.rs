@@ -33,7 +33,6 @@ pub struct Templates {
     all: Vec<Template>,
     /// Why no copies are made of this target.
     refused: Option<String>,
-    made: u64,
 }
 
 #[derive(Debug)]
@@ -95,11 +94,6 @@ impl Templates {
         self.all.iter().map(|template| template.process.as_raw()).collect()
     }
 
-    /// How many copies were made.
-    pub fn made(&self) -> u64 {
-        self.made
-    }
-
     /// Ends all templates.
     pub fn end(&mut self) {
         for template in self.all.drain(..) {
@@ -116,7 +110,6 @@ impl Templates {
         let key = Key::of(traceable);
         let Some(template) = self.all.iter().find(|template| template.key == key) else { return Ok(None) };
         let copy = template.copy()?;
-        self.made += u64::from(copy.is_some());
         Ok(copy)
     }
 

@@ -1,0 +1,193 @@
+//! A visible call on its way in and out: held, admitted to its lock, cut short, or made again.
+
+use std::collections::BTreeSet;
+
+use crate::locks::{Kind, Lock, Owner};
+use crate::tracer::machine::{Change, Machine, Waiting, resumed};
+use crate::tracer::shape::Form;
+use crate::tracer::stopped::Stopped;
+use crate::tracer::{TracerError, memory, registers};
+
+impl<'a> Machine<'a> {
+    /// Lets a thread make its visible call, as soon as the lock that it asks for can be had.
+    pub(super) fn admit(&mut self, stopped: Stopped) -> Result<(), TracerError> {
+        let thread = stopped.thread();
+        let Some(pending) = self.mirror.pending(thread) else { return resumed(stopped.go_on(None)) };
+        let (entry, wanted) = (pending.entry, pending.wants);
+        let Some(wanted) = wanted else { return resumed(stopped.run_to_exit()) };
+        let file = wanted.file;
+        if self.in_flight.values().any(|other| *other == file) {
+            // In which order the two came to the kernel would not be known.
+            self.waiting.push(Waiting { thread, stopped, lock: None, file });
+            return Ok(());
+        }
+        let taken = wanted.lock().filter(|lock| wanted.waits && !self.mirror.obstacles(lock).is_empty());
+        if let Some(lock) = taken {
+            if self.closes_posix_cycle(&lock) {
+                registers::refuse(thread, libc::EDEADLK).map_err(TracerError::system("refuse a call"))?;
+                return resumed(stopped.run_to_exit());
+            }
+            if self.mirror.is_conversion(&lock) {
+                // The kernel gives the old lock up before it waits for the new one: so it is made to, without a
+                // wait.
+                let refusing = entry.arguments[1] | u64::from(libc::LOCK_NB.unsigned_abs());
+                registers::set_argument(thread, 1, refusing).map_err(TracerError::system("change a call"))?;
+                self.changed.insert(thread, Change::Again(entry));
+                self.in_flight.insert(thread, file);
+                return resumed(stopped.run_to_exit());
+            }
+            self.waiting.push(Waiting { thread, stopped, lock: Some(lock), file });
+            return Ok(());
+        }
+        self.in_flight.insert(thread, file);
+        resumed(stopped.run_to_exit())
+    }
+
+    /// Whether a wait for this lock would close a cycle of POSIX locks alone, which the kernel refuses (fcntl(2)).
+    pub(super) fn closes_posix_cycle(&self, wanted: &Lock) -> bool {
+        let Owner::Process(_) = wanted.owner else { return false };
+        if wanted.kind != Kind::Posix {
+            return false;
+        }
+        let mut seen = BTreeSet::new();
+        let mut next: Vec<Owner> = self.mirror.obstacles(wanted).iter().map(|held| held.owner).collect();
+        while let Some(owner) = next.pop() {
+            if owner == wanted.owner {
+                return true;
+            }
+            if !seen.insert(owner) {
+                continue;
+            }
+            let waits = self.waiting.iter().filter_map(|waiting| waiting.lock);
+            for lock in waits.filter(|lock| lock.kind == Kind::Posix && lock.owner == owner) {
+                next.extend(self.mirror.obstacles(&lock).iter().map(|held| held.owner));
+            }
+        }
+        false
+    }
+
+    /// Lets a write do only part of its work: a real one, by a smaller count.
+    pub(super) fn shorten(
+        &mut self,
+        stopped: Stopped,
+        length: u64,
+        then_kill: bool,
+    ) -> Result<(), TracerError> {
+        let thread = stopped.thread();
+        let Some(pending) = self.mirror.pending(thread) else { return resumed(stopped.go_on(None)) };
+        let change = match pending.shape.form {
+            Form::Buffer { count, .. } => {
+                let value = registers::set_argument(thread, count, length)
+                    .map_err(TracerError::system("shorten a write"))?;
+                Change::Argument { index: count, value, then_kill }
+            }
+            Form::Vector { list, count } => {
+                // The list is cut behind the buffer in which the length ends, and that one is made shorter.
+                let (list, buffers) = (pending.entry.arguments[list], pending.entry.arguments[count]);
+                let mut left = length;
+                let mut found = None;
+                for buffer in 0..buffers {
+                    let address = list + buffer * 16 + 8;
+                    let Some(size) = memory::word(thread, address) else { break };
+                    if left <= size {
+                        found = Some((buffer + 1, address, size));
+                        break;
+                    }
+                    left -= size;
+                }
+                let Some((kept, address, value)) = found else { return resumed(stopped.run_to_exit()) };
+                memory::set_word(thread, address, left).map_err(TracerError::system("shorten a write"))?;
+                let argument = registers::set_argument(thread, count, kept)
+                    .map_err(TracerError::system("shorten a write"))?;
+                Change::Memory { address, value, index: count, argument, then_kill }
+            }
+            _ => return self.admit(stopped),
+        };
+        self.changed.insert(thread, change);
+        resumed(stopped.run_to_exit())
+    }
+
+    pub(super) fn exit(&mut self, stopped: Stopped, result: Result<i64, i32>) -> Result<(), TracerError> {
+        let thread = stopped.thread();
+        self.in_flight.remove(&thread);
+        let set_back = |index, value| {
+            registers::set_argument(thread, index, value).map_err(TracerError::system("set a register back"))
+        };
+        let then_kill = match self.changed.remove(&thread) {
+            Some(Change::Again(entry)) => {
+                self.mirror.gave_up_for_conversion(thread);
+                registers::make_again(thread, entry.number, entry.arguments)
+                    .map_err(TracerError::system("let a call be made again"))?;
+                self.again.insert(thread);
+                return resumed(stopped.go_on(None));
+            }
+            Some(Change::Argument { index, value, then_kill }) => {
+                set_back(index, value)?;
+                then_kill
+            }
+            Some(Change::Memory { address, value, index, argument, then_kill }) => {
+                set_back(index, argument)?;
+                memory::set_word(thread, address, value).map_err(TracerError::system("set memory back"))?;
+                then_kill
+            }
+            None => false,
+        };
+        let wants_lock = self.mirror.pending(thread).is_some_and(|pending| pending.wants.is_some());
+        self.mirror.exit(thread, result);
+        self.note_spin(thread, wants_lock, result);
+        self.show_content();
+        if let Some(client) = self.mirror.client_of(thread).filter(|_| then_kill) {
+            self.kill_client(client);
+            return Ok(());
+        }
+        resumed(stopped.go_on(None))
+    }
+
+    /// After a change: a look at the data as a reader without a lock has it, and what the shown file holds.
+    pub(super) fn show_content(&mut self) {
+        let now = self.began.elapsed();
+        let Some(call) = self.mirror.calls.last_mut().filter(|call| call.is_change()) else { return };
+        if let Some(reader) = self.surroundings.reader {
+            self.readings += 1;
+            self.torn.extend(reader().map(|seen| (now, format!("{seen}, after {call}"))));
+        }
+        let Some(path) = &self.surroundings.shown else { return };
+        let content = std::fs::read(path).ok();
+        if content != self.last_content {
+            call.content = Some(content.as_deref().map_or_else(|| "no file".to_owned(), shortened));
+            self.last_content = content;
+        }
+    }
+
+    /// Lets those go on whose lock can be had now, the first that came first.
+    pub(super) fn wake(&mut self) -> Result<(), TracerError> {
+        loop {
+            let can_go = |waiting: &Waiting| {
+                !self.in_flight.values().any(|file| *file == waiting.file)
+                    && waiting.lock.is_none_or(|lock| self.mirror.obstacles(&lock).is_empty())
+            };
+            let Some(at) = self.waiting.iter().position(can_go) else { return Ok(()) };
+            let waiting = self.waiting.remove(at);
+            // Whoever gets the lock that he waited for goes on at once, and the one who gave it up after him.
+            if let Some(client) = self.mirror.client_of(waiting.thread).filter(|_| waiting.lock.is_some()) {
+                self.active = client;
+            }
+            self.admit(waiting.stopped)?;
+        }
+    }
+}
+
+/// Content as a person reads it in one line.
+fn shortened(content: &[u8]) -> String {
+    /// What is shown of it, in characters, from its end: that is where most files change.
+    const SHOWN: usize = 120;
+    let text = String::from_utf8_lossy(content);
+    let count = text.chars().count();
+    let tail: String = text.chars().skip(count.saturating_sub(SHOWN)).flat_map(char::escape_debug).collect();
+    let tail = tail.replace("\\\"", "\"");
+    match count {
+        0 => "nothing".to_owned(),
+        1..=SHOWN => tail,
+        _ => format!("…{tail}"),
+    }
+}

@@ -1,0 +1,221 @@
+//! A client from its start, as a process or a copy of one, to its end.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use nix::unistd::Pid;
+
+use crate::call::{End, Ended, Traced};
+use crate::tracer::machine::{Held, LOOK_MIN, Machine, SURVIVORS_MAX, kill_processes, poll_or_none, resumed};
+use crate::tracer::start;
+use crate::tracer::stopped::{Entry, Event, Stopped, wait};
+use crate::tracer::{Director, Templates, TracerError, content, scratch, template};
+
+impl<'a> Machine<'a> {
+    pub(super) fn start(&mut self, number: u32) -> Result<(), TracerError> {
+        let now = self.began.elapsed();
+        self.active = number;
+        let templates = self.surroundings.templates;
+        let Some(client) = self.client(number) else { return Ok(()) };
+        if let Some(templates) = templates {
+            let copy = held(templates).copy_of(client.traceable)?;
+            if let Some(copy) = copy {
+                client.invoked = now;
+                return self.go_on_as_copy(number, copy, None);
+            }
+        }
+        let output = (scratch()?, scratch()?);
+        let started = start::start(client.traceable, &output.0, &output.1)?;
+        let root = started.root;
+        client.output = Some(output);
+        client.root = Some(root);
+        client.invoked = now;
+        client.starting = Some(started);
+        self.deadline.watch(root);
+        Ok(())
+    }
+
+    /// A client goes on as a copy of a template: of `template`, where that was its own process so far.
+    pub(super) fn go_on_as_copy(
+        &mut self,
+        number: u32,
+        copy: template::Copy,
+        template: Option<Pid>,
+    ) -> Result<(), TracerError> {
+        let template::Copy { process, stopped, output } = copy;
+        match template {
+            Some(template) => {
+                self.deadline.forget(template);
+                self.mirror.replaced_by_copy(template, process);
+            }
+            None => self.mirror.client_started(number, process),
+        }
+        self.deadline.watch(process);
+        if let Some(client) = self.client(number) {
+            client.output = Some(output);
+            client.root = Some(process);
+            client.is_copy = true;
+        }
+        // It makes the call that its template is stopped at.
+        resumed(stopped.go_on(None))
+    }
+
+    /// At the first visible call of a client: makes a template of it, and lets a copy go on in its place. The thread is
+    /// given back where that cannot be.
+    pub(super) fn make_template(
+        &mut self,
+        number: u32,
+        stopped: Stopped,
+        entry: &Entry,
+    ) -> Result<Option<Stopped>, TracerError> {
+        let Some(templates) = self.surroundings.templates else { return Ok(Some(stopped)) };
+        let process = stopped.thread();
+        let tid_address = self.mirror.tid_addresses.get(&process).copied();
+        let has_timer = self.mirror.has_timer(number);
+        let sandbox = self.mirror.sandbox.clone();
+        let Some(client) = self.client(number) else { return Ok(Some(stopped)) };
+        let traceable = client.traceable;
+        let is_fit = !client.is_copy && client.root == Some(process) && !has_timer;
+        let Some(output) = client.output.as_ref().filter(|_| is_fit) else { return Ok(Some(stopped)) };
+        let mut templates = held(templates);
+        let left = templates.keep(traceable, stopped, entry.number, &sandbox, tid_address, output)?;
+        if left.is_some() {
+            return Ok(left);
+        }
+        let copy = templates.copy_of(traceable)?;
+        drop(templates);
+        match copy {
+            Some(copy) => self.go_on_as_copy(number, copy, Some(process)).map(|()| None),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn release(&mut self, number: u32) -> Result<(), TracerError> {
+        let (freed, held): (Vec<Held>, Vec<Held>) =
+            self.held.drain(..).partition(|held| self.mirror.client_of(held.thread) == Some(number));
+        self.held = held;
+        self.active = number;
+        for held in freed {
+            self.admit(held.stopped)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn kill_client(&mut self, number: u32) {
+        let now = self.began.elapsed();
+        let (dead, held): (Vec<Held>, Vec<Held>) =
+            self.held.drain(..).partition(|held| self.mirror.client_of(held.thread) == Some(number));
+        self.held = held;
+        let processes = self.mirror.processes_of(number);
+        self.waiting.retain(|waiting| self.mirror.client_of(waiting.thread) != Some(number));
+        self.parked.retain(|(thread, ..)| self.mirror.client_of(*thread) != Some(number));
+        if let Some(client) = self.client(number) {
+            client.is_killed = true;
+            client.still = Some(dead.iter().map(|held| held.since).min().unwrap_or(now));
+        }
+        kill_processes(&processes);
+    }
+
+    /// Waits until those that outlived their operation sleep or have ended, and looks at the locks that they have.
+    pub(super) fn look_at_survivors(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
+        let unharmed = self.numbered().filter(|(_, client)| !client.is_killed && !client.is_maimed);
+        let ended: Vec<u32> = unharmed
+            .filter(|(_, client)| matches!(client.returned, Some((_, End::Exited(_) | End::Signalled(_)))))
+            .map(|(number, _)| number)
+            .collect();
+        let end = Instant::now() + SURVIVORS_MAX;
+        while !self.mirror.leaks(&ended).is_empty() && Instant::now() < end {
+            match poll_or_none()? {
+                Some(event) => self.take(event, director)?,
+                None if self.is_at_rest() => break,
+                None => thread::sleep(LOOK_MIN),
+            }
+            self.wake()?;
+        }
+        self.leaks = self.mirror.leaks(&ended);
+        Ok(())
+    }
+
+    /// A copy shares its older descriptors with its template, and so would its locks on them be shared.
+    pub(in crate::tracer) fn refuse_unfit_copies(&self) {
+        let is_unfit = self.mirror.locks_older_descriptor && self.clients.iter().any(|client| client.is_copy);
+        if let Some(templates) = self.surroundings.templates.filter(|_| is_unfit) {
+            held(templates).refuse("it locks a descriptor that it had before its first visible call");
+        }
+    }
+
+    /// Kills whatever still lives, and waits for its end.
+    pub(in crate::tracer) fn end_all(&mut self) -> Result<(), TracerError> {
+        self.held.clear();
+        self.waiting.clear();
+        self.parked.clear();
+        loop {
+            let starting: Vec<Pid> = self
+                .clients
+                .iter()
+                .filter(|client| client.starting.is_some())
+                .filter_map(|client| client.root)
+                .collect();
+            kill_processes(&starting);
+            kill_processes(&self.mirror.process_ids());
+            if starting.is_empty() && self.mirror.threads().next().is_none() {
+                return Ok(());
+            }
+            match wait() {
+                Ok(Event::Ended(thread, end)) => {
+                    if let Some(number) = self.root_of(thread) {
+                        self.client(number).map(|client| client.starting.take());
+                        self.deadline.forget(thread);
+                    }
+                    self.mirror.thread_ended(thread, end);
+                }
+                // One that had just begun is killed in the next round; a stopped one dies of the kill.
+                Ok(Event::Begun(stopped)) => self.mirror.born(stopped.thread(), None),
+                Ok(_) => {}
+                Err(TracerError::System { why, .. }) if why.raw_os_error() == Some(libc::ECHILD) => {
+                    return Ok(());
+                }
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    pub(in crate::tracer) fn into_traced(self) -> Result<Traced, TracerError> {
+        let is_stuck = !self.stuck.is_empty();
+        let has_copies = self.clients.iter().any(|client| client.is_copy);
+        let now = self.began.elapsed();
+        let mut operations = Vec::new();
+        for (client, number) in self.clients.into_iter().zip(1..) {
+            let Some((stdout, stderr)) = client.output else { continue };
+            let (returned, end) =
+                client.returned.unwrap_or((now, if is_stuck { End::Stuck } else { End::TimedOut }));
+            operations.push(Ended {
+                client: number,
+                end,
+                stdout: content(stdout)?,
+                stderr: content(stderr)?,
+                survivors: client.survivors,
+                invoked: client.invoked,
+                returned,
+                still: client.still.filter(|_| end == End::Killed),
+            });
+        }
+        Ok(Traced {
+            calls: self.mirror.calls,
+            operations,
+            stuck: self.stuck,
+            leaks: self.leaks,
+            readings: self.readings,
+            torn: self.torn,
+            not_covered: self.mirror.not_covered,
+            pids: self.mirror.pids,
+            has_copies,
+        })
+    }
+}
+
+/// The templates; whoever panicked with them left them as they were.
+fn held(templates: &Mutex<Templates>) -> MutexGuard<'_, Templates> {
+    templates.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,442 @@
+//! The machine: takes in one event after another, keeps who runs, who is held and who waits for a lock, and sees when
+//! nobody can go on.
+
+mod call;
+mod client;
+mod rest;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::call::{End, Leak, Stuck};
+use crate::locks::{FileId, Lock};
+use crate::tracer::mirror::Mirror;
+use crate::tracer::shape::Form;
+use crate::tracer::start::{Deadline, Started};
+use crate::tracer::stopped::{Entry, Event, Stopped, poll, wait};
+use crate::tracer::{Director, Surroundings, Traceable, TracerError, Treatment, Upcoming};
+
+/// Between two looks at who sleeps: short at first, since most calls are.
+const LOOK_MIN: Duration = Duration::from_micros(50);
+const LOOK_MAX: Duration = Duration::from_millis(5);
+/// Vain tries to get a lock, one after another, after which others come first.
+const SPINS_MAX: u32 = 50;
+/// How long it is waited until those that outlived their operation have come to sleep.
+const SURVIVORS_MAX: Duration = Duration::from_millis(500);
+
+pub(super) struct Machine<'a> {
+    surroundings: &'a Surroundings<'a>,
+    clients: Vec<Client<'a>>,
+    mirror: Mirror,
+    deadline: Deadline,
+    began: Instant,
+    held: Vec<Held>,
+    waiting: Vec<Waiting>,
+    /// Calls of clients whose turn it is not, with what they are.
+    parked: Vec<(Pid, Stopped, Entry)>,
+    /// How often each client tried in vain to get a lock, since it last changed something.
+    spins: BTreeMap<u32, u32>,
+    /// Who tried so often that the others have to come first.
+    yielded: Option<u32>,
+    /// Whose turn it is: the calls of all others wait until this one has come to rest.
+    active: u32,
+    /// Threads that were let into a call that may change a lock, by the locked file.
+    in_flight: BTreeMap<Pid, FileId>,
+    /// What is to be done when a call returns that was changed on its way in.
+    changed: BTreeMap<Pid, Change>,
+    /// Threads that make a call again which the director has seen already.
+    again: BTreeSet<Pid>,
+    /// How often the data was looked at, and when it was found torn.
+    readings: u64,
+    torn: Vec<(Duration, String)>,
+    /// What the shown file held last; nothing where there was none.
+    last_content: Option<Vec<u8>>,
+    stuck: Vec<Stuck>,
+    leaks: Vec<Leak>,
+    /// No client is waited for any more.
+    is_given_up: bool,
+}
+
+struct Client<'a> {
+    traceable: &'a Traceable<'a>,
+    output: Option<(File, File)>,
+    /// On its way to its program.
+    starting: Option<Started>,
+    root: Option<Pid>,
+    invoked: Duration,
+    returned: Option<(Duration, End)>,
+    survivors: usize,
+    still: Option<Duration>,
+    /// It is a copy of a template.
+    is_copy: bool,
+    /// The director wanted all of it dead.
+    is_killed: bool,
+    /// One of its processes was killed alone: the operation ends with the last of the others.
+    is_maimed: bool,
+}
+
+/// A call that is not made until the director lets its client go on.
+struct Held {
+    thread: Pid,
+    stopped: Stopped,
+    since: Duration,
+}
+
+/// A call that is not made until a lock can be had.
+struct Waiting {
+    thread: Pid,
+    stopped: Stopped,
+    lock: Option<Lock>,
+    file: FileId,
+}
+
+/// What is to be done when a call returns that was changed on its way in.
+enum Change {
+    /// An argument is set back to what it was, for the kernel keeps the registers; then all are killed, where wanted.
+    Argument { index: usize, value: u64, then_kill: bool },
+    /// A number in memory is set back.
+    Memory { address: u64, value: u64, index: usize, argument: u64, then_kill: bool },
+    /// The call is made again.
+    Again(Entry),
+}
+
+impl<'a> Machine<'a> {
+    pub(super) fn new(
+        surroundings: &'a Surroundings<'a>,
+        traceables: &'a [Traceable<'a>],
+    ) -> Result<Self, TracerError> {
+        let sandbox = surroundings.sandbox.canonicalize().map_err(TracerError::system("find the sandbox"))?;
+        let clients = traceables.iter().map(|traceable| Client {
+            traceable,
+            output: None,
+            starting: None,
+            root: None,
+            invoked: Duration::ZERO,
+            returned: None,
+            survivors: 0,
+            still: None,
+            is_copy: false,
+            is_killed: false,
+            is_maimed: false,
+        });
+        Ok(Self {
+            surroundings,
+            clients: clients.collect(),
+            mirror: Mirror::new(sandbox, surroundings.is_detailed),
+            // The time of one operation for each of them, since one waits while another has its turn.
+            deadline: Deadline::new(
+                surroundings.timeout * u32::try_from(traceables.len()).unwrap_or(1),
+                surroundings.stop,
+            )?,
+            began: Instant::now(),
+            held: Vec::new(),
+            waiting: Vec::new(),
+            parked: Vec::new(),
+            spins: BTreeMap::new(),
+            yielded: None,
+            active: 1,
+            in_flight: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            again: BTreeSet::new(),
+            last_content: surroundings.shown.as_ref().and_then(|path| std::fs::read(path).ok()),
+            readings: 0,
+            torn: Vec::new(),
+            stuck: Vec::new(),
+            leaks: Vec::new(),
+            is_given_up: false,
+        })
+    }
+
+    /// Runs until every client that was started has ended, or nobody can go on.
+    pub(super) fn run(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
+        while !self.is_over() {
+            match self.next_event()? {
+                Some(event) => self.take(event, director)?,
+                None => self.come_to_rest(director)?,
+            }
+            self.wake()?;
+        }
+        if self.surroundings.waits_for_survivors && !self.deadline.is_over() {
+            self.look_at_survivors(director)?;
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let is_done = |client: &Client<'_>, number: u32| match client.returned {
+            None => false,
+            Some(_) => !client.is_maimed || self.mirror.processes_of(number).is_empty(),
+        };
+        let started = || self.numbered().filter(|(_, client)| client.root.is_some());
+        let all_done = started().all(|(number, client)| is_done(client, number));
+        // A client that was not started yet may still be.
+        let none_to_start = self.clients.iter().all(|client| client.root.is_some());
+        self.is_given_up || (all_done && none_to_start) || (self.deadline.is_over() && all_ended(started()))
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u32, &Client<'a>)> {
+        (1..).zip(self.clients.iter())
+    }
+
+    fn client(&mut self, number: u32) -> Option<&mut Client<'a>> {
+        self.clients.get_mut(usize::try_from(number).ok()?.checked_sub(1)?)
+    }
+
+    /// The next event; nothing where all who can go on by themselves have come to rest, and somebody else could.
+    fn next_event(&mut self) -> Result<Option<Event>, TracerError> {
+        let mut pause = LOOK_MIN;
+        loop {
+            let nobody_is_held = self.held.is_empty() && self.waiting.is_empty() && self.parked.is_empty();
+            if nobody_is_held && self.clients.iter().all(|client| client.root.is_some()) && !self.has_maimed()
+            {
+                return wait().map(Some);
+            }
+            if let Some(event) = poll_or_none()? {
+                return Ok(Some(event));
+            }
+            if self.is_at_rest() || self.deadline.is_over() {
+                return Ok(None);
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LOOK_MAX);
+        }
+    }
+
+    fn has_maimed(&self) -> bool {
+        self.clients.iter().any(|client| client.is_maimed)
+    }
+
+    /// The client whose first process a thread is.
+    fn root_of(&self, thread: Pid) -> Option<u32> {
+        self.numbered().find(|(_, client)| client.root == Some(thread)).map(|(number, _)| number)
+    }
+
+    fn take(&mut self, event: Event, director: &mut dyn Director) -> Result<(), TracerError> {
+        if let Some(event) = self.take_on_the_way(event)? {
+            self.take_running(event, director)?;
+        }
+        Ok(())
+    }
+
+    /// Until its program runs, nothing that a child of ours does is the store's.
+    fn take_on_the_way(&mut self, event: Event) -> Result<Option<Event>, TracerError> {
+        let Some(number) = self.root_of(event.thread()) else { return Ok(Some(event)) };
+        let Some(started) = self.client(number).and_then(|client| client.starting.take()) else {
+            return Ok(Some(event));
+        };
+        match event {
+            Event::Executed(stopped, _) => {
+                self.mirror.client_started(number, stopped.thread());
+                resumed(stopped.go_on(None))?;
+                return Ok(None);
+            }
+            Event::Ended(root, _) if self.deadline.is_over() => {
+                self.deadline.forget(root);
+                let now = self.began.elapsed();
+                if let Some(client) = self.client(number) {
+                    client.returned = Some((now, End::TimedOut));
+                }
+                return Ok(None);
+            }
+            Event::Ended(root, _) => {
+                self.deadline.forget(root);
+                self.client(number).map(|client| client.root.take());
+                return Err(started.failure());
+            }
+            Event::Entry(stopped, _)
+            | Event::Exit(stopped, _)
+            | Event::Begun(stopped)
+            | Event::Born(stopped, _) => resumed(stopped.go_on(None))?,
+            Event::Signal(stopped, signal) => resumed(stopped.go_on(Some(signal)))?,
+            Event::GroupStop(stopped) => resumed(stopped.stay_stopped())?,
+        }
+        if let Some(client) = self.client(number) {
+            client.starting = Some(started);
+        }
+        Ok(None)
+    }
+
+    fn take_running(&mut self, event: Event, director: &mut dyn Director) -> Result<(), TracerError> {
+        match event {
+            Event::Ended(thread, end) => {
+                self.ended(thread, end);
+                Ok(())
+            }
+            Event::Entry(stopped, entry) => self.entry(stopped, &entry, director),
+            Event::Exit(stopped, result) => self.exit(stopped, result),
+            Event::Born(stopped, child) => {
+                self.mirror.born(child, Some(stopped.thread()));
+                resumed(stopped.go_on(None))
+            }
+            Event::Executed(stopped, former) => {
+                self.mirror.executed(stopped.thread(), former);
+                self.forget_the_gone();
+                resumed(stopped.go_on(None))
+            }
+            Event::Begun(stopped) => {
+                self.mirror.born(stopped.thread(), None);
+                let client = self.mirror.client_of(stopped.thread());
+                // Its parent was killed while it was born.
+                if client.is_some_and(|number| self.client(number).is_some_and(|client| client.is_killed)) {
+                    kill_processes(&[stopped.thread()]);
+                    return Ok(());
+                }
+                resumed(stopped.go_on(None))
+            }
+            Event::GroupStop(stopped) => resumed(stopped.stay_stopped()),
+            Event::Signal(stopped, signal) => resumed(stopped.go_on(Some(signal))),
+        }
+    }
+
+    fn ended(&mut self, thread: Pid, end: End) {
+        let now = self.began.elapsed();
+        let is_over = self.deadline.is_over();
+        let root_of = self.root_of(thread);
+        self.mirror.thread_ended(thread, end);
+        self.forget_the_gone();
+        let Some(number) = root_of else { return };
+        self.deadline.forget(thread);
+        let survivors = self.mirror.processes_of(number).len();
+        let Some(client) = self.client(number) else { return };
+        let end = if client.is_killed {
+            End::Killed
+        } else if is_over {
+            End::TimedOut
+        } else {
+            end
+        };
+        client.survivors = if client.is_killed { 0 } else { survivors };
+        client.returned = Some((now, end));
+    }
+
+    /// Of a thread that is gone nothing is waited for.
+    fn forget_the_gone(&mut self) {
+        let living: BTreeSet<Pid> = self.mirror.threads().collect();
+        self.held.retain(|held| living.contains(&held.thread));
+        self.waiting.retain(|waiting| living.contains(&waiting.thread));
+        self.parked.retain(|(thread, ..)| living.contains(thread));
+        self.in_flight.retain(|thread, _| living.contains(thread));
+        self.changed.retain(|thread, _| living.contains(thread));
+    }
+
+    fn entry(
+        &mut self,
+        stopped: Stopped,
+        entry: &Entry,
+        director: &mut dyn Director,
+    ) -> Result<(), TracerError> {
+        let thread = stopped.thread();
+        let owner = self.mirror.client_of(thread);
+        let has_turn = |client: u32| client == self.active || self.has_ended(self.active);
+        // Who tries again and again gives the others a chance, and who runs while another dies waits for that.
+        let spins = owner.and_then(|client| self.spins.get(&client)).copied().unwrap_or(0);
+        let some_wait = !self.parked.is_empty() || !self.held.is_empty();
+        let yields = spins >= SPINS_MAX && some_wait && owner == Some(self.active);
+        let waits_for_death = self.has_dying()
+            && owner.is_some_and(|client| {
+                self.clients.iter().zip(1..).any(|(known, number)| number == client && !known.is_killed)
+            });
+        if (yields || waits_for_death) && self.mirror.may_be_visible(entry) {
+            if let (true, Some(client)) = (yields, owner) {
+                self.spins.remove(&client);
+                self.yielded = Some(client);
+            }
+            self.parked.push((thread, stopped, *entry));
+            return Ok(());
+        }
+        if owner.is_some_and(|client| !has_turn(client) && !self.has_ended(client))
+            && self.mirror.may_be_visible(entry)
+        {
+            self.parked.push((thread, stopped, *entry));
+            return Ok(());
+        }
+        let is_visible = self.mirror.entry(thread, entry);
+        let process = self.mirror.process_id(thread);
+        let is_exit = entry.is_exit() && process.is_some_and(|process| self.root_of(process).is_some());
+        let Some(client) = self.mirror.client_of(thread).filter(|_| is_visible || is_exit) else {
+            return resumed(stopped.go_on(None));
+        };
+        let index = self.mirror.next_call_of(client);
+        let stopped = match is_visible && index == 1 {
+            true => match self.make_template(client, stopped, entry)? {
+                Some(stopped) => stopped,
+                None => return Ok(()),
+            },
+            false => stopped,
+        };
+        let pending = self.mirror.pending(thread).filter(|_| is_visible);
+        let length = pending.and_then(|pending| match pending.shape.form {
+            Form::Buffer { .. } | Form::Vector { .. } => Some(pending.data.as_ref()?.len() as u64),
+            _ => None,
+        });
+        let name = pending.map_or("exit_group", |pending| pending.shape.name);
+        // Nobody directs what an operation leaves behind when it has ended.
+        let has_ended = self.has_ended(client);
+        let was_seen = self.again.remove(&thread);
+        let treatment = match has_ended || was_seen {
+            true => Treatment::Go,
+            false => director.treat(&Upcoming { client, index, name, length, is_exit }),
+        };
+        match treatment {
+            Treatment::Hold => {
+                self.held.push(Held { thread, stopped, since: self.began.elapsed() });
+                Ok(())
+            }
+            Treatment::Kill => {
+                self.kill_client(client);
+                Ok(())
+            }
+            Treatment::KillProcess => {
+                if let Some(client) = self.client(client) {
+                    client.is_maimed = true;
+                }
+                kill_processes(&process.into_iter().collect::<Vec<_>>());
+                Ok(())
+            }
+            Treatment::Go if is_exit => resumed(stopped.go_on(None)),
+            Treatment::Go => self.admit(stopped),
+            Treatment::Shorten(length) => self.shorten(stopped, length, false),
+            Treatment::Tear(length) => self.shorten(stopped, length, true),
+        }
+    }
+
+    fn has_ended(&self, number: u32) -> bool {
+        let client = usize::try_from(number).ok().and_then(|number| self.clients.get(number.checked_sub(1)?));
+        client.is_none_or(|client| client.returned.is_some())
+    }
+}
+
+fn all_ended<'b, 'a: 'b>(mut clients: impl Iterator<Item = (u32, &'b Client<'a>)>) -> bool {
+    clients.all(|(_, client)| client.returned.is_some())
+}
+
+fn poll_or_none() -> Result<Option<Event>, TracerError> {
+    match poll() {
+        // Nobody is there yet.
+        Err(TracerError::System { why, .. }) if why.raw_os_error() == Some(libc::ECHILD) => Ok(None),
+        polled => polled,
+    }
+}
+
+/// Kills processes. By `kill`, since the kernel may drop a signal that is injected at such a stop.
+fn kill_processes(processes: &[Pid]) {
+    for process in processes {
+        // Gone already, if it cannot be killed.
+        let _killed = kill(*process, Signal::SIGKILL);
+    }
+}
+
+fn resumed(resumed: Result<(), Errno>) -> Result<(), TracerError> {
+    match resumed {
+        // It was killed meanwhile; its end will be told.
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(why) => Err(TracerError::System { what: "let a traced thread go on", why: io::Error::from(why) }),
+    }
+}

@@ -1,0 +1,179 @@
+//! Who has come to rest, whose turn it is, and who can never go on.
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use nix::unistd::Pid;
+
+use crate::call::{Call, Stuck};
+use crate::tracer::asleep::{self, Sleep};
+use crate::tracer::machine::{Client, LOOK_MAX, Machine, resumed};
+use crate::tracer::{Director, Move, Rest, TracerError};
+
+impl<'a> Machine<'a> {
+    /// The threads that are neither held nor wait for a lock, with what they do.
+    pub(super) fn running(&self) -> Vec<(Pid, Sleep)> {
+        let is_running = |thread: &Pid| {
+            !self.held.iter().any(|held| held.thread == *thread)
+                && !self.parked.iter().any(|(parked, ..)| parked == thread)
+                && !self.waiting.iter().any(|waiting| waiting.thread == *thread)
+        };
+        self.mirror.threads().filter(is_running).map(|thread| (thread, Sleep::of(thread))).collect()
+    }
+
+    /// Whether any process is there still that was killed: until it is gone its locks are.
+    pub(super) fn has_dying(&self) -> bool {
+        self.numbered()
+            .any(|(number, client)| client.is_killed && !self.mirror.processes_of(number).is_empty())
+    }
+
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.clients.iter().all(|client| client.starting.is_none())
+            && !self.has_dying()
+            && self.running().iter().all(|(_, sleep)| *sleep != Sleep::Awake)
+    }
+
+    /// Nobody goes on by himself: the director lets somebody, or nobody can.
+    pub(super) fn come_to_rest(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
+        if self.deadline.is_over() {
+            // The first process of each was killed; the others follow at the end.
+            self.held.clear();
+            self.waiting.clear();
+            self.parked.clear();
+            self.is_given_up |=
+                self.clients.iter().all(|client| client.root.is_none() || client.returned.is_some());
+            return self.pause();
+        }
+        // A signal would have ended the wait of one that waits in the kernel, so it goes there.
+        if let Some(at) = self.waiting.iter().position(|waiting| asleep::has_signal(waiting.thread)) {
+            let waiting = self.waiting.remove(at);
+            return resumed(waiting.stopped.run_to_exit());
+        }
+        let is_spinner =
+            |thread: Pid| self.yielded.is_some() && self.mirror.client_of(thread) == self.yielded;
+        let others_wait = self.parked.iter().any(|(thread, ..)| !is_spinner(*thread));
+        let some_are_held = self.held.iter().any(|held| !is_spinner(held.thread));
+        if others_wait || (!self.parked.is_empty() && !some_are_held) {
+            return self.give_turn(director);
+        }
+        let rests: Vec<Rest> = self.numbered().map(|(number, client)| self.rest_of(number, client)).collect();
+        let can_be_moved = rests.iter().any(|rest| matches!(rest, Rest::NotStarted | Rest::Held));
+        let wanted = if can_be_moved { director.rest(&rests) } else { Move::Nothing };
+        match wanted {
+            Move::Start(number) => return self.start(number),
+            Move::Release(number) => return self.release(number),
+            Move::Kill(number) => {
+                self.kill_client(number);
+                return Ok(());
+            }
+            Move::Nothing => {}
+        }
+        let running = self.running();
+        let has_timer = |number: u32| self.mirror.has_timer(number);
+        // Whoever has a timer may be woken by it, so it waits in the kernel, as it would have from the beginning.
+        if let Some(at) = self
+            .waiting
+            .iter()
+            .position(|waiting| self.mirror.client_of(waiting.thread).is_some_and(has_timer))
+        {
+            let waiting = self.waiting.remove(at);
+            return resumed(waiting.stopped.run_to_exit());
+        }
+        let may_wake = |(thread, sleep): &(Pid, Sleep)| match sleep {
+            Sleep::Awake | Sleep::Other => true,
+            Sleep::Lock => self.mirror.client_of(*thread).is_none_or(has_timer),
+            Sleep::Over => false,
+            Sleep::Child | Sleep::Thread | Sleep::Pipes(_) => {
+                self.mirror.client_of(*thread).is_some_and(has_timer)
+            }
+        };
+        let nobody_started_waits = rests.iter().all(|rest| matches!(rest, Rest::NotStarted | Rest::Ended));
+        if nobody_started_waits && !self.has_maimed() {
+            self.is_given_up = true;
+            return Ok(());
+        }
+        if !self.waiting.is_empty() && !running.iter().any(may_wake) {
+            self.stuck = self.who_is_stuck(&running);
+            self.is_given_up = true;
+            return Ok(());
+        }
+        self.pause()
+    }
+
+    pub(super) fn pause(&self) -> Result<(), TracerError> {
+        thread::sleep(LOOK_MAX);
+        Ok(())
+    }
+
+    pub(super) fn rest_of(&self, number: u32, client: &Client<'_>) -> Rest {
+        let is_of = |thread: Pid| self.mirror.client_of(thread) == Some(number);
+        match (client.root, client.returned) {
+            (None, _) => Rest::NotStarted,
+            (_, Some(_)) => Rest::Ended,
+            _ if self.held.iter().any(|held| is_of(held.thread)) => Rest::Held,
+            _ if self.waiting.iter().any(|waiting| is_of(waiting.thread)) => Rest::Waits,
+            _ => Rest::Sleeps,
+        }
+    }
+
+    /// Who waits for what, now that nobody can go on.
+    pub(super) fn who_is_stuck(&self, running: &[(Pid, Sleep)]) -> Vec<Stuck> {
+        let processes = self.mirror.process_ids();
+        let unfinished =
+            self.numbered().filter(|(_, client)| client.root.is_some() && client.returned.is_none());
+        let told = unfinished.map(|(number, _)| {
+            let of_client = |thread: &Pid| self.mirror.client_of(*thread) == Some(number);
+            let waiting = self.waiting.iter().filter(|waiting| of_client(&waiting.thread));
+            let wants = waiting
+                .filter_map(|waiting| {
+                    let lock = waiting.lock?;
+                    let holders = self.mirror.obstacles(&lock);
+                    let clients: BTreeSet<u32> =
+                        holders.iter().flat_map(|held| self.mirror.clients_of(held.owner)).collect();
+                    Some((self.mirror.shown(lock.file), clients.into_iter().collect()))
+                })
+                .collect();
+            let waits_for_its_own = |sleep: &Sleep| match sleep {
+                Sleep::Child | Sleep::Thread | Sleep::Over => true,
+                Sleep::Pipes(pipes) => pipes.iter().all(|pipe| !asleep::is_shared_beyond(&processes, *pipe)),
+                Sleep::Awake | Sleep::Other | Sleep::Lock => false,
+            };
+            let wholly = running
+                .iter()
+                .filter(|(thread, _)| of_client(thread))
+                .all(|(_, sleep)| waits_for_its_own(sleep));
+            Stuck { client: number, wants, wholly }
+        });
+        told.collect()
+    }
+
+    /// Gives the turn to the first client that waits for it, now that the one whose turn it was has come to rest.
+    pub(super) fn give_turn(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
+        let clients = || self.parked.iter().filter_map(|(thread, ..)| self.mirror.client_of(*thread));
+        let other = clients().filter(|client| Some(*client) != self.yielded).min();
+        let Some(next) = other.or_else(|| clients().min()) else {
+            self.parked.clear();
+            return Ok(());
+        };
+        if other.is_none() {
+            self.yielded = None;
+        }
+        self.active = next;
+        let (freed, parked): (Vec<_>, Vec<_>) =
+            self.parked.drain(..).partition(|(thread, ..)| self.mirror.client_of(*thread) == Some(next));
+        self.parked = parked;
+        freed.into_iter().try_for_each(|(_, stopped, entry)| self.entry(stopped, &entry, director))
+    }
+
+    /// Counts the vain tries of a client, until it changes something.
+    pub(super) fn note_spin(&mut self, thread: Pid, wants_lock: bool, result: Result<i64, i32>) {
+        let Some(client) = self.mirror.client_of(thread) else { return };
+        let has_changed = self.mirror.calls.last().is_some_and(Call::is_change);
+        let is_vain = matches!(result, Err(libc::EEXIST)) || (wants_lock && result.is_err());
+        if has_changed {
+            self.spins.remove(&client);
+        } else if is_vain {
+            *self.spins.entry(client).or_insert(0) += 1;
+        }
+    }
+}
