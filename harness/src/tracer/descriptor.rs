@@ -50,6 +50,14 @@ pub(super) fn share_description(one: (Pid, i32), other: (Pid, i32)) -> bool {
     compared == 0
 }
 
+/// Whether a thread is one of those that we trace still: one that was waited for is not, though it may be there until
+/// its parent has waited for it too.
+pub(super) fn is_traced(thread: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
+}
+
 /// The group and the parent of a thread: its process, and the process that made that one.
 pub(super) fn family(thread: Pid) -> Option<(Pid, Pid)> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;

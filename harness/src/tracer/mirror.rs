@@ -346,6 +346,10 @@ impl Mirror {
         if self.threads.contains_key(&thread) {
             return;
         }
+        // One that was killed before its maker told of it has ended already, and will not end once more.
+        if !descriptor::is_traced(thread) {
+            return;
+        }
         let Some((process, parent)) = descriptor::family(thread) else { return };
         // With `CLONE_PARENT` the parent is not who made it.
         let parent = maker.and_then(|maker| self.process_id(maker)).unwrap_or(parent);

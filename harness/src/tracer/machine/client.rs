@@ -7,9 +7,10 @@ use std::time::Instant;
 use nix::unistd::Pid;
 
 use crate::call::{End, Ended, Traced};
+use crate::tracer::descriptor;
 use crate::tracer::machine::{Held, LOOK_MIN, Machine, SURVIVORS_MAX, kill_processes, poll_or_none, resumed};
 use crate::tracer::start;
-use crate::tracer::stopped::{Entry, Event, Stopped, wait};
+use crate::tracer::stopped::{Entry, Event, Stopped, poll};
 use crate::tracer::{Director, Templates, TracerError, content, scratch, template};
 
 impl<'a> Machine<'a> {
@@ -162,7 +163,21 @@ impl<'a> Machine<'a> {
             if starting.is_empty() && self.mirror.threads().next().is_none() {
                 return Ok(());
             }
-            match wait() {
+            // With templates there is always somebody to wait for, so that one who is gone must not be waited for.
+            let gone: Vec<Pid> =
+                self.mirror.threads().filter(|thread| !descriptor::is_traced(*thread)).collect();
+            for thread in gone {
+                self.mirror.thread_ended(thread, End::Killed);
+            }
+            let event = match poll() {
+                Ok(None) => {
+                    thread::sleep(LOOK_MIN);
+                    continue;
+                }
+                Ok(Some(event)) => Ok(event),
+                Err(other) => Err(other),
+            };
+            match event {
                 Ok(Event::Ended(thread, end)) => {
                     if let Some(number) = self.root_of(thread) {
                         self.client(number).map(|client| client.starting.take());
