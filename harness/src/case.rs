@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::observation::Observation;
+use crate::op::stable_hash;
 use crate::scenario::script::{Act, Script};
 use crate::steps::steps_of;
 
@@ -96,10 +97,7 @@ pub fn fingerprint(invariant: &str, script: &Script, steps: &[Vec<String>]) -> S
         }
     }
     let text = format!("{invariant} {script:?} {steps:?}");
-    // FNV-1a, 64 bits: stable for ever, which the standard library's hasher does not promise.
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = stable_hash(&text);
     format!("{:06x}", (hash ^ (hash >> 24) ^ (hash >> 48)) & 0x00ff_ffff)
 }
 

@@ -149,3 +149,10 @@ impl Operation {
 pub fn record_name(number: u32) -> String {
     format!("r{number:06}")
 }
+
+/// A number that is the same for the same text for ever, which the standard library's hasher does not promise: FNV-1a,
+/// 64 bits.
+pub fn stable_hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -371,16 +371,21 @@ impl<'a> Run<'a> {
             Some(runner::Cut::FailFast) => "; ended at the first violation",
             Some(runner::Cut::Interrupted | runner::Cut::Hung) => "; interrupted",
         };
+        // Of one write only some lengths are tried: that is the bound of this scenario, whatever the store.
+        let each = if scenario == "torn-write" { "; at most twelve of one write" } else { "" };
         let torn = match done.states {
             (_, 0) => String::new(),
             (_, torn) => format!("; {torn} of the derived states have a data file that is not whole"),
         };
-        let bounded = if done.is_bounded { "; of too many points those around changes" } else { "" };
+        let bounded = match done.bounds.is_empty() {
+            true => String::new(),
+            false => format!("; left out: {}", done.bounds.join(", ")),
+        };
         if done.cut == Some(runner::Cut::Budget) {
             self.cut_short.get_or_insert(format!("the budget ended {scenario}"));
         }
         self.not_covered.extend(done.not_covered);
-        let is_complete = done.cut.is_none() && !done.is_bounded && scenario != "torn-write";
+        let is_complete = done.cut.is_none() && done.bounds.is_empty() && scenario != "torn-write";
         self.scenarios.push(ScenarioSummary {
             id: scenario.into(),
             executions: executions as u64,
@@ -390,7 +395,7 @@ impl<'a> Run<'a> {
                 None if is_complete => Coverage::Complete,
                 None => Coverage::Bounded,
             },
-            bound: format!("{}{torn}{bounded}{missing}", told.join(", ")),
+            bound: format!("{}{each}{torn}{bounded}{missing}", told.join(", ")),
             elapsed_ms: milliseconds(began.elapsed()),
             operations: counts,
             plan: None,

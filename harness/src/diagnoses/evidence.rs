@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::accesses::accesses;
 use crate::call::{Argument, Call, Class, Effect, LockChange, Object};
 use crate::locks::{Lock, Mode};
 
@@ -110,6 +111,20 @@ pub(super) fn file(call: &Call) -> Option<u32> {
         Object::File(number) => Some(*number),
         _ => None,
     })
+}
+
+/// The file that a lock was taken on, by its number.
+pub(super) fn file_of(calls: &[Call], lock: &Lock) -> Option<u32> {
+    let takes = |change: &LockChange| matches!(change, LockChange::Taken(own, _) if own == lock);
+    calls.iter().find(|call| call.locks.iter().any(takes)).and_then(file)
+}
+
+/// The changes of the data file: place and client of each.
+pub(super) fn changes(calls: &[Call], data: &str) -> impl Iterator<Item = (usize, u32)> {
+    accesses(calls, data)
+        .into_iter()
+        .filter(|access| access.is_change)
+        .map(|access| (access.at, access.client))
 }
 
 /// The names that a call works on.

@@ -2,10 +2,9 @@
 //!
 //! Read off a quiet run: the data file that was there is cut or written to, and was not opened to append.
 
-use crate::accesses::accesses;
 use crate::call::{Class, Effect};
 use crate::catalogue::headline;
-use crate::diagnoses::evidence::{file, has_flag};
+use crate::diagnoses::evidence::{changes, file, has_flag};
 use crate::diagnoses::{Diagnosis, Off};
 use crate::observation::Trace;
 
@@ -28,8 +27,7 @@ pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
 
 fn find(trace: &Trace, data: &str) -> Option<usize> {
     let calls = &trace.calls;
-    let changes = accesses(calls, data).into_iter().filter(|access| access.is_change);
-    changes.map(|access| access.at).find(|at| {
+    changes(calls, data).map(|(at, _)| at).find(|at| {
         let call = &calls[*at];
         let touches = matches!(call.effect, Some(Effect::Written { .. } | Effect::Resized { .. }));
         let opens =

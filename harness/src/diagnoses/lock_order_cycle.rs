@@ -5,7 +5,7 @@
 
 use crate::call::Class;
 use crate::catalogue::headline;
-use crate::diagnoses::evidence::{file, held_before};
+use crate::diagnoses::evidence::{file, file_of, held_before};
 use crate::diagnoses::{Diagnosis, Off};
 use crate::observation::Trace;
 
@@ -29,12 +29,8 @@ fn find(trace: &Trace, _data: &str) -> Option<usize> {
         .enumerate()
         .filter(|(_, call)| call.class == Class::Lock && call.result.is_none())
         .filter_map(|(at, call)| {
-            let held = held_before(calls, call.client, at).into_iter().filter_map(|(lock, _)| {
-                let is_it = |change: &crate::call::LockChange| {
-                    matches!(change, crate::call::LockChange::Taken(own, _) if *own == lock)
-                };
-                calls.iter().find(|other| other.locks.iter().any(is_it)).and_then(file)
-            });
+            let held =
+                held_before(calls, call.client, at).into_iter().filter_map(|(lock, _)| file_of(calls, &lock));
             Some((at, call.client, file(call)?, held.collect()))
         })
         .collect();

@@ -6,7 +6,7 @@
 
 use crate::call::Class;
 use crate::catalogue::headline;
-use crate::diagnoses::evidence::{file, held_before};
+use crate::diagnoses::evidence::{file, file_of, held_before};
 use crate::diagnoses::{Diagnosis, Off};
 use crate::observation::Trace;
 
@@ -29,15 +29,8 @@ fn find(trace: &Trace, _data: &str) -> Option<usize> {
             return None;
         }
         let wanted = file(call)?;
-        let holds = held_before(calls, call.client, at).iter().any(|(lock, _)| {
-            let taken = calls.iter().find(|other| {
-                other
-                    .locks
-                    .iter()
-                    .any(|change| matches!(change, crate::call::LockChange::Taken(own, _) if own == lock))
-            });
-            taken.and_then(file) == Some(wanted)
-        });
+        let holds =
+            held_before(calls, call.client, at).iter().any(|(lock, _)| file_of(calls, lock) == Some(wanted));
         holds.then_some(at)
     })
 }

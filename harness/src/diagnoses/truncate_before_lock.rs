@@ -3,10 +3,9 @@
 //! Read off a quiet run: an open with `O_TRUNC`, or a truncation, of the data file while no lock is held that is taken
 //! later. Whoever waits for the lock has destroyed the data before it comes to wait.
 
-use crate::accesses::accesses;
 use crate::call::Effect;
 use crate::catalogue::headline;
-use crate::diagnoses::evidence::{first_lock, is_locked};
+use crate::diagnoses::evidence::{changes, first_lock, is_locked};
 use crate::diagnoses::{Diagnosis, Off};
 use crate::observation::Trace;
 
@@ -29,8 +28,7 @@ pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
 
 fn find(trace: &Trace, data: &str) -> Option<usize> {
     let calls = &trace.calls;
-    let changes = accesses(calls, data).into_iter().filter(|access| access.is_change);
-    changes.map(|access| (access.at, access.client)).find_map(|(at, client)| {
+    changes(calls, data).find_map(|(at, client)| {
         let empties = matches!(calls[at].effect, Some(Effect::Resized { .. }));
         let locks_later = first_lock(calls, client).is_some_and(|lock| lock > at);
         (empties && locks_later && !is_locked(calls, client, at)).then_some(at)

@@ -3,10 +3,9 @@
 //! Read off a quiet run: a change of the data file behind the end of the lock, such as a buffer that is flushed when the
 //! file is closed.
 
-use crate::accesses::accesses;
 use crate::call::LockChange;
 use crate::catalogue::headline;
-use crate::diagnoses::evidence::is_locked;
+use crate::diagnoses::evidence::{changes, is_locked};
 use crate::diagnoses::{Diagnosis, Off};
 use crate::locks::Kind;
 use crate::observation::Trace;
@@ -22,8 +21,7 @@ pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
 
 fn find(trace: &Trace, data: &str) -> Option<usize> {
     let calls = &trace.calls;
-    let changes = accesses(calls, data).into_iter().filter(|access| access.is_change);
-    changes.map(|access| (access.at, access.client)).find_map(|(at, client)| {
+    changes(calls, data).find_map(|(at, client)| {
         // A POSIX lock that a close drops was not given up on purpose, and has a diagnosis of its own.
         let gave_up =
             |change: &LockChange| matches!(change, LockChange::Released(lock, _) if lock.kind != Kind::Posix);

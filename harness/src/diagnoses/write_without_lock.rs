@@ -3,9 +3,8 @@
 //! Read off a quiet run: a change of the data file while nothing keeps others out, in an operation that never holds an
 //! exclusive lock or a lock file.
 
-use crate::accesses::accesses;
 use crate::catalogue::headline;
-use crate::diagnoses::evidence::{first_lock, is_locked, lock_files};
+use crate::diagnoses::evidence::{changes, first_lock, is_locked, lock_files};
 use crate::diagnoses::{Diagnosis, Off};
 use crate::observation::Trace;
 
@@ -27,8 +26,7 @@ pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
 
 fn find(trace: &Trace, data: &str) -> Option<usize> {
     let calls = &trace.calls;
-    let changes = accesses(calls, data).into_iter().filter(|access| access.is_change);
-    changes.map(|access| (access.at, access.client)).find_map(|(at, client)| {
+    changes(calls, data).find_map(|(at, client)| {
         let never_locks = first_lock(calls, client).is_none() && lock_files(calls, client).is_empty();
         (never_locks && !is_locked(calls, client, at)).then_some(at)
     })

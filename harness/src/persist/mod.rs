@@ -35,7 +35,8 @@ pub fn crash_states<'a>(first: &Tree, calls: &'a [Call]) -> Result<CrashStates<'
     // What cannot be followed is found out before anything is made of it.
     let mut last = first.clone();
     calls.iter().try_for_each(|call| last.apply(call, None))?;
-    Ok(CrashStates { calls, tree: first.clone(), next: 0, cuts: Vec::new(), told: None, last })
+    let left_out = calls.iter().map(|call| pages_of(call).len() - cuts_of(Some(call)).len()).sum();
+    Ok(CrashStates { calls, tree: first.clone(), next: 0, cuts: Vec::new(), told: None, last, left_out })
 }
 
 /// The crash states of one operation, one after another: only one of them is there at a time.
@@ -49,12 +50,18 @@ pub struct CrashStates<'a> {
     cuts: Vec<u64>,
     told: Option<Tree>,
     last: Tree,
+    left_out: usize,
 }
 
 impl CrashStates<'_> {
     /// What the whole operation leaves.
     pub fn whole(&self) -> &Tree {
         &self.last
+    }
+
+    /// How many cuts at pages of long writes are left out.
+    pub fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// The next content, whether or not it is another one than the last.
@@ -95,16 +102,21 @@ impl Iterator for CrashStates<'_> {
 
 /// Where a kill can cut a call, the last place first: at the first pages, the last ones, and some in between.
 fn cuts_of(call: Option<&Call>) -> Vec<u64> {
-    let Some(Effect::Written { offset, length, .. }) = call.and_then(|call| call.effect.as_ref()) else {
-        return Vec::new();
-    };
-    let all: Vec<u64> = page_cuts(*offset, *length).collect();
+    let all = call.map(pages_of).unwrap_or_default();
     let step = all.len().div_ceil(CUTS_MAX).max(1);
     let is_kept = |at: &usize| at.is_multiple_of(step) || at + 1 == all.len();
     (0..all.len()).rev().filter(is_kept).map(|at| all[at]).collect()
 }
 
-/// Cuts of one write.
+/// Every place where a page of the file begins within what a call wrote.
+fn pages_of(call: &Call) -> Vec<u64> {
+    match &call.effect {
+        Some(Effect::Written { offset, length, .. }) => page_cuts(*offset, *length).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Cuts of one write, and the last one.
 const CUTS_MAX: usize = 12;
 
 #[cfg(test)]
@@ -195,6 +207,9 @@ mod tests {
         let calls = calls("1 truncate db 1\n 1 write 1", &vec![b'x'; 1 << 20]);
         let states: Vec<CrashState> = crash_states(&first(), &calls).unwrap().collect();
         assert!((10..=16).contains(&states.len()), "{}", states.len());
+        // 255 pages begin within it; what was left out is known, so that nobody takes that for all.
+        let told = crash_states(&first(), &calls).unwrap().left_out();
+        assert_eq!(told, 255 - states.iter().filter(|state| state.cut.is_some()).count());
         assert_eq!(states[states.len() - 2].cut, Some((1 << 20) - 4096));
     }
 }

@@ -19,7 +19,7 @@ impl<'a> Directing<'a> {
 }
 
 impl Director for Directing<'_> {
-    fn treat(&mut self, upcoming: &Upcoming<'_>) -> Treatment {
+    fn treat(&mut self, upcoming: &Upcoming) -> Treatment {
         let Some(disturbance) = self.disturbance.filter(|_| !self.is_done && upcoming.client == 1) else {
             return Treatment::Go;
         };

@@ -280,7 +280,6 @@ impl Stage<'_> {
             templates: self.templates.as_ref().filter(|_| how.may_copy),
             reader: can_read.then_some(&reader),
             shown: self.shows_content.then(|| self.sandbox.data()),
-            waits_for_survivors: true,
         };
         let traced = tracer::run(&surroundings, traceables, directing)?;
         // What was cut short tells nothing.

@@ -21,8 +21,8 @@ pub struct Swept {
     pub groups: Vec<(String, usize, usize)>,
     /// Why executions were left out, if any were.
     pub cut: Option<Cut>,
-    /// Whether points were left out since there are too many.
-    pub is_bounded: bool,
+    /// What was left out on purpose, in words.
+    pub bounds: Vec<String>,
     /// How many directory contents were derived, and how many of them have a data file that is not whole.
     pub states: (u64, u64),
     /// What the traces say is not seen.
@@ -130,6 +130,8 @@ impl Sweep<'_> {
             "torn-write" => {
                 for Quiet { request, traced: quiet, .. } in &quiet {
                     let name = name_of(request);
+                    let left_out = torn_write::writes_left_out(&quiet.calls);
+                    self.bound(left_out, &format!("writes of {name}, the first ones"));
                     let scripts = torn_write::scripts(request, &quiet.calls);
                     self.play(&first, group(format!("cuts of the writes of {name}"), scripts))?;
                 }
@@ -204,7 +206,11 @@ impl Sweep<'_> {
             if index == 0 {
                 self.beside_another(first, one.request, &one.traced, points)?;
             }
-            self.done.is_bounded |= points.len() <= one.traced.calls.len();
+            let left_out = (one.traced.calls.len() + 1).saturating_sub(points.len());
+            self.bound(
+                left_out,
+                &format!("crash points of {}, those away from its changes", name_of(one.request)),
+            );
             let kills = crash::kills(one.request, &one.traced.calls, points);
             self.play(first, group(format!("crash points of {}", name_of(one.request)), kills))?;
         }
@@ -239,7 +245,7 @@ impl Sweep<'_> {
             return Ok(());
         }
         self.done.groups.push((
-            format!("points of {} beside another client", name_of(request)),
+            format!("points of {} beside another client, where it reads, changes or locks", name_of(request)),
             points.len(),
             0,
         ));
@@ -274,6 +280,7 @@ impl Sweep<'_> {
             Ok(_) => return self.not_derived(name, "what its calls say is not what they left"),
             Err(unmodelled) => return self.not_derived(name, &unmodelled.to_string()),
         };
+        self.bound(states.left_out(), &format!("page cuts of long writes of {name}"));
         self.done.groups.push((format!("derived crash states of {name}"), states.clone().count(), 0));
         let data = &self.stage.target.data;
         for state in states {
@@ -308,6 +315,13 @@ impl Sweep<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes note of what is left out on purpose.
+    fn bound(&mut self, left_out: usize, what: &str) {
+        if left_out > 0 {
+            self.done.bounds.push(format!("{left_out} {what}"));
+        }
     }
 
     /// Where states cannot be derived the kills are made for real all the same.

@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 
 use crate::catalogue::headline;
-use crate::op::{ClientId, Request, record_name};
+use crate::op::{ClientId, Request, record_name, stable_hash};
 use crate::scenario::Scenario;
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -100,12 +100,7 @@ impl Plan {
 
     /// A short name of the plan: equal for equal plans.
     pub fn fingerprint(&self) -> String {
-        // FNV-1a, 64 bits: stable for ever, which the standard library's hasher does not promise.
-        let text = format!("{self:?}");
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        format!("{hash:016x}")
+        format!("{:016x}", stable_hash(&format!("{self:?}")))
     }
 }
 

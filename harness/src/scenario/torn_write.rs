@@ -49,6 +49,13 @@ pub fn is_cut_of_a_kill(offset: Option<u64>, cut: u64) -> bool {
     offset.is_some_and(|offset| (offset + cut).is_multiple_of(PAGE))
 }
 
+/// How many writes of an operation are left out, since it has too many.
+pub fn writes_left_out(calls: &[Call]) -> usize {
+    let is_write =
+        |call: &&Call| call.class == Class::Write && matches!(call.effect, Some(Effect::Written { .. }));
+    calls.iter().filter(is_write).count().saturating_sub(WRITES_MAX)
+}
+
 /// The executions: each write cut at each place, once with a kill and once without.
 pub fn scripts(request: &Request, calls: &[Call]) -> Vec<Script> {
     let writes = (1..).zip(calls).filter_map(|(point, call)| match call.effect {
@@ -58,8 +65,7 @@ pub fn scripts(request: &Request, calls: &[Call]) -> Vec<Script> {
         _ => None,
     });
     let mut writes: Vec<(u32, Option<u64>, u64)> = writes.collect();
-    let surplus = writes.len().saturating_sub(WRITES_MAX);
-    writes.drain(..surplus);
+    writes.drain(..writes_left_out(calls));
     writes
         .into_iter()
         .flat_map(|(point, offset, length)| {
@@ -81,6 +87,16 @@ mod tests {
         assert_eq!(cuts(Some(0), 1), [0; 0]);
         assert_eq!(cuts(Some(4000), 5000), [1, 96, 2500, 4192, 4999]);
         assert_eq!(cuts(Some(0), 1 << 20).len(), CUTS_MAX);
+    }
+
+    #[test]
+    fn of_too_many_writes_the_last_are_cut_and_the_others_are_counted() {
+        let text = "1 write 1\n".repeat(WRITES_MAX + 5);
+        let calls = crate::call::sketch(&text);
+        assert_eq!(writes_left_out(&calls), 5);
+        let scripts = scripts(&Request::List, &calls);
+        let first = scripts.iter().filter_map(|script| Some(script.disturbance()?.point)).min();
+        assert_eq!(first, Some(6));
     }
 
     #[test]

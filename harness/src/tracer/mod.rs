@@ -79,19 +79,15 @@ pub struct Surroundings<'a> {
     pub reader: Option<&'a dyn Fn() -> Option<String>>,
     /// A file whose content is kept beside each call that changed it.
     pub shown: Option<PathBuf>,
-    /// Whether processes that outlive their operation are looked at before they are ended.
-    pub waits_for_survivors: bool,
 }
 
 /// A visible call that is about to be made, or the exit of the process that was started.
 #[derive(Clone, Debug)]
-pub struct Upcoming<'a> {
+pub struct Upcoming {
     /// The client.
     pub client: u32,
     /// Its place among the visible calls of the client, from 1; the exit comes after the last.
     pub index: u32,
-    /// The call's name.
-    pub name: &'a str,
     /// The bytes that it is to write, where that number can be cut.
     pub length: Option<u64>,
     /// Whether it is the exit.
@@ -146,7 +142,7 @@ pub enum Move {
 /// Decides what becomes of the calls of an execution.
 pub trait Director {
     /// What becomes of this call.
-    fn treat(&mut self, upcoming: &Upcoming<'_>) -> Treatment;
+    fn treat(&mut self, upcoming: &Upcoming) -> Treatment;
     /// What is done now that no client goes on by himself, though one is held or not started; the rest of client 1
     /// stands first.
     fn rest(&mut self, clients: &[Rest]) -> Move;

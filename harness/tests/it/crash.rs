@@ -170,3 +170,29 @@ fn derived_states_are_what_real_kills_leave() {
         );
     }
 }
+
+/// Of a long write a dozen page cuts were tried, and the scenario called itself complete.
+#[test]
+fn what_is_left_out_of_a_long_write_is_told_and_nothing_is_called_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    python_script(
+        folder.path(),
+        "store",
+        "import fcntl, json, os, sys\n\
+         path, record = sys.argv[1:3]\n\
+         lock = open(path + '.lock', 'a')\n\
+         fcntl.flock(lock, fcntl.LOCK_EX)\n\
+         records = json.load(open(path))[:-1] if os.path.exists(path) else []\n\
+         new = os.open(path + '.tmp', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)\n\
+         left = json.dumps(records + [record, 'x' * 200000]).encode()\n\
+         while left: left = left[os.write(new, left):]\n\
+         os.rename(path + '.tmp', path)\n",
+    );
+    let arguments = ["--only", "crash", "--add", "./store {data} {id}", "--records", r"regex:(r\d+)"];
+    let report = judge(folder.path(), 3, &arguments);
+    let scenario = crate::programs::scenario(&report, "crash");
+    let bound = scenario["bound"].as_str().unwrap();
+    assert!(bound.contains("left out: 35 page cuts of long writes of add"), "{bound}");
+    assert_eq!(scenario["coverage"], "bounded");
+    assert_eq!(invariant(&report, "crash-atomic")["verdict"], "holds", "{report:#}");
+}

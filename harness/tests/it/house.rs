@@ -52,7 +52,7 @@ fn rooms_use_only_what_lies_below_them() {
         ("scenario", &["op", "call", "catalogue", "scenario"]),
         ("observation.rs", &["op", "call"]),
         ("persist", &["call", "scenario", "persist"]),
-        ("case.rs", &["call", "observation", "scenario", "steps"]),
+        ("case.rs", &["op", "call", "observation", "scenario", "steps"]),
         ("diagnoses", &["op", "locks", "call", "accesses", "catalogue", "observation", "diagnoses"]),
         (
             "invariants",

@@ -163,7 +163,7 @@ impl<'a> Machine<'a> {
             }
             self.wake()?;
         }
-        if self.surroundings.waits_for_survivors && !self.deadline.is_over() {
+        if !self.deadline.is_over() {
             self.look_at_survivors(director)?;
         }
         Ok(())
@@ -376,13 +376,12 @@ impl<'a> Machine<'a> {
             Form::Buffer { .. } | Form::Vector { .. } => Some(pending.data.as_ref()?.len() as u64),
             _ => None,
         });
-        let name = pending.map_or("exit_group", |pending| pending.shape.name);
         // Nobody directs what an operation leaves behind when it has ended.
         let has_ended = self.has_ended(client);
         let was_seen = self.again.remove(&thread);
         let treatment = match has_ended || was_seen {
             true => Treatment::Go,
-            false => director.treat(&Upcoming { client, index, name, length, is_exit }),
+            false => director.treat(&Upcoming { client, index, length, is_exit }),
         };
         match treatment {
             Treatment::Hold => {
