@@ -26,7 +26,7 @@ use nix::sys::signal::SigSet;
 use picklock::report::exit;
 use picklock::runner::Stop;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, wait,
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, wait, waitpid,
 };
 use signal_hook::consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
@@ -35,9 +35,6 @@ use signal_hook::iterator::Signals;
 pub(crate) const MARK: &str = "--kept";
 /// Signals that ask for an end.
 const ENDS: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
-/// `__WNOTHREAD`: only children of the calling thread. Orphans are given to the main thread, which starts none itself,
-/// so that this reaps orphans and never an operation that a client waits for.
-const OF_THIS_THREAD: u32 = 0x2000_0000;
 /// How often orphans are reaped.
 const REAP_EVERY: Duration = Duration::from_millis(100);
 /// How long a run that was asked to end may take to write its report; past that it is ended without one.
@@ -63,7 +60,7 @@ pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
     let folders = thread::spawn(move || folders_told(link));
     let status = loop {
         let status = signals.forever().find_map(|signal| match signal {
-            SIGCHLD => reap(Some(kept)),
+            SIGCHLD => reap(kept),
             SIGTSTP => {
                 let _stopped = kill_process_group(kept, Signal::STOP);
                 let _stopped = kill_process(getpid(), Signal::STOP);
@@ -132,7 +129,7 @@ where
     });
     let (told, result) = mpsc::channel();
     let its_stop = stop.clone();
-    // Not in the main thread: see `OF_THIS_THREAD`.
+    // Not in the main thread, which reaps: see `reap_orphans`.
     thread::spawn(move || {
         let link = Mutex::new(link);
         let made = |folder: &Path| {
@@ -151,7 +148,7 @@ where
             // Only a panic ends the thread without a word; it has been printed.
             Err(RecvTimeoutError::Disconnected) => break Ok(exit::INTERNAL),
             Err(RecvTimeoutError::Timeout) => {
-                reap(None);
+                reap_orphans();
                 if stop.is_requested() && asked_at.get_or_insert_with(Instant::now).elapsed() > LAST_WORDS {
                     break Err(anyhow::anyhow!(
                         "the run was asked to end and could not within {LAST_WORDS:?}"
@@ -179,26 +176,46 @@ fn folders_told(link: UnixStream) -> Vec<PathBuf> {
     told.map(|folder| PathBuf::from(OsString::from_vec(folder))).collect()
 }
 
-/// Reaps the dead among the children of this thread; the status of `wanted`, if it is among them.
-fn reap(wanted: Option<Pid>) -> Option<ExitStatus> {
-    let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(OF_THIS_THREAD);
+/// Reaps the dead among the children; the status of `wanted`, if it is among them.
+fn reap(wanted: Pid) -> Option<ExitStatus> {
     let mut found = None;
-    while let Ok(Some((pid, status))) = wait(options) {
-        if Some(pid) == wanted {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        if pid == wanted {
             found = Some(ExitStatus::from_raw(status.as_raw()));
         }
     }
     found
 }
 
+/// Reaps the dead among the orphans. They are given to the main thread, which starts nobody itself, so that no operation
+/// is reaped that a client waits for.
+///
+/// One after another, by number: to wait for any of them would also take the stops of those that another thread of this
+/// process traces, which then stay stopped for ever (`wait_consider_task` in the kernel's `exit.c`: a child that is
+/// traced by its own parent's process is told of as to the tracer, whoever asks).
+fn reap_orphans() {
+    let main = getpid().as_raw_nonzero();
+    for orphan in pids_in(&Path::new("/proc/self/task").join(main.to_string())) {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", orphan.as_raw_nonzero())).unwrap_or_default();
+        let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let is_dead = field("State:").is_some_and(|state| state.starts_with('Z'));
+        if is_dead && field("TracerPid:") == Some("0") {
+            let _reaped = waitpid(Some(orphan), WaitOptions::NOHANG);
+        }
+    }
+}
+
 /// The children of this process, of all its threads.
 fn children() -> Vec<Pid> {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let pids = |list: String| {
-        list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect::<Vec<_>>()
-    };
-    lists.flat_map(pids).collect()
+    threads.flat_map(|thread| pids_in(&thread.path())).collect()
+}
+
+/// The children of one thread, by its folder in `/proc`.
+fn pids_in(thread: &Path) -> Vec<Pid> {
+    let list = fs::read_to_string(thread.join("children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
 /// Kills and reaps every child until there is none but `strangers`. A child that dies leaves its own children to this

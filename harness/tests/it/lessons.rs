@@ -184,3 +184,20 @@ fn a_usage_error_leaves_the_last_report_alone() {
     expect_status(&output, 2);
     assert_eq!(fs::read_to_string(folder.path().join("r.json")).unwrap(), "the last one");
 }
+
+/// The main thread reaped orphans by waiting for any child, and so took the stops of orphans that a worker thread
+/// traced: those stayed stopped for ever, and the operations beside them were said not to end.
+#[test]
+fn the_stop_of_an_orphan_that_is_traced_is_taken_by_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    // The orphan opens a file again and again, for longer than the main thread waits between two looks.
+    let store = "#!/bin/sh\n\
+                 (i=0; while [ $i -lt 4000 ]; do : < /dev/null; i=$((i+1)); done) &\n\
+                 exec flock \"$1.lock\" sh -c 'echo $2 >> \"$1\"' - \"$1\" \"$2\"\n";
+    script(folder.path(), "store", store);
+    let arguments =
+        ["--only", "crash,recovers-after-crash", "--ops", "2", "--clients", "2", "--data", "db.txt"];
+    let commands = ["--add", "./store {data} {id}", "--list", "cat {data}"];
+    let report = judge(folder.path(), 0, &[&arguments[..], &commands].concat());
+    assert_eq!(scenario(&report, "crash")["operations"]["failed"], 0, "{report:#}");
+}
