@@ -20,7 +20,7 @@ list   print the records in DATA, one a line
 exit: 0 done, 1 failed, 2 usage, 3 refused and nothing changed, 75 lock not to be had and nothing changed";
 
 /// What DATA holds.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Records {
     records: Vec<String>,

@@ -1,31 +1,57 @@
 //! One value kept as JSON in one file, read by anybody and changed under the lock.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
-use std::marker::PhantomData;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::disk::{self, Disk, How, Opened, Status, read_range};
 use crate::error::{Error, ErrorKind};
+use crate::group::{Group, Lead};
 use crate::lock::{FileLock, Guard};
+use crate::queue::Queue;
 use crate::replace::{lock_path, replace_resolved, resolve};
 
 /// A value of type `T` in a JSON file, with its lock file (`NAME.lock`) beside it.
 ///
 /// A missing file is `T::default()`; a corrupt one is an error and is never overwritten. Any number of documents, in
-/// any number of threads and processes, may be open on one file.
-#[derive(Debug)]
+/// any number of threads and processes, may be open on one file. Threads that update through one `Document` at the
+/// same time share one lock and one write.
+///
+/// An update costs what serialising and writing the whole value costs. A value that nobody changed is not parsed
+/// again: it is known by the descriptor of the file that it was read from, which stays open.
 pub struct Document<T> {
     path: PathBuf,
     lock: FileLock,
-    value: PhantomData<fn() -> T>,
+    disk: Arc<dyn Disk>,
+    /// What was read or written last.
+    known: Mutex<Option<Version<T>>>,
+    group: Group<Draft<T>, Error>,
 }
 
-impl<T: Serialize + DeserializeOwned + Default> Document<T> {
+/// The value as one version of the file has it.
+struct Version<T> {
+    /// Open as long as the version is known, so that no other file can get its inode number.
+    file: Arc<dyn Opened>,
+    status: Status,
+    value: Arc<T>,
+}
+
+/// A value, and the file that it was read from.
+type Loaded<T> = (Arc<T>, Option<Arc<dyn Opened>>);
+
+/// What the parts of an update work on.
+struct Draft<T> {
+    value: Arc<T>,
+    is_changed: bool,
+    /// Whose turn the leader has.
+    queue: Arc<Queue>,
+}
+
+impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
     /// The document in the file `path`. Nothing is created before the first update.
     ///
     /// A symbolic link is followed now, once, so that all its names share one lock.
@@ -33,16 +59,25 @@ impl<T: Serialize + DeserializeOwned + Default> Document<T> {
     /// # Errors
     /// [`ErrorKind::Io`] where a link cannot be followed, [`ErrorKind::NotAFile`] where `path` can name no file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = resolve(path.as_ref())?;
+        Self::open_on(disk::real(), path.as_ref())
+    }
+
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, Error> {
+        let path = resolve(path)?;
         let lock = FileLock::new(lock_path(&path));
-        Ok(Self { path, lock, value: PhantomData })
+        Ok(Self { path, lock, disk, known: Mutex::new(None), group: Group::new() })
+    }
+
+    /// The data file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The value as the last finished update left it. Takes no lock and never waits.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] where the file holds anything but one `T`, [`ErrorKind::NotAFile`], [`ErrorKind::Io`].
-    pub fn read(&self) -> Result<T, Error> {
+    pub fn read(&self) -> Result<Arc<T>, Error> {
         Ok(self.load()?.0)
     }
 
@@ -51,83 +86,153 @@ impl<T: Serialize + DeserializeOwned + Default> Document<T> {
     /// # Errors
     /// Those of [`FileLock::lock`], [`Document::read`] and [`replace`](crate::replace), and
     /// [`ErrorKind::ReadBackDiffers`] where the disk does not hold what was written.
+    ///
+    /// # Panics
+    /// Where `change` does; the others that are written for at the same time go on. Where serialising `T` panics all
+    /// of them do.
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, Error> {
         let changed = self.update_unless(|value| Ok::<R, std::convert::Infallible>(change(value)))?;
         Ok(changed.unwrap_or_else(|never| match never {}))
     }
 
-    /// As [`Document::update`], but where `change` returns an error nothing is written and that error is handed on.
+    /// As [`Document::update`], but where `change` returns an error nothing of it is written and that error is handed
+    /// on.
     ///
     /// # Errors
     /// As for [`Document::update`].
+    ///
+    /// # Panics
+    /// As [`Document::update`].
     pub fn update_unless<R, E>(
         &self,
         change: impl FnOnce(&mut T) -> Result<R, E>,
     ) -> Result<Result<R, E>, Error> {
-        self.update_under(self.lock.lock()?, change)
+        if self.lock.is_of_this_thread() {
+            return Err(Error::new("lock", self.lock.path(), ErrorKind::WouldWaitForItself));
+        }
+        self.group.take_part(&Patiently { document: self, limit: None }, |draft| draft.part(change))
     }
 
     /// As [`Document::update_unless`], but waits for the lock for at most `limit`.
     ///
     /// # Errors
     /// As for [`Document::update`], and [`ErrorKind::TimedOut`], with nothing changed.
+    ///
+    /// # Panics
+    /// As [`Document::update`].
     pub fn update_within<R, E>(
         &self,
         limit: Duration,
         change: impl FnOnce(&mut T) -> Result<R, E>,
     ) -> Result<Result<R, E>, Error> {
-        self.update_under(self.lock.lock_within(limit)?, change)
-    }
-
-    fn update_under<R, E>(
-        &self,
-        guard: Guard<'_>,
-        change: impl FnOnce(&mut T) -> Result<R, E>,
-    ) -> Result<Result<R, E>, Error> {
-        let (mut value, old_file) = self.load()?;
-        let changed = match change(&mut value) {
-            Ok(changed) => changed,
-            refused => return Ok(refused),
-        };
-        let mut content = serde_json::to_vec(&value)
-            .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
-        content.push(b'\n');
-        replace_resolved(&self.path, &content)?;
-        if self.content()?.is_none_or(|(read_back, _)| read_back != content) {
-            return Err(Error::new("verify", &self.path, ErrorKind::ReadBackDiffers));
-        }
-        drop(guard);
-        // The replaced file goes with its last descriptor. Freeing its blocks takes as long as a rename, so that is
-        // done after the unlock: the others need not wait for it, and this process does not come straight back.
-        drop(old_file);
-        Ok(Ok(changed))
+        // Alone: who joins others waits as long as they are ready to.
+        let lead = Patiently { document: self, limit: Some(limit) };
+        let (mut draft, kept) = lead.begin()?;
+        let changed = draft.part(change);
+        let left = lead.commit(draft, kept)?;
+        lead.finish(left)?;
+        Ok(changed)
     }
 
     /// The value, with the file it was read from kept open; no file where there is none yet.
-    fn load(&self) -> Result<(T, Option<File>), Error> {
-        let Some((content, file)) = self.content()? else {
-            return Ok((T::default(), None));
+    fn load(&self) -> Result<Loaded<T>, Error> {
+        let there = self.disk.status(&self.path).map_err(Error::io("examine", &self.path))?;
+        let Some(there) = there else { return Ok((Arc::new(T::default()), None)) };
+        if !there.is_file {
+            return Err(Error::new("read", &self.path, ErrorKind::NotAFile));
+        }
+        if let Some(known) = self.known().as_ref().filter(|known| known.status == there) {
+            return Ok((Arc::clone(&known.value), Some(Arc::clone(&known.file))));
+        }
+        let file = match self.disk.open(&self.path, How::Read) {
+            Ok(file) => file,
+            Err(why) => return Err(Error::io("open", &self.path)(why)),
         };
-        let value = serde_json::from_slice(&content)
+        let status = file.status().map_err(Error::io("examine", &self.path))?;
+        if !status.is_file {
+            return Err(Error::new("read", &self.path, ErrorKind::NotAFile));
+        }
+        let content = read_range(&*file, 0, status.length).map_err(Error::io("read", &self.path))?;
+        let value: T = serde_json::from_slice(&content)
             .map_err(|place| Error::new("read", &self.path, ErrorKind::Corrupt(place.to_string())))?;
+        let value = Arc::new(value);
+        *self.known() = Some(Version { file: Arc::clone(&file), status, value: Arc::clone(&value) });
         Ok((value, Some(file)))
     }
 
-    fn content(&self) -> Result<Option<(Vec<u8>, File)>, Error> {
-        // Not to wait for the other end where somebody put a pipe in the file's place.
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path);
-        let mut file = match opened {
-            Ok(file) => file,
-            Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(other) => return Err(Error::io("open", &self.path)(other)),
-        };
-        let metadata = file.metadata().map_err(Error::io("examine", &self.path))?;
-        if !metadata.is_file() {
-            return Err(Error::new("read", &self.path, ErrorKind::NotAFile));
+    /// Writes a value under the lock, and looks whether it is there.
+    fn store(&self, value: Arc<T>) -> Result<(), Error> {
+        let mut content = serde_json::to_vec(&*value)
+            .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
+        content.push(b'\n');
+        let file = replace_resolved(&*self.disk, &self.path, &content)?;
+        let there = self.disk.status(&self.path).map_err(Error::io("examine", &self.path))?;
+        let status = file.status().map_err(Error::io("examine", &self.path))?;
+        let read_back = read_range(&*file, 0, status.length).map_err(Error::io("read", &self.path))?;
+        if there != Some(status) || read_back != content {
+            return Err(Error::new("verify", &self.path, ErrorKind::ReadBackDiffers));
         }
-        let mut content = Vec::new();
-        file.read_to_end(&mut content).map_err(Error::io("read", &self.path))?;
-        Ok(Some((content, file)))
+        *self.known() = Some(Version { file, status, value });
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Version<T>>> {
+        // It is replaced as a whole, so that a poisoned one is still consistent.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Clone> Draft<T> {
+    /// Lets `change` work on a copy, which counts only where it returns and is no error.
+    fn part<R, E>(&mut self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<R, E> {
+        let mut value = T::clone(&self.value);
+        let changed = self.queue.act(|| change(&mut value))?;
+        self.value = Arc::new(value);
+        self.is_changed = true;
+        Ok(changed)
+    }
+}
+
+/// Leads an update of the document, waiting for the lock so long.
+struct Patiently<'a, T> {
+    document: &'a Document<T>,
+    limit: Option<Duration>,
+}
+
+impl<'a, T: Serialize + DeserializeOwned + Default + Clone> Lead<Draft<T>, Error> for Patiently<'a, T> {
+    type Kept = (Guard<'a>, Option<Arc<dyn Opened>>);
+    type Left = Option<Arc<dyn Opened>>;
+
+    fn begin(&self) -> Result<(Draft<T>, Self::Kept), Error> {
+        let lock = &self.document.lock;
+        let guard = match self.limit {
+            None => lock.lock()?,
+            Some(limit) => lock.lock_within(limit)?,
+        };
+        let (value, old_file) = self.document.load()?;
+        let draft = Draft { value, is_changed: false, queue: guard.queue() };
+        Ok((draft, (guard, old_file)))
+    }
+
+    fn commit(&self, draft: Draft<T>, (guard, old_file): Self::Kept) -> Result<Self::Left, Error> {
+        if draft.is_changed {
+            self.document.store(draft.value)?;
+        }
+        drop(guard);
+        Ok(old_file)
+    }
+
+    /// The replaced file goes with its last descriptor. Freeing its blocks takes as long as a rename, so that is done
+    /// after the unlock: the others need not wait for it, and this process does not come straight back.
+    fn finish(&self, old_file: Self::Left) -> Result<(), Error> {
+        drop(old_file);
+        Ok(())
+    }
+}
+
+impl<T> fmt::Debug for Document<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Document").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -152,7 +257,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_the_default_and_reading_creates_nothing() {
         let (folder, path) = in_a_folder();
-        assert_eq!(Document::<Counts>::open(&path).unwrap().read().unwrap(), Counts::new());
+        assert_eq!(*Document::<Counts>::open(&path).unwrap().read().unwrap(), Counts::new());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
@@ -233,7 +338,7 @@ mod tests {
         let (_folder, path) = in_a_folder();
         fs::write(&path, "{}").unwrap();
         // JSON has text keys only.
-        #[derive(Default, Serialize, serde::Deserialize)]
+        #[derive(Clone, Default, Serialize, serde::Deserialize)]
         struct Odd(BTreeMap<Vec<u8>, u8>);
         let error = Document::<Odd>::open(&path).unwrap().update(|odd| odd.0.insert(vec![1], 1)).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Unserialisable(_)), "{error}");
@@ -258,7 +363,7 @@ mod tests {
                     None => all.remove(&key),
                 };
                 prop_assert_eq!(document.update(change).unwrap(), change(&mut model));
-                prop_assert_eq!(&document.read().unwrap(), &model);
+                prop_assert_eq!(&*document.read().unwrap(), &model);
             }
         }
     }

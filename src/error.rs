@@ -3,14 +3,16 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An operation of the store that did not succeed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     operation: &'static str,
     path: PathBuf,
-    kind: ErrorKind,
+    /// Shared, since an update that was written for several threads fails for all of them.
+    kind: Arc<ErrorKind>,
 }
 
 /// The reason behind an [`Error`].
@@ -33,13 +35,15 @@ pub enum ErrorKind {
     Unserialisable(serde_json::Error),
     /// What was read back from disk is not what was written.
     ReadBackDiffers,
+    /// An earlier sync of this file failed, so that nobody knows what the disk has of what was written since.
+    EarlierSyncFailed,
     /// The guard handed over locks another file.
     WrongLock(PathBuf),
 }
 
 impl Error {
     pub(crate) fn new(operation: &'static str, path: &Path, kind: ErrorKind) -> Self {
-        Self { operation, path: path.to_owned(), kind }
+        Self { operation, path: path.to_owned(), kind: Arc::new(kind) }
     }
 
     /// For `map_err` after a call to the operating system.
@@ -64,14 +68,14 @@ impl Error {
 
     /// Whether the lock was not to be had and nothing was changed, so that a later try may succeed.
     pub fn is_busy(&self) -> bool {
-        matches!(self.kind, ErrorKind::Busy | ErrorKind::TimedOut(_))
+        matches!(*self.kind, ErrorKind::Busy | ErrorKind::TimedOut(_))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "cannot {} {:?}: ", self.operation, self.path)?;
-        match &self.kind {
+        match &*self.kind {
             ErrorKind::Io(source) => write!(out, "{source}"),
             ErrorKind::WouldWaitForItself => {
                 out.write_str("this thread holds the lock already and would wait for itself; drop the first guard")
@@ -86,6 +90,9 @@ impl fmt::Display for Error {
             ErrorKind::ReadBackDiffers => {
                 out.write_str("what was read back is not what was written: somebody writes without the lock, or the disk fails")
             }
+            ErrorKind::EarlierSyncFailed => {
+                out.write_str("an earlier sync of it failed, and what the disk has of it is not known; look at it, and open it anew")
+            }
             ErrorKind::WrongLock(expected) => write!(out, "the guard is not that of its lock, {expected:?}"),
         }
     }
@@ -93,7 +100,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.kind {
+        match &*self.kind {
             ErrorKind::Io(source) => Some(source),
             ErrorKind::Unserialisable(source) => Some(source),
             _ => None,

@@ -42,13 +42,20 @@
 #![cfg(unix)]
 
 pub mod command;
+mod disk;
 mod document;
 mod error;
+mod group;
+mod journal;
 mod lock;
 mod queue;
 mod replace;
+mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use document::Document;
 pub use error::{Error, ErrorKind};
+pub use journal::Journal;
 pub use lock::{FileLock, Guard};
 pub use replace::replace;

@@ -5,15 +5,18 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
-use crate::queue::{FileId, Patience, Queue, Refusal};
+use crate::queue::{FileId, Patience, Queue, Refusal, Table};
 
 /// How often a lock is tried where the caller set a time limit: `flock` itself knows none.
 const RETRY_EVERY: Duration = Duration::from_millis(1);
+
+/// All lock files that this process has open.
+static QUEUES: LazyLock<Table> = LazyLock::new(Table::new);
 
 /// A lock on a file of its own, created when it is first wanted and never removed.
 ///
@@ -91,6 +94,12 @@ impl FileLock {
         })
     }
 
+    /// Whether the calling thread has the lock, by whatever handle, or acts for who has it: it would wait for itself.
+    pub(crate) fn is_of_this_thread(&self) -> bool {
+        let slot = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref().is_some_and(|opened| opened.queue.is_of_this_thread())
+    }
+
     fn acquire(&self, patience: Patience) -> Result<Guard<'_>, ErrorKind> {
         loop {
             let opened = self.opened()?;
@@ -130,7 +139,7 @@ impl FileLock {
             .map_err(ErrorKind::Io)?;
         let metadata = file.metadata().map_err(ErrorKind::Io)?;
         let id = (metadata.dev(), metadata.ino());
-        let opened = Arc::new(Opened { file, id, queue: Queue::of(id) });
+        let opened = Arc::new(Opened { file, id, queue: QUEUES.queue_of(id) });
         *slot = Some(Arc::clone(&opened));
         Ok(opened)
     }
@@ -140,6 +149,11 @@ impl Guard<'_> {
     /// The lock file that is held.
     pub fn path(&self) -> &Path {
         &self.lock.path
+    }
+
+    /// The queue that this thread has the turn of.
+    pub(crate) fn queue(&self) -> Arc<Queue> {
+        Arc::clone(&self.opened.queue)
     }
 
     /// Whether `path` names the file that is held, whatever way it is spelled.

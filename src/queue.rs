@@ -5,9 +5,11 @@
 //! holders: a second thread waits in order of arrival, and a thread that would wait for itself is told so.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, ThreadId};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
+
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Device and inode: what a lock file is, whatever its name.
 pub(crate) type FileId = (u64, u64);
@@ -38,40 +40,57 @@ pub(crate) enum Refusal {
     PatienceOver,
 }
 
+/// The queues of this process, by what their lock files are.
+#[derive(Debug)]
+pub(crate) struct Table {
+    queues: Mutex<BTreeMap<FileId, Weak<Queue>>>,
+}
+
 /// The threads of this process that want, or have, one lock file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
     turns: Mutex<Turns>,
     next: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Turns {
     holder: Option<ThreadId>,
+    /// A thread that does its part of an update under the lock of the holder, who waits for it.
+    acting: Option<ThreadId>,
     waiting: VecDeque<u64>,
     tickets: u64,
 }
 
-static QUEUES: Mutex<BTreeMap<FileId, Weak<Queue>>> = Mutex::new(BTreeMap::new());
+impl Table {
+    /// A table with no queue in it.
+    pub(crate) fn new() -> Self {
+        Self { queues: Mutex::new(BTreeMap::new()) }
+    }
 
-impl Queue {
     /// The one queue that this process has for the lock file `id`.
-    pub(crate) fn of(id: FileId) -> Arc<Self> {
-        let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn queue_of(&self, id: FileId) -> Arc<Queue> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(&id).and_then(Weak::upgrade) {
             return queue;
         }
         queues.retain(|_, queue| queue.strong_count() > 0);
-        let queue = Arc::new(Self::default());
+        let queue = Arc::new(Queue::new());
         queues.insert(id, Arc::downgrade(&queue));
         queue
+    }
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        let turns = Turns { holder: None, acting: None, waiting: VecDeque::new(), tickets: 0 };
+        Self { turns: Mutex::new(turns), next: Condvar::new() }
     }
 
     /// Waits for the calling thread's turn; [`Queue::leave`] ends it.
     pub(crate) fn enter(&self, patience: Patience) -> Result<(), Refusal> {
-        let this_thread = thread::current().id();
         let mut turns = self.turns();
-        if turns.holder == Some(this_thread) {
+        if turns.is_of_this_thread() {
             return Err(Refusal::WouldWaitForItself);
         }
         let ticket = turns.tickets;
@@ -95,7 +114,7 @@ impl Queue {
             };
         }
         turns.waiting.pop_front();
-        turns.holder = Some(this_thread);
+        turns.holder = Some(thread::current().id());
         Ok(())
     }
 
@@ -110,67 +129,40 @@ impl Queue {
         }
     }
 
+    /// Whether the calling thread has the turn, or acts for who has it, and so must not wait for it.
+    pub(crate) fn is_of_this_thread(&self) -> bool {
+        self.turns().is_of_this_thread()
+    }
+
+    /// Runs `part` as the calling thread's part of what the holder of the turn does, who waits for it.
+    pub(crate) fn act<R>(&self, part: impl FnOnce() -> R) -> R {
+        /// Ends the part, by a panic too.
+        struct Acting<'a>(&'a Queue);
+        impl Drop for Acting<'_> {
+            fn drop(&mut self) {
+                self.0.turns().acting = None;
+            }
+        }
+        self.turns().acting = Some(thread::current().id());
+        let _acting = Acting(self);
+        part()
+    }
+
+    /// How many have come so far.
+    #[cfg(test)]
+    pub(crate) fn arrivals(&self) -> u64 {
+        self.turns().tickets
+    }
+
     fn turns(&self) -> MutexGuard<'_, Turns> {
         // No code of a caller runs under this mutex, so that a poisoned one is still consistent.
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_thread_s_second_turn_is_refused_and_the_first_goes_on() {
-        let queue = Queue::default();
-        queue.enter(Patience::Forever).unwrap();
-        assert_eq!(queue.enter(Patience::Forever), Err(Refusal::WouldWaitForItself));
-        queue.leave();
-        queue.enter(Patience::None).unwrap();
-    }
-
-    #[test]
-    fn turns_come_in_the_order_of_arrival_and_one_that_left_does_not_block_the_others() {
-        let queue = Queue::default();
-        let (done, order) = mpsc::channel();
-        queue.enter(Patience::Forever).unwrap();
-        thread::scope(|scope| {
-            for number in 0..6 {
-                let (queue, done) = (&queue, done.clone());
-                let patience = if number % 2 == 0 {
-                    Patience::Forever
-                } else {
-                    Patience::Until(Instant::now() + Duration::from_millis(1))
-                };
-                scope.spawn(move || {
-                    let entered = queue.enter(patience);
-                    done.send((number, entered.is_ok())).unwrap();
-                    if entered.is_ok() {
-                        queue.leave();
-                    }
-                });
-                // Every thread stands in the queue, or has left it, before the next one comes.
-                while queue.turns().tickets < number + 2 {
-                    thread::yield_now();
-                }
-            }
-            let left: Vec<(u64, bool)> = order.iter().take(3).collect();
-            assert!(left.iter().all(|(number, entered)| number % 2 == 1 && !entered), "{left:?}");
-            queue.leave();
-            let came: Vec<(u64, bool)> = order.iter().take(3).collect();
-            assert_eq!(came, [(0, true), (2, true), (4, true)]);
-        });
-    }
-
-    #[test]
-    fn handles_share_a_queue_only_while_one_is_alive() {
-        let first = Queue::of((7, 7));
-        assert!(Arc::ptr_eq(&first, &Queue::of((7, 7))));
-        first.enter(Patience::Forever).unwrap();
-        drop(first);
-        Queue::of((7, 7)).enter(Patience::None).unwrap();
+impl Turns {
+    fn is_of_this_thread(&self) -> bool {
+        let this_thread = Some(thread::current().id());
+        self.holder == this_thread || self.acting == this_thread
     }
 }

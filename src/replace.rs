@@ -1,11 +1,12 @@
 //! Replacing a file's content so that at any moment, a kill or a power loss included, it is the old or the new one.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::disk::{self, Disk, How, Opened, Status, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::lock::Guard;
 
@@ -20,7 +21,7 @@ const LINKS_MAX: u32 = 40;
 /// most one, which the next writer takes away; `guard` is the proof that no two writers use it at once.
 ///
 /// # Errors
-/// [`ErrorKind::WrongLock`] where `guard` is not that of [`lock_path`] for this file; [`ErrorKind::NotAFile`] where
+/// [`ErrorKind::WrongLock`] where `guard` is not that of `NAME.lock` beside this file; [`ErrorKind::NotAFile`] where
 /// `path` names something else than a regular file; [`ErrorKind::Io`] with the call that failed. After any error but
 /// a failed sync of the folder, which comes after the rename, the old content is still there.
 pub fn replace(guard: &Guard<'_>, path: &Path, content: &[u8]) -> Result<(), Error> {
@@ -29,56 +30,65 @@ pub fn replace(guard: &Guard<'_>, path: &Path, content: &[u8]) -> Result<(), Err
     if !guard.holds(&expected) {
         return Err(Error::new("replace", &path, ErrorKind::WrongLock(expected)));
     }
-    replace_resolved(&path, content)
+    replace_resolved(&*disk::real(), &path, content).map(drop)
 }
 
-/// [`replace`] for a path that is known to be no link and whose lock is known to be held.
-pub(crate) fn replace_resolved(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let old = match fs::symlink_metadata(path) {
-        Ok(old) if !old.is_file() => return Err(Error::new("replace", path, ErrorKind::NotAFile)),
-        Ok(old) => Some(old),
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => None,
-        Err(other) => return Err(Error::io("examine", path)(other)),
-    };
+/// [`replace`] for a path that is known to be no link and whose lock is known to be held. Returns the new file.
+pub(crate) fn replace_resolved(
+    disk: &dyn Disk,
+    path: &Path,
+    content: &[u8],
+) -> Result<Arc<dyn Opened>, Error> {
+    let old = disk.status(path).map_err(Error::io("examine", path))?;
+    if old.is_some_and(|old| !old.is_file) {
+        return Err(Error::new("replace", path, ErrorKind::NotAFile));
+    }
     let temporary = beside(path, ".", ".tmp");
-    let written = write_temporary(&temporary, old.as_ref(), content)
-        .and_then(|()| fs::rename(&temporary, path).map_err(Error::io("rename over", path)));
-    if written.is_err() {
-        // Best effort: the next writer removes it too, and the first error is the one to tell.
-        let _removed = fs::remove_file(&temporary);
-    }
-    written?;
+    let written = write_temporary(disk, &temporary, old.as_ref(), content).and_then(|file| {
+        disk.rename(&temporary, path).map(|()| file).map_err(Error::io("rename over", path))
+    });
+    let file = match written {
+        Ok(file) => file,
+        Err(failed) => {
+            // Best effort: the next writer removes it too, and the first error is the one to tell.
+            let _removed = disk.remove(&temporary);
+            return Err(failed);
+        }
+    };
     let folder = folder_of(path);
-    File::open(folder).and_then(|opened| opened.sync_all()).map_err(Error::io("sync the folder", folder))
+    disk.sync_folder(folder).map_err(Error::io("sync the folder", folder))?;
+    Ok(file)
 }
 
-fn write_temporary(temporary: &Path, old: Option<&fs::Metadata>, content: &[u8]) -> Result<(), Error> {
-    let mut options = OpenOptions::new();
-    // Exclusive creation follows no planted link. Where a mode must be kept the file is private until it has it.
-    options.write(true).create_new(true);
-    if old.is_some() {
-        options.mode(0o600);
-    }
-    let mut file = match options.open(temporary) {
+fn write_temporary(
+    disk: &dyn Disk,
+    temporary: &Path,
+    old: Option<&Status>,
+    content: &[u8],
+) -> Result<Arc<dyn Opened>, Error> {
+    // Where a mode must be kept the file is private until it has it.
+    let how = How::New(old.map(|_| 0o600));
+    let file = match disk.open(temporary, how) {
         Err(leftover) if leftover.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(temporary).map_err(Error::io("remove the leftover", temporary))?;
-            options.open(temporary)
+            disk.remove(temporary).map_err(Error::io("remove the leftover", temporary))?;
+            disk.open(temporary, how)
         }
         opened => opened,
     }
     .map_err(Error::io("create", temporary))?;
-    file.write_all(content).map_err(Error::io("write", temporary))?;
+    write_all(content, |bytes| file.write(bytes)).map_err(Error::io("write", temporary))?;
     if let Some(old) = old {
-        let new = file.metadata().map_err(Error::io("examine", temporary))?;
-        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-            std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))
-                .map_err(Error::io("keep the owner in", temporary))?;
+        let new = file.status().map_err(Error::io("examine", temporary))?;
+        if new.owner != old.owner {
+            file.set_owner(old.owner).map_err(Error::io("keep the owner in", temporary))?;
         }
         // After the owner: changing that clears the set-id bits.
-        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))
-            .map_err(Error::io("keep the mode in", temporary))?;
+        if new.mode != old.mode || new.owner != old.owner {
+            file.set_mode(old.mode).map_err(Error::io("keep the mode in", temporary))?;
+        }
     }
-    file.sync_all().map_err(Error::io("sync", temporary))
+    file.sync().map_err(Error::io("sync", temporary))?;
+    Ok(file)
 }
 
 /// The file that `path` names once every symbolic link at its end is followed; it need not exist.
@@ -106,14 +116,14 @@ pub(crate) fn lock_path(path: &Path) -> PathBuf {
     beside(path, "", ".lock")
 }
 
-fn beside(path: &Path, before: &str, after: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, before: &str, after: &str) -> PathBuf {
     let mut name = OsString::from(before);
     name.push(path.file_name().unwrap_or_default());
     name.push(after);
     path.with_file_name(name)
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -122,6 +132,8 @@ fn folder_of(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
     use crate::FileLock;
 

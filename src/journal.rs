@@ -1,0 +1,556 @@
+//! A journal: records that are only ever added, one JSON line each.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{self, Disk, How, Opened, read_range, write_all};
+use crate::error::{Error, ErrorKind};
+use crate::group::{Group, Lead};
+use crate::lock::{FileLock, Guard};
+use crate::queue::{FileId, Queue};
+use crate::replace::{folder_of, lock_path, replace_resolved, resolve};
+
+/// How much is read at once in search of the end of a line.
+const BLOCK: u64 = 4096;
+
+/// Records of type `T` in a JSON Lines file, with its lock file (`NAME.lock`) beside it.
+///
+/// A record is one line, written by one call, so a kill leaves at most half of the last line. That is no record: no
+/// reader takes it for one, and the next writer cuts it off. A line that ends is never changed again.
+///
+/// [`Journal::append`] syncs *after* it has given the lock up, and returns then: writers of all processes share the
+/// syncs of the disk, and a reader may see a record that is not durable yet; [`Journal::read_durable`] does not.
+///
+/// Appending and [`Journal::latest`] cost the same however long the journal is.
+pub struct Journal<T> {
+    path: PathBuf,
+    lock: FileLock,
+    disk: Arc<dyn Disk>,
+    /// The file that was appended to last, kept open.
+    opened: Mutex<Option<Arc<dyn Opened>>>,
+    group: Group<Lines<T>, Error>,
+    /// The file whose name this handle has seen to it that the disk has: who gave it the name may have been killed
+    /// before.
+    name_synced_of: Mutex<Option<FileId>>,
+    /// A sync failed, after which the kernel may have dropped what it could not write.
+    is_broken: AtomicBool,
+}
+
+/// How far a journal was read: a file, by its open descriptor, and an offset in it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    file: Option<Arc<dyn Opened>>,
+    offset: u64,
+}
+
+/// What was added since a place.
+#[derive(Debug)]
+pub(crate) struct Since<T> {
+    /// The journal was rotated or rewritten meanwhile: these are all its records.
+    pub(crate) is_anew: bool,
+    pub(crate) records: Vec<T>,
+}
+
+/// The first line of a journal that was rotated.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    #[serde(rename = "#journal")]
+    journal: Continued,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Continued {
+    /// The name of the file, in the same folder, that has the earlier records; nothing where there are none.
+    after: Option<String>,
+}
+
+/// What the parts of an append work on: the end of the journal, and the lines to come.
+pub(crate) struct Lines<T> {
+    file: Arc<dyn Opened>,
+    /// Where the last whole line ends.
+    end: u64,
+    new: Vec<u8>,
+    /// The last record, where it was looked at.
+    latest: Option<Option<T>>,
+    queue: Arc<Queue>,
+    has_durable: bool,
+}
+
+impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
+    /// The journal in the file `path`. Nothing is created before the first append.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where a link cannot be followed, [`ErrorKind::NotAFile`] where `path` can name no file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_on(disk::real(), path.as_ref())
+    }
+
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, Error> {
+        let path = resolve(path)?;
+        let lock = FileLock::new(lock_path(&path));
+        Ok(Self {
+            path,
+            lock,
+            disk,
+            opened: Mutex::new(None),
+            group: Group::new(),
+            name_synced_of: Mutex::new(None),
+            is_broken: AtomicBool::new(false),
+        })
+    }
+
+    /// The data file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a record, and returns once it is on the disk.
+    ///
+    /// # Errors
+    /// Those of [`FileLock::lock`]; [`ErrorKind::Unserialisable`]; [`ErrorKind::Io`] with the call that failed, after
+    /// which the record is not in, or, where that call is a sync, may be; from then on
+    /// [`ErrorKind::EarlierSyncFailed`].
+    ///
+    /// # Panics
+    /// Where serialising `record` does.
+    pub fn append(&self, record: &T) -> Result<(), Error> {
+        self.append_as(record, true)
+    }
+
+    /// As [`Journal::append`], but does not wait for the disk: a kill does not lose the record, a power loss may.
+    ///
+    /// # Errors
+    /// As for [`Journal::append`].
+    ///
+    /// # Panics
+    /// As [`Journal::append`].
+    pub fn append_unsynced(&self, record: &T) -> Result<(), Error> {
+        self.append_as(record, false)
+    }
+
+    fn append_as(&self, record: &T, durably: bool) -> Result<(), Error> {
+        let line = self.line(record)?;
+        self.take_part(|lines| {
+            lines.new.extend_from_slice(&line);
+            lines.latest = None;
+            lines.has_durable |= durably;
+        })
+    }
+
+    /// Adds the record that `decide` makes of the latest one, under the lock; where it returns an error nothing is
+    /// added and that error handed on. Returns the record once it is on the disk.
+    ///
+    /// # Errors
+    /// As for [`Journal::append`], and as for [`Journal::latest`].
+    ///
+    /// # Panics
+    /// Where `decide` does, or serialising the record.
+    pub fn append_after<E>(
+        &self,
+        decide: impl FnOnce(Option<&T>) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Error> {
+        self.take_part(|lines| {
+            let latest = lines.latest(self)?.cloned();
+            let record = match lines.queue.clone().act(|| decide(latest.as_ref())) {
+                Ok(record) => record,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            lines.new.extend_from_slice(&self.line(&record)?);
+            lines.latest = Some(Some(record.clone()));
+            lines.has_durable = true;
+            Ok(Ok(record))
+        })?
+    }
+
+    fn take_part<R>(&self, part: impl FnOnce(&mut Lines<T>) -> R) -> Result<R, Error> {
+        if self.lock.is_of_this_thread() {
+            return Err(Error::new("lock", self.lock.path(), ErrorKind::WouldWaitForItself));
+        }
+        self.group.take_part(&Appending(self), part)
+    }
+
+    /// The last record. Takes no lock.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where the last whole line is no `T`, [`ErrorKind::NotAFile`], [`ErrorKind::Io`].
+    pub fn latest(&self) -> Result<Option<T>, Error> {
+        let Some(file) = self.file()? else { return Ok(None) };
+        let end = self.end_of_lines(&*file)?;
+        self.latest_before(&*file, end)
+    }
+
+    /// The record on the last line before `end`, which is the end of a line. Where there is only a header, that of the
+    /// file before.
+    fn latest_before(&self, file: &dyn Opened, end: u64) -> Result<Option<T>, Error> {
+        if end == 0 {
+            return Ok(None);
+        }
+        let read = Error::io("read", &self.path);
+        let start = line_start(file, end - 1).map_err(&read)?;
+        if start == 0
+            && let (Some(header), _) = self.header(file, end)?
+        {
+            return match self.earlier(&header)? {
+                Some((earlier, end)) => self.latest_before(&*earlier, end),
+                None => Ok(None),
+            };
+        }
+        let line = read_range(file, start, end - 1).map_err(&read)?;
+        parse(&line, &self.path, "the last line").map(Some)
+    }
+
+    /// All records, those of before a rotation first. Takes no lock.
+    ///
+    /// # Errors
+    /// As for [`Journal::latest`]; the text of [`ErrorKind::Corrupt`] says which line.
+    pub fn read(&self) -> Result<Vec<T>, Error> {
+        Ok(self.since(&mut Place::default())?.records)
+    }
+
+    /// All records that a power loss cannot take any more: waits until the disk has what is read.
+    ///
+    /// # Errors
+    /// As for [`Journal::read`].
+    pub fn read_durable(&self) -> Result<Vec<T>, Error> {
+        let mut place = Place::default();
+        let since = self.since(&mut place)?;
+        if let Some(file) = place.file {
+            file.sync().map_err(Error::io("sync", &self.path))?;
+            self.sync_name(&*file)?;
+        }
+        Ok(since.records)
+    }
+
+    /// What was added since `place`, which moves to the end.
+    pub(crate) fn since(&self, place: &mut Place) -> Result<Since<T>, Error> {
+        let Some(file) = self.file()? else {
+            let is_anew = place.file.is_some();
+            *place = Place::default();
+            return Ok(Since { is_anew, records: Vec::new() });
+        };
+        let status = |file: &dyn Opened| file.status().map_err(Error::io("examine", &self.path));
+        let known = place.file.as_deref().map(status).transpose()?;
+        let is_same = known.is_some_and(|known| status(&*file).is_ok_and(|now| now.id == known.id));
+        let end = self.end_of_lines(&*file)?;
+        let mut records = Vec::new();
+        if is_same {
+            parse_lines(&*file, place.offset, end, &self.path, &mut records)?;
+            place.offset = end;
+            return Ok(Since { is_anew: false, records });
+        }
+        self.read_with_earlier(&*file, end, &mut records)?;
+        let is_anew = place.file.is_some();
+        *place = Place { file: Some(file), offset: end };
+        Ok(Since { is_anew, records })
+    }
+
+    /// Reads a file, after those that its header says came before it.
+    fn read_with_earlier(&self, file: &dyn Opened, end: u64, records: &mut Vec<T>) -> Result<(), Error> {
+        let (header, from) = self.header(file, end)?;
+        if let Some((earlier, its_end)) = header.map(|header| self.earlier(&header)).transpose()?.flatten() {
+            self.read_with_earlier(&*earlier, its_end, records)?;
+        }
+        parse_lines(file, from, end, &self.path, records)
+    }
+
+    /// The file that a header says came before, and where its lines end.
+    fn earlier(&self, header: &Header) -> Result<Option<(Arc<dyn Opened>, u64)>, Error> {
+        let Some(name) = &header.journal.after else { return Ok(None) };
+        let earlier = self.path.with_file_name(name);
+        let opened = self.disk.open(&earlier, How::Read).map_err(Error::io("open", &earlier))?;
+        let end = self.end_of_lines(&*opened)?;
+        Ok(Some((opened, end)))
+    }
+
+    /// The header, where there is one, and where the records begin.
+    fn header(&self, file: &dyn Opened, end: u64) -> Result<(Option<Header>, u64), Error> {
+        let start = read_range(file, 0, end.min(BLOCK)).map_err(Error::io("read", &self.path))?;
+        let Some(first) = start.split_inclusive(|byte| *byte == b'\n').next() else { return Ok((None, 0)) };
+        match serde_json::from_slice::<Header>(first) {
+            Ok(header) => Ok((Some(header), first.len() as u64)),
+            Err(_) => Ok((None, 0)),
+        }
+    }
+
+    /// Gives the journal a new file, which continues the old one under another name (`NAME.1`, `NAME.2` …): no record
+    /// is lost, doubled or moved. Whether there was anything to rotate.
+    ///
+    /// # Errors
+    /// As for [`Journal::append`]; the file system must know hard links.
+    pub fn rotate(&self) -> Result<bool, Error> {
+        let guard = self.lock.lock()?;
+        let Some(file) = self.file()? else { return Ok(false) };
+        let end = self.mended(&*file)?;
+        let (header, from) = self.header(&*file, end)?;
+        if from == end {
+            return Ok(false);
+        }
+        // What is moved out of sight must be on the disk: its writers may have been killed before their syncs.
+        file.sync().map_err(Error::io("sync", &self.path))?;
+        let number = header.and_then(|header| header.journal.after?.rsplit('.').next()?.parse::<u64>().ok());
+        let name = self.archive_name(number.unwrap_or(0) + 1);
+        let archive = self.path.with_file_name(&name);
+        match self.disk.link(&self.path, &archive) {
+            // Of a rotation or a rewriting that was killed: no header names it.
+            Err(leftover) if leftover.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(&archive).map_err(Error::io("remove the leftover", &archive))?;
+                self.disk.link(&self.path, &archive)
+            }
+            linked => linked,
+        }
+        .map_err(Error::io("link", &archive))?;
+        // The second name first: a disk may keep later changes of a folder and not this one.
+        let folder = folder_of(&self.path);
+        self.disk.sync_folder(folder).map_err(Error::io("sync the folder", folder))?;
+        let header = Header { journal: Continued { after: Some(name) } };
+        replace_resolved(&*self.disk, &self.path, &self.line(&header)?)?;
+        drop(guard);
+        Ok(true)
+    }
+
+    /// Writes the journal anew with the records that `keep` makes of all there are, in one file, and removes the
+    /// files of before. Where `keep` returns an error nothing is changed.
+    ///
+    /// # Errors
+    /// As for [`Journal::append`] and [`Journal::read`].
+    ///
+    /// # Panics
+    /// Where `keep` does, or serialising.
+    pub fn rewrite<E>(&self, keep: impl FnOnce(Vec<T>) -> Result<Vec<T>, E>) -> Result<Result<(), E>, Error> {
+        let guard = self.lock.lock()?;
+        let records = match keep(self.read()?) {
+            Ok(records) => records,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let mut content = Vec::new();
+        for record in &records {
+            content.extend_from_slice(&self.line(record)?);
+        }
+        if content.is_empty() {
+            // An empty file could not be told from one that was emptied by accident.
+            content = self.line(&Header { journal: Continued { after: None } })?;
+        }
+        replace_resolved(&*self.disk, &self.path, &content)?;
+        // Nothing names them any more. One that stays after a kill is in nobody's way.
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let folder = folder_of(&self.path);
+        for other in self.disk.names(folder).map_err(Error::io("list", folder))? {
+            let number = other.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.'));
+            if number.is_some_and(|number| number.parse::<u64>().is_ok()) {
+                let other = self.path.with_file_name(other);
+                self.disk.remove(&other).map_err(Error::io("remove", &other))?;
+            }
+        }
+        drop(guard);
+        Ok(Ok(()))
+    }
+
+    fn archive_name(&self, number: u64) -> String {
+        format!("{}.{number}", self.path.file_name().unwrap_or_default().to_string_lossy())
+    }
+
+    fn line(&self, record: &impl Serialize) -> Result<Vec<u8>, Error> {
+        let mut line = serde_json::to_vec(record)
+            .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    /// The file that the path names, where there is one: kept open since the last time, if it is still the same.
+    fn file(&self) -> Result<Option<Arc<dyn Opened>>, Error> {
+        let there = self.disk.status(&self.path).map_err(Error::io("examine", &self.path))?;
+        let Some(there) = there else { return Ok(None) };
+        if !there.is_file {
+            return Err(Error::new("read", &self.path, ErrorKind::NotAFile));
+        }
+        let mut opened = self.opened();
+        if let Some(file) = &*opened {
+            let known = file.status().map_err(Error::io("examine", &self.path))?;
+            if known.id == there.id {
+                return Ok(Some(Arc::clone(file)));
+            }
+        }
+        let file = match self.disk.open(&self.path, How::Append) {
+            // Whoever may only read it needs no more.
+            Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied || is_read_only(&denied) => {
+                let file = self.disk.open(&self.path, How::Read).map_err(Error::io("open", &self.path))?;
+                return Ok(Some(file));
+            }
+            file => file.map_err(Error::io("open", &self.path))?,
+        };
+        *opened = Some(Arc::clone(&file));
+        Ok(Some(file))
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Option<Arc<dyn Opened>>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the last whole line ends. What comes before a line feed that was seen is never changed again.
+    fn end_of_lines(&self, file: &dyn Opened) -> Result<u64, Error> {
+        let length = file.status().map_err(Error::io("examine", &self.path))?.length;
+        end_of_lines(file, length).map_err(Error::io("read", &self.path))
+    }
+
+    /// The same under the lock: what a killed writer or a power loss left of a line is cut off.
+    fn mended(&self, file: &dyn Opened) -> Result<u64, Error> {
+        let length = file.status().map_err(Error::io("examine", &self.path))?.length;
+        let end = end_of_lines(file, length).map_err(Error::io("read", &self.path))?;
+        if end != length {
+            file.set_length(end).map_err(Error::io("cut the torn line off", &self.path))?;
+        }
+        Ok(end)
+    }
+
+    /// Sees to it that the disk has the name of this file too.
+    fn sync_name(&self, file: &dyn Opened) -> Result<(), Error> {
+        let id = file.status().map_err(Error::io("examine", &self.path))?.id;
+        let synced_of = || self.name_synced_of.lock().unwrap_or_else(PoisonError::into_inner);
+        if *synced_of() != Some(id) {
+            let folder = folder_of(&self.path);
+            self.disk.sync_folder(folder).map_err(Error::io("sync the folder", folder))?;
+            *synced_of() = Some(id);
+        }
+        Ok(())
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Clone> Lines<T> {
+    /// The last record, those to be written included.
+    fn latest(&mut self, journal: &Journal<T>) -> Result<Option<&T>, Error> {
+        if self.latest.is_none() {
+            let new = self.new.strip_suffix(b"\n").map(|new| new.rsplit(|byte| *byte == b'\n').next());
+            let latest = match new.flatten() {
+                Some(line) => Some(parse(line, &journal.path, "a new line")?),
+                None => journal.latest_before(&*self.file, self.end)?,
+            };
+            self.latest = Some(latest);
+        }
+        Ok(self.latest.as_ref().and_then(Option::as_ref))
+    }
+}
+
+/// Leads an append.
+struct Appending<'a, T>(&'a Journal<T>);
+
+impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appending<'a, T> {
+    type Kept = Guard<'a>;
+    /// The file to sync, where anybody waits for that.
+    type Left = Option<Arc<dyn Opened>>;
+
+    fn begin(&self) -> Result<(Lines<T>, Guard<'a>), Error> {
+        let journal = self.0;
+        if journal.is_broken.load(Ordering::Acquire) {
+            return Err(Error::new("append to", &journal.path, ErrorKind::EarlierSyncFailed));
+        }
+        let guard = journal.lock.lock()?;
+        let file = match journal.file()? {
+            Some(file) => file,
+            None => {
+                let file = journal
+                    .disk
+                    .open(&journal.path, How::Append)
+                    .map_err(Error::io("create", &journal.path))?;
+                *journal.opened() = Some(Arc::clone(&file));
+                file
+            }
+        };
+        let end = journal.mended(&*file)?;
+        let queue = guard.queue();
+        let lines = Lines { file, end, new: Vec::new(), latest: None, queue, has_durable: false };
+        Ok((lines, guard))
+    }
+
+    fn commit(&self, lines: Lines<T>, guard: Guard<'a>) -> Result<Self::Left, Error> {
+        if lines.new.is_empty() {
+            return Ok(None);
+        }
+        if let Err(failed) = write_all(&lines.new, |bytes| lines.file.write(bytes)) {
+            // Nothing of it was acknowledged. Where even this fails, the next writer sees whole lines that nobody
+            // was promised, or half a line, which it cuts off.
+            let _taken_back = lines.file.set_length(lines.end);
+            return Err(Error::io("write", &self.0.path)(failed));
+        }
+        drop(guard);
+        Ok(lines.has_durable.then_some(lines.file))
+    }
+
+    fn finish(&self, file: Self::Left) -> Result<(), Error> {
+        let Some(file) = file else { return Ok(()) };
+        if let Err(failed) = file.sync() {
+            // A second try would succeed, without what was dropped (persistence: fsync reports an error once).
+            self.0.is_broken.store(true, Ordering::Release);
+            return Err(Error::io("sync", &self.0.path)(failed));
+        }
+        self.0.sync_name(&*file)
+    }
+}
+
+impl<T> fmt::Debug for Journal<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Journal").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ReadOnlyFilesystem
+}
+
+/// Where the last line ends that has a line feed at its end and no NUL in it: JSON has none, and a power loss fills with
+/// them what it took.
+fn end_of_lines(file: &dyn Opened, length: u64) -> io::Result<u64> {
+    let mut end = line_start(file, length)?;
+    while end > 0 {
+        let start = line_start(file, end - 1)?;
+        if !read_range(file, start, end)?.contains(&0) {
+            break;
+        }
+        end = start;
+    }
+    Ok(end)
+}
+
+/// Where the line begins that the byte before `end` is in, or would be: behind the last line feed before `end`.
+fn line_start(file: &dyn Opened, end: u64) -> io::Result<u64> {
+    let mut to = end;
+    // The last byte alone is a line feed nearly always, and the line before it short.
+    let mut size = BLOCK / 16;
+    while to > 0 {
+        let from = to.saturating_sub(size);
+        let block = read_range(file, from, to)?;
+        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(from + at as u64 + 1);
+        }
+        to = from;
+        size = (size * 4).min(1 << 20);
+    }
+    Ok(0)
+}
+
+fn parse<T: DeserializeOwned>(line: &[u8], path: &Path, which: &str) -> Result<T, Error> {
+    let corrupt = |place| Error::new("read", path, ErrorKind::Corrupt(format!("{which}: {place}")));
+    serde_json::from_slice(line).map_err(corrupt)
+}
+
+fn parse_lines<T: DeserializeOwned>(
+    file: &dyn Opened,
+    from: u64,
+    end: u64,
+    path: &Path,
+    records: &mut Vec<T>,
+) -> Result<(), Error> {
+    let content = read_range(file, from, end).map_err(Error::io("read", path))?;
+    let lines = content.split_inclusive(|byte| *byte == b'\n');
+    for (line, number) in lines.zip(1..) {
+        records.push(parse(line, path, &format!("line {number} from byte {from} on"))?);
+    }
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! What the queue and the group commit are made of; a model checker puts its own in their place.
+//!
+//! `src/tests/interleavings.rs` compiles `queue.rs` and `group.rs` once more with loom's types here, and runs them
+//! through all interleavings.
+
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+pub(crate) use std::thread;

@@ -1,0 +1,249 @@
+//! Every structure against a plain model in memory: random operations, kills and power losses at random calls, and
+//! reopening after each.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::disk::Disk;
+use crate::disk::simulated::{Cut, Misfortune, Simulated};
+use crate::{Document, Error, Journal};
+
+/// How many random cases each structure is given: `PICKLOCK_CASES`, else 256.
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("PICKLOCK_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases.unwrap_or(256)) }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(u32),
+    AppendUnsynced(u32),
+    /// Adds one more than the latest.
+    AppendAfter,
+    Rotate,
+    /// Drops every record that this number divides.
+    Rewrite(u32),
+    Reopen,
+}
+
+fn misfortune() -> impl Strategy<Value = Misfortune> {
+    prop_oneof![Just(Misfortune::Kill), Just(Misfortune::PowerLoss)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (1..1000_u32).prop_map(Step::Append),
+        2 => (1..1000_u32).prop_map(Step::AppendUnsynced),
+        2 => Just(Step::AppendAfter),
+        1 => Just(Step::Rotate),
+        1 => (2..4_u32).prop_map(Step::Rewrite),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+fn cut() -> impl Strategy<Value = Option<Cut>> {
+    let cut = (0..12_u64, any::<u64>(), misfortune());
+    prop::option::weighted(0.4, cut.prop_map(|(calls, chance, by)| Cut { calls, chance, by }))
+}
+
+/// A record longer than one would think a line to be, so that it is cut in many places.
+fn record(number: u32) -> String {
+    format!("{number}:{}", "x".repeat(number as usize % 300))
+}
+
+fn number(record: &str) -> u32 {
+    record.split(':').next().unwrap().parse().unwrap()
+}
+
+/// What a journal must hold: what was acknowledged, and how much of that a power loss must leave.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    records: Vec<String>,
+    durable: usize,
+}
+
+impl Model {
+    fn after(&self, step: &Step) -> Self {
+        let mut next = self.clone();
+        match step {
+            Step::Append(number) => next.records.push(record(*number)),
+            Step::AppendUnsynced(number) => {
+                next.records.push(record(*number));
+                return next;
+            }
+            Step::AppendAfter => {
+                let latest = self.records.last().map_or(0, |latest| number(latest));
+                next.records.push(record(latest + 1));
+            }
+            Step::Rewrite(divisor) => next.records.retain(|record| number(record) % divisor != 0),
+            // With nothing to move there is nothing to wait for.
+            Step::Rotate | Step::Reopen => return next,
+        }
+        next.durable = next.records.len();
+        next
+    }
+
+    /// Whether this may be what is left.
+    fn allows(&self, left: &[String], by: Misfortune) -> bool {
+        match by {
+            Misfortune::Kill => self.records == left,
+            Misfortune::PowerLoss => self.durable <= left.len() && self.records.starts_with(left),
+        }
+    }
+}
+
+fn do_step(journal: &Journal<String>, step: &Step) -> Result<(), Error> {
+    match step {
+        Step::Append(number) => journal.append(&record(*number)),
+        Step::AppendUnsynced(number) => journal.append_unsynced(&record(*number)),
+        Step::AppendAfter => {
+            let next = |latest: Option<&String>| {
+                Ok::<_, std::convert::Infallible>(record(latest.map_or(0, |latest| number(latest)) + 1))
+            };
+            journal.append_after(next).map(drop)
+        }
+        Step::Rotate => journal.rotate().map(drop),
+        Step::Rewrite(divisor) => {
+            let keep = |mut records: Vec<String>| {
+                records.retain(|record| number(record) % divisor != 0);
+                Ok::<_, std::convert::Infallible>(records)
+            };
+            journal.rewrite(keep).map(drop)
+        }
+        Step::Reopen => Ok(()),
+    }
+}
+
+fn in_a_folder() -> (tempfile::TempDir, PathBuf, Simulated, Arc<dyn Disk>) {
+    // The lock files are real ones, all else is in memory.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    let simulated = Simulated::default();
+    let disk: Arc<dyn Disk> = Arc::new(simulated.clone());
+    (folder, path, simulated, disk)
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn a_journal_keeps_what_it_acknowledged_through_kills_and_power_losses(
+        steps in prop::collection::vec((step(), cut()), 1..24)
+    ) {
+        let (_folder, path, simulated, disk) = in_a_folder();
+        let open = || Journal::<String>::open_on(Arc::clone(&disk), &path).unwrap();
+        let mut journal = open();
+        let mut model = Model::default();
+        // What a power loss may go back to, since a killed writer renamed something and synced no folder.
+        let mut unsure: Vec<Model> = Vec::new();
+        for (step, cut) in &steps {
+            if matches!(step, Step::Reopen) {
+                journal = open();
+            }
+            simulated.cut(*cut);
+            let done = do_step(&journal, step);
+            let next = model.after(step);
+            match cut {
+                Some(cut) if simulated.is_over() => {
+                    simulated.restart(cut.by);
+                    journal = open();
+                    let left = journal.read().unwrap();
+                    // What was under way is wholly in, or not at all; of what is not durable a power loss leaves a part.
+                    let unwritten = Model { durable: model.durable.min(next.records.len()), ..next };
+                    let is_allowed = [&model, &unwritten].into_iter().chain(&unsure).any(|state| state.allows(&left, cut.by));
+                    prop_assert!(is_allowed, "{:?}: {:?} became {:?}", step, model, left);
+                    // Nobody knows what of that the disk has, but for what it had.
+                    let durable = if cut.by == Misfortune::Kill { model.durable.min(left.len()) } else { left.len() };
+                    match cut.by {
+                        Misfortune::Kill => unsure.push(model),
+                        Misfortune::PowerLoss => unsure.clear(),
+                    }
+                    model = Model { durable, records: left };
+                }
+                _ => {
+                    prop_assert!(done.is_ok(), "{:?}: {:?}", step, done);
+                    model = next;
+                    if matches!(step, Step::Append(_) | Step::AppendAfter | Step::Rewrite(_)) {
+                        unsure.clear();
+                    }
+                    simulated.cut(None);
+                }
+            }
+            prop_assert_eq!(&journal.read().unwrap(), &model.records);
+            prop_assert_eq!(&journal.latest().unwrap(), &model.records.last().cloned());
+        }
+        prop_assert_eq!(journal.read_durable().unwrap(), model.records);
+    }
+
+    #[test]
+    fn a_document_is_the_old_or_the_new_one_through_kills_and_power_losses(
+        steps in prop::collection::vec((1..1000_u32, cut()), 1..12)
+    ) {
+        let (_folder, path, simulated, disk) = in_a_folder();
+        let open = || Document::<Vec<u32>>::open_on(Arc::clone(&disk), &path).unwrap();
+        let mut document = open();
+        let (mut model, mut unsure) = (Vec::new(), Vec::new());
+        for (number, cut) in steps {
+            simulated.cut(cut);
+            let done = document.update(|all| all.push(number));
+            let mut next = model.clone();
+            next.push(number);
+            match cut {
+                Some(cut) if simulated.is_over() => {
+                    simulated.restart(cut.by);
+                    document = open();
+                    let left = document.read().unwrap().to_vec();
+                    let is_unsure = cut.by == Misfortune::PowerLoss && unsure.contains(&left);
+                    prop_assert!(left == model || left == next || is_unsure, "{:?} became {:?}", model, left);
+                    match cut.by {
+                        Misfortune::Kill => unsure.push(model),
+                        Misfortune::PowerLoss => unsure.clear(),
+                    }
+                    model = left;
+                }
+                _ => {
+                    prop_assert!(done.is_ok(), "{:?}", done);
+                    model = next;
+                    unsure.clear();
+                    simulated.cut(None);
+                }
+            }
+            prop_assert_eq!(&*document.read().unwrap(), &model);
+        }
+    }
+}
+
+#[test]
+fn a_document_that_nobody_changed_is_not_read_again() {
+    let (_folder, path, simulated, disk) = in_a_folder();
+    let document = Document::<Vec<u32>>::open_on(Arc::clone(&disk), &path).unwrap();
+    document.update(|all| all.push(1)).unwrap();
+    let (reads, _) = simulated.counts();
+    let (first, second) = (document.read().unwrap(), document.read().unwrap());
+    assert!(Arc::ptr_eq(&first, &second));
+    assert_eq!(simulated.counts().0, reads);
+    let other = Document::<Vec<u32>>::open_on(disk, &path).unwrap();
+    other.update(|all| all.push(2)).unwrap();
+    assert_eq!(*document.read().unwrap(), [1, 2]);
+    assert!(simulated.counts().0 > reads);
+}
+
+/// After a failed sync the kernel may have dropped what it could not write, and a second sync succeeds without it.
+#[test]
+fn nothing_is_acknowledged_after_a_sync_that_failed() {
+    let (_folder, path, simulated, disk) = in_a_folder();
+    let journal = Journal::<u32>::open_on(Arc::clone(&disk), &path).unwrap();
+    journal.append(&1).unwrap();
+    simulated.fail_to_sync(true);
+    assert!(journal.append(&2).is_err());
+    simulated.fail_to_sync(false);
+    let refused = journal.append(&3).unwrap_err();
+    assert!(matches!(refused.kind(), crate::ErrorKind::EarlierSyncFailed), "{refused}");
+    let document = Document::<u32>::open_on(disk, &path.with_extension("json")).unwrap();
+    document.update(|value| *value = 1).unwrap();
+    simulated.fail_to_sync(true);
+    assert!(document.update(|value| *value = 2).is_err());
+    assert_eq!(*document.read().unwrap(), 1);
+}
