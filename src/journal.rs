@@ -42,6 +42,9 @@ pub struct Journal<T> {
     is_broken: AtomicBool,
 }
 
+/// A file, and where its whole lines end.
+type Whole = (Arc<dyn Opened>, u64);
+
 /// How far a journal was read: a file, by its open descriptor, and an offset in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
@@ -229,6 +232,20 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(since.records)
     }
 
+    /// The records from this offset on that a power loss cannot take any more, and where they end. Only for a journal
+    /// that is never rotated or rewritten.
+    pub(crate) fn read_durable_from(&self, from: u64) -> Result<(Vec<T>, u64), Error> {
+        let mut records = Vec::new();
+        let Some(file) = self.file()? else { return Ok((records, from)) };
+        let end = self.end_of_lines(&*file)?;
+        if end > from {
+            file.sync().map_err(Error::io("sync", &self.path))?;
+            self.sync_name(&*file)?;
+            parse_lines(&*file, from, end, &self.path, &mut records)?;
+        }
+        Ok((records, end.max(from)))
+    }
+
     /// What was added since `place`, which moves to the end.
     pub(crate) fn since(&self, place: &mut Place) -> Result<Since<T>, Error> {
         let Some(file) = self.file()? else {
@@ -262,7 +279,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     }
 
     /// The file that a header says came before, and where its lines end.
-    fn earlier(&self, header: &Header) -> Result<Option<(Arc<dyn Opened>, u64)>, Error> {
+    fn earlier(&self, header: &Header) -> Result<Option<Whole>, Error> {
         let Some(name) = &header.journal.after else { return Ok(None) };
         let earlier = self.path.with_file_name(name);
         let opened = self.disk.open(&earlier, How::Read).map_err(Error::io("open", &earlier))?;

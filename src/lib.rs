@@ -41,21 +41,30 @@
 //! * One update costs the whole document: reading, serialising and writing grow with its size.
 #![cfg(unix)]
 
+mod amount;
 pub mod command;
+pub mod context;
 mod disk;
 mod document;
 mod error;
 mod group;
 mod journal;
+pub mod ledger;
 mod lock;
 mod queue;
 mod replace;
+mod saved;
+mod shards;
 mod sync;
 #[cfg(test)]
 mod tests;
+pub mod trades;
 
+pub use amount::{Amount, NoAmount};
 pub use document::Document;
 pub use error::{Error, ErrorKind};
 pub use journal::Journal;
 pub use lock::{FileLock, Guard};
 pub use replace::replace;
+pub use saved::{SavedSession, TornWhileWritten};
+pub use shards::{Merged, ShardWriter, Shards};

@@ -133,22 +133,6 @@ impl Simulated {
         (state.reads, state.changes)
     }
 
-    /// What is in a file, as it is now.
-    pub(crate) fn content(&self, path: &Path) -> Option<Vec<u8>> {
-        let state = self.state();
-        Some(state.files[state.names.get(path)?].bytes.clone())
-    }
-
-    /// Puts a file there, synced.
-    pub(crate) fn put(&self, path: &Path, bytes: &[u8]) {
-        let mut state = self.state();
-        let number = state.new_file();
-        let content = Content { bytes: bytes.to_vec(), synced: bytes.to_vec(), changed: state.clock };
-        state.files.insert(number, content);
-        state.names.insert(path.to_owned(), number);
-        state.synced_names.insert(path.to_owned(), number);
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::context::{Context, Line};
 use crate::disk::Disk;
 use crate::disk::simulated::{Cut, Misfortune, Simulated};
-use crate::{Document, Error, Journal};
+use crate::{Document, Error, Journal, Shards, TornWhileWritten};
 
 /// How many random cases each structure is given: `PICKLOCK_CASES`, else 256.
 fn cases() -> ProptestConfig {
@@ -77,7 +78,7 @@ impl Model {
                 let latest = self.records.last().map_or(0, |latest| number(latest));
                 next.records.push(record(latest + 1));
             }
-            Step::Rewrite(divisor) => next.records.retain(|record| number(record) % divisor != 0),
+            Step::Rewrite(divisor) => next.records.retain(|record| !number(record).is_multiple_of(*divisor)),
             // With nothing to move there is nothing to wait for.
             Step::Rotate | Step::Reopen => return next,
         }
@@ -107,7 +108,7 @@ fn do_step(journal: &Journal<String>, step: &Step) -> Result<(), Error> {
         Step::Rotate => journal.rotate().map(drop),
         Step::Rewrite(divisor) => {
             let keep = |mut records: Vec<String>| {
-                records.retain(|record| number(record) % divisor != 0);
+                records.retain(|record| !number(record).is_multiple_of(*divisor));
                 Ok::<_, std::convert::Infallible>(records)
             };
             journal.rewrite(keep).map(drop)
@@ -246,4 +247,170 @@ fn nothing_is_acknowledged_after_a_sync_that_failed() {
     simulated.fail_to_sync(true);
     assert!(document.update(|value| *value = 2).is_err());
     assert_eq!(*document.read().unwrap(), 1);
+}
+
+/// What a conversation is asked.
+#[derive(Clone, Debug)]
+enum Turn {
+    Say(u32),
+    Usage(u64),
+    Checkpoint,
+    Revert(u64),
+    Clear,
+    Rotate,
+    /// Another process says something.
+    Other(u32),
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        4 => (1..1000_u32).prop_map(Turn::Say),
+        1 => (0..1000_u64).prop_map(Turn::Usage),
+        2 => Just(Turn::Checkpoint),
+        2 => (0..4_u64).prop_map(Turn::Revert),
+        1 => Just(Turn::Clear),
+        1 => Just(Turn::Rotate),
+        2 => (1..1000_u32).prop_map(Turn::Other),
+    ]
+}
+
+fn said(number: u32) -> Line {
+    Line::Message { role: "user".to_owned(), text: record(number) }
+}
+
+fn talk(context: &Context, turn: &Turn) -> Result<(), Error> {
+    match turn {
+        Turn::Say(number) | Turn::Other(number) => context.append(said(*number)),
+        Turn::Usage(tokens) => context.usage(*tokens),
+        Turn::Checkpoint => context.checkpoint().map(drop),
+        Turn::Revert(number) => context.revert_to(*number).map(drop),
+        Turn::Clear => context.clear(),
+        Turn::Rotate => context.rotate().map(drop),
+    }
+}
+
+/// The same in memory alone: the history, and the number of the next checkpoint.
+fn talked(history: &[Line], turn: &Turn) -> Vec<Line> {
+    let mut history = history.to_vec();
+    let checkpoint = |number: u64| Line::Checkpoint { number };
+    match turn {
+        Turn::Say(number) | Turn::Other(number) => history.push(said(*number)),
+        Turn::Checkpoint => {
+            let last = history.iter().rev().find_map(|line| match line {
+                Line::Checkpoint { number } => Some(number + 1),
+                _ => None,
+            });
+            history.push(checkpoint(last.unwrap_or(0)));
+        }
+        Turn::Revert(number) => {
+            if let Some(at) = history.iter().position(|line| *line == checkpoint(*number)) {
+                history.truncate(at);
+            }
+        }
+        Turn::Clear => history.clear(),
+        Turn::Usage(_) | Turn::Rotate => {}
+    }
+    history
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn a_context_believes_what_its_file_holds_whatever_fails(
+        turns in prop::collection::vec((turn(), cut()), 1..16)
+    ) {
+        let (_folder, path, simulated, disk) = in_a_folder();
+        let open = || Context::open_on(Arc::clone(&disk), &path).unwrap();
+        let (mut context, mut other) = (open(), open());
+        let mut model = Vec::new();
+        for (turn, cut) in turns {
+            // A kill alone: what a power loss may take is for the journal's own test.
+            simulated.cut(cut.map(|cut| Cut { by: Misfortune::Kill, ..cut }));
+            let done = talk(if matches!(turn, Turn::Other(_)) { &other } else { &context }, &turn);
+            let next = talked(&model, &turn);
+            if simulated.is_over() {
+                simulated.restart(Misfortune::Kill);
+                // The process lives on where only a call failed: it must not believe what the file does not hold.
+                let left = context.read().unwrap();
+                prop_assert!(left.history == model || left.history == next, "{:?} became {:?}", model, left);
+                model = left.history;
+                (context, other) = (open(), open());
+            } else {
+                prop_assert!(done.is_ok(), "{:?}: {:?}", turn, done);
+                model = next;
+                simulated.cut(None);
+                if !matches!(turn, Turn::Other(_)) {
+                    prop_assert_eq!(&context.memory().history, &model);
+                }
+            }
+            prop_assert_eq!(context.read().unwrap(), context.memory());
+            prop_assert_eq!(&context.memory().history, &model);
+        }
+    }
+
+    #[test]
+    fn a_merge_loses_and_doubles_nothing_whatever_ends_it(
+        steps in prop::collection::vec((prop::option::of(0..3_u32), cut()), 1..24)
+    ) {
+        let (_folder, path, simulated, disk) = in_a_folder();
+        // For the locks.
+        std::fs::create_dir(path.with_file_name("shards")).unwrap();
+        let shards = || Shards::<u32>::open_on(Arc::clone(&disk), &path).unwrap();
+        let (mut model, mut unsure) = (Vec::new(), Vec::new());
+        for ((writer, cut), number) in steps.into_iter().zip(0..) {
+            simulated.cut(cut);
+            let done = match writer {
+                Some(writer) => shards().writer(&writer.to_string()).and_then(|shard| shard.append(&number)),
+                None => shards().merge().map(drop),
+            };
+            match cut {
+                Some(cut) if simulated.is_over() => {
+                    simulated.restart(cut.by);
+                    // Whether it is in is seen below.
+                    unsure.extend(writer.map(|_| number));
+                }
+                _ => {
+                    prop_assert!(done.is_ok(), "{:?}", done);
+                    model.extend(writer.map(|_| number));
+                    simulated.cut(None);
+                }
+            }
+            let mut read = shards().read().unwrap();
+            read.sort_unstable();
+            let is_doubled = read.windows(2).any(|pair| pair[0] == pair[1]);
+            let is_lost = model.iter().any(|record| !read.contains(record));
+            let is_new = read.iter().any(|record| !model.contains(record) && !unsure.contains(record));
+            prop_assert!(!is_doubled && !is_lost && !is_new, "{:?} with {:?} unsure became {:?}", model, unsure, read);
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_place_is_whole_after_the_next_lock(
+        steps in prop::collection::vec((1..300_u32, cut()), 1..12)
+    ) {
+        let (_folder, path, simulated, disk) = in_a_folder();
+        let saved = || TornWhileWritten::<String>::open_on(Arc::clone(&disk), &path).unwrap();
+        let (mut model, mut unsure) = (String::new(), Vec::new());
+        for (number, cut) in steps {
+            simulated.cut(cut);
+            let next = record(number);
+            let done = saved().change(|text| Ok::<_, ()>(std::mem::replace(text, next.clone())));
+            if simulated.is_over() {
+                let by = cut.map_or(Misfortune::Kill, |cut| cut.by);
+                simulated.restart(by);
+                let left = saved().load().unwrap();
+                let is_allowed = left == model || left == next || unsure.contains(&left);
+                prop_assert!(is_allowed, "{:?} became {:?}", model, left);
+                // Loading has written it again, for good.
+                unsure.push(std::mem::replace(&mut model, left));
+            } else {
+                prop_assert!(done.is_ok(), "{:?}", done);
+                model = next;
+                unsure.clear();
+                simulated.cut(None);
+            }
+            prop_assert_eq!(&saved().load().unwrap(), &model);
+        }
+    }
 }
