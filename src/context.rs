@@ -273,10 +273,15 @@ mod with_tokio {
 
     /// A [`Context`] for callers that must not wait for the disk.
     ///
-    /// Each operation runs to its end in a thread for such work, once it was polled for the first time: who drops the
-    /// future of one does not stop it half-way. It is then in memory and in the file, or in neither.
+    /// An operation that waits for others is given up by dropping its future, and never happens. One that has its turn
+    /// runs to its end in a thread for such work, whoever waits for it: it is then in memory and in the file, or in
+    /// neither, before the next has its turn.
     #[derive(Clone, Debug)]
-    pub struct AsyncContext(Arc<Context>);
+    pub struct AsyncContext {
+        context: Arc<Context>,
+        /// Held by the one operation that runs; the others wait in the order of their coming.
+        turn: Arc<tokio::sync::Mutex<()>>,
+    }
 
     impl AsyncContext {
         /// See [`Context::open`].
@@ -288,12 +293,14 @@ mod with_tokio {
         /// Outside a tokio runtime, as all that is here.
         pub async fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
             let path = path.as_ref().to_owned();
-            aside(move || Context::open(path)).await.map(|context| Self(Arc::new(context)))
+            aside(move || Context::open(path))
+                .await
+                .map(|context| Self { context: Arc::new(context), turn: Arc::default() })
         }
 
         /// See [`Context::memory`].
         pub fn memory(&self) -> State {
-            self.0.memory()
+            self.context.memory()
         }
 
         /// See [`Context::read`].
@@ -365,8 +372,14 @@ mod with_tokio {
         }
 
         async fn with<R: Send + 'static>(&self, what: impl FnOnce(&Context) -> R + Send + 'static) -> R {
-            let context = Arc::clone(&self.0);
-            aside(move || what(&context)).await
+            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let context = Arc::clone(&self.context);
+            aside(move || {
+                let done = what(&context);
+                drop(turn);
+                done
+            })
+            .await
         }
     }
 

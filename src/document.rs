@@ -81,6 +81,11 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
         Ok(self.load()?.0)
     }
 
+    /// The value that was read or written last, without a look at the file; nothing where there was none.
+    pub fn known_value(&self) -> Option<Arc<T>> {
+        self.known().as_ref().map(|known| Arc::clone(&known.value))
+    }
+
     /// Changes the value by `change`, under the lock, and returns what `change` returned once it is on disk.
     ///
     /// # Errors

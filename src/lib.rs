@@ -42,6 +42,7 @@
 #![cfg(unix)]
 
 mod amount;
+#[cfg(feature = "command")]
 pub mod command;
 pub mod context;
 mod disk;

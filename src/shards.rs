@@ -112,6 +112,14 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
         self.merged.update(|_| ())
     }
 
+    /// The merged file.
+    ///
+    /// # Errors
+    /// As for [`Document::read`].
+    pub fn merged(&self) -> Result<Arc<Merged<T>>, Error> {
+        self.merged.read()
+    }
+
     /// All records: the merged ones, and those that are not merged yet.
     ///
     /// # Errors

@@ -17,6 +17,14 @@ pub struct Builtin {
 pub const ALL: &[Builtin] = &[
     Builtin { name: "flock", text: include_str!("../../adapters/flock.toml") },
     Builtin { name: "sqlite3", text: include_str!("../../adapters/sqlite3.toml") },
+    Builtin { name: "store-context", text: include_str!("../../adapters/store-context.toml") },
+    Builtin { name: "store-document", text: include_str!("../../adapters/store-document.toml") },
+    Builtin { name: "store-in-place", text: include_str!("../../adapters/store-in-place.toml") },
+    Builtin { name: "store-journal", text: include_str!("../../adapters/store-journal.toml") },
+    Builtin { name: "store-ledger", text: include_str!("../../adapters/store-ledger.toml") },
+    Builtin { name: "store-saved", text: include_str!("../../adapters/store-saved.toml") },
+    Builtin { name: "store-shards", text: include_str!("../../adapters/store-shards.toml") },
+    Builtin { name: "store-trades", text: include_str!("../../adapters/store-trades.toml") },
 ];
 
 impl Builtin {
