@@ -65,6 +65,12 @@ pub struct Subject {
     pub initial_records: BTreeSet<String>,
     /// How many files stood in the sandbox after each of the control's adds, none of them disturbed.
     pub quiet_file_counts: Vec<usize>,
+    /// The names of files that operations beside `add` and `list` make undisturbed, each row of digits as `#`.
+    #[serde(default)]
+    pub made_by_others: BTreeSet<String>,
+    /// The names of files that operations make, the same in every run: a kill may leave one of each, once.
+    #[serde(default)]
+    pub fixed_names: BTreeSet<String>,
     /// The data file, by its path in the sandbox.
     #[serde(default)]
     pub data: String,
@@ -290,6 +296,18 @@ impl Observation {
     fn overlapped(&self, one: &Operation) -> bool {
         self.operations.iter().any(|other| !std::ptr::eq(one, other) && one.overlaps(other))
     }
+}
+
+/// The name of a file with each row of digits as `#`.
+pub(crate) fn name_shape(name: &str) -> String {
+    let mut shape = String::new();
+    for c in name.chars() {
+        let c = if c.is_ascii_digit() { '#' } else { c };
+        if c != '#' || !shape.ends_with('#') {
+            shape.push(c);
+        }
+    }
+    shape
 }
 
 /// Up to five of these names, and how many there are beyond.

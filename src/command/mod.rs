@@ -48,6 +48,9 @@ enum What {
         /// Who writes it (shards only).
         #[arg(long, default_value = "1")]
         writer: String,
+        /// Merge it at once (shards only).
+        #[arg(long)]
+        merge: bool,
     },
     /// Print the records in DATA, one a line.
     List {
@@ -195,8 +198,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 impl What {
     fn run(self) -> Result<(), Unsuccessful> {
         match self {
-            Self::Add { data, id, form, wait, writer } => {
-                added(open(form.form, &data, &writer, wait)?.add(&id, &|| true)?, &id, &data)
+            Self::Add { data, id, form, wait, writer, merge } => {
+                let form = open(form.form, &data, &writer, wait)?;
+                added(form.add(&id, &|| true)?, &id, &data)?;
+                if merge { other(&*form, "merge") } else { Ok(()) }
             }
             Self::List { data, form } => print(&open(form.form, &data, "1", None)?.list()?),
             Self::Create { data } => Ok(crate::Shards::<String>::open(data)?.create()?),

@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
         let mut stage = Stage::new(self.target, sandbox, self.stop, &on_operation);
         // The control is never cut short by the budget: without it nothing can be said at all.
         self.watcher.begins("control", u64::from(scenario::control::ADDS) * 2);
-        let control = match runner::control(&stage) {
+        let mut control = match runner::control(&stage) {
             Err(RunError::Stopped) => return Ok(()),
             ran => ran?,
         };
@@ -276,7 +276,7 @@ impl<'a> Run<'a> {
                 "stress" => self.stress(&stage, &control, sandbox)?,
                 other => {
                     stage.templates = templates.take();
-                    let swept = self.sweep(other, &stage, &control, sandbox);
+                    let swept = self.sweep(other, &stage, &mut control, sandbox);
                     stage.with_templates(Templates::end);
                     templates = stage.templates.take();
                     swept?;
@@ -321,7 +321,7 @@ impl<'a> Run<'a> {
         &mut self,
         scenario: &'static str,
         stage: &Stage<'_>,
-        control: &Control,
+        control: &mut Control,
         sandbox: &Sandbox,
     ) -> Result<(), RunError> {
         let began = Instant::now();
@@ -357,6 +357,7 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
         };
+        control.subject.fixed_names.extend(done.fixed_names);
         let told: Vec<String> = done
             .groups
             .iter()

@@ -1,7 +1,8 @@
 //! Of five kills at one crash point, each followed by an acknowledged operation, the last leaves no more files than the first did.
 //!
 //! Files are counted after each acknowledged `add` that follows a kill, less the files that the same number of adds
-//! leaves in the control. Where the crash point of a kill is known only about, as in `stress`, a store with fixed
+//! leaves in the control, without those whose names are like what other operations make there undisturbed, and without
+//! those that have one fixed name, of which there is never more than one. Where the crash point of a kill is known only about, as in `stress`, a store with fixed
 //! names may leave one here and another there: a violation are three files more over five kills in a row, and fewer
 //! leave a doubt. Fewer than five kills that leave nothing at all are evidence too. Typical cause: a temporary file with a new name each time that nobody ever removes.
 
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};
-use crate::observation::{Observation, State, name_some};
+use crate::observation::{Observation, State, name_shape, name_some};
 use crate::op::{Operation, Outcome};
 use crate::verdict::Judgement;
 
@@ -32,7 +33,15 @@ fn check(observation: &Observation) -> Judgement {
         return Judgement::Silent;
     }
     // The states after each acknowledged add that followed a kill, one a kill.
-    let mut after_kills = Vec::new();
+    let subject = &observation.subject;
+    let is_usual = |file: &String| {
+        subject.made_by_others.contains(&name_shape(file)) || subject.fixed_names.contains(file)
+    };
+    let without_usual = |state: &State| {
+        let files = state.files.iter().filter(|file| !is_usual(file)).cloned().collect();
+        State { files, ..state.clone() }
+    };
+    let mut after_kills: Vec<State> = Vec::new();
     let mut last_kill = None;
     for killed in observation.killed() {
         let followed = observation.operations.iter().find(|next| {
@@ -48,13 +57,13 @@ fn check(observation: &Observation) -> Judgement {
             observation.killed().map(|next| next.invoked).find(|invoked| *invoked >= followed.returned);
         let is_between =
             |state: &&State| state.at >= followed.returned && next_kill.is_none_or(|kill| state.at < kill);
-        after_kills.extend(observation.states.iter().rfind(is_between));
+        after_kills.extend(observation.states.iter().rfind(is_between).map(without_usual));
     }
     if after_kills.len() < KILLS {
         // What leaves nothing at all leaves nothing more the next time.
         let quiet = observation.subject.quiet_file_counts.as_slice();
         let most = quiet.iter().max().filter(|most| quiet.iter().all(|count| count == *most));
-        let left_nothing = |state: &&State| most.is_some_and(|most| state.files.len() <= *most);
+        let left_nothing = |state: &State| most.is_some_and(|most| state.files.len() <= *most);
         let is_clean = !after_kills.is_empty() && after_kills.iter().all(left_nothing);
         return if is_clean { Judgement::Holds } else { Judgement::Silent };
     }
@@ -91,11 +100,11 @@ fn check(observation: &Observation) -> Judgement {
         )
     };
     for five in after_kills.windows(KILLS) {
-        if left_between(five[0], five[KILLS - 1]) >= FILES_MORE {
-            return Judgement::Violated(tell(KILLS, five[0], five[KILLS - 1]));
+        if left_between(&five[0], &five[KILLS - 1]) >= FILES_MORE {
+            return Judgement::Violated(tell(KILLS, &five[0], &five[KILLS - 1]));
         }
     }
-    let (first, last) = (after_kills[0], after_kills[after_kills.len() - 1]);
+    let (first, last) = (&after_kills[0], &after_kills[after_kills.len() - 1]);
     if left_between(first, last) == 0 {
         return Judgement::Holds;
     }
@@ -157,6 +166,12 @@ mod tests {
         holds(check, &kills("2 3 4", |k| names("record", 2 + k + k / 2)));
         violated(check, "tmp", &kills("2 3 4", |k| names("tmp", 2 + 3 * k)));
         doubtful(check, &kills("2 3 3", |k| names("record", 2 + 2 * k)));
+    }
+
+    #[test]
+    fn files_that_other_operations_make_undisturbed_are_no_residue() {
+        holds(check, &format!("others store.# \n{}", kills("2 2 2", |k| names("store.", 2 + k))));
+        violated(check, "tmp", &format!("others store.# \n{}", kills("2 2 2", |k| names("tmp", 2 + k))));
     }
 
     #[test]

@@ -69,6 +69,9 @@ pub(crate) fn observe(timeline: &str) -> Observation {
                 observation.subject.quiet_file_counts =
                     counts.iter().map(|count| count.parse().unwrap()).collect();
             }
+            ["others", shapes @ ..] => {
+                observation.subject.made_by_others = shapes.iter().map(ToString::to_string).collect();
+            }
             ["initial", records @ ..] => {
                 observation.subject.initial_records = records.iter().map(|record| (*record).into()).collect();
             }

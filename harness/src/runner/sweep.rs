@@ -27,6 +27,8 @@ pub struct Swept {
     pub states: (u64, u64),
     /// What the traces say is not seen.
     pub not_covered: BTreeSet<String>,
+    /// The names of files that operations make, the same in every run.
+    pub fixed_names: BTreeSet<String>,
 }
 
 /// What is to happen after an execution was shown.
@@ -156,8 +158,10 @@ impl Sweep<'_> {
                 name_of(request)
             ));
         }
+        let again_made = made(&again.calls);
+        self.done.fixed_names.extend(made(&traced.calls).intersection(&again_made).cloned());
         self.compare_copy(request, &traced)?;
-        let calls = masked_calls(&traced.calls, &traced.pids, &made(&again.calls));
+        let calls = masked_calls(&traced.calls, &traced.pids, &again_made);
         let shown = Trace {
             requests: vec![request.clone()],
             calls: calls.clone(),
