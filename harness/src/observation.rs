@@ -30,9 +30,23 @@ pub struct Observation {
     /// The visible calls of what was traced: one list for each time that clients ran under the tracer.
     #[serde(default)]
     pub traces: Vec<Trace>,
+    /// What sessions believed, each just before it listed.
+    #[serde(default)]
+    pub memories: Vec<Memory>,
     /// Names of the files that quiet runs made: others like them have a random part.
     #[serde(default)]
     pub usual_names: BTreeSet<String>,
+}
+
+/// What a session believed, and what it listed right after, with no other request under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// When it was asked.
+    pub at: Nanos,
+    /// The records that it believed there were, without reading.
+    pub believed: Vec<String>,
+    /// The records that the file held.
+    pub listed: Vec<String>,
 }
 
 /// What clients did that ran under the tracer together.

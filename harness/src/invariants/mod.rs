@@ -8,6 +8,7 @@ use crate::verdict::Judgement;
 
 mod acked_survives_crash;
 mod crash_atomic;
+mod memory_matches_file;
 mod mutual_exclusion;
 mod no_deadlock;
 mod no_leaked_lock;
@@ -47,6 +48,8 @@ pub enum Needs {
     Nothing,
     /// A data format in which a whole file can be told from a broken one.
     TransparentData,
+    /// A client that lives long and answers requests.
+    Session,
     /// No limit on the records, or one that leaves room for five kills, each with an add after it.
     RoomForFiveKills,
 }
@@ -65,6 +68,7 @@ pub const ALL: &[&Invariant] = &[
     &recovers_after_crash::INVARIANT,
     &no_leaked_lock::INVARIANT,
     &no_residue::INVARIANT,
+    &memory_matches_file::INVARIANT,
 ];
 
 /// The invariant of this id, where it is built.

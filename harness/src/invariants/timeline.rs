@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::observation::{FileState, Observation, Readings, State, Subject};
+use crate::observation::{FileState, Memory, Observation, Readings, State, Subject};
 use crate::op::{Limit, Operation, Outcome, Request};
 use crate::verdict::Judgement;
 
@@ -31,6 +31,7 @@ pub(crate) fn observe(timeline: &str) -> Observation {
         disturbance: None,
         traces: Vec::new(),
         usual_names: BTreeSet::new(),
+        memories: Vec::new(),
     };
     for line in timeline.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (head, names) = match line.split_once(" = ") {
@@ -71,6 +72,15 @@ pub(crate) fn observe(timeline: &str) -> Observation {
             }
             ["others", shapes @ ..] => {
                 observation.subject.made_by_others = shapes.iter().map(ToString::to_string).collect();
+            }
+            ["memory", at, "believed", records @ ..] => {
+                let listed = records.iter().position(|word| *word == "listed").unwrap();
+                let texts = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+                observation.memories.push(Memory {
+                    at: at.parse().unwrap(),
+                    believed: texts(&records[..listed]),
+                    listed: texts(&records[listed + 1..]),
+                });
             }
             ["initial", records @ ..] => {
                 observation.subject.initial_records = records.iter().map(|record| (*record).into()).collect();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -11,18 +10,19 @@ use std::time::{Duration, Instant};
 
 use crate::call::{Call, End, Ended, Stuck, Traced};
 use crate::observation::{
-    FileState, Holder, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
+    FileState, Holder, Memory, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
 };
 use crate::op::{ClientId, Limit, Operation, Outcome, Request};
 use crate::persist::Tree;
 use crate::runner::direct::Directing;
+use crate::runner::session::Leading;
 use crate::runner::{RunError, Stage, nanos};
 use crate::sandbox::read;
 use crate::scenario::crash::add;
-use crate::scenario::script::{Act, Disturbance, Misfortune, Script};
-use crate::target::{Command, Format, Values};
+use crate::scenario::script::{Act, Disturbance, Misfortune, Script, Step};
+use crate::target::{Format, Values};
 use crate::tracer::TracerError;
-use crate::tracer::{self, Surroundings, Templates, Traceable};
+use crate::tracer::{self, Director, Surroundings, Templates, Traceable};
 
 /// Torn readings of one execution that are kept.
 const EXAMPLES_MAX: usize = 3;
@@ -159,7 +159,7 @@ impl Stage<'_> {
         self.trace(
             std::slice::from_ref(request),
             &mut Directing::new(None),
-            How { is_detailed: true, turn: 0, may_copy: false, timeout: None },
+            How { is_detailed: true, ..How::default() },
         )
     }
 
@@ -169,7 +169,7 @@ impl Stage<'_> {
         request: &Request,
         timeout: Duration,
     ) -> Result<Option<Traced>, TraceError> {
-        let how = How { is_detailed: true, turn: 0, may_copy: true, timeout: Some(timeout) };
+        let how = How { is_detailed: true, may_copy: true, timeout: Some(timeout), ..How::default() };
         let traced = self.trace(std::slice::from_ref(request), &mut Directing::new(None), how)?;
         Ok(Some(traced).filter(|traced| traced.has_copies))
     }
@@ -211,6 +211,7 @@ impl Stage<'_> {
                 cwd,
                 environment,
                 stdin: None,
+                stdout: None,
                 turn: how.turn,
                 file_max: self.target.limits.file,
             })
@@ -224,37 +225,43 @@ impl Stage<'_> {
         Ok(traced)
     }
 
-    /// A session, with `input` on its standard input.
-    fn trace_session(&self, command: &Command, input: &str) -> Result<Traced, TraceError> {
+    /// Leads a session through these steps: the operations that it was asked, and what it believed.
+    pub(super) fn trace_session(&self, steps: &[Step]) -> Result<Option<Led>, TraceError> {
+        let Some(session) = &self.target.session else { return Ok(None) };
         let values = Values { client: 1, ..self.sandbox.values() };
-        let (program, arguments) = command.render(&values, &self.target.folder);
+        let (program, arguments) = session.command.render(&values, &self.target.folder);
         let environment = self.environment(&values);
         let cwd = self.cwd(&values);
-        let stdin = tempfile::tempfile()
-            .and_then(|mut file| {
-                file.write_all(input.as_bytes())?;
-                file.rewind()?;
-                Ok(file)
-            })
+        let (stdin, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(RunError::system("make the input of a session"))?;
-        let stdin: Option<&File> = Some(&stdin);
+        let (stdin, input) = (File::from(stdin), File::from(input));
+        let stdout = tempfile::tempfile().map_err(RunError::system("make a file for the output"))?;
         let traceable = Traceable {
             program: &program,
             arguments: &arguments,
             cwd: &cwd,
             environment: &environment,
-            stdin,
+            stdin: Some(&stdin),
+            stdout: Some(&stdout),
             turn: 0,
             file_max: self.target.limits.file,
         };
-        let how = How { is_detailed: false, turn: 0, may_copy: false, timeout: None };
-        self.run_traced(&[traceable], &mut Directing::new(None), how)
+        let how = How { is_interactive: true, ..How::default() };
+        let mut leading = Leading::new(steps, input, &stdout);
+        let traced = self.run_traced(&[traceable], &mut leading, how)?;
+        let first_calls = leading.firsts.clone();
+        let was_held = leading.was_held;
+        let (operations, memories) = match traced.operations.first() {
+            Some(ended) => leading.into_operations(ended, Duration::ZERO, &self.printable(&ended.stderr)),
+            None => Default::default(),
+        };
+        Ok(Some(Led { traced, operations, memories, first_calls, was_held }))
     }
 
     fn run_traced(
         &self,
         traceables: &[Traceable<'_>],
-        directing: &mut Directing<'_>,
+        director: &mut dyn Director,
         how: How,
     ) -> Result<Traced, TraceError> {
         if self.is_cut() {
@@ -280,8 +287,9 @@ impl Stage<'_> {
             templates: self.templates.as_ref().filter(|_| how.may_copy),
             reader: can_read.then_some(&reader),
             shown: self.shows_content.then(|| self.sandbox.data()),
+            is_interactive: how.is_interactive,
         };
-        let traced = tracer::run(&surroundings, traceables, directing)?;
+        let traced = tracer::run(&surroundings, traceables, director)?;
         // What was cut short tells nothing.
         if self.is_cut() { Err(RunError::Stopped.into()) } else { Ok(traced) }
     }
@@ -303,6 +311,7 @@ struct Playing<'a> {
     operations: Vec<Operation>,
     states: Vec<State>,
     traces: Vec<Trace>,
+    memories: Vec<Memory>,
     readings: Readings,
     standstill: Option<Standstill>,
     not_covered: Vec<String>,
@@ -318,9 +327,11 @@ struct Playing<'a> {
 }
 
 /// How operations are traced.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct How {
     is_detailed: bool,
+    /// Whether the director talks with a client.
+    is_interactive: bool,
     /// The place of the first among the operations of the execution.
     turn: u32,
     may_copy: bool,
@@ -337,6 +348,7 @@ impl<'a> Playing<'a> {
             operations: vec![first.operation.clone()],
             states: vec![first.state.clone()],
             traces: Vec::new(),
+            memories: Vec::new(),
             readings: Readings::default(),
             standstill: None,
             not_covered: Vec::new(),
@@ -370,6 +382,7 @@ impl<'a> Playing<'a> {
                 standstill: self.standstill,
                 disturbance: script.told(),
                 traces: self.traces,
+                memories: self.memories,
                 usual_names: first.usual_names.clone(),
             },
             not_covered: self.not_covered,
@@ -418,13 +431,13 @@ impl<'a> Playing<'a> {
                 }
             }
             Act::Trace { requests, disturbance } => self.trace(requests, disturbance.as_ref())?,
-            Act::Session { input } => self.session(input)?,
+            Act::Session { steps } => self.session(steps)?,
         }
         Ok(())
     }
 
     fn how(&self) -> How {
-        How { is_detailed: false, turn: self.turn, may_copy: self.may_copy, timeout: None }
+        How { turn: self.turn, may_copy: self.may_copy, ..How::default() }
     }
 
     /// One operation, undisturbed: as a copy of a template where there may be some, since that is quicker.
@@ -539,63 +552,33 @@ impl<'a> Playing<'a> {
         operation
     }
 
-    fn session(&mut self, input: &str) -> Result<(), TraceError> {
-        let Some(session) = &self.stage.target.session else { return Ok(()) };
+    fn session(&mut self, steps: &[Step]) -> Result<(), TraceError> {
         let began = self.now();
-        let traced = self.stage.trace_session(&session.command, input)?;
-        self.was_disturbed = true;
-        if let Some(ended) = traced.operations.first() {
-            self.operations.extend(answered(ended, input, began, &self.stage.printable(&ended.stderr)));
-        }
-        self.keep(vec![Request::Other("session".into())], traced, true, began);
+        let Some(led) = self.stage.trace_session(steps)? else { return Ok(()) };
+        let is_quiet = steps.iter().all(|step| step.held.is_none());
+        self.was_disturbed |= is_quiet || led.was_held;
+        let later = nanos(began);
+        self.operations.extend(led.operations.into_iter().map(|mut operation| {
+            operation.invoked += later;
+            operation.returned += later;
+            operation
+        }));
+        self.memories
+            .extend(led.memories.into_iter().map(|memory| Memory { at: memory.at + later, ..memory }));
+        self.keep(vec![Request::Other("session".into())], led.traced, is_quiet, began);
         self.look(true);
         Ok(())
     }
 }
 
-/// The operations of a session, from its requests and answers: one that never was answered did not end.
-fn answered(ended: &Ended, input: &str, began: Duration, stderr: &str) -> Vec<Operation> {
-    let lines = |text: &str| -> Vec<serde_json::Value> {
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    };
-    let answers = lines(&String::from_utf8_lossy(&ended.stdout));
-    let requests = lines(input);
-    let hung = match ended.end {
-        End::Stuck => Outcome::Stuck,
-        End::TimedOut => Outcome::Unfinished(Limit::Timeout),
-        _ => Outcome::Failed("no answer".into()),
-    };
-    let operations = requests.iter().filter_map(|request| {
-        let answer = answers.iter().find(|answer| answer["seq"] == request["seq"]);
-        let text = |value: &serde_json::Value| value.as_str().map(ToOwned::to_owned);
-        let asked = match request["op"].as_str()? {
-            "add" => Request::Add { record: text(&request["record"])?, number: 0 },
-            "list" => Request::List,
-            other => Request::Other(other.to_owned()),
-        };
-        let is_ok = answer.is_some_and(|answer| answer["ok"] == true);
-        let outcome = match answer {
-            Some(_) if is_ok => Outcome::Acknowledged,
-            Some(answer) => match answer["error"].as_str() {
-                Some("refused") => Outcome::Refused,
-                Some("busy") => Outcome::Busy,
-                other => Outcome::Failed(other.unwrap_or("failed").to_owned()),
-            },
-            None => hung.clone(),
-        };
-        Some(Operation {
-            client: 1,
-            request: asked,
-            invoked: nanos(began + ended.invoked),
-            returned: nanos(began + ended.returned),
-            still: None,
-            outcome,
-            stderr: stderr.to_owned(),
-            // All was asked at once, so that no listing has a definite place among the adds.
-            records: None,
-        })
-    });
-    operations.collect()
+/// A session that was led through its steps.
+pub(super) struct Led {
+    pub(super) traced: Traced,
+    operations: Vec<Operation>,
+    memories: Vec<Memory>,
+    /// The place of the first visible call of each step among those of the session, where it made any.
+    pub(super) first_calls: Vec<Option<u32>>,
+    was_held: bool,
 }
 
 /// Whether a program has the privilege of its owner or group.

@@ -8,6 +8,7 @@ mod kill;
 mod pin;
 mod process;
 mod reader;
+mod session;
 mod stop;
 mod stress;
 mod sweep;

@@ -353,6 +353,7 @@ impl<'a> Execution<'a> {
             disturbance: None,
             traces: Vec::new(),
             usual_names: BTreeSet::new(),
+            memories: Vec::new(),
         }
     }
 }

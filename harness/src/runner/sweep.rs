@@ -11,7 +11,7 @@ use crate::persist::{Tree, crash_states};
 use crate::runner::pin::Pinned;
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
 use crate::scenario::script::{Misfortune, Script};
-use crate::scenario::{crash, inheritance, reentry, torn_write};
+use crate::scenario::{crash, inheritance, reentry, session, torn_write};
 use crate::steps::steps_of;
 
 /// How a scenario went, beside what it showed.
@@ -129,6 +129,7 @@ impl Sweep<'_> {
                 let scripts = reentry::scripts(&requests, limit, session);
                 self.play(&first, group("every operation, add many times", scripts))
             }
+            "session" => self.session(&first),
             "torn-write" => {
                 for Quiet { request, traced: quiet, .. } in &quiet {
                     let name = name_of(request);
@@ -141,6 +142,25 @@ impl Sweep<'_> {
             }
             _ => self.crash(&first, &quiet),
         }
+    }
+
+    /// Requests that are cancelled, or come beside another, at each visible call of an `add` in a session.
+    fn session(&mut self, first: &First) -> Result<(), TraceError> {
+        self.stage.lay_first()?;
+        let Some(led) = self.stage.trace_session(&session::quiet())? else { return Ok(()) };
+        let start = |step: usize| usize::try_from(led.first_calls.get(step).copied().flatten()?).ok();
+        let from = start(session::ADD).unwrap_or(1).saturating_sub(1);
+        let after = (session::ADD + 1..led.first_calls.len()).find_map(start);
+        let to = after.map_or(led.traced.calls.len(), |after| after.saturating_sub(1));
+        let calls = led.traced.calls.get(from..to).unwrap_or_default();
+        let calls = masked_calls(calls, &led.traced.pids, &first.usual_names);
+        let calls: Vec<String> = calls.iter().map(ToString::to_string).collect();
+        self.bound(
+            calls.len().saturating_sub(session::POINTS_MAX),
+            "calls of an add in a session, the last ones",
+        );
+        let scripts = session::scripts(&calls);
+        self.play(first, group("requests that are cancelled or overlap, at each call of an add", scripts))
     }
 
     /// Two quiet runs of an operation: the first tells its calls, the second what differs from run to run.

@@ -5,6 +5,7 @@ pub mod crash;
 pub mod inheritance;
 pub mod reentry;
 pub mod script;
+pub mod session;
 pub mod stress;
 pub mod torn_write;
 
@@ -27,11 +28,12 @@ pub const ALL: &[&Scenario] = &[
     &torn_write::SCENARIO,
     &reentry::SCENARIO,
     &inheritance::SCENARIO,
+    &session::SCENARIO,
 ];
 
 /// The order in which they run, after the control: the short ones first, so that what they leave of the budget goes to
 /// the long ones; what depends on chance comes last.
-pub const ORDER: [&str; 5] = ["inheritance", "reentry", "crash", "torn-write", "stress"];
+pub const ORDER: [&str; 6] = ["inheritance", "reentry", "session", "crash", "torn-write", "stress"];
 
 /// The scenario of this id, where it is built.
 pub fn find(id: &str) -> Option<&'static Scenario> {

@@ -30,11 +30,34 @@ pub enum Act {
         /// What is disturbed.
         disturbance: Option<Disturbance>,
     },
-    /// A session under the tracer: these lines on its standard input.
+    /// A session under the tracer.
     Session {
-        /// One request a line.
-        input: String,
+        /// What it is asked, one step after another.
+        steps: Vec<Step>,
     },
+}
+
+/// Requests of a session that are sent at once. The next are sent when all of these are answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// One request each.
+    pub lines: Vec<String>,
+    /// Where it is stopped meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// A session that is stopped on its way to an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Before this visible call since the requests were sent, counted from 1.
+    pub point: u32,
+    /// That call, as the quiet run made it.
+    pub call: String,
+    /// What is sent while it stands there.
+    pub meanwhile: Vec<String>,
+    /// What becomes of the request by that, in words.
+    pub what: String,
 }
 
 /// What is done to the operation of client 1 at one of its visible calls.
@@ -93,7 +116,13 @@ impl Script {
                 let all: Vec<String> = requests.iter().map(ToString::to_string).collect();
                 Some(format!("{} undisturbed", all.join(" beside ")))
             }
-            Act::Session { .. } => Some("a session with two handles on one path".to_owned()),
+            Act::Session { steps } => {
+                let held = steps.iter().find_map(|step| step.held.as_ref());
+                Some(held.map_or_else(
+                    || "a session with two handles on one path".to_owned(),
+                    |held| format!("a session, {} before call {}, {}", held.what, held.point, held.call),
+                ))
+            }
             _ => None,
         })
     }

@@ -54,6 +54,8 @@ pub struct Traceable<'a> {
     pub environment: &'a [(OsString, OsString)],
     /// What it reads; nothing where none is given.
     pub stdin: Option<&'a File>,
+    /// Where its output goes, to be read meanwhile; a file of its own where none is given.
+    pub stdout: Option<&'a File>,
     /// Its place among the operations of the execution: of one template there are never two copies in one execution,
     /// since what a process keeps, such as its id in a shell's `$$`, is the same in both.
     pub turn: u32,
@@ -77,6 +79,8 @@ pub struct Surroundings<'a> {
     /// Looks at the data as a reader does that takes no lock: what is torn, where anything is. It is asked after each
     /// change.
     pub reader: Option<&'a dyn Fn() -> Option<String>>,
+    /// The director is asked whenever all have come to rest: a client may wait for what it says.
+    pub is_interactive: bool,
     /// A file whose content is kept beside each call that changed it.
     pub shown: Option<PathBuf>,
 }
@@ -135,6 +139,8 @@ pub enum Move {
     Release(u32),
     /// Every process of this client is killed.
     Kill(u32),
+    /// Something was done that may wake somebody.
+    Again,
     /// Nothing: who waits, waits.
     Nothing,
 }
@@ -143,8 +149,8 @@ pub enum Move {
 pub trait Director {
     /// What becomes of this call.
     fn treat(&mut self, upcoming: &Upcoming) -> Treatment;
-    /// What is done now that no client goes on by himself, though one is held or not started; the rest of client 1
-    /// stands first.
+    /// What is done now that no client goes on by himself, though one is held or not started, or may wait for the
+    /// director; the rest of client 1 stands first.
     fn rest(&mut self, clients: &[Rest]) -> Move;
 }
 

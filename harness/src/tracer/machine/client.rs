@@ -26,7 +26,11 @@ impl<'a> Machine<'a> {
                 return self.go_on_as_copy(number, copy, None);
             }
         }
-        let output = (scratch()?, scratch()?);
+        let stdout = match client.traceable.stdout {
+            Some(stdout) => stdout.try_clone().map_err(TracerError::system("duplicate a descriptor"))?,
+            None => scratch()?,
+        };
+        let output = (stdout, scratch()?);
         let started = start::start(client.traceable, &output.0, &output.1)?;
         let root = started.root;
         client.output = Some(output);

@@ -194,7 +194,10 @@ impl<'a> Machine<'a> {
         let mut pause = LOOK_MIN;
         loop {
             let nobody_is_held = self.held.is_empty() && self.waiting.is_empty() && self.parked.is_empty();
-            if nobody_is_held && self.clients.iter().all(|client| client.root.is_some()) && !self.has_maimed()
+            if !self.surroundings.is_interactive
+                && nobody_is_held
+                && self.clients.iter().all(|client| client.root.is_some())
+                && !self.has_maimed()
             {
                 return wait().map(Some);
             }

@@ -58,7 +58,8 @@ impl<'a> Machine<'a> {
         }
         let rests: Vec<Rest> = self.numbered().map(|(number, client)| self.rest_of(number, client)).collect();
         let can_be_moved = rests.iter().any(|rest| matches!(rest, Rest::NotStarted | Rest::Held));
-        let wanted = if can_be_moved { director.rest(&rests) } else { Move::Nothing };
+        let is_asked = can_be_moved || self.surroundings.is_interactive;
+        let wanted = if is_asked { director.rest(&rests) } else { Move::Nothing };
         match wanted {
             Move::Start(number) => return self.start(number),
             Move::Release(number) => return self.release(number),
@@ -66,6 +67,7 @@ impl<'a> Machine<'a> {
                 self.kill_client(number);
                 return Ok(());
             }
+            Move::Again => return Ok(()),
             Move::Nothing => {}
         }
         let running = self.running();

@@ -1,0 +1,225 @@
+//! Leads a session: sends its requests step by step, stops it where it is to be stopped, and reads its answers.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::call::{End, Ended};
+use crate::observation::Memory;
+use crate::op::{Limit, Operation, Outcome, Request};
+use crate::runner::nanos;
+use crate::scenario::script::Step;
+use crate::tracer::{Director, Move, Rest, Treatment, Upcoming};
+
+/// Sends the requests of a session as it comes to rest.
+pub(super) struct Leading<'a> {
+    steps: &'a [Step],
+    /// How many steps were begun.
+    begun: usize,
+    /// What is to be answered before the next.
+    open: Vec<u64>,
+    /// Its standard input; closed when nothing more is said.
+    input: Option<File>,
+    /// Its standard output, and how far it was read.
+    output: &'a File,
+    read_to: u64,
+    began: Instant,
+    asked: Vec<Asked>,
+    answers: BTreeMap<u64, (Value, Duration)>,
+    /// Visible calls since the last step began, and where the first of each step stands among all.
+    calls: u32,
+    pub(super) firsts: Vec<Option<u32>>,
+    /// Whether it was stopped where it was to be.
+    pub(super) was_held: bool,
+    has_said_meanwhile: bool,
+}
+
+/// A request, with the step it was sent in and when.
+struct Asked {
+    step: usize,
+    request: Value,
+    at: Duration,
+}
+
+impl<'a> Leading<'a> {
+    pub(super) fn new(steps: &'a [Step], input: File, output: &'a File) -> Self {
+        Self {
+            steps,
+            begun: 0,
+            open: Vec::new(),
+            input: Some(input),
+            output,
+            read_to: 0,
+            began: Instant::now(),
+            asked: Vec::new(),
+            answers: BTreeMap::new(),
+            calls: 0,
+            firsts: Vec::new(),
+            was_held: false,
+            has_said_meanwhile: false,
+        }
+    }
+
+    fn say(&mut self, lines: &[String]) {
+        let at = self.began.elapsed();
+        for line in lines {
+            let request: Value = serde_json::from_str(line).unwrap_or_default();
+            self.open.extend(request["seq"].as_u64());
+            self.asked.push(Asked { step: self.begun, request, at });
+        }
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        if let Some(input) = &mut self.input {
+            // A store that has closed its input answers nothing, and that is judged.
+            let _written = input.write_all(text.as_bytes());
+        }
+    }
+
+    /// Takes in the answers that have come.
+    fn listen(&mut self) {
+        let now = self.began.elapsed();
+        let mut new = vec![0; 1 << 16];
+        loop {
+            let count = self.output.read_at(&mut new, self.read_to).unwrap_or(0);
+            // A line that has no end yet is read again.
+            let Some(end) = new[..count].iter().rposition(|byte| *byte == b'\n') else { return };
+            for line in new[..end].split(|byte| *byte == b'\n') {
+                let answer: Value = serde_json::from_slice(line).unwrap_or_default();
+                if let Some(seq) = answer["seq"].as_u64() {
+                    self.open.retain(|open| *open != seq);
+                    self.answers.entry(seq).or_insert((answer, now));
+                }
+            }
+            self.read_to += end as u64 + 1;
+        }
+    }
+
+    fn next_step(&mut self) -> Move {
+        match self.steps.get(self.begun) {
+            Some(step) => {
+                self.begun += 1;
+                self.calls = 0;
+                self.firsts.push(None);
+                self.say(&step.lines);
+                Move::Again
+            }
+            None => self.say_no_more(),
+        }
+    }
+
+    /// Closes its input: it finishes what it began, or can be seen never to.
+    fn say_no_more(&mut self) -> Move {
+        match self.input.take() {
+            Some(_) => Move::Again,
+            None => Move::Nothing,
+        }
+    }
+
+    /// What was asked, as operations, and what it believed just before it listed.
+    pub(super) fn into_operations(
+        mut self,
+        ended: &Ended,
+        began: Duration,
+        stderr: &str,
+    ) -> (Vec<Operation>, Vec<Memory>) {
+        self.listen();
+        let hung = match ended.end {
+            End::Stuck => Outcome::Stuck,
+            End::TimedOut => Outcome::Unfinished(Limit::Timeout),
+            _ => Outcome::Failed("no answer".into()),
+        };
+        let answer_of = |asked: &Asked| self.answers.get(&asked.request["seq"].as_u64()?);
+        let is_alone =
+            |asked: &Asked| self.asked.iter().filter(|other| other.step == asked.step).count() == 1;
+        let operation = |asked: &Asked| {
+            let request = match asked.request["op"].as_str()? {
+                "add" => Request::Add { record: asked.request["record"].as_str()?.to_owned(), number: 0 },
+                "list" => Request::List,
+                other => Request::Other(other.to_owned()),
+            };
+            let answer = answer_of(asked);
+            let outcome = match answer {
+                Some((answer, _)) if answer["ok"] == true => Outcome::Acknowledged,
+                Some((answer, _)) => match answer["error"].as_str() {
+                    Some("refused") => Outcome::Refused,
+                    Some("busy") => Outcome::Busy,
+                    other => Outcome::Failed(other.unwrap_or("failed").to_owned()),
+                },
+                None => hung.clone(),
+            };
+            // What was asked beside something else has no definite place among it.
+            let records = answer
+                .filter(|_| request == Request::List && outcome == Outcome::Acknowledged && is_alone(asked))
+                .and_then(|(answer, _)| strings(&answer["records"]));
+            Some(Operation {
+                client: 1,
+                request,
+                invoked: nanos(began + asked.at),
+                returned: nanos(began + answer.map_or(ended.returned, |(_, at)| *at)),
+                still: None,
+                outcome,
+                stderr: stderr.to_owned(),
+                records,
+            })
+        };
+        let operations = self.asked.iter().filter_map(operation).collect();
+        let records = |asked: &Asked, op: &str| {
+            let (answer, _) = answer_of(asked).filter(|_| asked.request["op"] == op && is_alone(asked))?;
+            strings(&answer["records"]).filter(|_| answer["ok"] == true)
+        };
+        let pairs =
+            self.asked.windows(2).filter(|pair| pair[0].request["handle"] == pair[1].request["handle"]);
+        let memories = pairs.filter_map(|pair| {
+            let (believed, listed) = (records(&pair[0], "memory")?, records(&pair[1], "list")?);
+            Some(Memory { at: nanos(began + pair[0].at), believed, listed })
+        });
+        (operations, memories.collect())
+    }
+}
+
+fn strings(values: &Value) -> Option<Vec<String>> {
+    values.as_array()?.iter().map(|value| Some(value.as_str()?.to_owned())).collect()
+}
+
+impl Director for Leading<'_> {
+    fn treat(&mut self, upcoming: &Upcoming) -> Treatment {
+        self.calls += 1;
+        if let Some(first) = self.firsts.last_mut() {
+            first.get_or_insert(upcoming.index);
+        }
+        let step = self.begun.checked_sub(1).and_then(|begun| self.steps.get(begun));
+        let held = step.and_then(|step| step.held.as_ref());
+        let is_there = held.is_some_and(|held| held.point == self.calls);
+        if is_there && !upcoming.is_exit && !self.was_held {
+            self.was_held = true;
+            return Treatment::Hold;
+        }
+        Treatment::Go
+    }
+
+    fn rest(&mut self, clients: &[Rest]) -> Move {
+        self.listen();
+        match clients.first() {
+            Some(Rest::NotStarted) => return Move::Start(1),
+            Some(Rest::Held) if self.has_said_meanwhile => return Move::Release(1),
+            Some(Rest::Held) => {
+                self.has_said_meanwhile = true;
+                let step = self.begun.checked_sub(1).and_then(|begun| self.steps.get(begun));
+                if let Some(held) = step.and_then(|step| step.held.as_ref()) {
+                    self.say(&held.meanwhile);
+                }
+                return Move::Again;
+            }
+            _ => {}
+        }
+        match clients.first() {
+            _ if self.open.is_empty() => self.next_step(),
+            // Who waits for a lock that only itself can free is asked no more.
+            Some(Rest::Waits) => self.say_no_more(),
+            _ => Move::Nothing,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Concurrent and cancelled requests inside one process.
+//!
+//! A session is stopped at each visible call that an `add` of it makes. While it stands there, that `add` is cancelled;
+//! or another one is sent, through the same handle or a second one; or another one is sent and cancelled while it
+//! waits. Then it goes on, and when all is answered the session tells what it believes, lists what the file holds,
+//! adds once more, and tells and lists again: it must believe what the file holds, lose nothing that it acknowledged,
+//! and answer everything.
+
+use crate::catalogue::headline;
+use crate::op::record_name;
+use crate::scenario::Scenario;
+use crate::scenario::script::{Act, Held, Script, Step};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    id: "session",
+    statement: headline(include_str!("session.rs")),
+    source: include_str!("session.rs"),
+};
+
+/// Calls of one `add` that it is stopped at.
+pub const POINTS_MAX: usize = 60;
+/// The place of the `add` that is stopped among the steps of a session.
+pub const ADD: usize = 3;
+
+const OTHER_HANDLE: &str = "beside one by another handle";
+
+/// Two handles on one path: what each adds, both must see.
+pub fn reentry() -> Vec<Step> {
+    let mut lines = Lines::default();
+    vec![
+        lines.step(&["open a"]),
+        lines.step(&["open b"]),
+        lines.step(&["add a 2", "add b 3"]),
+        lines.step(&["list a"]),
+        lines.step(&["list b"]),
+        lines.step(&["close a"]),
+        lines.step(&["close b"]),
+    ]
+}
+
+/// A session that nobody disturbs.
+pub fn quiet() -> Vec<Step> {
+    steps(None)
+}
+
+/// The executions at these calls of an `add`, each with its place from 1.
+pub fn scripts(calls: &[String]) -> Vec<Script> {
+    let held = (1..).zip(calls.iter().take(POINTS_MAX));
+    let ways = ["cancelled", "beside one by its handle", OTHER_HANDLE, "beside one that is cancelled"];
+    let all = held.flat_map(|(point, call)| ways.iter().map(move |way| (point, call, *way)));
+    all.map(|(point, call, way)| Script {
+        acts: vec![Act::Session { steps: steps(Some((point, call, way))) }],
+    })
+    .collect()
+}
+
+fn steps(held: Option<(u32, &String, &str)>) -> Vec<Step> {
+    let mut lines = Lines::default();
+    let mut steps = vec![
+        lines.step(&["open a"]),
+        lines.step(&["open b"]),
+        lines.step(&["list a"]),
+        lines.step(&["add a 2"]),
+    ];
+    if let Some((point, call, way)) = held {
+        let cancel = format!("cancel {}", lines.next - 1);
+        let meanwhile = match way {
+            "cancelled" => lines.all(&[&cancel]),
+            "beside one by its handle" => lines.all(&["add a 3"]),
+            OTHER_HANDLE => lines.all(&["add b 3"]),
+            _ => {
+                let second = format!("cancel {}", lines.next);
+                lines.all(&["add a 3", &second])
+            }
+        };
+        let what = format!("add {} {way}", record_name(2));
+        steps[ADD].held = Some(Held { point, call: call.clone(), meanwhile, what });
+    }
+    if held.is_some_and(|(.., way)| way == OTHER_HANDLE) {
+        // What came by another handle need not be known before the file is read.
+        steps.push(lines.step(&["list a"]));
+    }
+    steps.extend([
+        lines.step(&["memory a"]),
+        lines.step(&["list a"]),
+        lines.step(&["add a 4"]),
+        lines.step(&["memory a"]),
+        lines.step(&["list a"]),
+        lines.step(&["list b"]),
+        lines.step(&["close a"]),
+        lines.step(&["close b"]),
+    ]);
+    steps
+}
+
+/// Numbers the requests of a session.
+#[derive(Default)]
+struct Lines {
+    next: u32,
+}
+
+impl Lines {
+    /// Requests that are sent at once: `add a 2` adds the record of this number by handle `a`, `cancel 3` cancels the
+    /// request of this number.
+    fn step(&mut self, requests: &[&str]) -> Step {
+        Step { lines: self.all(requests), held: None }
+    }
+
+    fn all(&mut self, requests: &[&str]) -> Vec<String> {
+        requests.iter().map(|request| self.line(request)).collect()
+    }
+
+    fn line(&mut self, request: &str) -> String {
+        let seq = self.next;
+        self.next += 1;
+        let words: Vec<&str> = request.split(' ').collect();
+        let line = match words.as_slice() {
+            ["cancel", target] => {
+                let target: u32 = target.parse().unwrap_or(0);
+                serde_json::json!({"seq": seq, "op": "cancel", "target": target})
+            }
+            [op, handle, number] => {
+                let record = record_name(number.parse().unwrap_or(0));
+                serde_json::json!({"seq": seq, "op": op, "handle": handle, "record": record})
+            }
+            [op, handle] => serde_json::json!({"seq": seq, "op": op, "handle": handle}),
+            _ => serde_json::json!({"seq": seq, "op": request}),
+        };
+        line.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_line_of_a_session_is_one_request_with_a_number_of_its_own() {
+        let all = scripts(&["openat(store)".into(), "rename(a, b)".into()]);
+        assert_eq!(all.len(), 8);
+        for script in all {
+            let Act::Session { steps } = &script.acts[0] else { panic!("{script:?}") };
+            let held = steps.iter().filter_map(|step| step.held.as_ref());
+            let lines =
+                steps.iter().flat_map(|step| &step.lines).chain(held.flat_map(|held| &held.meanwhile));
+            let requests: Vec<serde_json::Value> =
+                lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+            let numbers: BTreeSet<u64> =
+                requests.iter().map(|request| request["seq"].as_u64().unwrap()).collect();
+            assert_eq!(numbers.len(), requests.len());
+            for cancel in requests.iter().filter(|request| request["op"] == "cancel") {
+                let target = requests.iter().find(|request| request["seq"] == cancel["target"]).unwrap();
+                assert_eq!(target["op"], "add");
+            }
+        }
+    }
+}
