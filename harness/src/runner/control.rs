@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::observation::{FileState, State, Subject, name_shape};
+use crate::observation::{FileState, State, Subject};
 use crate::op::{Operation, Outcome, Request, record_name};
 use crate::runner::touch::{TouchWatch, Touches};
 use crate::runner::{RunError, Stage, nanos, program_of};
@@ -54,9 +54,6 @@ pub fn control(stage: &Stage<'_>) -> Result<Control, RunError> {
         )),
         Some(Failure::Harness(error)) => return Err(error),
     };
-    if failure.is_none() {
-        run.others()?;
-    }
     Ok(Control { failure, operations: run.operations, subject: run.subject, timing })
 }
 
@@ -155,25 +152,6 @@ impl ControlRun<'_> {
                 Some(Touches { first: median(firsts), last: median(lasts), count: median(counts) });
         }
         Ok(())
-    }
-
-    /// Sees which files the other operations make. Whether they succeed is for the scenarios to judge.
-    fn others(&mut self) -> Result<(), RunError> {
-        for name in self.stage.target.harmless_ops() {
-            self.stage.lay()?;
-            let add = Request::Add { record: record_name(1), number: 1 };
-            for request in [add, Request::Other(name.to_owned())] {
-                let before = self.look();
-                let is_add = matches!(request, Request::Add { .. });
-                self.operate(request)?;
-                let after = self.look();
-                if !is_add {
-                    let made = after.files.iter().filter(|file| !before.files.contains(file));
-                    self.subject.made_by_others.extend(made.map(|file| name_shape(file)));
-                }
-            }
-        }
-        self.stage.lay()
     }
 
     fn check_file(&self, state: &State, expected: &BTreeSet<String>) -> Result<(), Failure> {

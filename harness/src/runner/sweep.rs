@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::call::{Effect, Traced};
 use crate::masks::{made, masked_calls, replace_word};
-use crate::observation::{FileState, Observation, Trace};
+use crate::observation::{FileState, Observation, Subject, Trace, name_shape};
 use crate::op::{Outcome, Request};
 use crate::persist::{Tree, crash_states};
 use crate::runner::pin::Pinned;
@@ -27,8 +27,8 @@ pub struct Swept {
     pub states: (u64, u64),
     /// What the traces say is not seen.
     pub not_covered: BTreeSet<String>,
-    /// The names of files that operations make, the same in every run.
-    pub fixed_names: BTreeSet<String>,
+    /// The target, with what the quiet runs told of it.
+    pub subject: Subject,
 }
 
 /// What is to happen after an execution was shown.
@@ -77,7 +77,8 @@ pub fn sweep(
     sink: &mut dyn FnMut(Showing<'_>) -> Next,
 ) -> Result<Swept, TraceError> {
     let _pinned = Pinned::new();
-    let mut sweep = Sweep { stage, control, scenario, sink, done: Swept::default(), execution: 0 };
+    let subject = control.subject.clone();
+    let mut sweep = Sweep { stage, subject, scenario, sink, done: Swept::default(), execution: 0 };
     match sweep.run() {
         Ok(()) => {}
         Err(TraceError::Run(RunError::Stopped)) => {
@@ -89,6 +90,7 @@ pub fn sweep(
         }
         Err(other) => return Err(other),
     }
+    sweep.done.subject = sweep.subject;
     Ok(sweep.done)
 }
 
@@ -101,7 +103,8 @@ struct Quiet<'a> {
 
 struct Sweep<'a> {
     stage: &'a Stage<'a>,
-    control: &'a Control,
+    /// What is known of the target, with what the quiet runs tell.
+    subject: Subject,
     scenario: &'a str,
     sink: &'a mut dyn FnMut(Showing<'_>) -> Next,
     done: Swept,
@@ -179,7 +182,7 @@ impl Sweep<'_> {
             ));
         }
         let again_made = made(&again.calls);
-        self.done.fixed_names.extend(made(&traced.calls).intersection(&again_made).cloned());
+        self.subject.fixed_names.extend(made(&traced.calls).intersection(&again_made).cloned());
         self.compare_copy(request, &traced)?;
         let calls = masked_calls(&traced.calls, &traced.pids, &again_made);
         let shown = Trace {
@@ -192,6 +195,11 @@ impl Sweep<'_> {
         let _next = (self.sink)(Showing::Quiet(shown));
         // What cannot be read as a tree has no derived states.
         let trees = before.ok().zip(after.ok());
+        if let (Request::Other(_), Some((before, after))) = (request, &trees) {
+            let there: BTreeSet<&str> = before.names().collect();
+            let new = after.names().filter(|name| !there.contains(name));
+            self.subject.made_by_others.extend(new.map(name_shape));
+        }
         Ok(Quiet { request, traced: Traced { calls, ..traced }, trees })
     }
 
@@ -317,13 +325,8 @@ impl Sweep<'_> {
             self.done.states.1 += u64::from(!is_whole);
             let what = state.cut.map_or(Misfortune::Kill, Misfortune::Tear);
             let script = crash::alone(quiet.request, calls, state.point, what);
-            let observation = self.stage.play_state(
-                &state.tree,
-                &script,
-                first,
-                &self.control.subject,
-                self.execution + 1,
-            )?;
+            let observation =
+                self.stage.play_state(&state.tree, &script, first, &self.subject, self.execution + 1)?;
             if let Some((_, _, made)) = self.done.groups.last_mut() {
                 *made += 1;
             }
@@ -402,10 +405,10 @@ impl Sweep<'_> {
             return Err(RunError::Stopped.into());
         }
         let execution = self.execution + 1;
-        let subject = &self.control.subject;
+        let subject = &self.subject;
         let played = self.stage.play(self.scenario, script, first, subject, execution, may_copy)?;
         self.done.not_covered.extend(played.not_covered);
-        let quiet = &self.control.subject.quiet_file_counts;
+        let quiet = &self.subject.quiet_file_counts;
         // As many files as an undisturbed store has with as many records.
         let records = played.observation.views().last().map(|view| played.observation.counts(*view).len());
         let usual = records.and_then(|records| quiet.get(records.checked_sub(1)?)).or(quiet.iter().max());
