@@ -107,6 +107,12 @@ pub struct State {
     pub also: BTreeMap<String, FileState>,
     /// Every file in the sandbox, by its path in it, sorted.
     pub files: Vec<String>,
+    /// What tells the content of the data file from another, where the target has derived files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The same of each derived file that is there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub derived: BTreeMap<String, String>,
 }
 
 /// What a file is to a reader.

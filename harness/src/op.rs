@@ -27,9 +27,14 @@ pub enum Request {
     List,
     /// Clean up after a kill.
     Recover,
+    /// Make the derived files anew.
+    Rebuild,
     /// An operation of `[ops.other]`, by its name.
     Other(String),
 }
+
+/// How a request of a session ended that was given up as it was asked to be.
+pub const CANCELLED: &str = "cancelled";
 
 impl fmt::Display for Request {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,6 +43,7 @@ impl fmt::Display for Request {
             Self::Add { record, .. } => write!(out, "add {record}"),
             Self::List => out.write_str("list"),
             Self::Recover => out.write_str("recover"),
+            Self::Rebuild => out.write_str("rebuild"),
             Self::Other(name) => out.write_str(name),
         }
     }
@@ -150,9 +156,9 @@ pub fn record_name(number: u32) -> String {
     format!("r{number:06}")
 }
 
-/// A number that is the same for the same text for ever, which the standard library's hasher does not promise: FNV-1a,
+/// A number that is the same for the same content for ever, which the standard library's hasher does not promise: FNV-1a,
 /// 64 bits.
-pub fn stable_hash(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+pub fn stable_hash(content: impl AsRef<[u8]>) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    content.as_ref().iter().fold(0xcbf2_9ce4_8422_2325, step)
 }

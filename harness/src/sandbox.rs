@@ -13,8 +13,9 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 
 use crate::observation::{FileState, State};
-use crate::op::Nanos;
+use crate::op::{Nanos, stable_hash};
 use crate::persist::{Entry, Tree};
+use crate::scenario::damage::Damage;
 use crate::target::{DataFile, Format, Target, Values};
 
 /// The memory file system that every Linux has, and its magic number for `statfs(2)`.
@@ -249,6 +250,29 @@ impl Sandbox {
             records,
             also: self.also(data, &files),
             files: files.into_iter().map(|file| file.display().to_string()).collect(),
+            source: target.derived.as_ref().and_then(|_| digest(&self.data())),
+            derived: self.derived(target),
+        }
+    }
+
+    fn derived(&self, target: &Target) -> BTreeMap<String, String> {
+        let files = target.derived.iter().flat_map(|derived| &derived.files);
+        files.filter_map(|file| Some((file.clone(), digest(&self.dir().join(file))?))).collect()
+    }
+
+    /// Does this to a derived file, where it is there.
+    ///
+    /// # Errors
+    /// Where the system refuses it.
+    pub fn damage(&self, file: &str, damage: Damage) -> io::Result<()> {
+        let path = self.dir().join(file);
+        let content = match fs::read(&path) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
+            content => content?,
+        };
+        match damage.of(&content) {
+            Some(left) => fs::write(path, left),
+            None => fs::remove_file(path),
         }
     }
 
@@ -323,6 +347,11 @@ fn default_base() -> PathBuf {
     } else {
         std::env::temp_dir()
     }
+}
+
+/// What tells the content of a file from another; nothing where there is none.
+fn digest(path: &Path) -> Option<String> {
+    fs::read(path).ok().map(|content| format!("{:016x} of {}", stable_hash(&content), content.len()))
 }
 
 /// Reads a file as a reader without a lock does. No content where it is no file or cannot be read.

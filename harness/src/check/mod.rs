@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::diagnoses::{self, Shown};
 use crate::invariants::{self, Invariant, Needs};
 use crate::observation::{Observation, Trace};
-use crate::op::{Limit, Operation, Outcome};
+use crate::op::{CANCELLED, Limit, Operation, Outcome};
 use crate::report::{
     ControlSummary, Counterexample, Coverage, DiagnosisSummary, InvariantSummary, OperationCounts, Rate,
     Remark, Report, SCHEMA, ScenarioSummary, TargetSummary, Tool,
@@ -512,6 +512,8 @@ impl<'a> Run<'a> {
     fn judge(&mut self, index: usize, observation: &Observation, script: Option<&Script>, sandbox: &Sandbox) {
         for operation in &observation.operations {
             match &operation.outcome {
+                // Whoever asked for that was picklock.
+                Outcome::Failed(status) if status == CANCELLED => {}
                 Outcome::Failed(status) => {
                     let failure = self.failures.entry(status.clone()).or_default();
                     failure.0 += 1;
@@ -731,6 +733,8 @@ fn not_applicable(invariant: &Invariant, target: &Target) -> Option<&'static str
         Needs::RoomForFiveKills => {
             Some("the store's limit leaves no room for five kills, each with an add after it")
         }
+        Needs::Derived if target.derived.is_some() => None,
+        Needs::Derived => Some("the target names no [derived] files"),
         Needs::Session if target.session.is_some() => None,
         Needs::Session => Some("the target names no [session]"),
         Needs::TransparentData => Some("the data is opaque: only the store can tell whether it is whole"),
@@ -744,8 +748,8 @@ fn not_covered(target: &Target) -> Vec<String> {
             .to_owned(),
         "state outside the sandbox directory is shared by all executions and not looked at".to_owned(),
     ];
-    if target.derived.is_some() || target.guard.as_ref().is_some_and(|guard| guard.add.is_some()) {
-        texts.push("[derived] and [guard] add of the adapter are read, and not yet used".to_owned());
+    if target.guard.as_ref().is_some_and(|guard| guard.add.is_some()) {
+        texts.push("[guard] add of the adapter is read, and not yet used".to_owned());
     }
     texts
 }

@@ -66,6 +66,7 @@ fn request(target: &Target, name: &str) -> anyhow::Result<Request> {
         "list" => has(Request::List, ops.list.is_some()),
         "init" => has(Request::Init, ops.init.is_some()),
         "recover" => has(Request::Recover, ops.recover.is_some()),
+        "rebuild" if target.derived.is_some() => Some(Request::Rebuild),
         other => has(Request::Other(other.to_owned()), ops.other.contains_key(other)),
     };
     found.ok_or_else(|| {

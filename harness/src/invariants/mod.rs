@@ -8,6 +8,7 @@ use crate::verdict::Judgement;
 
 mod acked_survives_crash;
 mod crash_atomic;
+mod derived_heals;
 mod memory_matches_file;
 mod mutual_exclusion;
 mod no_deadlock;
@@ -50,6 +51,8 @@ pub enum Needs {
     TransparentData,
     /// A client that lives long and answers requests.
     Session,
+    /// Files that it derives from its data.
+    Derived,
     /// No limit on the records, or one that leaves room for five kills, each with an add after it.
     RoomForFiveKills,
 }
@@ -69,6 +72,7 @@ pub const ALL: &[&Invariant] = &[
     &no_leaked_lock::INVARIANT,
     &no_residue::INVARIANT,
     &memory_matches_file::INVARIANT,
+    &derived_heals::INVARIANT,
 ];
 
 /// The invariant of this id, where it is built.

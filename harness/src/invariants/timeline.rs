@@ -52,12 +52,26 @@ pub(crate) fn observe(timeline: &str) -> Observation {
             [client, "recover", span, outcome] => {
                 observation.operations.push(operation(client, Request::Recover, span, outcome, None));
             }
+            [client, "rebuild", span, outcome] => {
+                observation.operations.push(operation(client, Request::Rebuild, span, outcome, None));
+            }
+            ["digests", digests @ ..] => {
+                let state = observation.states.last_mut().unwrap();
+                for (name, digest) in digests.iter().filter_map(|digest| digest.split_once('=')) {
+                    match name {
+                        "source" => state.source = Some(digest.into()),
+                        name => drop(state.derived.insert(name.into(), digest.into())),
+                    }
+                }
+            }
             ["state", at, data, rest @ ..] => observation.states.push(State {
                 at: at.parse().unwrap(),
                 data: file_state(data),
                 records: names,
                 also: BTreeMap::new(),
                 files: rest.iter().skip(1).map(|file| (*file).into()).collect(),
+                source: None,
+                derived: BTreeMap::new(),
             }),
             ["torn", at, what] => {
                 observation.readings.taken += 1;

@@ -414,6 +414,17 @@ impl<'a> Playing<'a> {
 
     fn act(&mut self, act: &Act) -> Result<(), TraceError> {
         match act {
+            Act::Look => self.look(false),
+            Act::Damage { file, damage } => {
+                self.stage
+                    .sandbox
+                    .damage(file, *damage)
+                    .map_err(RunError::system("damage a derived file"))?;
+                self.was_disturbed = true;
+                self.look(false);
+                // What picklock damaged is no fault of the store.
+                self.states.iter_mut().last().into_iter().for_each(|state| state.also.clear());
+            }
             Act::Operate(request) => {
                 self.operate(request.clone())?;
                 self.look(false);

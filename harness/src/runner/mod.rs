@@ -213,6 +213,7 @@ impl<'a> Stage<'a> {
             Request::Add { .. } => Some(&ops.add),
             Request::List => ops.list.as_ref(),
             Request::Recover => ops.recover.as_ref(),
+            Request::Rebuild => self.target.derived.as_ref().map(|derived| &derived.rebuild),
             Request::Other(name) => ops.other.get(name),
         }
     }

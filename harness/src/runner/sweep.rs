@@ -10,8 +10,8 @@ use crate::op::{Outcome, Request};
 use crate::persist::{Tree, crash_states};
 use crate::runner::pin::Pinned;
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
-use crate::scenario::script::{Misfortune, Script};
-use crate::scenario::{crash, inheritance, reentry, session, torn_write};
+use crate::scenario::script::{Act, Misfortune, Script};
+use crate::scenario::{crash, damage, inheritance, reentry, session, torn_write};
 use crate::steps::steps_of;
 
 /// How a scenario went, beside what it showed.
@@ -258,10 +258,21 @@ impl Sweep<'_> {
                 ));
             }
         }
+        self.derived_files(first)?;
         let others = all.iter().zip(&points).skip(1);
         others
             .into_iter()
             .try_for_each(|(one, points)| self.beside_another(first, one.request, &one.traced, points))
+    }
+
+    /// The derived files, damaged, and their rebuild, killed at each of its calls.
+    fn derived_files(&mut self, first: &First) -> Result<(), TraceError> {
+        let Some(derived) = &self.stage.target.derived else { return Ok(()) };
+        self.play(first, group("damages of derived files", damage::scripts(&derived.files)))?;
+        let quiet = self.quiet(&Request::Rebuild)?;
+        let points = crash::points(&quiet.traced.calls);
+        let kills = damage::kills(&derived.files, &quiet.traced.calls, &points);
+        self.play(first, group("crash points of the rebuild", kills))
     }
 
     /// The executions with a second client.
@@ -370,8 +381,9 @@ impl Sweep<'_> {
                 // A store that does not make the same calls each time may have ended before the point was reached.
                 *made += usize::from(seen.was_disturbed);
             }
-            let is_kill =
-                script.disturbance().is_some_and(|disturbance| disturbance.what == Misfortune::Kill);
+            // Five kills alike are each followed by an add, which a rebuild is not.
+            let is_kill = script.acts.iter().any(|act| matches!(act, Act::Operate(Request::Add { .. })))
+                && script.disturbance().is_some_and(|disturbance| disturbance.what == Misfortune::Kill);
             if is_kill && seen.left_something && self.done.cut.is_none() {
                 self.play_once(first, &crash::alike(script))?;
             }
@@ -470,6 +482,7 @@ fn name_of(request: &Request) -> &str {
         Request::Add { .. } => "add",
         Request::List => "list",
         Request::Recover => "recover",
+        Request::Rebuild => "rebuild",
         Request::Other(name) => name,
     }
 }

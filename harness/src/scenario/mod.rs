@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod crash;
+pub mod damage;
 pub mod inheritance;
 pub mod reentry;
 pub mod script;

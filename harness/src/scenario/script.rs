@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::op::Request;
+use crate::scenario::damage::Damage;
 
 /// What one execution does, in a sandbox where the store holds its first record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,15 @@ pub struct Script {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Act {
+    /// A look at the files.
+    Look,
+    /// This is done to a derived file; then a look at the files.
+    Damage {
+        /// Its path in the sandbox.
+        file: String,
+        /// What is done.
+        damage: Damage,
+    },
     /// One operation, undisturbed; then a look at the files.
     Operate(Request),
     /// `recover`, where the store has it and something was killed just before; then a look at the files.
@@ -116,6 +126,9 @@ impl Script {
                 let all: Vec<String> = requests.iter().map(ToString::to_string).collect();
                 Some(format!("{} undisturbed", all.join(" beside ")))
             }
+            Act::Damage { file, damage } if self.disturbance().is_none() => {
+                Some(format!("{file} {damage} and rebuilt"))
+            }
             Act::Session { steps } => {
                 let held = steps.iter().find_map(|step| step.held.as_ref());
                 Some(held.map_or_else(
@@ -124,6 +137,17 @@ impl Script {
                 ))
             }
             _ => None,
+        })
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Removed => "removed",
+            Self::Emptied => "emptied",
+            Self::Cut => "cut in half",
+            Self::Overwritten => "overwritten",
         })
     }
 }

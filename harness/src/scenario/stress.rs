@@ -100,7 +100,7 @@ impl Plan {
 
     /// A short name of the plan: equal for equal plans.
     pub fn fingerprint(&self) -> String {
-        format!("{:016x}", stable_hash(&format!("{self:?}")))
+        format!("{:016x}", stable_hash(format!("{self:?}")))
     }
 }
 
