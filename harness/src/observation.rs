@@ -30,6 +30,9 @@ pub struct Observation {
     /// The visible calls of what was traced: one list for each time that clients ran under the tracer.
     #[serde(default)]
     pub traces: Vec<Trace>,
+    /// The one invariant that this execution is for: picklock did to the files what no store has to bear otherwise.
+    #[serde(default)]
+    pub only_for: Option<String>,
     /// What sessions believed, each just before it listed.
     #[serde(default)]
     pub memories: Vec<Memory>,

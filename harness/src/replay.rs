@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::case::{Case, Difference, first_difference, steps};
 use crate::check::Watcher;
-use crate::invariants;
+use crate::invariants::{self, Invariant};
 use crate::observation::Observation;
 use crate::runner::{self, RunError, Stage, Stop, TraceError};
 use crate::sandbox::Sandbox;
@@ -87,8 +87,7 @@ pub fn replay(
     let sandbox = Sandbox::create(options.dir.as_deref(), &target.data, options.multi_call.as_deref(), &made)
         .map_err(|why| ReplayError::NotRunnable(format!("there can be no sandbox: {why}")))?;
     let repeat = options.repeat.max(1);
-    let replayed =
-        Replay { case, target, sandbox: &sandbox, stop, watcher, check: invariant.check, repeat }.run();
+    let replayed = Replay { case, target, sandbox: &sandbox, stop, watcher, invariant, repeat }.run();
     if let (Ok(_), Some(folder)) = (&replayed, &options.keep) {
         let kept = folder.join(case.file_name()).with_extension("sandbox");
         sandbox.copy_to(&kept).map_err(|why| {
@@ -105,7 +104,7 @@ struct Replay<'a> {
     sandbox: &'a Sandbox,
     stop: &'a Stop,
     watcher: &'a dyn Watcher,
-    check: fn(&Observation) -> Judgement,
+    invariant: &'static Invariant,
     repeat: u32,
 }
 
@@ -128,7 +127,7 @@ impl Replay<'_> {
                 .play(&self.case.scenario, &self.case.script, &first, &control.subject, runs, false)
                 .map_err(untraceable)?;
             let observation = played.observation;
-            let seen = match (self.check)(&observation) {
+            let seen = match self.invariant.judge(&observation) {
                 Judgement::Violated(seen) => Some(seen),
                 _ => None,
             };

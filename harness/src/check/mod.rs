@@ -512,8 +512,8 @@ impl<'a> Run<'a> {
     fn judge(&mut self, index: usize, observation: &Observation, script: Option<&Script>, sandbox: &Sandbox) {
         for operation in &observation.operations {
             match &operation.outcome {
-                // Whoever asked for that was picklock.
-                Outcome::Failed(status) if status == CANCELLED => {}
+                // Whoever asked for that, or damaged what it needs, was picklock.
+                Outcome::Failed(status) if status == CANCELLED || observation.only_for.is_some() => {}
                 Outcome::Failed(status) => {
                     let failure = self.failures.entry(status.clone()).or_default();
                     failure.0 += 1;
@@ -533,7 +533,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             let before = tally.violations.len();
-            tally.add(index, (invariant.check)(observation));
+            tally.add(index, invariant.judge(observation));
             let Some((_, seen)) = tally.violations.get(before).cloned() else { continue };
             let found = self.counterexamples.entry(invariant.id).or_default();
             if found.len() >= COUNTEREXAMPLES_MAX {
@@ -567,7 +567,7 @@ impl<'a> Run<'a> {
         }
         for (invariant, tally) in &mut self.tallies {
             if not_applicable(invariant, target).is_none() {
-                tally.add(0, (invariant.check)(observation));
+                tally.add(0, invariant.judge(observation));
             }
         }
         Next::GoOn
@@ -576,7 +576,7 @@ impl<'a> Run<'a> {
     /// Whether what a copy showed is to be shown by a fresh start: a violation, a doubt, or an operation that hung.
     fn is_unclear(&self, observation: &Observation) -> bool {
         let is_clear = |invariant: &Invariant| {
-            matches!((invariant.check)(observation), Judgement::Holds | Judgement::Silent)
+            matches!(invariant.judge(observation), Judgement::Holds | Judgement::Silent)
         };
         observation.operations.iter().any(Operation::hung)
             || !self.tallies.iter().all(|(invariant, _)| is_clear(invariant))
@@ -584,8 +584,7 @@ impl<'a> Run<'a> {
 
     /// Whether an execution violates anything that is judged.
     fn is_violation(&self, observation: &Observation) -> bool {
-        let violates =
-            |invariant: &Invariant| matches!((invariant.check)(observation), Judgement::Violated(_));
+        let violates = |invariant: &Invariant| matches!(invariant.judge(observation), Judgement::Violated(_));
         self.tallies.iter().any(|(invariant, _)| violates(invariant))
     }
 

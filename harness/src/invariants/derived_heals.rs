@@ -2,13 +2,14 @@
 //!
 //! What two rebuilds in a row leave, undisturbed, is what every later one must leave again, after damage and after the
 //! kill of a rebuild; of a file that differs between the two, as one with a date in it does, it is asked alone that it
-//! is there and not what the damage made of it. And the data file must be the same before and after each rebuild.
+//! is there and not what the damage made of it. And the data file must be the same before and after each rebuild; where
+//! it is gone, or empty, there is no source of truth, and what was derived while there was must stay.
 //! Typical cause: a file is skipped where it is there, whatever is in it; or what is derived is also where it is derived
 //! from.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};
-use crate::observation::{Observation, State};
+use crate::observation::{FileState, Observation, State};
 use crate::op::{Operation, Outcome, Request};
 use crate::verdict::Judgement;
 
@@ -48,6 +49,16 @@ fn check(observation: &Observation) -> Judgement {
     }
     let mut was_damaged = false;
     for (rebuild, before, after) in later {
+        if matches!(before.data, FileState::Missing | FileState::Empty) {
+            was_damaged = true;
+            let replaced =
+                other.derived.keys().find(|name| after.derived.get(*name) != before.derived.get(*name));
+            if let Some(name) = replaced {
+                let what = if before.data == FileState::Empty { "empty" } else { "gone" };
+                return Judgement::Violated(format!("with the data file {what}, a rebuild replaced {name}"));
+            }
+            continue;
+        }
         let changed = |state: &State, name: &String| state.derived.get(name) != other.derived.get(name);
         was_damaged |= other.derived.keys().any(|name| changed(before, name));
         if rebuild.outcome != Outcome::Acknowledged {
@@ -121,6 +132,17 @@ mod tests {
     #[test]
     fn a_source_that_a_rebuild_changes_violates() {
         violated(check, "changed the data file", &damaged("a=7 b=8", "a=7", "source=2 a=7 b=8"));
+    }
+
+    #[test]
+    fn without_a_source_of_truth_what_was_derived_must_stay() {
+        for state in ["missing", "empty"] {
+            let with = |damage: &str, third: &str| {
+                damaged("a=7 b=8", damage, third).replace("state 7 whole", &format!("state 7 {state}"))
+            };
+            violated(check, "replaced b", &with("a=7 b=8", "source=1 a=7 b=0"));
+            holds(check, &with("a=7 b=8", "source=1 a=7 b=8").replace("8..9 ok", "8..9 failed"));
+        }
     }
 
     #[test]

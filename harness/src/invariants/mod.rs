@@ -38,8 +38,18 @@ pub struct Invariant {
     pub needs: Needs,
     /// Why it is inconclusive where no execution could have violated it.
     pub unjudged: &'static str,
+    /// Judges one execution that it speaks of.
+    check: fn(&Observation) -> Judgement,
+}
+
+impl Invariant {
     /// Judges one execution.
-    pub check: fn(&Observation) -> Judgement,
+    pub fn judge(&self, observation: &Observation) -> Judgement {
+        match &observation.only_for {
+            Some(only) if only != self.id => Judgement::Silent,
+            _ => (self.check)(observation),
+        }
+    }
 }
 
 /// What a target must have for an invariant to speak of it.
@@ -102,7 +112,7 @@ mod tests {
     fn an_execution_in_which_nothing_happened_is_evidence_for_nothing() {
         let empty = timeline::observe("");
         for invariant in ALL {
-            assert_eq!((invariant.check)(&empty), Judgement::Silent, "{}", invariant.id);
+            assert_eq!(invariant.judge(&empty), Judgement::Silent, "{}", invariant.id);
         }
     }
 }

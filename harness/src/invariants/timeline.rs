@@ -32,6 +32,7 @@ pub(crate) fn observe(timeline: &str) -> Observation {
         traces: Vec::new(),
         usual_names: BTreeSet::new(),
         memories: Vec::new(),
+        only_for: None,
     };
     for line in timeline.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (head, names) = match line.split_once(" = ") {

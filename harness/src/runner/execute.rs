@@ -312,6 +312,7 @@ struct Playing<'a> {
     states: Vec<State>,
     traces: Vec<Trace>,
     memories: Vec<Memory>,
+    only_for: Option<String>,
     readings: Readings,
     standstill: Option<Standstill>,
     not_covered: Vec<String>,
@@ -349,6 +350,7 @@ impl<'a> Playing<'a> {
             states: vec![first.state.clone()],
             traces: Vec::new(),
             memories: Vec::new(),
+            only_for: None,
             readings: Readings::default(),
             standstill: None,
             not_covered: Vec::new(),
@@ -383,6 +385,7 @@ impl<'a> Playing<'a> {
                 disturbance: script.told(),
                 traces: self.traces,
                 memories: self.memories,
+                only_for: self.only_for,
                 usual_names: first.usual_names.clone(),
             },
             not_covered: self.not_covered,
@@ -422,8 +425,7 @@ impl<'a> Playing<'a> {
                     .map_err(RunError::system("damage a derived file"))?;
                 self.was_disturbed = true;
                 self.look(false);
-                // What picklock damaged is no fault of the store.
-                self.states.iter_mut().last().into_iter().for_each(|state| state.also.clear());
+                self.only_for = Some("derived-heals".to_owned());
             }
             Act::Operate(request) => {
                 self.operate(request.clone())?;

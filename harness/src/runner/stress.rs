@@ -354,6 +354,7 @@ impl<'a> Execution<'a> {
             traces: Vec::new(),
             usual_names: BTreeSet::new(),
             memories: Vec::new(),
+            only_for: None,
         }
     }
 }

@@ -268,7 +268,12 @@ impl Sweep<'_> {
     /// The derived files, damaged, and their rebuild, killed at each of its calls.
     fn derived_files(&mut self, first: &First) -> Result<(), TraceError> {
         let Some(derived) = &self.stage.target.derived else { return Ok(()) };
-        self.play(first, group("damages of derived files", damage::scripts(&derived.files)))?;
+        // An opaque one may be a folder, and whether it is broken only the store knows.
+        let data = self.subject.transparent.then(|| self.subject.data.clone());
+        self.play(
+            first,
+            group("damages of derived files", damage::scripts(&derived.files, data.as_deref())),
+        )?;
         let quiet = self.quiet(&Request::Rebuild)?;
         let points = crash::points(&quiet.traced.calls);
         let kills = damage::kills(&derived.files, &quiet.traced.calls, &points);

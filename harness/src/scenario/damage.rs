@@ -1,4 +1,4 @@
-//! What becomes of derived files, and what rebuilds them: part of the scenario `crash`.
+//! What becomes of derived files, and of the data file that they come from: part of the scenario `crash`.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,10 +35,15 @@ impl Damage {
     }
 }
 
-/// Each derived file damaged in each way, and rebuilt.
-pub fn scripts(files: &[String]) -> Vec<Script> {
+/// Each derived file damaged in each way, and rebuilt; and the data file gone, or emptied, where it can be told.
+pub fn scripts(files: &[String], data: Option<&str>) -> Vec<Script> {
+    let source = data
+        .into_iter()
+        .flat_map(|data| [Damage::Removed, Damage::Emptied].map(|damage| (data.to_owned(), damage)));
     let all = files.iter().flat_map(|file| Damage::ALL.map(|damage| (file.clone(), damage)));
-    all.map(|(file, damage)| Script { acts: with(vec![Act::Damage { file, damage }]) }).collect()
+    all.chain(source)
+        .map(|(file, damage)| Script { acts: with(vec![Act::Damage { file, damage }]) })
+        .collect()
 }
 
 /// With no derived file there, as in the quiet run, the rebuild killed at each of these points, and done again.

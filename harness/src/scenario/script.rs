@@ -20,7 +20,7 @@ pub struct Script {
 pub enum Act {
     /// A look at the files.
     Look,
-    /// This is done to a derived file; then a look at the files.
+    /// This is done to a derived file, or to the data file; then a look at the files.
     Damage {
         /// Its path in the sandbox.
         file: String,
