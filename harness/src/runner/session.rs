@@ -35,7 +35,8 @@ pub(super) struct Leading<'a> {
     pub(super) firsts: Vec<Option<u32>>,
     /// Whether it was stopped where it was to be.
     pub(super) was_held: bool,
-    has_said_meanwhile: bool,
+    /// How much was said while it stood there.
+    said_meanwhile: usize,
 }
 
 /// A request, with the step it was sent in and when.
@@ -60,7 +61,7 @@ impl<'a> Leading<'a> {
             calls: 0,
             firsts: Vec::new(),
             was_held: false,
-            has_said_meanwhile: false,
+            said_meanwhile: 0,
         }
     }
 
@@ -204,13 +205,15 @@ impl Director for Leading<'_> {
         self.listen();
         match clients.first() {
             Some(Rest::NotStarted) => return Move::Start(1),
-            Some(Rest::Held) if self.has_said_meanwhile => return Move::Release(1),
             Some(Rest::Held) => {
-                self.has_said_meanwhile = true;
                 let step = self.begun.checked_sub(1).and_then(|begun| self.steps.get(begun));
-                if let Some(held) = step.and_then(|step| step.held.as_ref()) {
-                    self.say(&held.meanwhile);
-                }
+                let meanwhile =
+                    step.and_then(|step| step.held.as_ref()).map(|held| held.meanwhile.as_slice());
+                let Some(line) = meanwhile.and_then(|lines| lines.get(self.said_meanwhile)) else {
+                    return Move::Release(1);
+                };
+                self.said_meanwhile += 1;
+                self.say(std::slice::from_ref(line));
                 return Move::Again;
             }
             _ => {}

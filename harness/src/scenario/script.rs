@@ -64,7 +64,7 @@ pub struct Held {
     pub point: u32,
     /// That call, as the quiet run made it.
     pub call: String,
-    /// What is sent while it stands there.
+    /// What is sent while it stands there, one after another, each when it has come to rest.
     pub meanwhile: Vec<String>,
     /// What becomes of the request by that, in words.
     pub what: String,
