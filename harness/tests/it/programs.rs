@@ -136,6 +136,37 @@ fn the_same_stores_with_one_line_less_are_caught() {
     assert_eq!(invariant(&report, "no-torn-read")["verdict"], "violated");
 }
 
+/// Every form of the reference store holds under every scenario there is, whatever later ones are added.
+#[test]
+fn the_forms_of_the_reference_store_that_are_one_json_file_hold() {
+    forms_hold(&["document", "saved", "in-place", "trades"]);
+}
+
+#[test]
+fn the_forms_of_the_reference_store_that_are_journals_hold() {
+    forms_hold(&["journal", "ledger", "context", "shards"]);
+}
+
+fn forms_hold(forms: &[&str]) {
+    for form in forms {
+        let folder = tempfile::tempdir().unwrap();
+        let report = judge(folder.path(), 0, &["--adapter", &format!("store-{form}"), "--budget", "10m"]);
+        for one in report["scenarios"].as_array().unwrap() {
+            assert_ne!(one["coverage"], "truncated", "{form}: {one:#}");
+        }
+        assert_eq!(invariant(&report, "memory-matches-file")["verdict"], "holds", "{form}");
+        let derived = if *form == "trades" { "holds" } else { "not-applicable" };
+        assert_eq!(invariant(&report, "derived-heals")["verdict"], derived, "{form}");
+    }
+}
+
+#[test]
+fn every_form_of_the_reference_store_has_its_adapter() {
+    let forms = ["context", "document", "in-place", "journal", "ledger", "saved", "shards", "trades"];
+    let adapters = picklock::target::builtin::ALL.iter().filter_map(|one| one.name.strip_prefix("store-"));
+    assert_eq!(adapters.collect::<Vec<_>>(), forms);
+}
+
 #[test]
 fn sqlite_with_a_busy_timeout_holds() {
     let folder = tempfile::tempdir().unwrap();
