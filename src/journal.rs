@@ -18,6 +18,8 @@ use crate::replace::{folder_of, lock_path, replace_resolved, resolve};
 
 /// How much is read at once in search of the end of a line.
 const BLOCK: u64 = 4096;
+/// The same, where the line is likely to be short.
+const SHORT: u64 = 512;
 
 /// Records of type `T` in a JSON Lines file, with its lock file (`NAME.lock`) beside it.
 ///
@@ -32,8 +34,8 @@ pub struct Journal<T> {
     path: PathBuf,
     lock: FileLock,
     disk: Arc<dyn Disk>,
-    /// The file that was appended to last, kept open.
-    opened: Mutex<Option<Arc<dyn Opened>>>,
+    /// The file that was used last, kept open.
+    opened: Mutex<Option<Known>>,
     group: Group<Lines<T>, Error>,
     /// The file whose name this handle has seen to it that the disk has: who gave it the name may have been killed
     /// before.
@@ -45,10 +47,17 @@ pub struct Journal<T> {
 /// A file, and where its whole lines end.
 type Whole = (Arc<dyn Opened>, u64);
 
+/// An open file, with what it is: as long as it is open no other can become that.
+#[derive(Clone, Debug)]
+struct Known {
+    file: Arc<dyn Opened>,
+    id: FileId,
+}
+
 /// How far a journal was read: a file, by its open descriptor, and an offset in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
-    file: Option<Arc<dyn Opened>>,
+    known: Option<Known>,
     offset: u64,
 }
 
@@ -77,7 +86,7 @@ struct Continued {
 
 /// What the parts of an append work on: the end of the journal, and the lines to come.
 pub(crate) struct Lines<T> {
-    file: Arc<dyn Opened>,
+    known: Known,
     /// Where the last whole line ends.
     end: u64,
     new: Vec<u8>,
@@ -185,9 +194,9 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// # Errors
     /// [`ErrorKind::Corrupt`] where the last whole line is no `T`, [`ErrorKind::NotAFile`], [`ErrorKind::Io`].
     pub fn latest(&self) -> Result<Option<T>, Error> {
-        let Some(file) = self.file()? else { return Ok(None) };
-        let end = self.end_of_lines(&*file)?;
-        self.latest_before(&*file, end)
+        let Some((known, length)) = self.file()? else { return Ok(None) };
+        let end = self.end_of_lines(&*known.file, length)?;
+        self.latest_before(&*known.file, end)
     }
 
     /// The record on the last line before `end`, which is the end of a line. Where there is only a header, that of the
@@ -225,9 +234,9 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     pub fn read_durable(&self) -> Result<Vec<T>, Error> {
         let mut place = Place::default();
         let since = self.since(&mut place)?;
-        if let Some(file) = place.file {
-            file.sync().map_err(Error::io("sync", &self.path))?;
-            self.sync_name(&*file)?;
+        if let Some(known) = place.known {
+            known.file.sync().map_err(Error::io("sync", &self.path))?;
+            self.sync_name(known.id)?;
         }
         Ok(since.records)
     }
@@ -236,37 +245,48 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// that is never rotated or rewritten.
     pub(crate) fn read_durable_from(&self, from: u64) -> Result<(Vec<T>, u64), Error> {
         let mut records = Vec::new();
-        let Some(file) = self.file()? else { return Ok((records, from)) };
-        let end = self.end_of_lines(&*file)?;
+        let Some((known, length)) = self.file()? else { return Ok((records, from)) };
+        let end = self.end_of_lines(&*known.file, length)?;
         if end > from {
-            file.sync().map_err(Error::io("sync", &self.path))?;
-            self.sync_name(&*file)?;
-            parse_lines(&*file, from, end, &self.path, &mut records)?;
+            known.file.sync().map_err(Error::io("sync", &self.path))?;
+            self.sync_name(known.id)?;
+            parse_lines(&*known.file, from, end, &self.path, &mut records)?;
         }
         Ok((records, end.max(from)))
     }
 
     /// What was added since `place`, which moves to the end.
     pub(crate) fn since(&self, place: &mut Place) -> Result<Since<T>, Error> {
-        let Some(file) = self.file()? else {
-            let is_anew = place.file.is_some();
-            *place = Place::default();
-            return Ok(Since { is_anew, records: Vec::new() });
-        };
-        let status = |file: &dyn Opened| file.status().map_err(Error::io("examine", &self.path));
-        let known = place.file.as_deref().map(status).transpose()?;
-        let is_same = known.is_some_and(|known| status(&*file).is_ok_and(|now| now.id == known.id));
-        let end = self.end_of_lines(&*file)?;
-        let mut records = Vec::new();
-        if is_same {
-            parse_lines(&*file, place.offset, end, &self.path, &mut records)?;
-            place.offset = end;
-            return Ok(Since { is_anew: false, records });
+        loop {
+            let Some((known, length)) = self.file()? else {
+                let is_anew = place.known.is_some();
+                *place = Place::default();
+                return Ok(Since { is_anew, records: Vec::new() });
+            };
+            let end = self.end_of_lines(&*known.file, length)?;
+            let mut records = Vec::new();
+            if place.known.as_ref().is_some_and(|before| before.id == known.id) {
+                parse_lines(&*known.file, place.offset, end, &self.path, &mut records)?;
+                place.offset = end;
+                return Ok(Since { is_anew: false, records });
+            }
+            match self.read_with_earlier(&*known.file, end, &mut records) {
+                // It was written anew while it was read, and what came before is gone: so is this file.
+                Err(gone) if is_not_found(&gone) && !self.is_current(known.id)? => {}
+                read => {
+                    read?;
+                    let is_anew = place.known.is_some();
+                    *place = Place { known: Some(known), offset: end };
+                    return Ok(Since { is_anew, records });
+                }
+            }
         }
-        self.read_with_earlier(&*file, end, &mut records)?;
-        let is_anew = place.file.is_some();
-        *place = Place { file: Some(file), offset: end };
-        Ok(Since { is_anew, records })
+    }
+
+    /// Whether the path names this file.
+    fn is_current(&self, id: FileId) -> Result<bool, Error> {
+        let there = self.disk.status(&self.path).map_err(Error::io("examine", &self.path))?;
+        Ok(there.is_some_and(|there| there.id == id))
     }
 
     /// Reads a file, after those that its header says came before it.
@@ -283,7 +303,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         let Some(name) = &header.journal.after else { return Ok(None) };
         let earlier = self.path.with_file_name(name);
         let opened = self.disk.open(&earlier, How::Read).map_err(Error::io("open", &earlier))?;
-        let end = self.end_of_lines(&*opened)?;
+        let length = opened.status().map_err(Error::io("examine", &earlier))?.length;
+        let end = self.end_of_lines(&*opened, length)?;
         Ok(Some((opened, end)))
     }
 
@@ -304,8 +325,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// As for [`Journal::append`]; the file system must know hard links.
     pub fn rotate(&self) -> Result<bool, Error> {
         let guard = self.lock.lock()?;
-        let Some(file) = self.file()? else { return Ok(false) };
-        let end = self.mended(&*file)?;
+        let Some((Known { file, .. }, length)) = self.file()? else { return Ok(false) };
+        let end = self.mended(&*file, length)?;
         let (header, from) = self.header(&*file, end)?;
         if from == end {
             return Ok(false);
@@ -381,46 +402,50 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(line)
     }
 
-    /// The file that the path names, where there is one: kept open since the last time, if it is still the same.
-    fn file(&self) -> Result<Option<Arc<dyn Opened>>, Error> {
+    /// The file that the path names, where there is one, and its length: kept open since the last time, if it is still
+    /// the same.
+    fn file(&self) -> Result<Option<(Known, u64)>, Error> {
         let there = self.disk.status(&self.path).map_err(Error::io("examine", &self.path))?;
         let Some(there) = there else { return Ok(None) };
         if !there.is_file {
             return Err(Error::new("read", &self.path, ErrorKind::NotAFile));
         }
         let mut opened = self.opened();
-        if let Some(file) = &*opened {
-            let known = file.status().map_err(Error::io("examine", &self.path))?;
-            if known.id == there.id {
-                return Ok(Some(Arc::clone(file)));
-            }
+        if let Some(known) = opened.as_ref().filter(|known| known.id == there.id) {
+            return Ok(Some((known.clone(), there.length)));
         }
         let file = match self.disk.open(&self.path, How::Append) {
             // Whoever may only read it needs no more.
-            Err(denied) if denied.kind() == io::ErrorKind::PermissionDenied || is_read_only(&denied) => {
-                let file = self.disk.open(&self.path, How::Read).map_err(Error::io("open", &self.path))?;
-                return Ok(Some(file));
+            Err(denied)
+                if matches!(
+                    denied.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                self.disk.open(&self.path, How::Read)
             }
-            file => file.map_err(Error::io("open", &self.path))?,
-        };
-        *opened = Some(Arc::clone(&file));
-        Ok(Some(file))
+            file => file,
+        }
+        .map_err(Error::io("open", &self.path))?;
+        let status = file.status().map_err(Error::io("examine", &self.path))?;
+        let known = Known { file, id: status.id };
+        *opened = Some(known.clone());
+        Ok(Some((known, status.length)))
     }
 
-    fn opened(&self) -> MutexGuard<'_, Option<Arc<dyn Opened>>> {
+    fn opened(&self) -> MutexGuard<'_, Option<Known>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the last whole line ends. What comes before a line feed that was seen is never changed again.
-    fn end_of_lines(&self, file: &dyn Opened) -> Result<u64, Error> {
-        let length = file.status().map_err(Error::io("examine", &self.path))?.length;
+    /// Where the last whole line of so many bytes ends. What comes before a line feed that was seen is never changed
+    /// again.
+    fn end_of_lines(&self, file: &dyn Opened, length: u64) -> Result<u64, Error> {
         end_of_lines(file, length).map_err(Error::io("read", &self.path))
     }
 
     /// The same under the lock: what a killed writer or a power loss left of a line is cut off.
-    fn mended(&self, file: &dyn Opened) -> Result<u64, Error> {
-        let length = file.status().map_err(Error::io("examine", &self.path))?.length;
-        let end = end_of_lines(file, length).map_err(Error::io("read", &self.path))?;
+    fn mended(&self, file: &dyn Opened, length: u64) -> Result<u64, Error> {
+        let end = self.end_of_lines(file, length)?;
         if end != length {
             file.set_length(end).map_err(Error::io("cut the torn line off", &self.path))?;
         }
@@ -428,8 +453,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     }
 
     /// Sees to it that the disk has the name of this file too.
-    fn sync_name(&self, file: &dyn Opened) -> Result<(), Error> {
-        let id = file.status().map_err(Error::io("examine", &self.path))?.id;
+    fn sync_name(&self, id: FileId) -> Result<(), Error> {
         let synced_of = || self.name_synced_of.lock().unwrap_or_else(PoisonError::into_inner);
         if *synced_of() != Some(id) {
             let folder = folder_of(&self.path);
@@ -447,7 +471,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Lines<T> {
             let new = self.new.strip_suffix(b"\n").map(|new| new.rsplit(|byte| *byte == b'\n').next());
             let latest = match new.flatten() {
                 Some(line) => Some(parse(line, &journal.path, "a new line")?),
-                None => journal.latest_before(&*self.file, self.end)?,
+                None => journal.latest_before(&*self.known.file, self.end)?,
             };
             self.latest = Some(latest);
         }
@@ -461,7 +485,7 @@ struct Appending<'a, T>(&'a Journal<T>);
 impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appending<'a, T> {
     type Kept = Guard<'a>;
     /// The file to sync, where anybody waits for that.
-    type Left = Option<Arc<dyn Opened>>;
+    type Left = Option<Known>;
 
     fn begin(&self) -> Result<(Lines<T>, Guard<'a>), Error> {
         let journal = self.0;
@@ -469,20 +493,20 @@ impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appe
             return Err(Error::new("append to", &journal.path, ErrorKind::EarlierSyncFailed));
         }
         let guard = journal.lock.lock()?;
-        let file = match journal.file()? {
-            Some(file) => file,
+        let (known, length) = match journal.file()? {
+            Some(there) => there,
             None => {
-                let file = journal
-                    .disk
-                    .open(&journal.path, How::Append)
-                    .map_err(Error::io("create", &journal.path))?;
-                *journal.opened() = Some(Arc::clone(&file));
-                file
+                let path = &journal.path;
+                let file = journal.disk.open(path, How::Append).map_err(Error::io("create", path))?;
+                let status = file.status().map_err(Error::io("examine", path))?;
+                let known = Known { file, id: status.id };
+                *journal.opened() = Some(known.clone());
+                (known, status.length)
             }
         };
-        let end = journal.mended(&*file)?;
+        let end = journal.mended(&*known.file, length)?;
         let queue = guard.queue();
-        let lines = Lines { file, end, new: Vec::new(), latest: None, queue, has_durable: false };
+        let lines = Lines { known, end, new: Vec::new(), latest: None, queue, has_durable: false };
         Ok((lines, guard))
     }
 
@@ -490,24 +514,24 @@ impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appe
         if lines.new.is_empty() {
             return Ok(None);
         }
-        if let Err(failed) = write_all(&lines.new, |bytes| lines.file.write(bytes)) {
+        if let Err(failed) = write_all(&lines.new, |bytes| lines.known.file.write(bytes)) {
             // Nothing of it was acknowledged. Where even this fails, the next writer sees whole lines that nobody
             // was promised, or half a line, which it cuts off.
-            let _taken_back = lines.file.set_length(lines.end);
+            let _taken_back = lines.known.file.set_length(lines.end);
             return Err(Error::io("write", &self.0.path)(failed));
         }
         drop(guard);
-        Ok(lines.has_durable.then_some(lines.file))
+        Ok(lines.has_durable.then_some(lines.known))
     }
 
-    fn finish(&self, file: Self::Left) -> Result<(), Error> {
-        let Some(file) = file else { return Ok(()) };
+    fn finish(&self, known: Self::Left) -> Result<(), Error> {
+        let Some(Known { file, id }) = known else { return Ok(()) };
         if let Err(failed) = file.sync() {
             // A second try would succeed, without what was dropped (persistence: fsync reports an error once).
             self.0.is_broken.store(true, Ordering::Release);
             return Err(Error::io("sync", &self.0.path)(failed));
         }
-        self.0.sync_name(&*file)
+        self.0.sync_name(id)
     }
 }
 
@@ -517,13 +541,21 @@ impl<T> fmt::Debug for Journal<T> {
     }
 }
 
-fn is_read_only(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::ReadOnlyFilesystem
+fn is_not_found(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io(source) if source.kind() == io::ErrorKind::NotFound)
 }
 
 /// Where the last line ends that has a line feed at its end and no NUL in it: JSON has none, and a power loss fills with
 /// them what it took.
 fn end_of_lines(file: &dyn Opened, length: u64) -> io::Result<u64> {
+    // Nearly always it is the last line, and a short one.
+    let block = read_range(file, length.saturating_sub(SHORT), length)?;
+    if let Some(rest) = block.strip_suffix(b"\n")
+        && let Some(before) = rest.iter().rposition(|byte| *byte == b'\n')
+        && !rest[before..].contains(&0)
+    {
+        return Ok(length);
+    }
     let mut end = line_start(file, length)?;
     while end > 0 {
         let start = line_start(file, end - 1)?;
@@ -538,8 +570,7 @@ fn end_of_lines(file: &dyn Opened, length: u64) -> io::Result<u64> {
 /// Where the line begins that the byte before `end` is in, or would be: behind the last line feed before `end`.
 fn line_start(file: &dyn Opened, end: u64) -> io::Result<u64> {
     let mut to = end;
-    // The last byte alone is a line feed nearly always, and the line before it short.
-    let mut size = BLOCK / 16;
+    let mut size = SHORT;
     while to > 0 {
         let from = to.saturating_sub(size);
         let block = read_range(file, from, to)?;
