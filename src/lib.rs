@@ -4,20 +4,33 @@
 //!
 //! | promise | against which failure | proved by |
 //! | --- | --- | --- |
-//! | an update sees every earlier update | two writers at once | `no-lost-update` |
-//! | a reader without a lock sees a whole document | a reader beside a writer | `no-torn-read` |
-//! | an update happens wholly or not at all | `kill -9` in the middle of it | `crash-atomic`, `valid-data` |
+//! | an update sees every earlier update | two writers at once | `no-lost-update`, `mutual-exclusion` |
+//! | a reader without a lock sees whole data | a reader beside a writer | `no-torn-read` |
+//! | an update happens wholly or not at all | `kill -9` in the middle of it, a full disk | `crash-atomic`, `valid-data` |
 //! | an update that returned stays | `kill -9` of anybody at any time | `acked-survives-crash` |
+//! | an update that returned stays | a power loss | the tests of `src/tests/crashes.rs`, on a disk that forgets |
 //! | the next update succeeds with no hand to clean up | leftovers of a killed writer | `recovers-after-crash`, `no-residue` |
-//! | two handles on one path in one process take turns, a thread never waits for itself | a second descriptor | `no-deadlock` |
+//! | two handles on one path in one process take turns, a thread never waits for itself | a second descriptor | `no-deadlock`, `no-self-deadlock` |
+//! | no lock outlives who took it | a child that lives on | `no-leaked-lock` |
+//! | what a process believes is what the file holds | a request that is cancelled | `memory-matches-file` |
+//! | derived files heal, and never change what they come from | damage, a rebuild that is killed | `derived-heals` |
+//! | a rule is checked on the data that it protects | two who both see room for one | the tests of [`ledger`] and [`trades`] |
 //!
-//! # How
+//! [`TornWhileWritten`] does not promise the second line: that is its name.
+//!
+//! # What there is
 //!
 //! * [`FileLock`] locks a file *beside* the data: the data file itself is replaced by every update, so a lock on
 //!   it would be a lock on a file that is no longer there.
 //! * [`replace`] writes a temporary file in the same folder, syncs it, renames it over the data and syncs the
 //!   folder. It wants the [`Guard`] of the lock as proof that nobody else does the same.
-//! * [`Document`] reads, and updates by a closure that runs under the lock.
+//! * [`Document`] reads, and updates by a closure that runs under the lock. Threads that update at the same time share
+//!   one lock and one write.
+//! * [`Journal`] appends records, one JSON line each, and syncs after it has unlocked, so that all writers share the
+//!   syncs of the disk.
+//! * Made of these: a position [`ledger`], a trade log with its reconciler ([`trades`]), a [`SavedSession`], a
+//!   conversation's [`context`], asynchronous with the feature `tokio`, and [`Shards`] that are merged.
+//! * With the feature `command` (on by default) all of it is a program too, `picklock-store`.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,7 +51,9 @@
 //! * `flock` on a network file system is only as good as that file system; nothing is promised there.
 //! * A hard link to the data file keeps the old content after an update, and two hard-linked names of one data
 //!   file have two locks. Symbolic links are followed and kept. Extended attributes and ACLs are not carried over.
-//! * One update costs the whole document: reading, serialising and writing grow with its size.
+//! * An update of a document costs what serialising and writing the whole of it costs, and a copy of it in memory; a
+//!   [`Journal`] costs the same however long it is.
+//! * A rotation of a journal makes a second name of its file, so the file system must know hard links.
 #![cfg(unix)]
 
 mod amount;

@@ -15,7 +15,6 @@ use rustix::fs::OFlags;
 use crate::observation::{FileState, State};
 use crate::op::{Nanos, stable_hash};
 use crate::persist::{Entry, Tree};
-use crate::scenario::damage::Damage;
 use crate::target::{DataFile, Format, Target, Values};
 
 /// The memory file system that every Linux has, and its magic number for `statfs(2)`.
@@ -260,17 +259,17 @@ impl Sandbox {
         files.filter_map(|file| Some((file.clone(), digest(&self.dir().join(file))?))).collect()
     }
 
-    /// Does this to a derived file, where it is there.
+    /// Puts into a file, where it is there, what `change` makes of its content; nothing removes it.
     ///
     /// # Errors
     /// Where the system refuses it.
-    pub fn damage(&self, file: &str, damage: Damage) -> io::Result<()> {
+    pub fn change(&self, file: &str, change: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> io::Result<()> {
         let path = self.dir().join(file);
         let content = match fs::read(&path) {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
             content => content?,
         };
-        match damage.of(&content) {
+        match change(&content) {
             Some(left) => fs::write(path, left),
             None => fs::remove_file(path),
         }

@@ -22,12 +22,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use group::{Group, Lead};
 use queue::{Patience, Refusal, Table};
 
-/// Runs `model` through all interleavings with at most so many preemptions, and says how many there were.
-fn explore(what: &str, preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+/// Runs `model` through all interleavings with at most so many preemptions (`PICKLOCK_PREEMPTIONS` overrules it), and says
+/// how many there were.
+fn explore(what: &str, preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let tried = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tried);
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = preemptions;
+    let deeper = std::env::var("PICKLOCK_PREEMPTIONS").ok().and_then(|bound| bound.parse().ok());
+    let preemptions = deeper.unwrap_or(preemptions);
+    builder.preemption_bound = Some(preemptions);
     // What limits loom has it looks at only so often, and past them it ends without a word.
     builder.checkpoint_interval = 1;
     builder.max_permutations = None;
@@ -37,7 +40,7 @@ fn explore(what: &str, preemptions: Option<usize>, model: impl Fn() + Sync + Sen
         model();
     });
     let tried = tried.load(Ordering::Relaxed);
-    println!("{what}: {tried} interleavings, preemptions {preemptions:?}");
+    println!("{what}: {tried} interleavings, at most {preemptions} preemptions");
     assert!(tried > 1, "{what}: only {tried} tried");
 }
 
@@ -55,7 +58,7 @@ impl Alone {
 
 #[test]
 fn turns_exclude_each_other_and_all_come() {
-    explore("three threads, two turns and an impatient one", Some(3), || {
+    explore("three threads, two turns and an impatient one", 3, || {
         let table = Arc::new(Table::new());
         let alone = Arc::new(Alone::default());
         let patient: Vec<_> = (0..2)
@@ -152,10 +155,10 @@ fn add_from_three_threads(fails: bool) {
 
 #[test]
 fn what_a_batch_acknowledges_is_written_once_and_a_refused_part_is_refused_alone() {
-    explore("a group of three", Some(3), || add_from_three_threads(false));
+    explore("a group of three", 3, || add_from_three_threads(false));
 }
 
 #[test]
 fn a_batch_that_fails_fails_for_all_of_it() {
-    explore("a group of three on a full disk", Some(3), || add_from_three_threads(true));
+    explore("a group of three on a full disk", 3, || add_from_three_threads(true));
 }

@@ -421,8 +421,8 @@ impl<'a> Playing<'a> {
             Act::Damage { file, damage } => {
                 self.stage
                     .sandbox
-                    .damage(file, *damage)
-                    .map_err(RunError::system("damage a derived file"))?;
+                    .change(file, |content| damage.of(content))
+                    .map_err(RunError::system("damage a file"))?;
                 self.was_disturbed = true;
                 self.look(false);
                 self.only_for = Some("derived-heals".to_owned());
