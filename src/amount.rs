@@ -51,6 +51,12 @@ impl Amount {
         u64::try_from(product.div_ceil(u128::from(PARTS))).ok().map(Self)
     }
 
+    /// The same, rounded down: against who is paid.
+    pub fn times_at_most(self, quantity: Self) -> Option<Self> {
+        let product = u128::from(self.0) * u128::from(quantity.0);
+        u64::try_from(product / u128::from(PARTS)).ok().map(Self)
+    }
+
     /// The difference to `other`, and whether this one is less.
     pub fn apart(self, other: Self) -> (Self, bool) {
         (Self(self.0.abs_diff(other.0)), self < other)
@@ -133,6 +139,7 @@ mod tests {
         let amount = |text: &str| text.parse::<Amount>().unwrap();
         assert_eq!(amount("2.5").times(amount("4")), Some(amount("10")));
         assert_eq!(amount("0.0001").times(amount("0.5")), Some(amount("0.0001")));
+        assert_eq!(amount("0.0001").times_at_most(amount("0.5")), Some(Amount::ZERO));
         assert_eq!(amount("1844674407370955").times(amount("2")), None);
     }
 

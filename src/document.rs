@@ -11,8 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::disk::{self, Disk, How, Opened, Status, read_range};
 use crate::error::{Error, ErrorKind};
 use crate::group::{Group, Lead};
-use crate::lock::{FileLock, Guard};
-use crate::queue::Queue;
+use crate::lock::{FileLock, Guard, Turn};
 use crate::replace::{lock_path, replace_resolved, resolve};
 
 /// A value of type `T` in a JSON file, with its lock file (`NAME.lock`) beside it.
@@ -47,8 +46,8 @@ type Loaded<T> = (Arc<T>, Option<Arc<dyn Opened>>);
 struct Draft<T> {
     value: Arc<T>,
     is_changed: bool,
-    /// Whose turn the leader has.
-    queue: Arc<Queue>,
+    /// The turn that the leader has.
+    turn: Turn,
 }
 
 impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
@@ -191,7 +190,7 @@ impl<T: Clone> Draft<T> {
     /// Lets `change` work on a copy, which counts only where it returns and is no error.
     fn part<R, E>(&mut self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<R, E> {
         let mut value = T::clone(&self.value);
-        let changed = self.queue.act(|| change(&mut value))?;
+        let changed = self.turn.act(|| change(&mut value))?;
         self.value = Arc::new(value);
         self.is_changed = true;
         Ok(changed)
@@ -215,7 +214,7 @@ impl<'a, T: Serialize + DeserializeOwned + Default + Clone> Lead<Draft<T>, Error
             Some(limit) => lock.lock_within(limit)?,
         };
         let (value, old_file) = self.document.load()?;
-        let draft = Draft { value, is_changed: false, queue: guard.queue() };
+        let draft = Draft { value, is_changed: false, turn: guard.turn() };
         Ok((draft, (guard, old_file)))
     }
 

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::de::DeserializeOwned;
@@ -12,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{self, Disk, How, Opened, read_range, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::group::{Group, Lead};
-use crate::lock::{FileLock, Guard};
-use crate::queue::{FileId, Queue};
-use crate::replace::{folder_of, lock_path, replace_resolved, resolve};
+use crate::lock::{FileLock, Guard, Turn};
+use crate::queue::FileId;
+use crate::replace::{beside, folder_of, lock_path, replace_resolved, resolve};
 
 /// How much is read at once in search of the end of a line.
 const BLOCK: u64 = 4096;
@@ -39,9 +38,10 @@ pub struct Journal<T> {
     group: Group<Lines<T>, Error>,
     /// The file whose name this handle has seen to it that the disk has: who gave it the name may have been killed
     /// before.
-    name_synced_of: Mutex<Option<FileId>>,
-    /// A sync failed, after which the kernel may have dropped what it could not write.
-    is_broken: AtomicBool,
+    name_synced_of: Mutex<Option<Known>>,
+    /// Whether a sync failed, after which the kernel may have dropped what it could not write. Held during every sync:
+    /// the kernel tells an error once, and who syncs at the same time must not take it for success.
+    is_broken: Mutex<bool>,
 }
 
 /// A file, and where its whole lines end.
@@ -69,19 +69,22 @@ pub(crate) struct Since<T> {
     pub(crate) records: Vec<T>,
 }
 
-/// The first line of a journal that was rotated.
-#[derive(Debug, Serialize, Deserialize)]
+/// The first line of a journal that was rotated or rewritten.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
     #[serde(rename = "#journal")]
     journal: Continued,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Continued {
-    /// The name of the file, in the same folder, that has the earlier records; nothing where there are none.
-    after: Option<String>,
+    /// The number of the file (`NAME.NUMBER`) that has the earlier records; nothing where there are none.
+    after: Option<u64>,
+    /// The highest number that was ever given: none is given twice, so that a slow reader cannot take one file for
+    /// another.
+    last: u64,
 }
 
 /// What the parts of an append work on: the end of the journal, and the lines to come.
@@ -92,7 +95,7 @@ pub(crate) struct Lines<T> {
     new: Vec<u8>,
     /// The last record, where it was looked at.
     latest: Option<Option<T>>,
-    queue: Arc<Queue>,
+    turn: Turn,
     has_durable: bool,
 }
 
@@ -115,7 +118,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
             opened: Mutex::new(None),
             group: Group::new(),
             name_synced_of: Mutex::new(None),
-            is_broken: AtomicBool::new(false),
+            is_broken: Mutex::new(false),
         })
     }
 
@@ -149,7 +152,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     }
 
     fn append_as(&self, record: &T, durably: bool) -> Result<(), Error> {
-        let line = self.line(record)?;
+        let line = self.record_line(record)?;
         self.take_part(|lines| {
             lines.new.extend_from_slice(&line);
             lines.latest = None;
@@ -171,11 +174,11 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     ) -> Result<Result<T, E>, Error> {
         self.take_part(|lines| {
             let latest = lines.latest(self)?.cloned();
-            let record = match lines.queue.clone().act(|| decide(latest.as_ref())) {
+            let record = match lines.turn.clone().act(|| decide(latest.as_ref())) {
                 Ok(record) => record,
                 Err(refused) => return Ok(Err(refused)),
             };
-            lines.new.extend_from_slice(&self.line(&record)?);
+            lines.new.extend_from_slice(&self.record_line(&record)?);
             lines.latest = Some(Some(record.clone()));
             lines.has_durable = true;
             Ok(Ok(record))
@@ -194,9 +197,14 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// # Errors
     /// [`ErrorKind::Corrupt`] where the last whole line is no `T`, [`ErrorKind::NotAFile`], [`ErrorKind::Io`].
     pub fn latest(&self) -> Result<Option<T>, Error> {
-        let Some((known, length)) = self.file()? else { return Ok(None) };
-        let end = self.end_of_lines(&*known.file, length)?;
-        self.latest_before(&*known.file, end)
+        loop {
+            let Some((known, length)) = self.file()? else { return Ok(None) };
+            let end = self.end_of_lines(&*known.file, length)?;
+            match self.latest_before(&*known.file, end) {
+                Err(gone) if is_not_found(&gone) && !self.is_current(known.id)? => {}
+                latest => return latest,
+            }
+        }
     }
 
     /// The record on the last line before `end`, which is the end of a line. Where there is only a header, that of the
@@ -210,12 +218,22 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         if start == 0
             && let (Some(header), _) = self.header(file, end)?
         {
-            return match self.earlier(&header)? {
-                Some((earlier, end)) => self.latest_before(&*earlier, end),
+            // A file that was rotated is never without records.
+            return match header.journal.after {
+                Some(number) => {
+                    let (earlier, end) = self.earlier(number)?;
+                    self.last_line(&*earlier, end)
+                }
                 None => Ok(None),
             };
         }
-        let line = read_range(file, start, end - 1).map_err(&read)?;
+        self.last_line(file, end)
+    }
+
+    fn last_line(&self, file: &dyn Opened, end: u64) -> Result<Option<T>, Error> {
+        let read = Error::io("read", &self.path);
+        let start = line_start(file, end.saturating_sub(1)).map_err(&read)?;
+        let line = read_range(file, start, end.saturating_sub(1)).map_err(&read)?;
         parse(&line, &self.path, "the last line").map(Some)
     }
 
@@ -235,8 +253,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         let mut place = Place::default();
         let since = self.since(&mut place)?;
         if let Some(known) = place.known {
-            known.file.sync().map_err(Error::io("sync", &self.path))?;
-            self.sync_name(known.id)?;
+            self.sync(&*known.file)?;
+            self.sync_name(&known)?;
         }
         Ok(since.records)
     }
@@ -245,14 +263,21 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// that is never rotated or rewritten.
     pub(crate) fn read_durable_from(&self, from: u64) -> Result<(Vec<T>, u64), Error> {
         let mut records = Vec::new();
-        let Some((known, length)) = self.file()? else { return Ok((records, from)) };
-        let end = self.end_of_lines(&*known.file, length)?;
-        if end > from {
-            known.file.sync().map_err(Error::io("sync", &self.path))?;
-            self.sync_name(known.id)?;
+        let there = self.file()?;
+        let end = match &there {
+            Some((known, length)) => self.end_of_lines(&*known.file, *length)?,
+            None => 0,
+        };
+        if end < from {
+            let why = format!("{from} bytes of it were read before, and there are {end}");
+            return Err(Error::new("read", &self.path, ErrorKind::Corrupt(why)));
+        }
+        if let Some((known, _)) = there.filter(|_| end > from) {
+            self.sync(&*known.file)?;
+            self.sync_name(&known)?;
             parse_lines(&*known.file, from, end, &self.path, &mut records)?;
         }
-        Ok((records, end.max(from)))
+        Ok((records, end))
     }
 
     /// What was added since `place`, which moves to the end.
@@ -273,6 +298,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
             match self.read_with_earlier(&*known.file, end, &mut records) {
                 // It was written anew while it was read, and what came before is gone: so is this file.
                 Err(gone) if is_not_found(&gone) && !self.is_current(known.id)? => {}
+                // So it may have been while one file after another was read.
+                Ok(()) if self.header(&*known.file, end)?.0.is_some() && !self.is_current(known.id)? => {}
                 read => {
                     read?;
                     let is_anew = place.known.is_some();
@@ -292,20 +319,43 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// Reads a file, after those that its header says came before it.
     fn read_with_earlier(&self, file: &dyn Opened, end: u64, records: &mut Vec<T>) -> Result<(), Error> {
         let (header, from) = self.header(file, end)?;
-        if let Some((earlier, its_end)) = header.map(|header| self.earlier(&header)).transpose()?.flatten() {
-            self.read_with_earlier(&*earlier, its_end, records)?;
+        // One after another, since there may be more than can be open at once.
+        for number in self.earlier_numbers(header)?.into_iter().rev() {
+            let (earlier, its_end) = self.earlier(number)?;
+            let (_, its_from) = self.header(&*earlier, its_end)?;
+            parse_lines(&*earlier, its_from, its_end, &self.path, records)?;
         }
         parse_lines(file, from, end, &self.path, records)
     }
 
-    /// The file that a header says came before, and where its lines end.
-    fn earlier(&self, header: &Header) -> Result<Option<Whole>, Error> {
-        let Some(name) = &header.journal.after else { return Ok(None) };
-        let earlier = self.path.with_file_name(name);
-        let opened = self.disk.open(&earlier, How::Read).map_err(Error::io("open", &earlier))?;
-        let length = opened.status().map_err(Error::io("examine", &earlier))?.length;
+    /// The numbers of the files that came before, the latest first.
+    fn earlier_numbers(&self, header: Option<Header>) -> Result<Vec<u64>, Error> {
+        let mut numbers: Vec<u64> = Vec::new();
+        let mut next = header.and_then(|header| header.journal.after);
+        while let Some(number) = next {
+            if numbers.last().is_some_and(|later| number >= *later) {
+                let why = format!("its header says that file {number} came before an earlier one");
+                return Err(Error::new("read", &self.archive(number), ErrorKind::Corrupt(why)));
+            }
+            numbers.push(number);
+            let (earlier, end) = self.earlier(number)?;
+            next = self.header(&*earlier, end)?.0.and_then(|header| header.journal.after);
+        }
+        Ok(numbers)
+    }
+
+    /// The file of this number, and where its lines end.
+    fn earlier(&self, number: u64) -> Result<Whole, Error> {
+        let path = self.archive(number);
+        let opened = self.disk.open(&path, How::Read).map_err(Error::io("open", &path))?;
+        let length = opened.status().map_err(Error::io("examine", &path))?.length;
         let end = self.end_of_lines(&*opened, length)?;
-        Ok(Some((opened, end)))
+        Ok((opened, end))
+    }
+
+    /// The path of the file of this number.
+    fn archive(&self, number: u64) -> PathBuf {
+        beside(&self.path, "", &format!(".{number}"))
     }
 
     /// The header, where there is one, and where the records begin.
@@ -325,30 +375,37 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// As for [`Journal::append`]; the file system must know hard links.
     pub fn rotate(&self) -> Result<bool, Error> {
         let guard = self.lock.lock()?;
-        let Some((Known { file, .. }, length)) = self.file()? else { return Ok(false) };
+        let Some((Known { file, id }, length)) = self.file()? else { return Ok(false) };
         let end = self.mended(&*file, length)?;
         let (header, from) = self.header(&*file, end)?;
         if from == end {
             return Ok(false);
         }
         // What is moved out of sight must be on the disk: its writers may have been killed before their syncs.
-        file.sync().map_err(Error::io("sync", &self.path))?;
-        let number = header.and_then(|header| header.journal.after?.rsplit('.').next()?.parse::<u64>().ok());
-        let name = self.archive_name(number.unwrap_or(0) + 1);
-        let archive = self.path.with_file_name(&name);
-        match self.disk.link(&self.path, &archive) {
-            // Of a rotation or a rewriting that was killed: no header names it.
-            Err(leftover) if leftover.kind() == io::ErrorKind::AlreadyExists => {
-                self.disk.remove(&archive).map_err(Error::io("remove the leftover", &archive))?;
-                self.disk.link(&self.path, &archive)
+        self.sync(&*file)?;
+        let mut last = header.map_or(0, |header| header.journal.last);
+        let archive = loop {
+            last = last.checked_add(1).ok_or_else(|| {
+                Error::new("rotate", &self.path, ErrorKind::Corrupt("its header has no number left".into()))
+            })?;
+            let archive = self.archive(last);
+            match self.disk.link(&self.path, &archive) {
+                Ok(()) => break archive,
+                Err(taken) if taken.kind() == io::ErrorKind::AlreadyExists => {
+                    // Of a rotation of this very file that was killed; else somebody else's, or one that no header
+                    // names any more.
+                    let there = self.disk.status(&archive).map_err(Error::io("examine", &archive))?;
+                    if there.is_some_and(|there| there.id == id) {
+                        break archive;
+                    }
+                }
+                Err(other) => return Err(Error::io("link", &archive)(other)),
             }
-            linked => linked,
-        }
-        .map_err(Error::io("link", &archive))?;
+        };
         // The second name first: a disk may keep later changes of a folder and not this one.
-        let folder = folder_of(&self.path);
+        let folder = folder_of(&archive);
         self.disk.sync_folder(folder).map_err(Error::io("sync the folder", folder))?;
-        let header = Header { journal: Continued { after: Some(name) } };
+        let header = Header { journal: Continued { after: Some(last), last } };
         replace_resolved(&*self.disk, &self.path, &self.line(&header)?)?;
         drop(guard);
         Ok(true)
@@ -364,35 +421,43 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// Where `keep` does, or serialising.
     pub fn rewrite<E>(&self, keep: impl FnOnce(Vec<T>) -> Result<Vec<T>, E>) -> Result<Result<(), E>, Error> {
         let guard = self.lock.lock()?;
+        let (header, gone) = match self.file()? {
+            Some((known, length)) => {
+                let end = self.end_of_lines(&*known.file, length)?;
+                let (header, _) = self.header(&*known.file, end)?;
+                (header, self.earlier_numbers(header)?)
+            }
+            None => (None, Vec::new()),
+        };
         let records = match keep(self.read()?) {
             Ok(records) => records,
             Err(refused) => return Ok(Err(refused)),
         };
+        let last = header.map_or(0, |header| header.journal.last);
         let mut content = Vec::new();
+        if last > 0 || records.is_empty() {
+            // An empty file could not be told from one that was emptied by accident.
+            content = self.line(&Header { journal: Continued { after: None, last } })?;
+        }
         for record in &records {
             content.extend_from_slice(&self.line(record)?);
         }
-        if content.is_empty() {
-            // An empty file could not be told from one that was emptied by accident.
-            content = self.line(&Header { journal: Continued { after: None } })?;
-        }
         replace_resolved(&*self.disk, &self.path, &content)?;
-        // Nothing names them any more. One that stays after a kill is in nobody's way.
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let folder = folder_of(&self.path);
-        for other in self.disk.names(folder).map_err(Error::io("list", folder))? {
-            let number = other.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.'));
-            if number.is_some_and(|number| number.parse::<u64>().is_ok()) {
-                let other = self.path.with_file_name(other);
-                self.disk.remove(&other).map_err(Error::io("remove", &other))?;
-            }
+        // Nothing names them any more. Those that stay after a kill are in nobody's way.
+        for number in gone {
+            let archive = self.archive(number);
+            self.disk.remove(&archive).map_err(Error::io("remove", &archive))?;
         }
         drop(guard);
         Ok(Ok(()))
     }
 
-    fn archive_name(&self, number: u64) -> String {
-        format!("{}.{number}", self.path.file_name().unwrap_or_default().to_string_lossy())
+    /// The line of a record, which can be read again: JSON has no NaN, and no depth without end.
+    fn record_line(&self, record: &T) -> Result<Vec<u8>, Error> {
+        let line = self.line(record)?;
+        serde_json::from_slice::<T>(&line)
+            .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
+        Ok(line)
     }
 
     fn line(&self, record: &impl Serialize) -> Result<Vec<u8>, Error> {
@@ -414,22 +479,16 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         if let Some(known) = opened.as_ref().filter(|known| known.id == there.id) {
             return Ok(Some((known.clone(), there.length)));
         }
-        let file = match self.disk.open(&self.path, How::Append) {
-            // Whoever may only read it needs no more.
-            Err(denied)
-                if matches!(
-                    denied.kind(),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-                ) =>
-            {
-                self.disk.open(&self.path, How::Read)
-            }
-            file => file,
-        }
-        .map_err(Error::io("open", &self.path))?;
+        let appending = self.disk.open(&self.path, How::Append);
+        let can_append = appending.is_ok();
+        // Whoever may only read it needs no more; who wants to append is told by the first write.
+        let file = appending.or_else(|_| self.disk.open(&self.path, How::Read));
+        let file = file.map_err(Error::io("open", &self.path))?;
         let status = file.status().map_err(Error::io("examine", &self.path))?;
         let known = Known { file, id: status.id };
-        *opened = Some(known.clone());
+        if can_append {
+            *opened = Some(known.clone());
+        }
         Ok(Some((known, status.length)))
     }
 
@@ -452,13 +511,32 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(end)
     }
 
+    /// Waits until the disk has what was written to this file.
+    fn sync(&self, file: &dyn Opened) -> Result<(), Error> {
+        let mut is_broken = self.is_broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_broken {
+            return Err(Error::new("sync", &self.path, ErrorKind::EarlierSyncFailed));
+        }
+        let synced = file.sync();
+        // A second try would succeed, without what was dropped.
+        *is_broken = synced.is_err();
+        synced.map_err(Error::io("sync", &self.path))
+    }
+
+    fn refuse_if_broken(&self) -> Result<(), Error> {
+        match *self.is_broken.lock().unwrap_or_else(PoisonError::into_inner) {
+            true => Err(Error::new("append to", &self.path, ErrorKind::EarlierSyncFailed)),
+            false => Ok(()),
+        }
+    }
+
     /// Sees to it that the disk has the name of this file too.
-    fn sync_name(&self, id: FileId) -> Result<(), Error> {
+    fn sync_name(&self, known: &Known) -> Result<(), Error> {
         let synced_of = || self.name_synced_of.lock().unwrap_or_else(PoisonError::into_inner);
-        if *synced_of() != Some(id) {
+        if synced_of().as_ref().is_none_or(|before| before.id != known.id) {
             let folder = folder_of(&self.path);
             self.disk.sync_folder(folder).map_err(Error::io("sync the folder", folder))?;
-            *synced_of() = Some(id);
+            *synced_of() = Some(known.clone());
         }
         Ok(())
     }
@@ -489,9 +567,7 @@ impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appe
 
     fn begin(&self) -> Result<(Lines<T>, Guard<'a>), Error> {
         let journal = self.0;
-        if journal.is_broken.load(Ordering::Acquire) {
-            return Err(Error::new("append to", &journal.path, ErrorKind::EarlierSyncFailed));
-        }
+        journal.refuse_if_broken()?;
         let guard = journal.lock.lock()?;
         let (known, length) = match journal.file()? {
             Some(there) => there,
@@ -505,8 +581,8 @@ impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appe
             }
         };
         let end = journal.mended(&*known.file, length)?;
-        let queue = guard.queue();
-        let lines = Lines { known, end, new: Vec::new(), latest: None, queue, has_durable: false };
+        let turn = guard.turn();
+        let lines = Lines { known, end, new: Vec::new(), latest: None, turn, has_durable: false };
         Ok((lines, guard))
     }
 
@@ -514,10 +590,17 @@ impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appe
         if lines.new.is_empty() {
             return Ok(None);
         }
-        if let Err(failed) = write_all(&lines.new, |bytes| lines.known.file.write(bytes)) {
-            // Nothing of it was acknowledged. Where even this fails, the next writer sees whole lines that nobody
-            // was promised, or half a line, which it cuts off.
-            let _taken_back = lines.known.file.set_length(lines.end);
+        let mut taken = 0;
+        let written = write_all(&lines.new, |bytes| {
+            let count = lines.known.file.write(bytes)?;
+            taken += count;
+            Ok(count)
+        });
+        if let Err(failed) = written {
+            // Whole lines are never taken back, since a reader may have seen them: of those nobody is told that they
+            // are in. Where even this fails, the next writer cuts half a line off.
+            let whole = lines.new[..taken].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let _taken_back = lines.known.file.set_length(lines.end + whole as u64);
             return Err(Error::io("write", &self.0.path)(failed));
         }
         drop(guard);
@@ -525,13 +608,9 @@ impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appe
     }
 
     fn finish(&self, known: Self::Left) -> Result<(), Error> {
-        let Some(Known { file, id }) = known else { return Ok(()) };
-        if let Err(failed) = file.sync() {
-            // A second try would succeed, without what was dropped (persistence: fsync reports an error once).
-            self.0.is_broken.store(true, Ordering::Release);
-            return Err(Error::io("sync", &self.0.path)(failed));
-        }
-        self.0.sync_name(id)
+        let Some(known) = known else { return Ok(()) };
+        self.0.sync(&*known.file)?;
+        self.0.sync_name(&known)
     }
 }
 

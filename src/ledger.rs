@@ -11,7 +11,7 @@ use crate::amount::Amount;
 use crate::disk::{self, Disk};
 use crate::error::{Error, ErrorKind};
 use crate::journal::Journal;
-use crate::replace::folder_of;
+use crate::replace::create_folder;
 
 /// The ledger of one signature: `FOLDER/SIGNATURE/position.jsonl`.
 ///
@@ -106,10 +106,7 @@ impl Ledger {
         if signature.is_empty() || signature.starts_with('.') || signature.contains(['/', '\0']) {
             return Err(Error::new("open the ledger", &folder, ErrorKind::NotAFile));
         }
-        std::fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
-        // Its name, too, must outlive a power loss.
-        let parent = folder_of(&folder);
-        disk::real().sync_folder(parent).map_err(Error::io("sync the folder", parent))?;
+        create_folder(&folder)?;
         Self::open_on(disk::real(), &folder.join("position.jsonl"))
     }
 
@@ -195,7 +192,7 @@ impl Position {
                 }
                 let there = self.shares.get(symbol).copied().unwrap_or_default();
                 let left = there.minus(*quantity).ok_or(Refusal::Shares { there, wanted: *quantity })?;
-                let gain = price.times(*quantity).ok_or(Refusal::TooLarge)?;
+                let gain = price.times_at_most(*quantity).ok_or(Refusal::TooLarge)?;
                 self.cash = self.cash.plus(gain).ok_or(Refusal::TooLarge)?;
                 if left == Amount::ZERO {
                     self.shares.remove(symbol);

@@ -1,5 +1,6 @@
 //! An exclusive lock between processes, and between the threads of one, on a file that is there for nothing else.
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::marker::PhantomData;
@@ -14,6 +15,11 @@ use crate::queue::{FileId, Patience, Queue, Refusal, Table};
 
 /// How often a lock is tried where the caller set a time limit: `flock` itself knows none.
 const RETRY_EVERY: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// The lock files that this thread has, or acts for who has them.
+    static OWN: RefCell<Vec<FileId>> = const { RefCell::new(Vec::new()) };
+}
 
 /// All lock files that this process has open.
 static QUEUES: LazyLock<Table> = LazyLock::new(Table::new);
@@ -96,8 +102,8 @@ impl FileLock {
 
     /// Whether the calling thread has the lock, by whatever handle, or acts for who has it: it would wait for itself.
     pub(crate) fn is_of_this_thread(&self) -> bool {
-        let slot = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.as_ref().is_some_and(|opened| opened.queue.is_of_this_thread())
+        // Nearly always it has none at all. What the path names now counts, and not what this handle opened once.
+        OWN.with_borrow(|own| !own.is_empty() && id_of_path(&self.path).is_ok_and(|id| own.contains(&id)))
     }
 
     fn acquire(&self, patience: Patience) -> Result<Guard<'_>, ErrorKind> {
@@ -112,6 +118,7 @@ impl FileLock {
                 return Err(refused);
             }
             // From here on the guard releases both, whatever happens.
+            OWN.with_borrow_mut(|own| own.push(opened.id));
             let guard = Guard { lock: self, opened, stays_in_its_thread: PhantomData };
             if guard.opened.id == id_of_path(&self.path)? {
                 return Ok(guard);
@@ -151,9 +158,9 @@ impl Guard<'_> {
         &self.lock.path
     }
 
-    /// The queue that this thread has the turn of.
-    pub(crate) fn queue(&self) -> Arc<Queue> {
-        Arc::clone(&self.opened.queue)
+    /// What lets other threads act for this one, which waits for them.
+    pub(crate) fn turn(&self) -> Turn {
+        Turn { queue: Arc::clone(&self.opened.queue), id: self.opened.id }
     }
 
     /// Whether `path` names the file that is held, whatever way it is spelled.
@@ -166,9 +173,42 @@ impl Drop for Guard<'_> {
     fn drop(&mut self) {
         // The kernel refuses an unlock only for a bad descriptor, and this one is open. First the file, then the
         // queue: the next thread in it must not find the file still locked.
+        disown(self.opened.id);
         let _unlocked = fs4::FileExt::unlock(&self.opened.file);
         self.opened.queue.leave();
     }
+}
+
+/// A turn that a thread has, in which others may act for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Turn {
+    queue: Arc<Queue>,
+    id: FileId,
+}
+
+impl Turn {
+    /// Runs `part` as the calling thread's part of what the holder of the turn does: it must not wait for the lock.
+    pub(crate) fn act<R>(&self, part: impl FnOnce() -> R) -> R {
+        /// Ends the part, by a panic too.
+        struct Acting(FileId);
+        impl Drop for Acting {
+            fn drop(&mut self) {
+                disown(self.0);
+            }
+        }
+        OWN.with_borrow_mut(|own| own.push(self.id));
+        let _acting = Acting(self.id);
+        self.queue.act(part)
+    }
+}
+
+/// Takes one mention of the lock file off what this thread has.
+fn disown(id: FileId) {
+    OWN.with_borrow_mut(|own| {
+        if let Some(at) = own.iter().rposition(|other| *other == id) {
+            own.swap_remove(at);
+        }
+    });
 }
 
 fn id_of_path(path: &Path) -> Result<FileId, ErrorKind> {

@@ -129,11 +129,6 @@ impl Queue {
         }
     }
 
-    /// Whether the calling thread has the turn, or acts for who has it, and so must not wait for it.
-    pub(crate) fn is_of_this_thread(&self) -> bool {
-        self.turns().is_of_this_thread()
-    }
-
     /// Runs `part` as the calling thread's part of what the holder of the turn does, who waits for it.
     pub(crate) fn act<R>(&self, part: impl FnOnce() -> R) -> R {
         /// Ends the part, by a panic too.

@@ -91,6 +91,20 @@ fn write_temporary(
     Ok(file)
 }
 
+/// Makes a folder and those that it is in, where they are missing, and sees to it that the disk has their names.
+pub(crate) fn create_folder(folder: &Path) -> Result<(), Error> {
+    match fs::create_dir(folder) {
+        Err(there) if there.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound && folder_of(folder) != folder => {
+            create_folder(folder_of(folder))?;
+            return create_folder(folder);
+        }
+        created => created.map_err(Error::io("create the folder", folder))?,
+    }
+    let parent = folder_of(folder);
+    disk::real().sync_folder(parent).map_err(Error::io("sync the folder", parent))
+}
+
 /// The file that `path` names once every symbolic link at its end is followed; it need not exist.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Error> {
     let mut resolved = path.to_owned();

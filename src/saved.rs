@@ -13,7 +13,7 @@ use crate::disk::{self, Disk, How, read_range, write_all};
 use crate::document::Document;
 use crate::error::{Error, ErrorKind};
 use crate::lock::FileLock;
-use crate::replace::{beside, folder_of, lock_path, replace_resolved, resolve};
+use crate::replace::{beside, create_folder, folder_of, lock_path, replace_resolved, resolve};
 
 /// A saved session: what one saver writes, no other overwrites unseen, as long as all change it by
 /// [`SavedSession::change`].
@@ -26,8 +26,7 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> SavedSession<T> {
     /// # Errors
     /// As for [`Document::open`], and [`ErrorKind::Io`] where the folder cannot be made.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let folder = folder_of(path.as_ref());
-        std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+        create_folder(folder_of(path.as_ref()))?;
         Document::open(path).map(Self)
     }
 
@@ -107,7 +106,7 @@ impl<T: Serialize + DeserializeOwned + Default> TornWhileWritten<T> {
     pub fn change<R, E>(&self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<Result<R, E>, Error> {
         let guard = self.lock.lock()?;
         let mut value = self.load_locked()?;
-        let changed = match guard.queue().act(|| change(&mut value)) {
+        let changed = match guard.turn().act(|| change(&mut value)) {
             Ok(changed) => changed,
             refused => return Ok(refused),
         };

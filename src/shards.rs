@@ -11,6 +11,7 @@ use crate::disk::{self, Disk};
 use crate::document::Document;
 use crate::error::{Error, ErrorKind};
 use crate::journal::Journal;
+use crate::replace::create_folder;
 
 /// The folder of the shards, beside the merged file.
 const SHARDS: &str = "shards";
@@ -55,9 +56,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
     /// As for [`Document::open`], and [`ErrorKind::Io`] where the folder cannot be made.
     pub fn open(merged: impl AsRef<Path>) -> Result<Self, Error> {
         let shards = Self::open_on(disk::real(), merged.as_ref())?;
-        std::fs::create_dir_all(&shards.folder).map_err(Error::io("create the folder", &shards.folder))?;
-        let parent = shards.merged.path().parent().unwrap_or(Path::new("."));
-        shards.disk.sync_folder(parent).map_err(Error::io("sync the folder", parent))?;
+        create_folder(&shards.folder)?;
         Ok(shards)
     }
 

@@ -92,8 +92,12 @@ pub fn fingerprint(invariant: &str, script: &Script, steps: &[Vec<String>]) -> S
     // The text of the disturbed call may hold what differs from run to run; what is meant stands in the steps.
     let mut script = script.clone();
     for act in &mut script.acts {
-        if let Act::Trace { disturbance: Some(disturbance), .. } = act {
-            disturbance.call.clear();
+        match act {
+            Act::Trace { disturbance: Some(disturbance), .. } => disturbance.call.clear(),
+            Act::Session { steps } => {
+                steps.iter_mut().filter_map(|step| step.held.as_mut()).for_each(|held| held.call.clear());
+            }
+            _ => {}
         }
     }
     let text = format!("{invariant} {script:?} {steps:?}");

@@ -33,6 +33,9 @@ pub struct Observation {
     /// The one invariant that this execution is for: picklock did to the files what no store has to bear otherwise.
     #[serde(default)]
     pub only_for: Option<String>,
+    /// picklock emptied the data file.
+    #[serde(default)]
+    pub source_was_damaged: bool,
     /// What sessions believed, each just before it listed.
     #[serde(default)]
     pub memories: Vec<Memory>,
@@ -88,6 +91,9 @@ pub struct Subject {
     /// The names of files that operations make, the same in every run: a kill may leave one of each, once.
     #[serde(default)]
     pub fixed_names: BTreeSet<String>,
+    /// Derived files that differ from one undisturbed rebuild to another a second later.
+    #[serde(default)]
+    pub unrepeatable: BTreeSet<String>,
     /// The data file, by its path in the sandbox.
     #[serde(default)]
     pub data: String,

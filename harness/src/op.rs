@@ -33,6 +33,9 @@ pub enum Request {
     Other(String),
 }
 
+/// How a request of a session ended that ended without an answer to it.
+pub const NO_ANSWER: &str = "no answer";
+
 /// How a request of a session ended that was given up as it was asked to be.
 pub const CANCELLED: &str = "cancelled";
 

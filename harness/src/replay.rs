@@ -159,7 +159,7 @@ impl Replay<'_> {
     /// way is what the case is about: there another way with the same end is no difference.
     fn difference(&self, observation: &Observation, is_violated: bool) -> Option<Difference> {
         let point = self.case.script.disturbance().map(|disturbance| disturbance.point);
-        if point.is_none() && is_violated {
+        if (point.is_none() && is_violated) || self.case.script.stops_a_session() {
             return None;
         }
         first_difference(&self.case.steps, &steps(observation), point)

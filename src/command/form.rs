@@ -40,7 +40,7 @@ pub(super) enum Added {
     Yes,
     /// Nothing was changed, for this reason.
     Refused(String),
-    /// Nothing was changed, since it was no more wanted.
+    /// It was no more wanted: it is in, in memory and in the file, or in neither.
     Cancelled,
 }
 

@@ -199,7 +199,14 @@ impl What {
     fn run(self) -> Result<(), Unsuccessful> {
         match self {
             Self::Add { data, id, form, wait, writer, merge } => {
-                let form = open(form.form, &data, &writer, wait)?;
+                let kind = form.form;
+                let is_misplaced =
+                    (merge && kind != Forms::Shards) || (wait.is_some() && kind != Forms::Document);
+                if is_misplaced {
+                    let why = "--merge is for shards, and --wait for a document; nothing was done";
+                    return Err(Unsuccessful(End::Usage, why.to_owned()));
+                }
+                let form = open(kind, &data, &writer, wait)?;
                 added(form.add(&id, &|| true)?, &id, &data)?;
                 if merge { other(&*form, "merge") } else { Ok(()) }
             }

@@ -172,9 +172,9 @@ pub(super) fn run(form: Forms, data: &Path) -> io::Result<()> {
     let mut handles: BTreeMap<String, Arc<Handle>> = BTreeMap::new();
     let mut cancellations: BTreeMap<u64, Arc<Cancellation>> = BTreeMap::new();
     thread::scope(|scope| {
-        for line in io::stdin().lock().lines() {
+        for line in io::stdin().lock().split(b'\n') {
             let line = line?;
-            let request: Request = match serde_json::from_str(&line) {
+            let request: Request = match serde_json::from_slice(&line) {
                 Ok(request) => request,
                 Err(place) => {
                     tell(&Answer::not(0, "failed", format!("no request: {place}")))?;

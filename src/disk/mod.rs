@@ -182,7 +182,10 @@ impl Opened for File {
 
 /// Everything between two offsets, or what there is of it.
 pub(crate) fn read_range(file: &dyn Opened, from: u64, to: u64) -> io::Result<Vec<u8>> {
-    let mut content = vec![0; usize::try_from(to.saturating_sub(from)).map_err(io::Error::other)?];
+    let length = usize::try_from(to.saturating_sub(from)).map_err(io::Error::other)?;
+    let mut content = Vec::new();
+    content.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    content.resize(length, 0);
     let mut filled = 0;
     while filled < content.len() {
         match file.read_at(&mut content[filled..], from + filled as u64) {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -116,7 +115,7 @@ impl Reconciler {
         let guard = self.lock.lock()?;
         let log = self.read_log(&*disk)?;
         let now = log.trades.len();
-        let before = DERIVED.iter().filter_map(|name| self.remembered(name)).max().unwrap_or(0);
+        let before = DERIVED.iter().filter_map(|name| self.remembered(&*disk, name)).max().unwrap_or(0);
         if now * 2 < before {
             return Ok(Err(Alarm { before, now }));
         }
@@ -126,7 +125,7 @@ impl Reconciler {
         {
             let path = self.log.with_file_name(name);
             // One that is right is left alone, so that nobody is told of a change where there is none.
-            if fs::read(&path).is_ok_and(|there| there == content) {
+            if read_file(&*disk, &path).is_some_and(|there| there == content) {
                 continue;
             }
             replace_resolved(&*disk, &path, &content)?;
@@ -168,10 +167,17 @@ impl Reconciler {
     }
 
     /// What a derived file says of the last cycle; nothing where it is missing or damaged.
-    fn remembered(&self, name: &str) -> Option<usize> {
-        let content = fs::read(folder_of(&self.log).join(name)).ok()?;
+    fn remembered(&self, disk: &dyn Disk, name: &str) -> Option<usize> {
+        let content = read_file(disk, &folder_of(&self.log).join(name))?;
         serde_json::from_slice::<Remembered>(&content).ok().map(|remembered| remembered.trades)
     }
+}
+
+/// What is in a file; nothing where there is none, or something else.
+fn read_file(disk: &dyn Disk, path: &Path) -> Option<Vec<u8>> {
+    let file = disk.open(path, How::Read).ok()?;
+    let status = file.status().ok().filter(|status| status.is_file)?;
+    read_range(&*file, 0, status.length).ok()
 }
 
 /// The derived files, by name.
@@ -227,6 +233,7 @@ impl fmt::Display for Alarm {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::mpsc;
 
     use super::*;

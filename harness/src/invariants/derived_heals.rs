@@ -1,9 +1,10 @@
 //! Derived files, removed, emptied, cut or overwritten, are rebuilt from the source of truth, which the rebuild never changes.
 //!
 //! What two rebuilds in a row leave, undisturbed, is what every later one must leave again, after damage and after the
-//! kill of a rebuild; of a file that differs between the two, as one with a date in it does, it is asked alone that it
-//! is there and not what the damage made of it. And the data file must be the same before and after each rebuild; where
-//! it is gone, or empty, there is no source of truth, and what was derived while there was must stay.
+//! kill of a rebuild; of a file that differs from one rebuild to another a second later, as one with a date in it does,
+//! it is asked alone that it is there and not what the damage made of it. And the data file must be the same before and after each rebuild, also
+//! one that was killed. Where picklock emptied a JSON data file there is no source of truth, and what was derived while
+//! there was must stay.
 //! Typical cause: a file is skipped where it is there, whatever is in it; or what is derived is also where it is derived
 //! from.
 
@@ -26,21 +27,21 @@ fn check(observation: &Observation) -> Judgement {
     let rebuilds: Vec<(&Operation, &State, &State)> = observation
         .operations
         .iter()
-        .filter(|operation| operation.request == Request::Rebuild && operation.outcome != Outcome::Killed)
+        .filter(|operation| operation.request == Request::Rebuild)
         .filter_map(|rebuild| {
             let before = observation.states.iter().rfind(|state| state.at <= rebuild.invoked)?;
             let after = observation.states.iter().find(|state| state.at >= rebuild.returned)?;
             Some((rebuild, before, after))
         })
         .collect();
+    let was_emptied = |state: &State| observation.source_was_damaged && state.data == FileState::Empty;
     for (_, before, after) in &rebuilds {
-        if before.source != after.source {
+        if before.source != after.source && !was_emptied(before) {
             return Judgement::Violated("a rebuild changed the data file, which it is only to read".into());
         }
     }
-    let [(first, _, one), (second, _, other), later @ ..] = rebuilds.as_slice() else {
-        return Judgement::Silent;
-    };
+    let done: Vec<_> = rebuilds.iter().filter(|(rebuild, ..)| rebuild.outcome != Outcome::Killed).collect();
+    let [(first, _, one), (second, _, other), later @ ..] = done.as_slice() else { return Judgement::Silent };
     if first.outcome != Outcome::Acknowledged || second.outcome != Outcome::Acknowledged {
         return Judgement::Inconclusive("a rebuild that nobody disturbed did not succeed".into());
     }
@@ -49,13 +50,12 @@ fn check(observation: &Observation) -> Judgement {
     }
     let mut was_damaged = false;
     for (rebuild, before, after) in later {
-        if matches!(before.data, FileState::Missing | FileState::Empty) {
+        if was_emptied(before) {
             was_damaged = true;
             let replaced =
                 other.derived.keys().find(|name| after.derived.get(*name) != before.derived.get(*name));
             if let Some(name) = replaced {
-                let what = if before.data == FileState::Empty { "empty" } else { "gone" };
-                return Judgement::Violated(format!("with the data file {what}, a rebuild replaced {name}"));
+                return Judgement::Violated(format!("with the data file empty, a rebuild replaced {name}"));
             }
             continue;
         }
@@ -67,7 +67,8 @@ fn check(observation: &Observation) -> Judgement {
         for (name, right) in &other.derived {
             let now = after.derived.get(name);
             // One that differs from run to run must at least be another than the damaged one.
-            let is_repeatable = one.derived.get(name) == Some(right);
+            let is_repeatable =
+                one.derived.get(name) == Some(right) && !observation.subject.unrepeatable.contains(name);
             let was_right = before.derived.get(name) == Some(right);
             let is_healed = match now {
                 None => false,
@@ -136,13 +137,20 @@ mod tests {
 
     #[test]
     fn without_a_source_of_truth_what_was_derived_must_stay() {
-        for state in ["missing", "empty"] {
-            let with = |damage: &str, third: &str| {
-                damaged("a=7 b=8", damage, third).replace("state 7 whole", &format!("state 7 {state}"))
-            };
-            violated(check, "replaced b", &with("a=7 b=8", "source=1 a=7 b=0"));
-            holds(check, &with("a=7 b=8", "source=1 a=7 b=8").replace("8..9 ok", "8..9 failed"));
-        }
+        let with = |third: &str| {
+            format!(
+                "emptied\n{}",
+                damaged("a=7 b=8", "a=7 b=8", third).replace("state 7 whole", "state 7 empty")
+            )
+        };
+        violated(check, "replaced b", &with("source=1 a=7 b=0"));
+        holds(check, &with("source=1 a=7 b=8").replace("8..9 ok", "8..9 failed"));
+        // What a killed rebuild emptied is its own doing.
+        let killed = damaged("a=7 b=8", "a=7 b=8", "source=1 a=7 b=8").replace(
+            "state 7 whole with\n digests source=1",
+            "c1 rebuild 7..7 killed\n state 7 empty with\n digests source=0",
+        );
+        violated(check, "changed the data file", &killed);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Observation, name_some};
+use crate::op::{NO_ANSWER, Operation, Outcome};
 use crate::verdict::Judgement;
 
 pub(super) const INVARIANT: Invariant = Invariant {
@@ -52,6 +53,16 @@ fn check(observation: &Observation) -> Judgement {
                 ));
             }
         }
+    }
+    let is_unanswered = |operation: &Operation| match &operation.outcome {
+        Outcome::Failed(how) => how == NO_ANSWER,
+        Outcome::Unfinished(_) | Outcome::Stuck => true,
+        _ => false,
+    };
+    if observation.scenario == "session"
+        && let Some(request) = observation.operations.iter().find(|operation| is_unanswered(operation))
+    {
+        return Judgement::Inconclusive(format!("a session never answered {}", request.request));
     }
     if observation.memories.is_empty() { Judgement::Silent } else { Judgement::Holds }
 }

@@ -33,6 +33,7 @@ pub(crate) fn observe(timeline: &str) -> Observation {
         usual_names: BTreeSet::new(),
         memories: Vec::new(),
         only_for: None,
+        source_was_damaged: false,
     };
     for line in timeline.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (head, names) = match line.split_once(" = ") {
@@ -56,6 +57,7 @@ pub(crate) fn observe(timeline: &str) -> Observation {
             [client, "rebuild", span, outcome] => {
                 observation.operations.push(operation(client, Request::Rebuild, span, outcome, None));
             }
+            ["emptied"] => observation.source_was_damaged = true,
             ["digests", digests @ ..] => {
                 let state = observation.states.last_mut().unwrap();
                 for (name, digest) in digests.iter().filter_map(|digest| digest.split_once('=')) {

@@ -154,6 +154,26 @@ impl Stage<'_> {
         Ok(playing.into_observation("crash", script, first, subject, execution).observation)
     }
 
+    /// The derived files that two undisturbed rebuilds, a second apart, make differently.
+    pub(super) fn unrepeatable(&self) -> Result<BTreeSet<String>, TraceError> {
+        /// Longer than a second, which is what most dates are told in.
+        const APART: Duration = Duration::from_millis(1100);
+        self.lay_first()?;
+        let clock = Instant::now();
+        let rebuilt = || {
+            self.operate(1, Request::Rebuild, clock, None, &|| (), &|_| ())?;
+            Ok::<_, RunError>(self.sandbox.look(self.target, nanos(clock.elapsed())).derived)
+        };
+        let one = rebuilt()?;
+        std::thread::sleep(APART);
+        let other = rebuilt()?;
+        Ok(one
+            .into_iter()
+            .filter(|(name, digest)| other.get(name) != Some(digest))
+            .map(|(name, _)| name)
+            .collect())
+    }
+
     /// Traces one operation, undisturbed, in the sandbox as it stands.
     pub(super) fn trace_quietly(&self, request: &Request) -> Result<Traced, TraceError> {
         self.trace(
@@ -313,6 +333,7 @@ struct Playing<'a> {
     traces: Vec<Trace>,
     memories: Vec<Memory>,
     only_for: Option<String>,
+    source_was_damaged: bool,
     readings: Readings,
     standstill: Option<Standstill>,
     not_covered: Vec<String>,
@@ -351,6 +372,7 @@ impl<'a> Playing<'a> {
             traces: Vec::new(),
             memories: Vec::new(),
             only_for: None,
+            source_was_damaged: false,
             readings: Readings::default(),
             standstill: None,
             not_covered: Vec::new(),
@@ -386,6 +408,7 @@ impl<'a> Playing<'a> {
                 traces: self.traces,
                 memories: self.memories,
                 only_for: self.only_for,
+                source_was_damaged: self.source_was_damaged,
                 usual_names: first.usual_names.clone(),
             },
             not_covered: self.not_covered,
@@ -426,6 +449,7 @@ impl<'a> Playing<'a> {
                 self.was_disturbed = true;
                 self.look(false);
                 self.only_for = Some("derived-heals".to_owned());
+                self.source_was_damaged |= Path::new(file) == self.stage.target.data.path;
             }
             Act::Operate(request) => {
                 self.operate(request.clone())?;
@@ -578,8 +602,13 @@ impl<'a> Playing<'a> {
         }));
         self.memories
             .extend(led.memories.into_iter().map(|memory| Memory { at: memory.at + later, ..memory }));
+        // Only after `list` do the records have to stand where the target says.
+        let touched =
+            self.operations.iter().rfind(|one| matches!(one.request, Request::Add { .. } | Request::List));
+        let has_listed =
+            touched.is_some_and(|one| one.request == Request::List && one.outcome == Outcome::Acknowledged);
         self.keep(vec![Request::Other("session".into())], led.traced, is_quiet, began);
-        self.look(true);
+        self.look(has_listed);
         Ok(())
     }
 }

@@ -10,10 +10,13 @@ use serde_json::Value;
 
 use crate::call::{End, Ended};
 use crate::observation::Memory;
-use crate::op::{Limit, Operation, Outcome, Request};
+use crate::op::{Limit, NO_ANSWER, Operation, Outcome, Request};
 use crate::runner::nanos;
 use crate::scenario::script::Step;
 use crate::tracer::{Director, Move, Rest, Treatment, Upcoming};
+
+/// The longest answer that is understood, in bytes.
+const LINE_MAX: usize = 1 << 24;
 
 /// Sends the requests of a session as it comes to rest.
 pub(super) struct Leading<'a> {
@@ -85,8 +88,14 @@ impl<'a> Leading<'a> {
         let mut new = vec![0; 1 << 16];
         loop {
             let count = self.output.read_at(&mut new, self.read_to).unwrap_or(0);
-            // A line that has no end yet is read again.
-            let Some(end) = new[..count].iter().rposition(|byte| *byte == b'\n') else { return };
+            let Some(end) = new[..count].iter().rposition(|byte| *byte == b'\n') else {
+                // A line that has no end yet is read again, a long one with more room.
+                if count < new.len() || new.len() >= LINE_MAX {
+                    return;
+                }
+                new.resize(new.len() * 2, 0);
+                continue;
+            };
             for line in new[..end].split(|byte| *byte == b'\n') {
                 let answer: Value = serde_json::from_slice(line).unwrap_or_default();
                 if let Some(seq) = answer["seq"].as_u64() {
@@ -130,7 +139,7 @@ impl<'a> Leading<'a> {
         let hung = match ended.end {
             End::Stuck => Outcome::Stuck,
             End::TimedOut => Outcome::Unfinished(Limit::Timeout),
-            _ => Outcome::Failed("no answer".into()),
+            _ => Outcome::Failed(NO_ANSWER.into()),
         };
         let answer_of = |asked: &Asked| self.answers.get(&asked.request["seq"].as_u64()?);
         let is_alone =

@@ -355,6 +355,7 @@ impl<'a> Execution<'a> {
             usual_names: BTreeSet::new(),
             memories: Vec::new(),
             only_for: None,
+            source_was_damaged: false,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
 use crate::scenario::script::{Act, Misfortune, Script};
 use crate::scenario::{crash, damage, inheritance, reentry, session, torn_write};
 use crate::steps::steps_of;
+use crate::target::Format;
 
 /// How a scenario went, beside what it showed.
 #[derive(Clone, Debug, Default)]
@@ -152,11 +153,23 @@ impl Sweep<'_> {
         self.stage.lay_first()?;
         let Some(led) = self.stage.trace_session(&session::quiet())? else { return Ok(()) };
         let start = |step: usize| usize::try_from(led.first_calls.get(step).copied().flatten()?).ok();
-        let from = start(session::ADD).unwrap_or(1).saturating_sub(1);
+        let Some(from) = start(session::ADD).map(|from| from.saturating_sub(1)) else {
+            self.done
+                .not_covered
+                .insert("an add of a session makes no visible call at which it could be stopped".into());
+            return Ok(());
+        };
         let after = (session::ADD + 1..led.first_calls.len()).find_map(start);
         let to = after.map_or(led.traced.calls.len(), |after| after.saturating_sub(1));
+        // Another one tells what differs from run to run.
+        self.stage.lay_first()?;
+        let again = self.stage.trace_session(&session::quiet())?;
+        let usual = again.map(|again| made(&again.traced.calls)).unwrap_or_default();
         let calls = led.traced.calls.get(from..to).unwrap_or_default();
-        let calls = masked_calls(calls, &led.traced.pids, &first.usual_names);
+        let calls = masked_calls(calls, &led.traced.pids, &usual);
+        let mut first = first.clone();
+        first.usual_names.extend(usual);
+        let first = &first;
         let calls: Vec<String> = calls.iter().map(ToString::to_string).collect();
         self.bound(
             calls.len().saturating_sub(session::POINTS_MAX),
@@ -268,8 +281,10 @@ impl Sweep<'_> {
     /// The derived files, damaged, and their rebuild, killed at each of its calls.
     fn derived_files(&mut self, first: &First) -> Result<(), TraceError> {
         let Some(derived) = &self.stage.target.derived else { return Ok(()) };
-        // An opaque one may be a folder, and whether it is broken only the store knows.
-        let data = self.subject.transparent.then(|| self.subject.data.clone());
+        // Empty, other formats are a store with nothing in it.
+        let is_json = self.stage.target.data.format == Format::Json;
+        let data = is_json.then(|| self.subject.data.clone());
+        self.subject.unrepeatable = self.stage.unrepeatable()?;
         self.play(
             first,
             group("damages of derived files", damage::scripts(&derived.files, data.as_deref())),

@@ -35,11 +35,9 @@ impl Damage {
     }
 }
 
-/// Each derived file damaged in each way, and rebuilt; and the data file gone, or emptied, where it can be told.
+/// Each derived file damaged in each way, and rebuilt; and the data file emptied, where that is broken for certain.
 pub fn scripts(files: &[String], data: Option<&str>) -> Vec<Script> {
-    let source = data
-        .into_iter()
-        .flat_map(|data| [Damage::Removed, Damage::Emptied].map(|damage| (data.to_owned(), damage)));
+    let source = data.map(|data| (data.to_owned(), Damage::Emptied));
     let all = files.iter().flat_map(|file| Damage::ALL.map(|damage| (file.clone(), damage)));
     all.chain(source)
         .map(|(file, damage)| Script { acts: with(vec![Act::Damage { file, damage }]) })

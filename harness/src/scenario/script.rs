@@ -115,6 +115,14 @@ impl Script {
         })
     }
 
+    /// Whether a session is stopped in it: from there on its threads run as they come.
+    pub fn stops_a_session(&self) -> bool {
+        self.acts.iter().any(|act| match act {
+            Act::Session { steps } => steps.iter().any(|step| step.held.is_some()),
+            _ => false,
+        })
+    }
+
     /// How it is told in a few words.
     pub fn told(&self) -> Option<String> {
         self.acts.iter().find_map(|act| match act {

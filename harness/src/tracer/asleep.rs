@@ -67,6 +67,13 @@ impl Sleep {
     }
 }
 
+/// Whether a thread is stopped by its tracer.
+pub(super) fn is_stopped(thread: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{thread}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
+    state == Some("t")
+}
+
 /// The pipes that a thread polls without a time limit, where it polls nothing else.
 fn polled(thread: Pid, list: i64, count: i64) -> Sleep {
     // `struct pollfd` begins with the descriptor and has eight bytes.

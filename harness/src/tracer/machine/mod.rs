@@ -26,6 +26,8 @@ use crate::tracer::{Director, Surroundings, Traceable, TracerError, Treatment, U
 /// Between two looks at who sleeps: short at first, since most calls are.
 const LOOK_MIN: Duration = Duration::from_micros(50);
 const LOOK_MAX: Duration = Duration::from_millis(5);
+/// How many times the time of one operation a session of many requests may take.
+const SESSION_TIMES: u32 = 3;
 /// Vain tries to get a lock, one after another, after which others come first.
 const SPINS_MAX: u32 = 50;
 /// How long it is waited until those that outlived their operation have come to sleep.
@@ -132,7 +134,9 @@ impl<'a> Machine<'a> {
             mirror: Mirror::new(sandbox, surroundings.is_detailed),
             // The time of one operation for each of them, since one waits while another has its turn.
             deadline: Deadline::new(
-                surroundings.timeout * u32::try_from(traceables.len()).unwrap_or(1),
+                surroundings.timeout
+                    * u32::try_from(traceables.len()).unwrap_or(1)
+                    * if surroundings.is_interactive { SESSION_TIMES } else { 1 },
                 surroundings.stop,
             )?,
             began: Instant::now(),

@@ -30,7 +30,16 @@ impl<'a> Machine<'a> {
     pub(super) fn is_at_rest(&self) -> bool {
         self.clients.iter().all(|client| client.starting.is_none())
             && !self.has_dying()
+            && self.stopped_threads().all(asleep::is_stopped)
             && self.running().iter().all(|(_, sleep)| *sleep != Sleep::Awake)
+    }
+
+    /// The threads that are held, parked or wait for a lock, all of them stopped by the tracer. One that is not stopped
+    /// any more is about to end.
+    fn stopped_threads(&self) -> impl Iterator<Item = Pid> {
+        let held = self.held.iter().map(|held| held.thread);
+        let waiting = self.waiting.iter().map(|waiting| waiting.thread);
+        held.chain(waiting).chain(self.parked.iter().map(|(thread, ..)| *thread))
     }
 
     /// Nobody goes on by himself: the director lets somebody, or nobody can.
@@ -52,11 +61,29 @@ impl<'a> Machine<'a> {
         let is_spinner =
             |thread: Pid| self.yielded.is_some() && self.mirror.client_of(thread) == self.yielded;
         let others_wait = self.parked.iter().any(|(thread, ..)| !is_spinner(*thread));
-        let some_are_held = self.held.iter().any(|held| !is_spinner(held.thread));
+        // In a session the one that spins may be another thread of the same client.
+        let some_are_held =
+            self.held.iter().any(|held| self.surroundings.is_interactive || !is_spinner(held.thread));
         if others_wait || (!self.parked.is_empty() && !some_are_held) {
             return self.give_turn(director);
         }
-        let rests: Vec<Rest> = self.numbered().map(|(number, client)| self.rest_of(number, client)).collect();
+        let running = self.running();
+        let has_timer = |number: u32| self.mirror.has_timer(number);
+        let may_wake = |(thread, sleep): &(Pid, Sleep)| match sleep {
+            Sleep::Awake | Sleep::Other => true,
+            Sleep::Lock => self.mirror.client_of(*thread).is_none_or(has_timer),
+            Sleep::Over => false,
+            Sleep::Child | Sleep::Thread | Sleep::Pipes(_) => {
+                self.mirror.client_of(*thread).is_some_and(has_timer)
+            }
+        };
+        // Whoever may be woken by something else may yet free the lock.
+        let may_go_on = self.surroundings.is_interactive && running.iter().any(may_wake);
+        let rested = |(number, client): (u32, &Client<'_>)| match self.rest_of(number, client) {
+            Rest::Waits if may_go_on => Rest::Sleeps,
+            rest => rest,
+        };
+        let rests: Vec<Rest> = self.numbered().map(rested).collect();
         let can_be_moved = rests.iter().any(|rest| matches!(rest, Rest::NotStarted | Rest::Held));
         let is_asked = can_be_moved || self.surroundings.is_interactive;
         let wanted = if is_asked { director.rest(&rests) } else { Move::Nothing };
@@ -70,8 +97,6 @@ impl<'a> Machine<'a> {
             Move::Again => return Ok(()),
             Move::Nothing => {}
         }
-        let running = self.running();
-        let has_timer = |number: u32| self.mirror.has_timer(number);
         // Whoever has a timer may be woken by it, so it waits in the kernel, as it would have from the beginning.
         if let Some(at) = self
             .waiting
@@ -81,14 +106,6 @@ impl<'a> Machine<'a> {
             let waiting = self.waiting.remove(at);
             return resumed(waiting.stopped.run_to_exit());
         }
-        let may_wake = |(thread, sleep): &(Pid, Sleep)| match sleep {
-            Sleep::Awake | Sleep::Other => true,
-            Sleep::Lock => self.mirror.client_of(*thread).is_none_or(has_timer),
-            Sleep::Over => false,
-            Sleep::Child | Sleep::Thread | Sleep::Pipes(_) => {
-                self.mirror.client_of(*thread).is_some_and(has_timer)
-            }
-        };
         let nobody_started_waits = rests.iter().all(|rest| matches!(rest, Rest::NotStarted | Rest::Ended));
         if nobody_started_waits && !self.has_maimed() {
             self.is_given_up = true;
