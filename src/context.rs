@@ -102,6 +102,7 @@ impl Context {
     /// # Errors
     /// As for [`Journal::read`].
     pub fn read(&self) -> Result<State, Error> {
+        self.journal.refuse_nested()?;
         self.catch_up(&mut self.read_to())?;
         Ok(self.memory())
     }
@@ -183,6 +184,7 @@ impl Context {
     /// # Errors
     /// As for [`Journal::rotate`].
     pub fn rotate(&self) -> Result<bool, Error> {
+        self.journal.refuse_nested()?;
         let mut read_to = self.read_to();
         let rotated = self.journal.rotate();
         self.catch_up(&mut read_to)?;
@@ -193,6 +195,7 @@ impl Context {
         &self,
         decide: impl FnOnce(&State) -> Result<Line, Refusal>,
     ) -> Result<Result<Line, Refusal>, Error> {
+        self.journal.refuse_nested()?;
         let mut read_to = self.read_to();
         let mut caught_up = Ok(());
         let added = self.journal.append_after(|_| {
@@ -211,6 +214,7 @@ impl Context {
         &self,
         keep: impl FnOnce(Vec<Line>) -> Result<Vec<Line>, Refusal>,
     ) -> Result<Result<(), Refusal>, Error> {
+        self.journal.refuse_nested()?;
         let mut read_to = self.read_to();
         let rewritten = self.journal.rewrite(keep);
         let believes = self.catch_up(&mut read_to);

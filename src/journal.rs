@@ -186,10 +186,16 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     }
 
     fn take_part<R>(&self, part: impl FnOnce(&mut Lines<T>) -> R) -> Result<R, Error> {
-        if self.lock.is_of_this_thread() {
-            return Err(Error::new("lock", self.lock.path(), ErrorKind::WouldWaitForItself));
-        }
+        self.refuse_nested()?;
         self.group.take_part(&Appending(self), part)
+    }
+
+    /// An error where this thread has the lock already, by whatever handle.
+    pub(crate) fn refuse_nested(&self) -> Result<(), Error> {
+        match self.lock.is_of_this_thread() {
+            true => Err(Error::new("lock", self.lock.path(), ErrorKind::WouldWaitForItself)),
+            false => Ok(()),
+        }
     }
 
     /// The last record. Takes no lock.

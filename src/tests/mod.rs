@@ -1,4 +1,5 @@
 //! Tests of rooms together: with random operations, crashes and power losses, against plain models in memory.
 
 mod crashes;
+mod lessons;
 mod queue;

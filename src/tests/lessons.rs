@@ -1,0 +1,152 @@
+//! Bugs that were found in the store, each with its story.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::mpsc;
+use std::thread;
+
+use crate::context::{Context, Line};
+use crate::ledger::{Action, Ledger};
+use crate::{Amount, Document, ErrorKind, Journal, Shards};
+
+/// Whether a thread would wait for itself was asked of the handle, and a fresh one did not know: in the closure of one
+/// document, an update through a second handle joined a batch whose leader waited for the first.
+#[test]
+fn a_fresh_handle_in_a_closure_is_refused_whoever_else_uses_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.json");
+    let outer: Document<u32> = Document::open(&path).unwrap();
+    for _ in 0..50 {
+        let inner: Document<u32> = Document::open(&path).unwrap();
+        let (inside, entered) = mpsc::channel();
+        thread::scope(|scope| {
+            let inner = &inner;
+            scope.spawn(move || {
+                entered.recv().unwrap();
+                inner.update(|value| *value += 1).unwrap();
+            });
+            let nested = outer.update(|_| {
+                inside.send(()).unwrap();
+                thread::yield_now();
+                inner.update(|value| *value += 1)
+            });
+            assert!(matches!(nested.unwrap().unwrap_err().kind(), ErrorKind::WouldWaitForItself));
+        });
+    }
+    assert_eq!(*outer.read().unwrap(), 50);
+}
+
+/// The names of rotated files were made lossily, so that two journals shared one; and what stood there already was
+/// taken for a leftover.
+#[test]
+fn a_rotation_takes_no_file_that_is_not_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let names: [&[u8]; 2] = [b"a\xff", b"a\xfe"];
+    let journals = names.map(|name| Journal::open(folder.path().join(OsStr::from_bytes(name))).unwrap());
+    for (journal, number) in journals.iter().zip([1, 2]) {
+        journal.append(&number).unwrap();
+        assert!(journal.rotate().unwrap());
+    }
+    for (journal, number) in journals.iter().zip([1, 2]) {
+        assert_eq!(journal.read().unwrap(), [number]);
+    }
+    let log: Journal<u32> = Journal::open(folder.path().join("log")).unwrap();
+    let strangers = ["log.1", "log.2024", "log.007"].map(|name| folder.path().join(name));
+    for stranger in &strangers {
+        fs::write(stranger, "precious").unwrap();
+    }
+    log.append(&1).unwrap();
+    assert!(log.rotate().unwrap());
+    log.rewrite(Ok::<_, ()>).unwrap().unwrap();
+    for stranger in &strangers {
+        assert_eq!(fs::read(stranger).unwrap(), b"precious", "{stranger:?}");
+    }
+    assert_eq!(log.read().unwrap(), [1]);
+}
+
+/// A number that was given again made a reader that had stopped between two files take a new one for an old one.
+#[test]
+fn no_number_of_a_rotated_file_is_given_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal: Journal<u32> = Journal::open(folder.path().join("j")).unwrap();
+    for number in 1..=3 {
+        journal.append(&number).unwrap();
+        assert!(journal.rotate().unwrap());
+        assert!(folder.path().join(format!("j.{number}")).exists());
+        journal.rewrite(Ok::<_, ()>).unwrap().unwrap();
+    }
+    assert_eq!(journal.read().unwrap(), [1, 2, 3]);
+    assert_eq!(journal.latest().unwrap(), Some(3));
+}
+
+/// A header that names its own file was followed until the stack was gone.
+#[test]
+fn a_header_that_leads_in_a_circle_is_corrupt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("j");
+    for (name, after) in [("j", 1), ("j.1", 2), ("j.2", 1)] {
+        fs::write(
+            folder.path().join(name),
+            format!("{{\"#journal\":{{\"after\":{after},\"last\":2}}}}\n1\n"),
+        )
+        .unwrap();
+    }
+    let journal: Journal<u32> = Journal::open(&path).unwrap();
+    assert!(matches!(journal.read().unwrap_err().kind(), ErrorKind::Corrupt(_)));
+}
+
+/// What was sold by the smallest part was paid as if it were more.
+#[test]
+fn nothing_is_gained_by_selling_in_small_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), "alice").unwrap();
+    let amount = |text: &str| text.parse::<Amount>().unwrap();
+    ledger.act(Action::Deposit { cash: amount("0.0001") }).unwrap().unwrap();
+    let (symbol, price) = ("X".to_owned(), amount("0.0001"));
+    ledger.act(Action::Buy { symbol: symbol.clone(), quantity: amount("1"), price }).unwrap().unwrap();
+    for _ in 0..10 {
+        let part = Action::Sell { symbol: symbol.clone(), quantity: amount("0.0001"), price };
+        ledger.act(part).unwrap().unwrap();
+    }
+    assert_eq!(ledger.position().unwrap().cash, Amount::ZERO);
+}
+
+/// JSON has no NaN: it was written as null, acknowledged, and could never be read again.
+#[test]
+fn a_record_that_could_not_be_read_again_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal: Journal<f64> = Journal::open(folder.path().join("j")).unwrap();
+    journal.append(&1.0).unwrap();
+    for record in [f64::NAN, f64::INFINITY] {
+        assert!(matches!(journal.append(&record).unwrap_err().kind(), ErrorKind::Unserialisable(_)));
+    }
+    assert_eq!(journal.read().unwrap(), [1.0]);
+}
+
+/// A plain file name has an empty folder, which could not be synced.
+#[test]
+fn shards_in_the_working_folder_can_be_opened() {
+    // The working folder is that of all tests: nothing but what is removed is made in it.
+    let name = format!("merged-{}.json", std::process::id());
+    let shards: Shards<u32> = Shards::open(&name).unwrap();
+    assert_eq!(shards.merge().unwrap(), 0);
+    for left in ["shards".to_owned(), format!("{name}.lock")] {
+        let _removed = fs::remove_dir(&left).or_else(|_| fs::remove_file(&left));
+    }
+}
+
+/// A look at the context from within its own change waited for that change.
+#[test]
+fn a_context_s_change_may_not_wait_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = Context::open(folder.path().join("c")).unwrap();
+    let mut nested = None;
+    let line = Line::Message { role: "user".into(), text: "a".into() };
+    let added = context.append_if(line, || {
+        nested = Some(context.read().map(drop));
+        true
+    });
+    added.unwrap().unwrap();
+    assert!(matches!(nested.unwrap().unwrap_err().kind(), ErrorKind::WouldWaitForItself));
+}
