@@ -250,15 +250,16 @@ mod tests {
 
     use super::*;
 
-    /// Waits until the kernel lists a waiter for the lock file `path`.
-    fn wait_for_waiter(path: &Path) {
+    /// Waits until the kernel lists a waiter for the lock file `path`, which that thread is.
+    fn wait_for_waiter<T>(path: &Path, waiter: &thread::ScopedJoinHandle<'_, T>) {
         let inode = fs::metadata(path).unwrap().ino();
-        let waiter = format!(":{inode} ");
+        let file = format!(":{inode} ");
         while !fs::read_to_string("/proc/locks")
             .unwrap()
             .lines()
-            .any(|l| l.contains("->") && l.contains(&waiter))
+            .any(|l| l.contains("->") && l.contains(&file))
         {
+            assert!(!waiter.is_finished(), "it did not wait for the lock");
             thread::yield_now();
         }
     }
@@ -342,7 +343,7 @@ mod tests {
                 let guard = lock.lock().unwrap();
                 guard.holds(&path)
             });
-            wait_for_waiter(&path);
+            wait_for_waiter(&path, &waiter);
             let other = folder.path().join("other");
             File::create(&other).unwrap();
             fs::rename(&other, &path).unwrap();
@@ -375,13 +376,13 @@ mod tests {
             });
             let thread_id = thread_id.recv().unwrap();
             for sent in 1..=3 {
-                wait_for_waiter(&path);
+                wait_for_waiter(&path, &waiter);
                 nix::sys::pthread::pthread_kill(thread_id, Signal::SIGUSR1).unwrap();
                 while SIGNALS.load(Ordering::SeqCst) < sent {
                     thread::yield_now();
                 }
             }
-            wait_for_waiter(&path);
+            wait_for_waiter(&path, &waiter);
             assert!(!waiter.is_finished());
             fs4::FileExt::unlock(&stranger).unwrap();
             waiter.join().unwrap().unwrap();
