@@ -22,6 +22,7 @@ mod programs;
 mod replay;
 /// The JSON report and its schema.
 mod report;
+mod session;
 /// Who waits for whom when nobody can go on.
 mod standstill;
 /// One operation's visible calls.
