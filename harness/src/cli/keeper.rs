@@ -38,7 +38,7 @@ const ENDS: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 /// How often orphans are reaped.
 const REAP_EVERY: Duration = Duration::from_millis(100);
 /// How long a run that was asked to end may take to write its report; past that it is ended without one.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const LAST_WORDS: Duration = Duration::from_secs(8);
 
 /// Starts this program again with `arguments`, keeps it, and returns its exit status.
 pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {

@@ -28,7 +28,7 @@ fn every_crash_point_is_tried_and_two_runs_give_the_same_report() {
     let report = run();
     let bound = report["scenarios"][0]["bound"].as_str().unwrap();
     for part in
-        ["all 33 crash points of add", "all 9 crash points of list", "points of add beside another client"]
+        ["all 27 crash points of add", "all 7 crash points of list", "points of add beside another client"]
     {
         assert!(bound.contains(part), "{bound}");
     }
@@ -113,7 +113,9 @@ fn an_operation_that_removes_records_is_no_loss() {
                    list = [\"cat\", \"{data}\"]\n[ops.other]\nclear = [\"truncate\", \"-s0\", \"{data}\"]\n\
                    [session]\ncommand = [\"true\"]\nremoves = [\"clear\"]\n";
     std::fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
-    let report = judge(folder.path(), 0, &["--ops", "10", "--skip", "torn-write"]);
+    // What is named as its session is none.
+    let report =
+        judge(folder.path(), 0, &["--ops", "10", "--skip", "torn-write,session,memory-matches-file"]);
     let scenarios = report["scenarios"].as_array().unwrap();
     let crash = scenarios.iter().find(|scenario| scenario["id"] == "crash").unwrap();
     let bound = crash["bound"].as_str().unwrap();
