@@ -208,7 +208,11 @@ impl<'a> Machine<'a> {
             if let Some(event) = poll_or_none()? {
                 return Ok(Some(event));
             }
-            if self.is_at_rest() || self.deadline.is_over() {
+            if self.is_at_rest() {
+                // Who ended between the two looks is seen as asleep, and has told of it by now.
+                return poll_or_none();
+            }
+            if self.deadline.is_over() {
                 return Ok(None);
             }
             thread::sleep(pause);
