@@ -130,9 +130,9 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// Adds a record, and returns once it is on the disk.
     ///
     /// # Errors
-    /// Those of [`FileLock::lock`]; [`ErrorKind::Unserialisable`]; [`ErrorKind::Io`] with the call that failed, after
-    /// which the record is not in, or, where that call is a sync, may be; from then on
-    /// [`ErrorKind::EarlierSyncFailed`].
+    /// Those of [`FileLock::lock`]; [`ErrorKind::Unserialisable`], with nothing written; [`ErrorKind::Io`] with the call
+    /// that failed: where that is a sync, or other threads appended too, the record may be in. After a sync that failed
+    /// [`ErrorKind::EarlierSyncFailed`] from then on.
     ///
     /// # Panics
     /// Where serialising `record` does.
@@ -446,7 +446,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
             content = self.line(&Header { journal: Continued { after: None, last } })?;
         }
         for record in &records {
-            content.extend_from_slice(&self.line(record)?);
+            content.extend_from_slice(&self.record_line(record)?);
         }
         replace_resolved(&*self.disk, &self.path, &content)?;
         // Nothing names them any more. Those that stay after a kill are in nobody's way.

@@ -121,6 +121,8 @@ fn a_record_that_could_not_be_read_again_is_not_written() {
     for record in [f64::NAN, f64::INFINITY] {
         assert!(matches!(journal.append(&record).unwrap_err().kind(), ErrorKind::Unserialisable(_)));
     }
+    let nan = journal.rewrite(|_| Ok::<_, ()>(vec![f64::NAN]));
+    assert!(matches!(nan.unwrap_err().kind(), ErrorKind::Unserialisable(_)));
     assert_eq!(journal.read().unwrap(), [1.0]);
 }
 

@@ -272,7 +272,7 @@ impl Stage<'_> {
         let first_calls = leading.firsts.clone();
         let was_held = leading.was_held;
         let (operations, memories) = match traced.operations.first() {
-            Some(ended) => leading.into_operations(ended, Duration::ZERO, &self.printable(&ended.stderr)),
+            Some(ended) => leading.into_operations(ended, &self.printable(&ended.stderr)),
             None => Default::default(),
         };
         Ok(Some(Led { traced, operations, memories, first_calls, was_held }))

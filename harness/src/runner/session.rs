@@ -129,12 +129,7 @@ impl<'a> Leading<'a> {
     }
 
     /// What was asked, as operations, and what it believed just before it listed.
-    pub(super) fn into_operations(
-        mut self,
-        ended: &Ended,
-        began: Duration,
-        stderr: &str,
-    ) -> (Vec<Operation>, Vec<Memory>) {
+    pub(super) fn into_operations(mut self, ended: &Ended, stderr: &str) -> (Vec<Operation>, Vec<Memory>) {
         self.listen();
         let hung = match ended.end {
             End::Stuck => Outcome::Stuck,
@@ -167,8 +162,8 @@ impl<'a> Leading<'a> {
             Some(Operation {
                 client: 1,
                 request,
-                invoked: nanos(began + asked.at),
-                returned: nanos(began + answer.map_or(ended.returned, |(_, at)| *at)),
+                invoked: nanos(asked.at),
+                returned: nanos(answer.map_or(ended.returned, |(_, at)| *at)),
                 still: None,
                 outcome,
                 stderr: stderr.to_owned(),
@@ -184,7 +179,7 @@ impl<'a> Leading<'a> {
             self.asked.windows(2).filter(|pair| pair[0].request["handle"] == pair[1].request["handle"]);
         let memories = pairs.filter_map(|pair| {
             let (believed, listed) = (records(&pair[0], "memory")?, records(&pair[1], "list")?);
-            Some(Memory { at: nanos(began + pair[0].at), believed, listed })
+            Some(Memory { at: nanos(pair[0].at), believed, listed })
         });
         (operations, memories.collect())
     }
