@@ -168,6 +168,9 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
     fn store(&self, value: Arc<T>) -> Result<(), Error> {
         let mut content = serde_json::to_vec(&*value)
             .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
+        // JSON has no NaN: it would be written as null, acknowledged, and never be read again.
+        serde_json::from_slice::<T>(&content)
+            .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
         content.push(b'\n');
         let file = replace_resolved(&*self.disk, &self.path, &content)?;
         let there = self.disk.status(&self.path).map_err(Error::io("examine", &self.path))?;

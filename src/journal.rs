@@ -576,10 +576,12 @@ impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appe
         journal.refuse_if_broken()?;
         let guard = journal.lock.lock()?;
         let (known, length) = match journal.file()? {
-            Some(there) => there,
-            None => {
+            // With the reason, where this handle could only be had to read.
+            Some(there) if journal.opened().is_some() => there,
+            _ => {
                 let path = &journal.path;
-                let file = journal.disk.open(path, How::Append).map_err(Error::io("create", path))?;
+                let file =
+                    journal.disk.open(path, How::Append).map_err(Error::io("open to append to", path))?;
                 let status = file.status().map_err(Error::io("examine", path))?;
                 let known = Known { file, id: status.id };
                 *journal.opened() = Some(known.clone());

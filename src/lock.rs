@@ -136,15 +136,21 @@ impl FileLock {
         }
         // Not truncated and no link followed: what a planted link points to must not be emptied or created. The
         // descriptor is closed on exec, as the standard library does for every file.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&self.path)
-            .map_err(ErrorKind::Io)?;
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NOFOLLOW);
+        let file = options.clone().write(true).create(true).truncate(false).open(&self.path);
+        // Whoever may only read it can lock it all the same, such as a reader on a read-only file system.
+        let file = file.or_else(|refused| match refused.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                options.open(&self.path).map_err(|_| refused)
+            }
+            _ => Err(refused),
+        });
+        let file = file.map_err(ErrorKind::Io)?;
         let metadata = file.metadata().map_err(ErrorKind::Io)?;
+        if !metadata.is_file() {
+            return Err(ErrorKind::NotAFile);
+        }
         let id = (metadata.dev(), metadata.ino());
         let opened = Arc::new(Opened { file, id, queue: QUEUES.queue_of(id) });
         *slot = Some(Arc::clone(&opened));

@@ -112,6 +112,9 @@ impl<T: Serialize + DeserializeOwned + Default> TornWhileWritten<T> {
         };
         let mut content = serde_json::to_vec(&value)
             .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
+        // JSON has no NaN: it would be written as null and never be read again.
+        serde_json::from_slice::<T>(&content)
+            .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
         content.push(b'\n');
         drop(replace_resolved(&*self.disk, &self.redo(), &content)?);
         self.write_in_place(&content)?;

@@ -124,6 +124,11 @@ fn a_record_that_could_not_be_read_again_is_not_written() {
     let nan = journal.rewrite(|_| Ok::<_, ()>(vec![f64::NAN]));
     assert!(matches!(nan.unwrap_err().kind(), ErrorKind::Unserialisable(_)));
     assert_eq!(journal.read().unwrap(), [1.0]);
+    let document: Document<f64> = Document::open(folder.path().join("d")).unwrap();
+    document.update(|value| *value = 1.0).unwrap();
+    let nan = document.update(|value| *value = f64::NAN);
+    assert!(matches!(nan.unwrap_err().kind(), ErrorKind::Unserialisable(_)));
+    assert_eq!(*document.read().unwrap(), 1.0);
 }
 
 /// A plain file name has an empty folder, which could not be synced.
