@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use crate::call::{Call, Effect, Object};
@@ -16,8 +17,9 @@ pub struct Tree {
     next: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Name {
+/// What a name stands for: a file by its number, a folder by its permissions, a link by where it points.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Name {
     File(u32),
     Folder(u32),
     Link(String),
@@ -64,13 +66,16 @@ impl fmt::Display for Unmodelled {
 /// names are one file is.
 impl PartialEq for Tree {
     fn eq(&self, other: &Self) -> bool {
-        let mut pairs = BTreeMap::new();
+        let (mut pairs, mut back) = (BTreeMap::new(), BTreeMap::new());
         self.names.len() == other.names.len()
             && self.entries().zip(other.entries()).all(|((one, mine), (two, theirs))| {
                 one == two
                     && match (mine, theirs) {
                         (Entry::File(own, a, mode), Entry::File(their, b, their_mode)) => {
-                            a == b && mode == their_mode && *pairs.entry(own).or_insert(their) == their
+                            a == b
+                                && mode == their_mode
+                                && *pairs.entry(own).or_insert(their) == their
+                                && *back.entry(their).or_insert(own) == own
                         }
                         (mine, theirs) => mine == theirs,
                     }
@@ -130,6 +135,83 @@ impl Tree {
             Name::File(number) => Some(&self.files.get(number)?.content),
             Name::Folder(_) | Name::Link(_) => None,
         }
+    }
+
+    /// What a path names.
+    pub(super) fn name(&self, path: &str) -> Option<&Name> {
+        self.names.get(path)
+    }
+
+    /// Lets a path name something else, or nothing.
+    pub(super) fn set_name(&mut self, path: &str, name: Option<Name>) {
+        match name {
+            Some(name) => drop(self.names.insert(path.to_owned(), name)),
+            None => drop(self.names.remove(path)),
+        }
+    }
+
+    /// The number here of a file of the trace.
+    pub(super) fn number(&self, traced: u32) -> Option<u32> {
+        self.opened.get(&traced).copied()
+    }
+
+    /// How long a file is, in bytes.
+    pub(super) fn length(&self, file: u32) -> Option<u64> {
+        Some(self.files.get(&file)?.content.len() as u64)
+    }
+
+    /// The content of the file of this number, which is made with these permissions where it is not there.
+    pub(super) fn content_mut(&mut self, file: u32, mode: Option<u32>) -> &mut Vec<u8> {
+        let new = || File { content: Arc::default(), mode: mode.unwrap_or(0o644) };
+        Arc::make_mut(&mut self.files.entry(file).or_insert_with(new).content)
+    }
+
+    pub(super) fn set_mode(&mut self, file: u32, mode: u32) {
+        self.files.entry(file).and_modify(|known| known.mode = mode);
+    }
+
+    /// Takes away what is in folders that are not there.
+    pub(super) fn drop_orphans(&mut self) {
+        let folders: Vec<String> = self
+            .names
+            .iter()
+            .filter(|(_, name)| matches!(name, Name::Folder(_)))
+            .map(|(path, _)| path.clone())
+            .collect();
+        let is_there = |path: &str| {
+            let mut rest = path;
+            while let Some((folder, _)) = rest.rsplit_once('/') {
+                if !folders.iter().any(|known| known == folder) {
+                    return false;
+                }
+                rest = folder;
+            }
+            true
+        };
+        self.names.retain(|path, _| is_there(path));
+    }
+
+    /// A number that is the same for all trees in which a look shows no difference, and hardly for any other.
+    pub fn digest(&self) -> u64 {
+        let mut numbers = BTreeMap::new();
+        let mut hasher = DefaultHasher::new();
+        for (path, entry) in self.entries() {
+            path.hash(&mut hasher);
+            match entry {
+                Entry::File(number, content, mode) => {
+                    let next = numbers.len();
+                    ('f', *numbers.entry(number).or_insert(next), content, mode).hash(&mut hasher);
+                }
+                Entry::Folder(mode) => ('d', mode).hash(&mut hasher),
+                Entry::Link(to) => ('l', to).hash(&mut hasher),
+            }
+        }
+        hasher.finish()
+    }
+
+    /// How many bytes all files have together.
+    pub fn size(&self) -> usize {
+        self.files.values().map(|file| file.content.len()).sum()
     }
 
     /// Does what a call did; of a write only the first `cut` bytes, where that is given.

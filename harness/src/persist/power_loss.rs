@@ -1,0 +1,410 @@
+//! What a power loss may leave, for each profile: every legal choice of what was not synced, or as many as there is room for.
+//!
+//! What may be missing only grows until a sync returns, and what must be there only then: so the choices are made at the
+//! end of each sync epoch, just before its sync has returned, and after the last call, when the operation is
+//! acknowledged. Equal contents count once, with all profiles that allow them.
+
+use std::collections::HashMap;
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_pcg::Pcg64Mcg;
+
+use crate::persist::disk::{Log, Sync, Synced};
+use crate::persist::profile::{self, Profile};
+use crate::persist::tree::Tree;
+
+/// So many changes may be free for all choices to be made; of more, prefixes with one omission and samples.
+const FREE_MAX: usize = 14;
+/// Choices that are made by chance then.
+const SAMPLES: usize = 200;
+/// Bytes that all contents of one epoch may have together.
+const BYTES_MAX: usize = 64 << 20;
+
+/// What one power loss leaves.
+#[derive(Clone, Debug)]
+pub struct PowerLoss {
+    /// It comes when so many calls have returned.
+    pub after: usize,
+    /// Whether the operation was acknowledged by then.
+    pub is_acknowledged: bool,
+    /// The numbers of the changes that are lost.
+    pub lost: Vec<usize>,
+    /// The profiles that allow it.
+    pub profiles: Vec<&'static str>,
+    /// What is there.
+    pub tree: Tree,
+}
+
+impl PowerLoss {
+    /// Whether no file system that picklock knows allows it, but the standard does.
+    pub fn is_portability(&self) -> bool {
+        self.profiles == [profile::PORTABILITY]
+    }
+}
+
+/// Every content that a power loss may leave, those with the fewest losses first, and how many epochs had more free
+/// changes than all choices are made of.
+pub fn power_losses(log: &Log, profiles: &[&'static Profile]) -> (Vec<PowerLoss>, usize) {
+    let mut found: Vec<PowerLoss> = Vec::new();
+    let mut known: HashMap<(u64, bool), Vec<usize>> = HashMap::new();
+    let mut bounded = 0;
+    for epoch in epochs(log) {
+        let mut is_bounded = false;
+        for profile in profiles {
+            let (kept, is_whole) = choices(log, &epoch, profile);
+            is_bounded |= !is_whole;
+            for kept in kept {
+                let tree = log.tree(|number| kept.get(number).copied().unwrap_or(false));
+                let key = (tree.digest(), epoch.is_last);
+                let alike = known.entry(key).or_default();
+                let lost: Vec<usize> = (0..kept.len()).filter(|number| !kept[*number]).collect();
+                match alike.iter().find(|index| found[**index].tree == tree) {
+                    Some(index) => {
+                        let same = &mut found[*index];
+                        if !same.profiles.contains(&profile.id) {
+                            same.profiles.push(profile.id);
+                        }
+                        // The fewest losses tell the most; a cause that a real file system has, before all.
+                        let is_better =
+                            same.profiles.first() == Some(&profile.id) && lost.len() < same.lost.len();
+                        if is_better {
+                            (same.lost, same.after) = (lost, epoch.after);
+                        }
+                    }
+                    None => {
+                        alike.push(found.len());
+                        found.push(PowerLoss {
+                            after: epoch.after,
+                            is_acknowledged: epoch.is_last,
+                            lost,
+                            profiles: vec![profile.id],
+                            tree,
+                        });
+                    }
+                }
+            }
+        }
+        bounded += usize::from(is_bounded);
+    }
+    found.sort_by_key(|loss| (loss.lost.len(), loss.after));
+    (found, bounded)
+}
+
+/// A time up to which syncs have returned.
+struct Epoch {
+    /// So many calls have returned.
+    after: usize,
+    /// Changes with a smaller number were asked for by then.
+    changes: usize,
+    is_last: bool,
+}
+
+fn epochs(log: &Log) -> Vec<Epoch> {
+    let until = |call: usize| log.changes.iter().take_while(|change| change.call <= call).count();
+    let mut epochs: Vec<Epoch> = log
+        .syncs
+        .iter()
+        .map(|sync| Epoch { after: sync.call, changes: until(sync.call), is_last: false })
+        .collect();
+    epochs.push(Epoch { after: log.calls(), changes: log.len(), is_last: true });
+    epochs
+}
+
+/// The choices of what is kept of an epoch, each as long as the changes that were asked for, and whether these are all.
+fn choices(log: &Log, epoch: &Epoch, profile: &Profile) -> (Vec<Vec<bool>>, bool) {
+    let count = epoch.changes;
+    let needs: Vec<Vec<usize>> = (0..count).map(|number| (profile.needs)(log, number)).collect();
+    let returned = |sync: &&Sync| epoch.is_last || sync.call < epoch.after;
+    let mut dropped = vec![false; count];
+    log.dropped().filter(|number| *number < count).for_each(|number| dropped[number] = true);
+    let mut forced: Vec<bool> = (0..count)
+        .map(|number| {
+            let change = &log.changes[number];
+            let is_in_time = |sync: &&Sync| match sync.what {
+                Synced::Write(_) => change.call <= sync.call,
+                _ => change.call < sync.call,
+            };
+            !dropped[number]
+                && log
+                    .syncs
+                    .iter()
+                    .filter(returned)
+                    .filter(is_in_time)
+                    .any(|sync| (profile.demands)(log, sync, change))
+        })
+        .collect();
+    // What a demanded change cannot be without is there too.
+    for number in (0..count).rev() {
+        if forced[number] {
+            needs[number].iter().for_each(|needed| forced[*needed] |= !dropped[*needed]);
+        }
+    }
+    let free: Vec<usize> = (0..count).filter(|number| !forced[*number] && !dropped[*number]).collect();
+    let is_legal = |kept: &[bool]| {
+        (0..count).all(|number| {
+            !kept[number] || needs[number].iter().all(|needed| kept[*needed] || dropped[*needed])
+        })
+    };
+    let room = (BYTES_MAX / (log.whole().size() + 1)).max(1).ilog2() as usize;
+    if free.len() <= FREE_MAX.min(room.max(6)) {
+        let all = (0..1usize << free.len()).map(|mask| {
+            let mut kept = forced.clone();
+            free.iter().enumerate().for_each(|(bit, number)| kept[*number] = mask >> bit & 1 == 1);
+            kept
+        });
+        return (all.filter(|kept| is_legal(kept)).collect(), true);
+    }
+    let mut some: Vec<Vec<bool>> = Vec::new();
+    let mut take = |chosen: &dyn Fn(usize) -> bool| {
+        let mut kept = forced.clone();
+        free.iter().enumerate().for_each(|(place, number)| kept[*number] = chosen(place));
+        // In the order of the changes: what cannot be without one that is missing goes with it.
+        for number in 0..count {
+            kept[number] &=
+                forced[number] || needs[number].iter().all(|needed| kept[*needed] || dropped[*needed]);
+        }
+        some.push(kept);
+    };
+    for end in 0..=free.len() {
+        take(&|place| place < end);
+    }
+    for omitted in 0..free.len() {
+        take(&|place| place != omitted);
+    }
+    let mut chance = Pcg64Mcg::seed_from_u64(epoch.after as u64);
+    for _ in 0..SAMPLES {
+        let drawn: Vec<bool> = free.iter().map(|_| chance.random()).collect();
+        take(&|place| drawn[place]);
+    }
+    some.sort();
+    some.dedup();
+    (some, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::call::{Call, Effect, sketch};
+    use crate::persist::profile::ALL;
+
+    /// A file `db` that holds `old`, and a folder.
+    fn base() -> Tree {
+        let mut tree = Tree::default();
+        tree.put_file("db", b"old".to_vec(), 0o644);
+        tree
+    }
+
+    /// Calls of a text, whose writes write `new!` behind what was written before; a sync of file 9 is one of the folder.
+    fn calls(text: &str) -> Vec<Call> {
+        let mut calls = sketch(text);
+        let mut lengths = std::collections::BTreeMap::from([(1, 3)]);
+        for call in &mut calls {
+            if let Some(Effect::Resized { file, size }) = &call.effect {
+                lengths.insert(*file, *size);
+            }
+            if let Some(Effect::Written { file, offset, length }) = &mut call.effect {
+                let at = lengths.entry(*file).or_insert(0);
+                (*offset, *length) = (Some(*at), 4);
+                *at += 4;
+                call.data = Some(b"new!".to_vec());
+            }
+            if call.name == "sync" {
+                call.name = "fsync".to_owned();
+            }
+            if call.class == crate::call::Class::Sync && call.objects == [crate::call::Object::File(9)] {
+                call.arguments = vec![crate::call::Argument::Descriptor(9, ".".into())];
+            }
+        }
+        calls
+    }
+
+    /// What `db` may hold: before the operation was acknowledged, and after.
+    fn contents(text: &str, profile: &str) -> [BTreeSet<String>; 2] {
+        let log = Log::record(&base(), &calls(text)).unwrap();
+        let profile: Vec<_> = ALL.iter().copied().filter(|known| known.id == profile).collect();
+        let (losses, bounded) = power_losses(&log, &profile);
+        assert_eq!(bounded, 0);
+        [false, true].map(|is_acknowledged| {
+            let of = losses.iter().filter(|loss| loss.is_acknowledged == is_acknowledged);
+            of.map(|loss| match loss.tree.content("db") {
+                Some(content) => String::from_utf8_lossy(content).replace('\0', "0"),
+                None => "none".to_owned(),
+            })
+            .collect()
+        })
+    }
+
+    fn acknowledged(text: &str, profile: &str) -> Vec<String> {
+        contents(text, profile)[1].iter().cloned().collect()
+    }
+
+    const REPLACED: &str = "1 open . 9\n 1 open db 1\n 1 create tmp 2\n 1 write 2\n";
+
+    #[test]
+    fn a_replacement_with_both_syncs_is_new_everywhere_and_before_that_old_or_new() {
+        for profile in ALL {
+            let text = format!("{REPLACED} 1 sync 2\n 1 rename tmp db\n 1 sync 9");
+            let [before, after] = contents(&text, profile.id);
+            assert_eq!(after.iter().collect::<Vec<_>>(), ["new!"], "{}", profile.id);
+            assert_eq!(before.iter().collect::<Vec<_>>(), ["new!", "old"], "{}", profile.id);
+        }
+    }
+
+    #[test]
+    fn without_a_sync_of_the_file_the_new_name_is_of_an_empty_file_or_of_nul() {
+        let text = format!("{REPLACED} 1 rename tmp db\n 1 sync 9");
+        assert_eq!(acknowledged(&text, "ext4"), ["", "0000", "new!"]);
+        assert_eq!(acknowledged(&text, "xfs"), ["", "new!"]);
+        assert_eq!(acknowledged(&text, "btrfs"), ["", "new!"]);
+        assert_eq!(acknowledged(&text, "posix"), ["", "0000", "new!"]);
+    }
+
+    #[test]
+    fn without_a_sync_of_the_folder_the_old_file_may_come_back() {
+        for profile in ALL {
+            let text = format!("{REPLACED} 1 sync 2\n 1 rename tmp db");
+            assert_eq!(acknowledged(&text, profile.id), ["new!", "old"], "{}", profile.id);
+        }
+    }
+
+    #[test]
+    fn a_sync_of_the_file_after_the_rename_carries_its_name_everywhere_but_in_the_standard() {
+        let text = format!("{REPLACED} 1 rename tmp db\n 1 sync 2");
+        for profile in ["ext4", "xfs", "btrfs"] {
+            assert_eq!(acknowledged(&text, profile), ["new!"], "{profile}");
+        }
+        assert_eq!(acknowledged(&text, "posix"), ["new!", "old"]);
+    }
+
+    #[test]
+    fn an_unsynced_append_is_short_on_xfs_and_may_end_in_nul_on_ext4() {
+        let text = "1 open db 1\n 1 write 1\n 1 create other 2\n 1 sync 2";
+        assert_eq!(acknowledged(text, "xfs"), ["old", "oldnew!"]);
+        assert_eq!(acknowledged(text, "ext4"), ["old", "old0000", "oldnew!"]);
+        assert_eq!(acknowledged(&format!("{text}\n 1 sync 1"), "ext4"), ["oldnew!"]);
+    }
+
+    #[test]
+    fn what_is_emptied_and_written_anew_may_stay_empty() {
+        let text = "1 truncate db 1\n 1 write 1";
+        assert_eq!(acknowledged(text, "ext4"), ["", "0000", "new!", "old"]);
+        assert_eq!(acknowledged(text, "btrfs"), ["", "new!", "old"]);
+    }
+
+    /// A sync that failed was taken for one that may be tried again: the kernel has dropped the data by then.
+    #[test]
+    fn what_a_failed_sync_dropped_is_there_no_more_whatever_is_synced_later() {
+        let mut failing = calls(&format!("{REPLACED} 1 sync 2\n 1 sync 2\n 1 rename tmp db\n 1 sync 9"));
+        failing[4].result = Some(Err(crate::call::Errno(5)));
+        let log = Log::record(&base(), &failing).unwrap();
+        for profile in ALL {
+            let (losses, _) = power_losses(&log, &[profile]);
+            let last: Vec<_> = losses.iter().filter(|loss| loss.is_acknowledged).collect();
+            assert!(!last.is_empty());
+            assert!(last.iter().all(|loss| loss.tree.content("db") != Some(b"new!")), "{}", profile.id);
+        }
+    }
+
+    /// Every choice, by the words of the profile and nothing else: names and cuts a prefix, data free (ext4); any subset
+    /// (posix).
+    fn oracle(log: &Log, profile: &str) -> Vec<(Tree, bool)> {
+        let mut all: Vec<(Tree, bool)> = Vec::new();
+        for epoch in epochs(log) {
+            let count = epoch.changes;
+            let synced = |number: usize| {
+                let change = &log.changes[number];
+                let returned = log.syncs.iter().filter(|sync| epoch.is_last || sync.call < epoch.after);
+                returned.filter(|sync| sync.call > change.call).any(|sync| match (&sync.what, profile) {
+                    (_, "ext4") if change.is_metadata() => true,
+                    (what, _) => what.is_about(change),
+                })
+            };
+            for mask in 0..1u32 << count {
+                let kept = |number: usize| mask >> number & 1 == 1;
+                let has_all = (0..count).all(|number| kept(number) || !synced(number));
+                let mut metadata = (0..count).filter(|number| log.changes[*number].is_metadata());
+                let is_prefix = {
+                    let mut has_ended = false;
+                    metadata.all(|number| {
+                        has_ended |= !kept(number);
+                        !has_ended || !kept(number)
+                    })
+                };
+                // Data of a file that was cut belong to the cut one.
+                let is_of_cut = |number: usize| {
+                    let file = log.changes[number].content_of();
+                    let cut = log.changes[..number]
+                        .iter()
+                        .rposition(|cut| cut.is_metadata() && cut.content_of() == file && file.is_some());
+                    log.changes[number].is_metadata() || cut.is_none_or(kept)
+                };
+                let obeys = (0..count).all(|number| !kept(number) || is_of_cut(number));
+                if has_all && (profile == "posix" || (is_prefix && obeys)) {
+                    let state = (log.tree(|number| number < count && kept(number)), epoch.is_last);
+                    if !all.contains(&state) {
+                        all.push(state);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+        #[test]
+        fn the_choices_are_those_of_a_plain_enumeration(picks in prop::collection::vec(0..10usize, 1..7)) {
+            let verbs = [
+                "write 1", "write 2", "sync 1", "sync 2", "sync 9", "truncate db 1", "rename tmp db", "unlink db",
+                "link tmp two", "unlink tmp",
+            ];
+            let mut text = "1 open . 9\n1 open db 1\n1 create tmp 2\n".to_owned();
+            let (mut has_tmp, mut has_db) = (true, true);
+            for pick in picks {
+                let verb = verbs[pick];
+                // Only what can be done then.
+                let can = match verb {
+                    "truncate db 1" | "unlink db" => has_db,
+                    "rename tmp db" | "unlink tmp" => has_tmp,
+                    "link tmp two" => has_tmp && !text.contains("link"),
+                    _ => true,
+                };
+                if !can {
+                    continue;
+                }
+                has_tmp &= !matches!(verb, "rename tmp db" | "unlink tmp");
+                has_db = (has_db && verb != "unlink db") || verb == "rename tmp db";
+                // What has another file behind it now is not truncated as the first.
+                if verb == "truncate db 1" && text.contains("rename") {
+                    continue;
+                }
+                text.push_str(&format!("1 {verb}\n"));
+            }
+            let log = Log::record(&base(), &calls(&text)).unwrap();
+            for profile in ALL.iter().filter(|profile| matches!(profile.id, "ext4" | "posix")) {
+                let (losses, bounded) = power_losses(&log, &[profile]);
+                prop_assert_eq!(bounded, 0);
+                let expected = oracle(&log, profile.id);
+                for loss in &losses {
+                    let state = (loss.tree.clone(), loss.is_acknowledged);
+                    prop_assert!(expected.contains(&state), "{}: not legal: {:?}\n{}", profile.id, loss, text);
+                    prop_assert_eq!(&log.remaining(loss.after, &loss.lost), &loss.tree);
+                }
+                prop_assert_eq!(losses.len(), expected.len(), "{}: {}", profile.id, text);
+            }
+        }
+    }
+
+    #[test]
+    fn of_too_many_changes_some_choices_are_made_and_it_is_said() {
+        let log =
+            Log::record(&base(), &calls(&format!("1 open db 1\n{}", "1 write 1\n".repeat(30)))).unwrap();
+        let (losses, bounded) = power_losses(&log, &[ALL[3]]);
+        assert_eq!(bounded, 1);
+        assert!(losses.len() > 60, "{}", losses.len());
+    }
+}

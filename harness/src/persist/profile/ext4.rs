@@ -1,0 +1,33 @@
+//! ext4 (data=ordered): names and cuts are a prefix in their order, and any sync carries all of them; unsynced data reads as NUL.
+//!
+//! Its journal is one sequence, and any commit writes all of it (Documentation/filesystems/ext4/journal.rst). The length
+//! that data bring along comes when they are given their place on the disk, which may be before or after. Replacing by
+//! rename starts the writing of the data, and does not wait for it ("we do not guarantee that the data is securely on disk
+//! before rename", Jan Kara, linux-ext4, 2022-09-01).
+
+use crate::catalogue::headline;
+use crate::persist::disk::{Change, Log, Sync, Synced, What};
+use crate::persist::profile::{Profile, latest_cut, latest_metadata};
+
+pub(super) const PROFILE: Profile =
+    Profile { id: "ext4", statement: headline(include_str!("ext4.rs")), needs, demands };
+
+fn needs(log: &Log, number: usize) -> Vec<usize> {
+    match log.changes[number].what {
+        What::Bytes { file, .. } | What::Length { file, grown_by: Some(_), .. } => {
+            latest_cut(log, number, file).into_iter().collect()
+        }
+        _ => latest_metadata(log, number).into_iter().collect(),
+    }
+}
+
+/// Shared with xfs, which has one log too.
+pub(super) fn demands(_: &Log, sync: &Sync, change: &Change) -> bool {
+    match &sync.what {
+        Synced::All => true,
+        Synced::File(file) | Synced::Write(file) => {
+            change.is_metadata() || change.content_of() == Some(*file)
+        }
+        Synced::Folder(_) => change.is_metadata(),
+    }
+}

@@ -1,0 +1,73 @@
+//! The profiles: what each file system may lose of what was not synced, one file each.
+//!
+//! A profile says two things of a change: without which earlier ones it cannot be on the disk, and which syncs demand it.
+//! What is known of them was read in their documentation and seen on Linux 6.18; the litmus test of the harness holds
+//! each of them against the real thing.
+
+mod btrfs;
+mod ext4;
+mod posix;
+mod xfs;
+
+use crate::persist::disk::{Change, Log, Sync, What};
+
+/// What a file system may lose.
+#[derive(Debug)]
+pub struct Profile {
+    /// Its name.
+    pub id: &'static str,
+    /// What may be missing, in one sentence.
+    pub statement: &'static str,
+    /// The numbers of the earlier changes without which this one cannot be there.
+    pub(super) needs: fn(&Log, usize) -> Vec<usize>,
+    /// Whether a sync demands a change that came before it.
+    pub(super) demands: fn(&Log, &Sync, &Change) -> bool,
+}
+
+/// All of them; what only the last one allows is a question of portability.
+pub const ALL: &[&Profile] = &[&ext4::PROFILE, &xfs::PROFILE, &btrfs::PROFILE, &posix::PROFILE];
+
+/// The one that stands for what the standard leaves open.
+pub const PORTABILITY: &str = posix::PROFILE.id;
+
+/// The latest change before `number` that `is_meant` names.
+fn latest(log: &Log, number: usize, is_meant: impl Fn(&Change) -> bool) -> Option<usize> {
+    log.changes[..number].iter().rposition(is_meant)
+}
+
+/// The latest change of names, permissions or a length that was asked for.
+fn latest_metadata(log: &Log, number: usize) -> Option<usize> {
+    latest(log, number, Change::is_metadata)
+}
+
+/// The latest length of this file that was asked for, and not brought along by data: what is written after it goes to
+/// other blocks.
+fn latest_cut(log: &Log, number: usize, file: u32) -> Option<usize> {
+    latest(
+        log,
+        number,
+        |change| matches!(change.what, What::Length { file: other, grown_by: None, .. } if other == file),
+    )
+}
+
+/// All bytes that made this file longer, and the lengths that they brought along.
+fn growth(log: &Log, number: usize, file: u32) -> Vec<usize> {
+    let grown = |change: &Change| match change.what {
+        What::Length { file: other, grown_by: Some(by), .. } if other == file => Some(by),
+        _ => None,
+    };
+    (0..number).filter_map(|at| grown(&log.changes[at]).map(|by| [at, by])).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_has_a_name_of_its_own_and_the_last_is_the_standard() {
+        for (index, profile) in ALL.iter().enumerate() {
+            assert!(ALL[..index].iter().all(|other| other.id != profile.id));
+        }
+        assert_eq!(ALL.last().unwrap().id, PORTABILITY);
+    }
+}
