@@ -94,6 +94,7 @@ pub fn fingerprint(invariant: &str, script: &Script, steps: &[Vec<String>]) -> S
     for act in &mut script.acts {
         match act {
             Act::Trace { disturbance: Some(disturbance), .. } => disturbance.call.clear(),
+            Act::PowerLoss { loss, .. } => loss.told.clear(),
             Act::Session { steps } => {
                 steps.iter_mut().filter_map(|step| step.held.as_mut()).for_each(|held| held.call.clear());
             }

@@ -30,9 +30,13 @@ pub struct Observation {
     /// The visible calls of what was traced: one list for each time that clients ran under the tracer.
     #[serde(default)]
     pub traces: Vec<Trace>,
-    /// The one invariant that this execution is for: picklock did to the files what no store has to bear otherwise.
+    /// The invariants that this execution is for, where picklock did what a store has to bear for those alone; empty
+    /// where it is for all.
     #[serde(default)]
-    pub only_for: Option<String>,
+    pub only_for: BTreeSet<String>,
+    /// When the power was lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub power_losses: Vec<Nanos>,
     /// picklock emptied the data file.
     #[serde(default)]
     pub source_was_damaged: bool,
@@ -298,15 +302,13 @@ impl Observation {
         self.operations.windows(2).all(|pair| pair[0].last_step() <= pair[1].invoked)
     }
 
-    /// Whether the store had the chance to mend itself: since the last kill before `moment`, an `add` or a `recover`
-    /// began and went its own way to the end. Without any kill there is nothing to mend.
+    /// Whether the store had the chance to mend itself: since the last kill or power loss before `moment`, an `add` or a
+    /// `recover` began and went its own way to the end. Without any there is nothing to mend.
     pub fn settled_at(&self, moment: Nanos) -> bool {
         let before = || self.operations.iter().filter(move |operation| operation.returned <= moment);
-        let Some(last_kill) =
-            before().filter(|operation| operation.was_killed()).map(|killed| killed.returned).max()
-        else {
-            return true;
-        };
+        let killed = before().filter(|operation| operation.was_killed()).map(|killed| killed.returned);
+        let lost = self.power_losses.iter().copied().filter(|loss| *loss <= moment);
+        let Some(last_kill) = killed.chain(lost).max() else { return true };
         before().any(|next| {
             next.invoked >= last_kill
                 && matches!(next.outcome, Outcome::Acknowledged | Outcome::Refused | Outcome::Failed(_))

@@ -219,6 +219,8 @@ struct Run<'a> {
     cut_short: Option<String>,
     /// Whether quiet runs told what the operations make.
     has_quiet_runs: bool,
+    /// Invariants that derived states violate, each with what was missing on the disk.
+    blamed: BTreeSet<(String, String)>,
 }
 
 impl<'a> Run<'a> {
@@ -250,6 +252,7 @@ impl<'a> Run<'a> {
             unsaved: None,
             cut_short: None,
             has_quiet_runs: false,
+            blamed: BTreeSet::new(),
         }
     }
 
@@ -344,10 +347,14 @@ impl<'a> Run<'a> {
                 self.diagnose(&[trace]);
                 Next::GoOn
             }
-            Showing::Derived(observation) => self.take_derived(&observation),
+            Showing::Derived { observation, script } => self.take_derived(&observation, script),
             Showing::Execution { observation, script, has_copies } => {
                 if has_copies && self.is_unclear(&observation) {
                     return Next::Confirm;
+                }
+                if script.is_portability() {
+                    self.remark_on_portability(&observation);
+                    return Next::GoOn;
                 }
                 match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
                     ControlFlow::Continue(()) => Next::GoOn,
@@ -513,7 +520,7 @@ impl<'a> Run<'a> {
         for operation in &observation.operations {
             match &operation.outcome {
                 // Whoever asked for that, or damaged what it needs, was picklock.
-                Outcome::Failed(status) if status == CANCELLED || observation.only_for.is_some() => {}
+                Outcome::Failed(status) if status == CANCELLED || !observation.only_for.is_empty() => {}
                 Outcome::Failed(status) => {
                     let failure = self.failures.entry(status.clone()).or_default();
                     failure.0 += 1;
@@ -560,10 +567,19 @@ impl<'a> Run<'a> {
 
     /// Judges what the store made of a derived state. What violates an invariant is not counted, but done for real:
     /// only what a store was seen to do is held against it.
-    fn take_derived(&mut self, observation: &Observation) -> Next {
+    fn take_derived(&mut self, observation: &Observation, script: &Script) -> Next {
         let target = self.target;
-        if self.is_violation(observation) {
-            return Next::Confirm;
+        let violated: Vec<&str> = self.violated_by(observation).collect();
+        if !violated.is_empty() {
+            // One missing sync may leave hundreds of states, which all tell the same.
+            let Some(loss) = script.power_loss() else { return Next::Confirm };
+            let kind = if script.is_portability() { "portability" } else { "" };
+            let mut is_new = |id: &&str| self.blamed.insert((format!("{id} {kind}"), loss.told.clone()));
+            return if violated.iter().filter(|id| is_new(id)).count() > 0 {
+                Next::Confirm
+            } else {
+                Next::GoOn
+            };
         }
         for (invariant, tally) in &mut self.tallies {
             if not_applicable(invariant, target).is_none() {
@@ -582,10 +598,27 @@ impl<'a> Run<'a> {
             || !self.tallies.iter().all(|(invariant, _)| is_clear(invariant))
     }
 
-    /// Whether an execution violates anything that is judged.
-    fn is_violation(&self, observation: &Observation) -> bool {
+    /// What is judged and violated by an execution.
+    fn violated_by(&self, observation: &Observation) -> impl Iterator<Item = &'static str> {
         let violates = |invariant: &Invariant| matches!(invariant.judge(observation), Judgement::Violated(_));
-        self.tallies.iter().any(|(invariant, _)| violates(invariant))
+        self.tallies
+            .iter()
+            .map(|(invariant, _)| *invariant)
+            .filter(move |one| violates(one))
+            .map(|one| one.id)
+    }
+
+    /// What no file system that picklock knows comes to counts for nothing, and is worth a remark.
+    fn remark_on_portability(&mut self, observation: &Observation) {
+        let told = observation.disturbance.clone().unwrap_or_default();
+        let violated: Vec<&str> = self.violated_by(observation).collect();
+        if !violated.is_empty() {
+            let told = finding::without_chance(&told, observation);
+            self.remarks.push(Remark::new(
+                "portability",
+                format!("{} would be violated: {told}", violated.join(", ")),
+            ));
+        }
     }
 
     /// Takes note of what quiet runs show of likely causes.

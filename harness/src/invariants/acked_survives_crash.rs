@@ -6,8 +6,9 @@
 //! line to which the next record is glued.
 
 use crate::catalogue::headline;
+use crate::invariants::aftermath::Aftermath;
 use crate::invariants::{Invariant, Needs};
-use crate::observation::{Observation, name_some};
+use crate::observation::Observation;
 use crate::verdict::Judgement;
 
 pub(super) const INVARIANT: Invariant = Invariant {
@@ -20,31 +21,10 @@ pub(super) const INVARIANT: Invariant = Invariant {
 };
 
 fn check(observation: &Observation) -> Judgement {
-    let Some(first_kill) = observation.killed().map(|killed| killed.returned).min() else {
-        return Judgement::Silent;
-    };
-    if !observation.is_sequential() {
-        return Judgement::Silent;
+    match Aftermath::of_kills(observation) {
+        Some(aftermath) => aftermath.keeps_acknowledged(),
+        None => Judgement::Silent,
     }
-    let mut judged = false;
-    for view in
-        observation.views().into_iter().filter(|view| view.at > first_kill && observation.settled_at(view.at))
-    {
-        judged |= observation.acknowledged_by(view.at).next().is_some();
-        let lost = observation.missing_from(view);
-        if !lost.is_empty() {
-            return Judgement::Violated(format!(
-                "after a kill {} acknowledged records are not in {} any more: {}",
-                lost.len(),
-                view.source,
-                name_some(lost)
-            ));
-        }
-    }
-    if let Some(doubt) = observation.doubt_of_unreadable() {
-        return Judgement::Inconclusive(doubt);
-    }
-    if judged { Judgement::Holds } else { Judgement::Silent }
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@
 //! record is as it was, and nothing is there that nobody added. Typical causes: a rewrite in place, data and index
 //! in two steps, a last line that is written in two calls.
 
-use std::collections::BTreeMap;
-
 use crate::catalogue::headline;
+use crate::invariants::aftermath::Aftermath;
 use crate::invariants::{Invariant, Needs};
-use crate::observation::{FileState, Observation, name_some};
+use crate::observation::Observation;
 use crate::verdict::Judgement;
 
 pub(super) const INVARIANT: Invariant = Invariant {
@@ -22,70 +21,14 @@ pub(super) const INVARIANT: Invariant = Invariant {
 };
 
 fn check(observation: &Observation) -> Judgement {
-    let Some(first_kill) = observation.killed().map(|killed| killed.returned).min() else {
-        return Judgement::Silent;
-    };
-    if !observation.is_sequential() {
-        return Judgement::Silent;
-    }
-    let settled = |at| at > first_kill && observation.settled_at(at);
-    let legible = observation.states.iter().filter(|_| observation.subject.transparent);
-    for state in legible.filter(|state| settled(state.at)) {
-        let has_records = || observation.acknowledged_by(state.at).next().is_some();
-        let what = match &state.data {
-            FileState::Broken(reason) => format!("broken: {reason}"),
-            FileState::Empty if has_records() => "empty".to_owned(),
-            FileState::Missing if has_records() => "away".to_owned(),
-            _ => continue,
-        };
-        return Judgement::Violated(format!("after a kill the data file stays {what}"));
-    }
-    let mut judged = false;
-    let mut seen: BTreeMap<&str, bool> = BTreeMap::new();
-    for view in observation.views().into_iter().filter(|view| settled(view.at)) {
-        judged = true;
-        let counts = observation.counts(view);
-        let doubled: Vec<&str> =
-            counts.iter().filter(|(_, count)| **count > 1).map(|(record, _)| *record).collect();
-        if !doubled.is_empty() {
-            return Judgement::Violated(format!(
-                "after a kill {} shows twice: {}",
-                view.source,
-                name_some(doubled)
-            ));
-        }
-        let partial: Vec<&str> =
-            counts.keys().copied().filter(|record| observation.add_of(record).is_none()).collect();
-        if !partial.is_empty() {
-            return Judgement::Violated(format!(
-                "after a kill {} shows what is no whole record: {}",
-                view.source,
-                name_some(partial)
-            ));
-        }
-        let harmed = observation.missing_from(view);
-        if !harmed.is_empty() {
-            return Judgement::Violated(format!(
-                "a killed operation harmed other records; not in {} any more: {}",
-                view.source,
-                name_some(harmed)
-            ));
-        }
-        for killed in observation.killed().filter(|killed| killed.returned <= view.at) {
-            let Some(record) = killed.added() else { continue };
-            let there = counts.contains_key(record);
-            if *seen.entry(record).or_insert(there) != there {
-                let (before, now) = if there { ("not there", "there") } else { ("there", "gone") };
-                return Judgement::Violated(format!(
-                    "the record of a killed add was first {before}, later {now}: {record}"
-                ));
-            }
-        }
+    let Some(aftermath) = Aftermath::of_kills(observation) else { return Judgement::Silent };
+    if let Some(seen) = aftermath.breakage() {
+        return Judgement::Violated(seen);
     }
     if let Some(doubt) = observation.doubt_of_unreadable() {
         return Judgement::Inconclusive(doubt);
     }
-    if judged { Judgement::Holds } else { Judgement::Silent }
+    if aftermath.views().next().is_some() { Judgement::Holds } else { Judgement::Silent }
 }
 
 #[cfg(test)]

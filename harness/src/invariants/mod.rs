@@ -7,6 +7,8 @@ use crate::observation::Observation;
 use crate::verdict::Judgement;
 
 mod acked_survives_crash;
+mod acked_survives_power_loss;
+mod aftermath;
 mod crash_atomic;
 mod derived_heals;
 mod memory_matches_file;
@@ -18,6 +20,7 @@ mod no_phantom_record;
 mod no_residue;
 mod no_self_deadlock;
 mod no_torn_read;
+mod power_loss_atomic;
 mod recovers_after_crash;
 #[cfg(test)]
 mod timeline;
@@ -45,10 +48,8 @@ pub struct Invariant {
 impl Invariant {
     /// Judges one execution.
     pub fn judge(&self, observation: &Observation) -> Judgement {
-        match &observation.only_for {
-            Some(only) if only != self.id => Judgement::Silent,
-            _ => (self.check)(observation),
-        }
+        let is_meant = observation.only_for.is_empty() || observation.only_for.contains(self.id);
+        if is_meant { (self.check)(observation) } else { Judgement::Silent }
     }
 }
 
@@ -81,6 +82,8 @@ pub const ALL: &[&Invariant] = &[
     &recovers_after_crash::INVARIANT,
     &no_leaked_lock::INVARIANT,
     &no_residue::INVARIANT,
+    &power_loss_atomic::INVARIANT,
+    &acked_survives_power_loss::INVARIANT,
     &memory_matches_file::INVARIANT,
     &derived_heals::INVARIANT,
 ];

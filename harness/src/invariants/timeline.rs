@@ -10,6 +10,7 @@
 //! torn 7 empty                 what a reader without a lock saw
 //! quiet 2 2                    how many files stood there after each of the control's adds
 //! limit 3                      how many records the store takes
+//! power 31                     the power is lost
 //! initial z                    records that were there from the start
 //! ```
 
@@ -32,7 +33,8 @@ pub(crate) fn observe(timeline: &str) -> Observation {
         traces: Vec::new(),
         usual_names: BTreeSet::new(),
         memories: Vec::new(),
-        only_for: None,
+        only_for: BTreeSet::new(),
+        power_losses: Vec::new(),
         source_was_damaged: false,
     };
     for line in timeline.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -57,6 +59,7 @@ pub(crate) fn observe(timeline: &str) -> Observation {
             [client, "rebuild", span, outcome] => {
                 observation.operations.push(operation(client, Request::Rebuild, span, outcome, None));
             }
+            ["power", at] => observation.power_losses.push(at.parse().unwrap()),
             ["emptied"] => observation.source_was_damaged = true,
             ["digests", digests @ ..] => {
                 let state = observation.states.last_mut().unwrap();

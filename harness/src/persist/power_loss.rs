@@ -42,7 +42,8 @@ impl PowerLoss {
     }
 }
 
-/// Every content that a power loss may leave, those with the fewest losses first, and how many epochs had more free
+/// Every content that a power loss may leave, those with the fewest losses first and those that only the standard allows
+/// last, and how many epochs had more free
 /// changes than all choices are made of.
 pub fn power_losses(log: &Log, profiles: &[&'static Profile]) -> (Vec<PowerLoss>, usize) {
     let mut found: Vec<PowerLoss> = Vec::new();
@@ -86,7 +87,7 @@ pub fn power_losses(log: &Log, profiles: &[&'static Profile]) -> (Vec<PowerLoss>
         }
         bounded += usize::from(is_bounded);
     }
-    found.sort_by_key(|loss| (loss.lost.len(), loss.after));
+    found.sort_by_key(|loss| (loss.is_portability(), loss.lost.len(), loss.after));
     (found, bounded)
 }
 

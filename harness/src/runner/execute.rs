@@ -12,14 +12,15 @@ use crate::call::{Call, End, Ended, Stuck, Traced};
 use crate::observation::{
     FileState, Holder, Memory, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
 };
-use crate::op::{ClientId, Limit, Operation, Outcome, Request};
-use crate::persist::Tree;
+use crate::op::{ClientId, Limit, Nanos, Operation, Outcome, Request};
+use crate::persist::{Log, Tree};
 use crate::runner::direct::Directing;
 use crate::runner::session::Leading;
 use crate::runner::{RunError, Stage, nanos};
 use crate::sandbox::read;
 use crate::scenario::crash::add;
-use crate::scenario::script::{Act, Disturbance, Misfortune, Script, Step};
+use crate::scenario::power_loss::JUDGED_BY as POWER_LOSS;
+use crate::scenario::script::{Act, Disturbance, Loss, Misfortune, Script, Step};
 use crate::target::{Format, Values};
 use crate::tracer::TracerError;
 use crate::tracer::{self, Director, Surroundings, Templates, Traceable};
@@ -129,12 +130,14 @@ impl Stage<'_> {
         Ok(playing.into_observation(scenario, script, first, subject, execution))
     }
 
-    /// Lays out what a kill left, as derived from the calls of a quiet run, and asks the store what it makes of it.
+    /// Lays out what a kill or a power loss left, as derived from the calls of a quiet run, and asks the store what it
+    /// makes of it.
     ///
     /// # Errors
     /// Where the harness could not do its part, or the time is over.
     pub fn play_state(
         &self,
+        scenario: &str,
         tree: &Tree,
         script: &Script,
         first: &First,
@@ -147,11 +150,16 @@ impl Stage<'_> {
         for act in &script.acts {
             match act {
                 Act::Trace { requests, .. } => playing.was_killed_then(requests),
+                Act::Anew => {
+                    playing.operations.clear();
+                    playing.states.clear();
+                }
+                Act::PowerLoss { request, loss } => playing.lost_power_then(request, loss),
                 other => playing.act(other)?,
             }
         }
         self.end_survivors();
-        Ok(playing.into_observation("crash", script, first, subject, execution).observation)
+        Ok(playing.into_observation(scenario, script, first, subject, execution).observation)
     }
 
     /// The derived files that two undisturbed rebuilds, a second apart, make differently.
@@ -332,7 +340,8 @@ struct Playing<'a> {
     states: Vec<State>,
     traces: Vec<Trace>,
     memories: Vec<Memory>,
-    only_for: Option<String>,
+    only_for: BTreeSet<String>,
+    power_losses: Vec<Nanos>,
     source_was_damaged: bool,
     readings: Readings,
     standstill: Option<Standstill>,
@@ -371,7 +380,8 @@ impl<'a> Playing<'a> {
             states: vec![first.state.clone()],
             traces: Vec::new(),
             memories: Vec::new(),
-            only_for: None,
+            only_for: BTreeSet::new(),
+            power_losses: Vec::new(),
             source_was_damaged: false,
             readings: Readings::default(),
             standstill: None,
@@ -408,6 +418,7 @@ impl<'a> Playing<'a> {
                 traces: self.traces,
                 memories: self.memories,
                 only_for: self.only_for,
+                power_losses: self.power_losses,
                 source_was_damaged: self.source_was_damaged,
                 usual_names: first.usual_names.clone(),
             },
@@ -434,6 +445,62 @@ impl<'a> Playing<'a> {
         }));
     }
 
+    /// This request was answered, or not any more, when the power was lost, and what is left was laid out.
+    fn lost_power_then(&mut self, request: &Request, loss: &Loss) {
+        let now = nanos(self.now());
+        self.operations.push(Operation {
+            client: 1,
+            request: request.clone(),
+            invoked: now,
+            returned: now + 1,
+            still: None,
+            outcome: if loss.is_after_end { Outcome::Acknowledged } else { Outcome::Killed },
+            stderr: String::new(),
+            records: None,
+        });
+        self.power_is_lost_at(now + 2);
+    }
+
+    fn power_is_lost_at(&mut self, at: Nanos) {
+        self.power_losses.push(at);
+        self.was_just_killed = true;
+        self.only_for = POWER_LOSS.map(ToOwned::to_owned).into();
+        // What comes after it is later.
+        self.offset += Duration::from_nanos(at.saturating_sub(nanos(self.now())) + 1);
+    }
+
+    /// An operation, undisturbed but for the end of it, and what is left of what it did.
+    fn lose_power(&mut self, request: &Request, loss: &Loss) -> Result<(), TraceError> {
+        let before = self.stage.sandbox.tree().map_err(RunError::system("read the sandbox"))?;
+        let began = self.now();
+        let traced = self.stage.trace_quietly(request)?;
+        self.turn += 1;
+        (self.stage.on_operation)();
+        let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
+        let mut operation = self.operation(ended, request.clone(), began, false);
+        // Nobody heard its answer before the power went.
+        if !loss.is_after_end {
+            operation.outcome = Outcome::Killed;
+            operation.records = None;
+        }
+        self.operations.push(operation);
+        let log = Log::record(&before, &traced.calls);
+        self.stage.end_survivors();
+        if let Ok(log) = log {
+            let lost: Vec<usize> = loss.lost.iter().filter_map(|lost| usize::try_from(*lost).ok()).collect();
+            let is_there = lost.iter().all(|lost| *lost < log.len());
+            let after = usize::try_from(loss.after).unwrap_or(usize::MAX);
+            self.was_disturbed |= is_there && after <= log.calls();
+            let tree = log.remaining(after, &lost);
+            let dir = self.stage.sandbox.dir();
+            self.stage.sandbox.lay_tree(&tree).map_err(|why| RunError::Sandbox { path: dir, why })?;
+        }
+        self.keep(vec![request.clone()], traced, true, began);
+        let now = nanos(self.now());
+        self.power_is_lost_at(now);
+        Ok(())
+    }
+
     fn now(&self) -> Duration {
         self.offset + self.clock.elapsed()
     }
@@ -448,7 +515,7 @@ impl<'a> Playing<'a> {
                     .map_err(RunError::system("damage a file"))?;
                 self.was_disturbed = true;
                 self.look(false);
-                self.only_for = Some("derived-heals".to_owned());
+                self.only_for = BTreeSet::from(["derived-heals".to_owned()]);
                 self.source_was_damaged |= Path::new(file) == self.stage.target.data.path;
             }
             Act::Operate(request) => {
@@ -468,6 +535,12 @@ impl<'a> Playing<'a> {
                 }
             }
             Act::Trace { requests, disturbance } => self.trace(requests, disturbance.as_ref())?,
+            Act::Anew => {
+                self.stage.lay()?;
+                self.operations.clear();
+                self.states.clear();
+            }
+            Act::PowerLoss { request, loss } => self.lose_power(request, loss)?,
             Act::Session { steps } => self.session(steps)?,
         }
         Ok(())

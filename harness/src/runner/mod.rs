@@ -6,6 +6,7 @@ mod execute;
 mod groups;
 mod kill;
 mod pin;
+mod power_loss;
 mod process;
 mod reader;
 mod session;

@@ -354,7 +354,8 @@ impl<'a> Execution<'a> {
             traces: Vec::new(),
             usual_names: BTreeSet::new(),
             memories: Vec::new(),
-            only_for: None,
+            only_for: BTreeSet::new(),
+            power_losses: Vec::new(),
             source_was_damaged: false,
         }
     }

@@ -57,8 +57,13 @@ pub enum Showing<'a> {
         /// Whether operations of it were copies of templates.
         has_copies: bool,
     },
-    /// What the store made of a derived state, which the script would come to.
-    Derived(Box<Observation>),
+    /// What the store made of a derived state.
+    Derived {
+        /// What it showed.
+        observation: Box<Observation>,
+        /// What would come to that state.
+        script: &'a Script,
+    },
 }
 
 /// Scripts that belong together: what they are, in words, and the scripts.
@@ -96,20 +101,20 @@ pub fn sweep(
 }
 
 /// A quiet run of one operation, with what stood in the sandbox before it and after it.
-struct Quiet<'a> {
-    request: &'a Request,
-    traced: Traced,
-    trees: Option<(Tree, Tree)>,
+pub(super) struct Quiet<'a> {
+    pub(super) request: &'a Request,
+    pub(super) traced: Traced,
+    pub(super) trees: Option<(Tree, Tree)>,
 }
 
-struct Sweep<'a> {
-    stage: &'a Stage<'a>,
+pub(super) struct Sweep<'a> {
+    pub(super) stage: &'a Stage<'a>,
     /// What is known of the target, with what the quiet runs tell.
-    subject: Subject,
-    scenario: &'a str,
-    sink: &'a mut dyn FnMut(Showing<'_>) -> Next,
-    done: Swept,
-    execution: u32,
+    pub(super) subject: Subject,
+    pub(super) scenario: &'a str,
+    pub(super) sink: &'a mut dyn FnMut(Showing<'_>) -> Next,
+    pub(super) done: Swept,
+    pub(super) execution: u32,
 }
 
 impl Sweep<'_> {
@@ -134,6 +139,7 @@ impl Sweep<'_> {
                 self.play(&first, group("every operation, add many times", scripts))
             }
             "session" => self.session(&first),
+            "power-loss" => self.power_loss(&first, &quiet),
             "torn-write" => {
                 for Quiet { request, traced: quiet, .. } in &quiet {
                     let name = name_of(request);
@@ -356,12 +362,18 @@ impl Sweep<'_> {
             self.done.states.1 += u64::from(!is_whole);
             let what = state.cut.map_or(Misfortune::Kill, Misfortune::Tear);
             let script = crash::alone(quiet.request, calls, state.point, what);
-            let observation =
-                self.stage.play_state(&state.tree, &script, first, &self.subject, self.execution + 1)?;
+            let observation = self.stage.play_state(
+                "crash",
+                &state.tree,
+                &script,
+                first,
+                &self.subject,
+                self.execution + 1,
+            )?;
             if let Some((_, _, made)) = self.done.groups.last_mut() {
                 *made += 1;
             }
-            match (self.sink)(Showing::Derived(Box::new(observation))) {
+            match (self.sink)(Showing::Derived { observation: Box::new(observation), script: &script }) {
                 Next::GoOn => {}
                 Next::End => self.done.cut = Some(Cut::FailFast),
                 Next::Confirm => {
@@ -376,7 +388,7 @@ impl Sweep<'_> {
     }
 
     /// Takes note of what is left out on purpose.
-    fn bound(&mut self, left_out: usize, what: &str) {
+    pub(super) fn bound(&mut self, left_out: usize, what: &str) {
         if left_out > 0 {
             self.done.bounds.push(format!("{left_out} {what}"));
         }
@@ -414,7 +426,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    fn play_once(&mut self, first: &First, script: &Script) -> Result<Seen, TraceError> {
+    pub(super) fn play_once(&mut self, first: &First, script: &Script) -> Result<Seen, TraceError> {
         match self.play_as(first, script, true)? {
             (copied, Next::Confirm) => {
                 let fresh = self.play_as(first, script, false)?.0;
@@ -468,7 +480,7 @@ impl Sweep<'_> {
 }
 
 /// What is to be known of an execution for what comes next.
-struct Seen {
+pub(super) struct Seen {
     was_disturbed: bool,
     second_waited: bool,
     /// Whether it left more files than an undisturbed store does.
@@ -496,7 +508,7 @@ fn tells(traced: &Traced, pid: i32) -> bool {
 }
 
 /// The name of an operation, without the record.
-fn name_of(request: &Request) -> &str {
+pub(super) fn name_of(request: &Request) -> &str {
     match request {
         Request::Init => "init",
         Request::Add { .. } => "add",

@@ -125,7 +125,7 @@ pub fn alike(script: &Script) -> Script {
 }
 
 /// What the store is asked to do after a disturbance: to add one more, and to list.
-fn after(number: u32) -> Vec<Act> {
+pub fn after(number: u32) -> Vec<Act> {
     vec![Act::Operate(add(number)), Act::List]
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::op::Request;
+use crate::persist::profile;
 use crate::scenario::damage::Damage;
 
 /// What one execution does, in a sandbox where the store holds its first record.
@@ -40,11 +41,35 @@ pub enum Act {
         /// What is disturbed.
         disturbance: Option<Disturbance>,
     },
+    /// What comes is asked of the store as `init` left it, with no record in it.
+    Anew,
+    /// One operation under the tracer, undisturbed, until the power is lost.
+    PowerLoss {
+        /// What is asked.
+        request: Request,
+        /// What is lost.
+        loss: Loss,
+    },
     /// A session under the tracer.
     Session {
         /// What it is asked, one step after another.
         steps: Vec<Step>,
     },
+}
+
+/// A power loss: when it comes, and what of the operation's changes it takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// It comes when so many visible calls have returned.
+    pub after: u32,
+    /// Whether the operation has ended by then, and was acknowledged if it succeeded.
+    pub is_after_end: bool,
+    /// The changes that are lost, by their numbers in the log of the operation.
+    pub lost: Vec<u32>,
+    /// The profiles that allow it.
+    pub profiles: Vec<String>,
+    /// What is missing, and which sync.
+    pub told: String,
 }
 
 /// Requests of a session that are sent at once. The next are sent when all of these are answered.
@@ -115,6 +140,19 @@ impl Script {
         })
     }
 
+    /// The last power loss in it.
+    pub fn power_loss(&self) -> Option<&Loss> {
+        self.acts.iter().rev().find_map(|act| match act {
+            Act::PowerLoss { loss, .. } => Some(loss),
+            _ => None,
+        })
+    }
+
+    /// Whether no file system that picklock knows comes to it, but the standard allows it.
+    pub fn is_portability(&self) -> bool {
+        self.power_loss().is_some_and(|loss| loss.profiles == [profile::PORTABILITY])
+    }
+
     /// Whether a session is stopped in it: from there on its threads run as they come.
     pub fn stops_a_session(&self) -> bool {
         self.acts.iter().any(|act| match act {
@@ -134,6 +172,12 @@ impl Script {
                 let all: Vec<String> = requests.iter().map(ToString::to_string).collect();
                 Some(format!("{} undisturbed", all.join(" beside ")))
             }
+            Act::PowerLoss { request, loss } if self.power_loss() == Some(loss) => {
+                let is_second =
+                    self.acts.iter().filter(|act| matches!(act, Act::PowerLoss { .. })).count() > 1;
+                let again = if is_second { " again" } else { "" };
+                Some(format!("the power is lost{again} {}", Losing(request, loss)))
+            }
             Act::Damage { file, damage } if self.disturbance().is_none() => {
                 Some(format!("{file} {damage} and rebuilt"))
             }
@@ -146,6 +190,20 @@ impl Script {
             }
             _ => None,
         })
+    }
+}
+
+/// When the power is lost, on which file systems, and what is missing then.
+struct Losing<'a>(&'a Request, &'a Loss);
+
+impl fmt::Display for Losing<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(request, loss) = self;
+        match loss.is_after_end {
+            true => write!(out, "after {request} was acknowledged")?,
+            false => write!(out, "in {request} after call {}", loss.after)?,
+        }
+        write!(out, " ({}); {}", loss.profiles.join(", "), loss.told)
     }
 }
 

@@ -1,0 +1,128 @@
+//! What the store holds after a kill, a power loss or a fault: the struck operation wholly or not, and everything else.
+//!
+//! Shared by the invariants that differ in what struck, and in nothing else.
+
+use std::collections::BTreeMap;
+
+use crate::observation::{FileState, Observation, View, name_some};
+use crate::op::{Nanos, Operation};
+use crate::verdict::Judgement;
+
+/// An execution in which something struck, from the moment on at which the store must be as it should.
+pub(super) struct Aftermath<'a> {
+    pub(super) observation: &'a Observation,
+    /// What struck, as in "after a kill".
+    pub(super) what: &'static str,
+    /// When.
+    pub(super) from: Nanos,
+    /// The operations that it struck: their records may be there or not.
+    pub(super) struck: Vec<&'a Operation>,
+}
+
+impl<'a> Aftermath<'a> {
+    /// Of the kills of an execution; nothing where nobody was killed, or others were at work too, who may have caused
+    /// what is seen.
+    pub(super) fn of_kills(observation: &'a Observation) -> Option<Self> {
+        let struck: Vec<&Operation> = observation.killed().collect();
+        let from = struck.iter().map(|killed| killed.returned).min()?;
+        let what = "a kill";
+        observation.is_sequential().then_some(Self { observation, what, from, struck })
+    }
+
+    /// Of the power losses of an execution; nothing where there was none.
+    pub(super) fn of_power_loss(observation: &'a Observation) -> Option<Self> {
+        let from = *observation.power_losses.last()?;
+        let struck = observation.power_losses.iter().filter_map(|loss| {
+            observation.operations.iter().rev().find(|operation| operation.invoked < *loss)
+        });
+        Some(Self { observation, what: "a power loss", from, struck: struck.collect() })
+    }
+
+    fn is_settled(&self, at: Nanos) -> bool {
+        at > self.from && self.observation.settled_at(at)
+    }
+
+    /// What the store was seen to hold since, once it had the chance to mend itself.
+    pub(super) fn views(&self) -> impl Iterator<Item = View<'a>> {
+        self.observation.views().into_iter().filter(|view| self.is_settled(view.at))
+    }
+
+    fn struck_records(&self) -> impl Iterator<Item = &'a str> {
+        self.struck.iter().filter_map(|struck| struck.added())
+    }
+
+    /// What says that the data is neither what it was nor what the struck operation made of it.
+    pub(super) fn breakage(&self) -> Option<String> {
+        let (observation, what) = (self.observation, self.what);
+        let legible = observation.states.iter().filter(|_| observation.subject.transparent);
+        for state in legible.filter(|state| self.is_settled(state.at)) {
+            let has_records = || observation.acknowledged_by(state.at).next().is_some();
+            let seen = match &state.data {
+                FileState::Broken(reason) => format!("broken: {reason}"),
+                FileState::Empty if has_records() => "empty".to_owned(),
+                FileState::Missing if has_records() => "away".to_owned(),
+                _ => continue,
+            };
+            return Some(format!("after {what} the data file stays {seen}"));
+        }
+        let mut first_seen: BTreeMap<&str, bool> = BTreeMap::new();
+        for view in self.views() {
+            let source = view.source;
+            let counts = observation.counts(view);
+            let doubled: Vec<&str> =
+                counts.iter().filter(|(_, count)| **count > 1).map(|(record, _)| *record).collect();
+            if !doubled.is_empty() {
+                return Some(format!("after {what} {source} shows twice: {}", name_some(doubled)));
+            }
+            let is_nobodys = |record: &&str| observation.add_of(record).is_none();
+            let partial: Vec<&str> = counts.keys().copied().filter(is_nobodys).collect();
+            if !partial.is_empty() {
+                return Some(format!(
+                    "after {what} {source} shows what is no whole record: {}",
+                    name_some(partial)
+                ));
+            }
+            let mut harmed = observation.missing_from(view);
+            harmed.retain(|record| self.struck_records().all(|struck| struck != *record));
+            if !harmed.is_empty() {
+                return Some(format!(
+                    "{what} of one operation harmed other records; not in {source} any more: {}",
+                    name_some(harmed)
+                ));
+            }
+            let before = |operation: &&&Operation| operation.returned <= view.at;
+            for record in self.struck.iter().filter(before).filter_map(|struck| struck.added()) {
+                let there = counts.contains_key(record);
+                if *first_seen.entry(record).or_insert(there) != there {
+                    let (before, now) = if there { ("not there", "there") } else { ("there", "gone") };
+                    return Some(format!(
+                        "the record of an add that was struck by {what} was first {before}, later {now}: {record}"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// Judges that every acknowledged record is still there.
+    pub(super) fn keeps_acknowledged(&self) -> Judgement {
+        let mut judged = false;
+        for view in self.views() {
+            judged |= self.observation.acknowledged_by(view.at).next().is_some();
+            let lost = self.observation.missing_from(view);
+            if !lost.is_empty() {
+                return Judgement::Violated(format!(
+                    "after {} {} acknowledged records are not in {} any more: {}",
+                    self.what,
+                    lost.len(),
+                    view.source,
+                    name_some(lost)
+                ));
+            }
+        }
+        if let Some(doubt) = self.observation.doubt_of_unreadable() {
+            return Judgement::Inconclusive(doubt);
+        }
+        if judged { Judgement::Holds } else { Judgement::Silent }
+    }
+}

@@ -1,0 +1,177 @@
+//! Gives the store every content that a power loss may leave, as the traces of quiet runs tell, and strikes what it does about broken ones again.
+
+use std::collections::BTreeSet;
+
+use crate::call::Call;
+use crate::observation::FileState;
+use crate::op::Request;
+use crate::persist::{Log, PowerLoss, Tree, power_losses, profile};
+use crate::runner::sweep::{Quiet, Sweep, name_of};
+use crate::runner::{Cut, First, Next, RunError, Showing, TraceError};
+use crate::scenario::crash::{add, numbered};
+use crate::scenario::power_loss::{From, loss, script};
+use crate::scenario::script::{Loss, Script};
+
+/// An operation that is struck.
+struct Struck<'a> {
+    from: From,
+    request: &'a Request,
+    calls: &'a [Call],
+    log: Log,
+}
+
+impl Sweep<'_> {
+    pub(super) fn power_loss(&mut self, first: &First, all: &[Quiet<'_>]) -> Result<(), TraceError> {
+        let request = add(1);
+        self.stage.lay()?;
+        let before = self.stage.sandbox.tree();
+        let traced = self.stage.trace_quietly(&request)?;
+        let after = self.stage.sandbox.tree();
+        self.stage.end_survivors();
+        if let (Ok(before), Ok(after)) = (before, after) {
+            self.strike(first, From::Nothing, &request, &traced.calls, &before, &after)?;
+        }
+        for Quiet { request, traced, trees } in all {
+            if let Some((before, after)) = trees {
+                self.strike(first, From::First, request, &traced.calls, before, after)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn strike(
+        &mut self,
+        first: &First,
+        from: From,
+        request: &Request,
+        calls: &[Call],
+        before: &Tree,
+        after: &Tree,
+    ) -> Result<(), TraceError> {
+        let name = match from {
+            From::Nothing => "the first add",
+            From::First => name_of(request),
+        };
+        let log = match Log::record(before, calls) {
+            Ok(log) if log.whole() == after => log,
+            Ok(_) => return self.not_struck(name, "what its calls say is not what they left"),
+            Err(unmodelled) => return self.not_struck(name, &unmodelled.to_string()),
+        };
+        if log.is_empty() || self.done.cut.is_some() {
+            return Ok(());
+        }
+        let (losses, bounded) = power_losses(&log, profile::ALL);
+        self.bound(bounded, &format!("sync epochs of {name} with too many changes for every choice of them"));
+        self.done.groups.push((format!("states that a power loss in {name} may leave"), losses.len(), 0));
+        let struck = Struck { from, request, calls, log };
+        let mut broken = Vec::new();
+        for one in &losses {
+            let told = loss(&struck.log, struck.calls, one);
+            if self.is_broken(one, &struck.log, before) {
+                broken.push((one, told.clone()));
+            }
+            self.give(first, &one.tree, &script(from, &[(request, told)]))?;
+            if self.done.cut.is_some() {
+                return Ok(());
+            }
+        }
+        self.strike_again(first, name, &struck, &broken)
+    }
+
+    /// Whether the data are neither what they were nor what the operation made of them, so that the store has something to
+    /// mend.
+    fn is_broken(&self, loss: &PowerLoss, log: &Log, before: &Tree) -> bool {
+        let path = self.stage.target.data.path.to_str().unwrap_or_default();
+        let content = loss.tree.content(path);
+        content != before.content(path) && content != log.whole().content(path)
+    }
+
+    /// What the store does about broken data, struck by another power loss.
+    fn strike_again(
+        &mut self,
+        first: &First,
+        name: &str,
+        struck: &Struck<'_>,
+        broken: &[(&PowerLoss, Loss)],
+    ) -> Result<(), TraceError> {
+        let (_, next) = numbered(struck.request, if struck.from == From::Nothing { 1 } else { 2 });
+        let ops = &self.stage.target.ops;
+        let looks = match (&ops.recover, &ops.list) {
+            (Some(_), _) => Some(Request::Recover),
+            (None, Some(_)) => Some(Request::List),
+            (None, None) => None,
+        };
+        let requests: Vec<Request> = looks.into_iter().chain([add(next)]).collect();
+        let mut known = BTreeSet::new();
+        for (one, told) in broken.iter().filter(|(one, _)| known.insert(one.tree.digest())) {
+            for request in &requests {
+                if self.stage.is_time_up() {
+                    return Err(RunError::Stopped.into());
+                }
+                self.stage.end_survivors();
+                let dir = self.stage.sandbox.dir();
+                let unlaid = |why| RunError::Sandbox { path: dir, why };
+                self.stage.sandbox.lay_tree(&one.tree).map_err(unlaid)?;
+                let traced = self.stage.trace_quietly(request)?;
+                let Ok(log) = Log::record(&one.tree, &traced.calls) else { continue };
+                let both = |second: &PowerLoss| {
+                    let is_in_both = |id: &&&str| one.profiles.contains(*id);
+                    second.profiles.iter().filter(is_in_both).copied().collect::<Vec<_>>()
+                };
+                let (seconds, _) = power_losses(&log, profile::ALL);
+                let seconds: Vec<PowerLoss> = seconds
+                    .into_iter()
+                    .map(|second| PowerLoss { profiles: both(&second), ..second })
+                    .filter(|second| !log.is_empty() && !second.profiles.is_empty())
+                    .collect();
+                if seconds.is_empty() {
+                    continue;
+                }
+                let what = format!("states that a second power loss may leave, in what mends {name}");
+                match self.done.groups.last_mut().filter(|(last, ..)| *last == what) {
+                    Some((_, planned, _)) => *planned += seconds.len(),
+                    None => self.done.groups.push((what, seconds.len(), 0)),
+                }
+                for second in &seconds {
+                    let again = loss(&log, &traced.calls, second);
+                    let script = script(struck.from, &[(struck.request, told.clone()), (request, again)]);
+                    self.give(first, &second.tree, &script)?;
+                    if self.done.cut.is_some() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the store one content; what violates anything is done for real.
+    fn give(&mut self, first: &First, tree: &Tree, script: &Script) -> Result<(), TraceError> {
+        if self.stage.is_time_up() {
+            return Err(RunError::Stopped.into());
+        }
+        let data = &self.stage.target.data;
+        let content = data.path.to_str().and_then(|path| tree.content(path));
+        let is_whole = content.is_some_and(|content| data.format.examine(content) == FileState::Whole);
+        self.done.states.0 += 1;
+        self.done.states.1 += u64::from(!is_whole);
+        let execution = self.execution + 1;
+        let observation =
+            self.stage.play_state(self.scenario, tree, script, first, &self.subject, execution)?;
+        if let Some((_, _, made)) = self.done.groups.last_mut() {
+            *made += 1;
+        }
+        match (self.sink)(Showing::Derived { observation: Box::new(observation), script }) {
+            Next::GoOn => {}
+            Next::End => self.done.cut = Some(Cut::FailFast),
+            Next::Confirm => drop(self.play_once(first, script)?),
+        }
+        Ok(())
+    }
+
+    fn not_struck(&mut self, name: &str, why: &str) -> Result<(), TraceError> {
+        let text = format!("what a power loss in {name} leaves is not derived: {why}");
+        self.done.not_covered.insert(text);
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! Every crash state that the persistence model allows, at every point of the trace.
+//!
+//! One quiet run under the tracer tells what an operation asks of the disk, and which syncs demand some of it. For ext4, xfs
+//! and btrfs, as far as they promise anything, and for the standard, which promises less, every content is derived that a
+//! power loss may leave: before each sync has returned, and after the operation was acknowledged. Each is laid out and
+//! given to the store, which is to list, add and list; where the data are then neither old nor new, what the store does
+//! about it is struck by a second power loss. What is violated is done once more by a fresh run of the operation. What only
+//! the standard allows is a remark on portability. Of more than fourteen changes that are free, prefixes, prefixes with
+//! one omission and two hundred samples are tried.
+
+use crate::call::Call;
+use crate::catalogue::headline;
+use crate::op::Request;
+use crate::persist::{Log, PowerLoss};
+use crate::scenario::Scenario;
+use crate::scenario::crash::{after, numbered};
+use crate::scenario::script::{Act, Loss, Script};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    id: "power-loss",
+    statement: headline(include_str!("power_loss.rs")),
+    source: include_str!("power_loss.rs"),
+};
+
+/// The invariants that speak of a power loss.
+pub const JUDGED_BY: [&str; 2] = ["power-loss-atomic", "acked-survives-power-loss"];
+
+/// Where an operation begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the store with its first record.
+    First,
+    /// At the store as `init` left it: only its first `add` begins there.
+    Nothing,
+}
+
+/// A loss as a script has it.
+pub fn loss(log: &Log, calls: &[Call], loss: &PowerLoss) -> Loss {
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Loss {
+        after: number(loss.after),
+        is_after_end: loss.is_acknowledged,
+        lost: loss.lost.iter().copied().map(number).collect(),
+        profiles: loss.profiles.iter().map(|id| (*id).to_owned()).collect(),
+        told: log.missing_sync(calls, &loss.lost),
+    }
+}
+
+/// Operations that are struck one after another, and what the store is asked to do then.
+pub fn script(from: From, struck: &[(&Request, Loss)]) -> Script {
+    let mut next = if from == From::Nothing { 1 } else { 2 };
+    let mut acts = if from == From::Nothing { vec![Act::Anew] } else { Vec::new() };
+    for (request, loss) in struck {
+        let (request, following) = numbered(request, next);
+        next = following;
+        acts.push(Act::PowerLoss { request, loss: loss.clone() });
+    }
+    acts.extend([Act::Recover, Act::List]);
+    acts.extend(after(next));
+    Script { acts }
+}
