@@ -3,7 +3,7 @@
 //! Read off a run whose write was cut short: nothing more was written to that file, and the operation went on to change
 //! names or to sync it as if nothing had happened.
 
-use crate::call::{Argument, Call, Class};
+use crate::call::{Argument, Call, Class, Effect};
 use crate::catalogue::headline;
 use crate::diagnoses::evidence::file;
 use crate::diagnoses::{Diagnosis, Off};
@@ -46,8 +46,10 @@ fn was_short(call: &Call) -> bool {
         Argument::Bytes(count) => Some(*count),
         _ => None,
     });
-    match (call.class, &call.result, asked) {
-        (Class::Write, Some(Ok(written)), Some(asked)) => {
+    // A cut has a number of bytes too, and returns 0.
+    let is_write = matches!(call.effect, Some(Effect::Written { .. }));
+    match (is_write, &call.result, asked) {
+        (true, Some(Ok(written)), Some(asked)) => {
             u64::try_from(*written).is_ok_and(|written| written < asked)
         }
         _ => false,

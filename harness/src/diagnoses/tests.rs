@@ -126,6 +126,10 @@ fn a_short_write_that_nobody_looks_at() {
     assert_eq!(short("1 rename tmp db"), Some(1));
     assert_eq!(short("1 write 2\n 1 rename tmp db"), None);
     assert_eq!(short("1 unlink other"), Some(1));
+    // A cut to ten bytes was taken for a write of ten that wrote none.
+    let mut cut = trace("1 open db 1\n 1 truncate db 1\n 1 rename tmp db");
+    cut.calls[1].arguments = vec![Argument::Bytes(10)];
+    assert_eq!(found("short-write-ignored", &cut), None);
     shows_nothing("short-write-ignored", "1 create tmp 2\n 1 write 2\n 1 rename tmp db");
 }
 

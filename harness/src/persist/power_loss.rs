@@ -310,6 +310,18 @@ mod tests {
         }
     }
 
+    /// What a power loss left was the base of a second one, and a file that was made there got the number of one that was
+    /// there already.
+    #[test]
+    fn a_file_made_after_a_power_loss_is_not_taken_for_one_made_before() {
+        let log = Log::record(&base(), &calls("1 create tmp 2\n 1 write 2")).unwrap();
+        let left = log.remaining(2, &[]);
+        let again = Log::record(&left, &calls("1 create other 3\n 1 write 3\n 1 write 3")).unwrap();
+        let left = again.remaining(3, &[]);
+        assert_eq!(left.content("tmp"), Some(&b"new!"[..]));
+        assert_eq!(left.content("other"), Some(&b"new!new!"[..]));
+    }
+
     /// Every choice, by the words of the profile and nothing else: names and cuts a prefix, data free (ext4); any subset
     /// (posix).
     fn oracle(log: &Log, profile: &str) -> Vec<(Tree, bool)> {

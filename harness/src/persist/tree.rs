@@ -163,6 +163,8 @@ impl Tree {
     /// The content of the file of this number, which is made with these permissions where it is not there.
     pub(super) fn content_mut(&mut self, file: u32, mode: Option<u32>) -> &mut Vec<u8> {
         let new = || File { content: Arc::default(), mode: mode.unwrap_or(0o644) };
+        // The next new file is another one.
+        self.next = self.next.max(file);
         Arc::make_mut(&mut self.files.entry(file).or_insert_with(new).content)
     }
 

@@ -119,11 +119,15 @@ impl Page {
         };
         let seconds = scenario.elapsed_ms as f64 / 1000.0;
         let head = format!("  {BOLD}{:<12}{BOLD:#} {style}{coverage}{style:#}", scenario.id);
+        let states = match scenario.states {
+            0 => String::new(),
+            states => format!("{states} states, "),
+        };
+        let ended = if ended.is_empty() { String::new() } else { format!(": {}", ended.join(", ")) };
         let text = format!(
-            "{} executions, {} operations in {seconds:.1} s: {}; {}",
+            "{states}{} executions, {} operations in {seconds:.1} s{ended}; {}",
             scenario.executions,
             counts.total(),
-            ended.join(", "),
             scenario.bound
         );
         self.row(&head, 15 + coverage.len(), &text);
