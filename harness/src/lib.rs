@@ -31,7 +31,7 @@
 //!            └──────────┴──┬─────────────┘
 //!               observation.rs · case.rs                 everything one execution showed, as a value; and as a file
 //!                          │
-//!   scenario/ · persist/ · accesses.rs · steps.rs · masks.rs    pure: no I/O, no clock, no chance but by the seed
+//!   scenario/ · persist/ · fault.rs · accesses.rs · steps.rs · masks.rs    pure: no I/O, no clock, no chance but by the seed
 //!        op.rs · call.rs · locks.rs · verdict.rs                plain data
 //! ```
 //!
@@ -40,7 +40,7 @@
 //! | 1 | [`target`] | command line or adapter file → how a client is started, how records are read back |
 //! | 2 | [`scenario`] | seed, or the calls of a quiet run → what each client does, and what is disturbed |
 //! | 3 | [`runner`], [`tracer`], [`sandbox`] | script → execution: what every process did, call by call, and what is left |
-//! | 4 | [`persist`] | the calls of a quiet run → every directory that a kill can leave |
+//! | 4 | [`persist`] | the calls of a quiet run → every directory that a kill or a power loss can leave |
 //! | 5 | [`observation`] | all of one execution, as a value that can be saved and judged again |
 //! | 6 | [`invariants`], [`diagnoses`] | observation → [`verdict::Judgement`] · likely cause |
 //! | 7 | [`check`], [`report`], [`case`] | judgements → verdicts, exit status, text and JSON; cases that replay |
@@ -63,6 +63,7 @@ pub mod case;
 pub mod catalogue;
 pub mod check;
 pub mod diagnoses;
+pub mod fault;
 pub mod invariants;
 pub mod locks;
 pub mod masks;

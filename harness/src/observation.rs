@@ -226,6 +226,7 @@ impl Observation {
     pub fn unreadable(&self) -> Option<&Operation> {
         self.operations.iter().find(|list| {
             list.request == Request::List
+                && list.fault.is_none()
                 && matches!(list.outcome, Outcome::Failed(_))
                 && self.acknowledged_by(list.invoked).next().is_some()
                 && self.settled_at(list.invoked)
@@ -302,11 +303,12 @@ impl Observation {
         self.operations.windows(2).all(|pair| pair[0].last_step() <= pair[1].invoked)
     }
 
-    /// Whether the store had the chance to mend itself: since the last kill or power loss before `moment`, an `add` or a
+    /// Whether the store had the chance to mend itself: since the last kill, fault or power loss before `moment`, an `add` or a
     /// `recover` began and went its own way to the end. Without any there is nothing to mend.
     pub fn settled_at(&self, moment: Nanos) -> bool {
         let before = || self.operations.iter().filter(move |operation| operation.returned <= moment);
-        let killed = before().filter(|operation| operation.was_killed()).map(|killed| killed.returned);
+        let is_struck = |operation: &&Operation| operation.was_killed() || operation.was_failed();
+        let killed = before().filter(is_struck).map(|struck| struck.returned);
         let lost = self.power_losses.iter().copied().filter(|loss| *loss <= moment);
         let Some(last_kill) = killed.chain(lost).max() else { return true };
         before().any(|next| {

@@ -113,6 +113,9 @@ pub struct Operation {
     pub still: Option<Nanos>,
     /// How it ended.
     pub outcome: Outcome,
+    /// The fault that it suffered, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
     /// The end of what it wrote to standard error, made printable.
     pub stderr: String,
     /// What a `list` told, where it told anything.
@@ -131,6 +134,11 @@ impl Operation {
     /// Whether it ended by a kill of ours, so that what it did is indeterminate and the store was interrupted.
     pub fn was_killed(&self) -> bool {
         matches!(self.outcome, Outcome::Killed | Outcome::Unfinished(_) | Outcome::Stuck)
+    }
+
+    /// Whether a fault kept it from being acknowledged.
+    pub fn was_failed(&self) -> bool {
+        self.fault.is_some() && self.outcome != Outcome::Acknowledged
     }
 
     /// Whether it is known to have changed nothing.

@@ -110,7 +110,7 @@ mod tests {
     fn an_id_that_names_nothing_says_what_was_meant_or_that_it_is_not_built() {
         let told = |id: &str| selection(&[id], &[]).unwrap_err().to_string();
         assert!(told("valid-dat").contains("did you mean valid-data?"));
-        assert!(told("power-loss").contains("not built in this version"));
+        assert!(told("interleave").contains("not built in this version"));
         assert!(told("xyzzy").contains("picklock list"));
     }
 }

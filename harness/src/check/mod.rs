@@ -27,6 +27,8 @@ use crate::verdict::{Judgement, Tally, Verdict};
 
 /// Counterexamples that a report holds for one invariant.
 const COUNTEREXAMPLES_MAX: usize = 3;
+/// Remarks on portability in a report.
+const PORTABILITY_MAX: usize = 3;
 /// More clients at once, or more operations of each, are no plan that ends.
 const CLIENTS_MAX: u32 = 1000;
 const OPERATIONS_MAX: u32 = 1_000_000;
@@ -520,7 +522,10 @@ impl<'a> Run<'a> {
         for operation in &observation.operations {
             match &operation.outcome {
                 // Whoever asked for that, or damaged what it needs, was picklock.
-                Outcome::Failed(status) if status == CANCELLED || !observation.only_for.is_empty() => {}
+                Outcome::Failed(status)
+                    if status == CANCELLED
+                        || operation.fault.is_some()
+                        || !observation.only_for.is_empty() => {}
                 Outcome::Failed(status) => {
                     let failure = self.failures.entry(status.clone()).or_default();
                     failure.0 += 1;
@@ -572,9 +577,12 @@ impl<'a> Run<'a> {
         let violated: Vec<&str> = self.violated_by(observation).collect();
         if !violated.is_empty() {
             // One missing sync may leave hundreds of states, which all tell the same.
-            let Some(loss) = script.power_loss() else { return Next::Confirm };
-            let kind = if script.is_portability() { "portability" } else { "" };
-            let mut is_new = |id: &&str| self.blamed.insert((format!("{id} {kind}"), loss.told.clone()));
+            let losses: Vec<&str> = script.power_losses().map(|loss| loss.told.as_str()).collect();
+            let Some(first) = losses.first() else { return Next::Confirm };
+            let mut is_new = |id: &&str| {
+                let is_told = self.blamed.contains(&((*id).to_owned(), (*first).to_owned()));
+                !is_told && self.blamed.insert(((*id).to_owned(), losses.join("; ")))
+            };
             return if violated.iter().filter(|id| is_new(id)).count() > 0 {
                 Next::Confirm
             } else {
@@ -612,7 +620,9 @@ impl<'a> Run<'a> {
     fn remark_on_portability(&mut self, observation: &Observation) {
         let told = observation.disturbance.clone().unwrap_or_default();
         let violated: Vec<&str> = self.violated_by(observation).collect();
-        if !violated.is_empty() {
+        let is_one_more =
+            self.remarks.iter().filter(|remark| remark.id == "portability").count() < PORTABILITY_MAX;
+        if !violated.is_empty() && is_one_more {
             let told = finding::without_chance(&told, observation);
             self.remarks.push(Remark::new(
                 "portability",
@@ -775,8 +785,8 @@ fn not_applicable(invariant: &Invariant, target: &Target) -> Option<&'static str
 
 fn not_covered(target: &Target) -> Vec<String> {
     let mut texts = vec![
-        "this version kills operations at each of their calls, alone and beside a second client, and tears their \
-         writes; it does not yet fail calls, cut the power, or explore schedules"
+        "this version kills operations at each of their calls, alone and beside a second client, tears their writes, \
+         fails their calls and cuts the power; it does not yet explore schedules"
             .to_owned(),
         "state outside the sandbox directory is shared by all executions and not looked at".to_owned(),
     ];

@@ -274,6 +274,7 @@ pub(crate) struct ExplainArguments {
 pub(crate) enum Listed {
     Invariants,
     Scenarios,
+    Faults,
     Diagnoses,
     Adapters,
 }

@@ -7,7 +7,7 @@ use picklock::catalogue::{DIAGNOSIS_IDS, INVARIANT_IDS, SCENARIO_IDS, explanatio
 use picklock::report::exit;
 use picklock::selection::unknown_id;
 use picklock::target::builtin;
-use picklock::{diagnoses, invariants, scenario};
+use picklock::{diagnoses, fault, invariants, scenario};
 use serde::Serialize;
 
 use crate::cli::arguments::{ExplainArguments, Format, ListArguments, Listed};
@@ -34,6 +34,13 @@ pub(crate) fn list(arguments: &ListArguments) -> anyhow::Result<u8> {
     if wanted(Listed::Scenarios) {
         entries.extend(scenario::ALL.iter().map(|one| Entry {
             kind: "scenario",
+            id: one.id,
+            statement: one.statement,
+        }));
+    }
+    if wanted(Listed::Faults) {
+        entries.extend(fault::ALL.iter().map(|one| Entry {
+            kind: "fault",
             id: one.id,
             statement: one.statement,
         }));
@@ -78,8 +85,17 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<u8> {
         ("scenario", scenario.statement, scenario.source)
     } else if let Some(diagnosis) = diagnoses::find(id) {
         ("diagnosis", diagnosis.statement, diagnosis.source)
+    } else if let Some(fault) = fault::find(id) {
+        writeln!(
+            anstream::stdout(),
+            "{BOLD}{id}{BOLD:#} (fault)\n{}.\n\n{}",
+            fault.statement,
+            fault.explanation()
+        )?;
+        return Ok(exit::HOLDS);
     } else {
-        let known = INVARIANT_IDS.iter().chain(SCENARIO_IDS).chain(DIAGNOSIS_IDS);
+        let faults: Vec<&str> = fault::ALL.iter().map(|fault| fault.id).collect();
+        let known = INVARIANT_IDS.iter().chain(SCENARIO_IDS).chain(DIAGNOSIS_IDS).chain(&faults);
         return Err(unknown_id("explain", id, known).into());
     };
     writeln!(anstream::stdout(), "{BOLD}{id}{BOLD:#} ({kind})\n{statement}.\n\n{}", explanation(source))?;

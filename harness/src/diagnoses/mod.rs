@@ -10,6 +10,7 @@ mod directory_not_synced;
 mod evidence;
 mod in_place_overwrite;
 mod lock_dropped_by_close;
+mod lock_error_ignored;
 mod lock_file_survives_kill;
 mod lock_file_unlinked;
 mod lock_inherited;
@@ -26,6 +27,7 @@ mod stale_lock_broken;
 mod tests;
 mod truncate_before_lock;
 mod write_after_unlock;
+mod write_error_ignored;
 mod write_without_lock;
 
 /// A likely cause.
@@ -60,6 +62,8 @@ pub const ALL: &[&Diagnosis] = &[
     &second_descriptor_same_lock::DIAGNOSIS,
     &lock_inherited::DIAGNOSIS,
     &lock_order_cycle::DIAGNOSIS,
+    &lock_error_ignored::DIAGNOSIS,
+    &write_error_ignored::DIAGNOSIS,
     &short_write_ignored::DIAGNOSIS,
     &stale_lock_broken::DIAGNOSIS,
     &lock_file_survives_kill::DIAGNOSIS,

@@ -185,6 +185,36 @@ fn the_most_specific_one_explains_a_violation() {
 
 /// A store that is killed before it takes its lock has not written without one.
 #[test]
+fn a_lock_that_failed_and_a_change_all_the_same() {
+    let after = |rest: &str| {
+        let mut failed = trace(&format!("1 open l 9\n 1 lock ex 9\n {rest}"));
+        failed.calls[1].result = Some(Err(crate::call::Errno(libc::ENOLCK)));
+        failed.calls[1].locks.clear();
+        found("lock-error-ignored", &failed)
+    };
+    assert_eq!(after("1 open db 1\n 1 write 1"), Some(1));
+    assert_eq!(after("1 lock ex 9\n 1 open db 1\n 1 write 1"), None);
+    assert_eq!(after("1 open db 1"), None);
+    shows_nothing("lock-error-ignored", "1 open l 9\n 1 lock ex 9\n 1 open db 1\n 1 write 1");
+}
+
+#[test]
+fn a_write_or_a_sync_that_failed_and_nobody_looked() {
+    let after = |failing: &str, errno: i32, rest: &str| {
+        let mut failed = trace(&format!("1 create tmp 2\n {failing}\n {rest}"));
+        failed.calls[1].result = Some(Err(crate::call::Errno(errno)));
+        failed.calls[1].effect = None;
+        found("write-error-ignored", &failed)
+    };
+    assert_eq!(after("1 write 2", libc::ENOSPC, "1 rename tmp db"), Some(1));
+    assert_eq!(after("1 write 2", libc::ENOSPC, "1 unlink tmp"), None);
+    assert_eq!(after("1 write 2", libc::EINTR, "1 rename tmp db"), None);
+    assert_eq!(after("1 sync 2", libc::EIO, "1 sync 2"), Some(1));
+    assert_eq!(after("1 sync 2", libc::EIO, "1 write 2\n 1 sync 2\n 1 rename tmp db"), None);
+    shows_nothing("write-error-ignored", "1 create tmp 2\n 1 write 2\n 1 sync 2\n 1 rename tmp db");
+}
+
+#[test]
 fn a_run_that_was_cut_short_shows_only_what_it_did() {
     let cut = Trace { is_whole: false, ..trace("1 open db 1\n 1 write 1\n 1 refused ex 9\n 1 refused ex 9") };
     let shown: Vec<&str> = read([&cut], "db").iter().map(|shown| shown.diagnosis.id).collect();

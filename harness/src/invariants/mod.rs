@@ -11,6 +11,8 @@ mod acked_survives_power_loss;
 mod aftermath;
 mod crash_atomic;
 mod derived_heals;
+mod failed_write_keeps_old;
+mod honest_failure;
 mod memory_matches_file;
 mod mutual_exclusion;
 mod no_deadlock;
@@ -82,6 +84,8 @@ pub const ALL: &[&Invariant] = &[
     &recovers_after_crash::INVARIANT,
     &no_leaked_lock::INVARIANT,
     &no_residue::INVARIANT,
+    &honest_failure::INVARIANT,
+    &failed_write_keeps_old::INVARIANT,
     &power_loss_atomic::INVARIANT,
     &acked_survives_power_loss::INVARIANT,
     &memory_matches_file::INVARIANT,

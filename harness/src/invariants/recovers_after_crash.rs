@@ -1,7 +1,7 @@
 //! After a kill at any point the next operation succeeds, with no hand to clean up.
 //!
-//! Judged where operations came one after another: all of them after a killed one, up to the next that is killed, end
-//! and are acknowledged, or refused for the store's own limit. Busy is no success: nobody else is there. In
+//! Judged where operations came one after another: all of them after a killed one, or one that failed for an injected
+//! fault, up to the next that is killed, end and are acknowledged, or refused for the store's own limit. Busy is no success: nobody else is there. In
 //! executions with overlapping clients a failure after a kill leaves a doubt, since a race may have caused it; so does
 //! one that waits for a lock, since locks end with their owner.
 //! Typical causes: a lock file that survives its owner, a half-written file that is taken for corruption.
@@ -23,11 +23,17 @@ pub(super) const INVARIANT: Invariant = Invariant {
 
 fn check(observation: &Observation) -> Judgement {
     let mut judged = false;
-    for killed in observation.killed() {
+    let struck =
+        observation.operations.iter().filter(|one| one.outcome == Outcome::Killed || one.was_failed());
+    for killed in struck {
         for next in beside(killed, observation).chain(after(killed, observation)) {
             judged = true;
             if let Some(ended) = failure(next, observation) {
-                let seen = format!("after the kill of {}, {} {ended}", killed.request, next.request);
+                let how = match &killed.fault {
+                    None => format!("the kill of {}", killed.request),
+                    Some(fault) => format!("{} failed with {fault}", killed.request),
+                };
+                let seen = format!("after {how}, {} {ended}", next.request);
                 return blame(seen, next, observation);
             }
         }

@@ -4,6 +4,7 @@
 //! ```text
 //! c1 add a 0..10 ok            ok · refused · busy · failed · killed · timeout
 //! c1 list 20..21 ok = a b      the records that it told
+//! c1 add b 20..30 failed with write-enospc     a fault that it suffered; the same of a list
 //! c1 recover 30..31 ok
 //! state 40 whole = a b         whole · missing · empty · broken; the records in the data file
 //! state 50 whole with x y      the files in the sandbox
@@ -49,6 +50,15 @@ pub(crate) fn observe(timeline: &str) -> Observation {
             [client, "add", record, span, outcome] => {
                 let request = Request::Add { record: (*record).into(), number: 0 };
                 observation.operations.push(operation(client, request, span, outcome, None));
+            }
+            [client, "add", record, span, outcome, "with", fault] => {
+                let request = Request::Add { record: (*record).into(), number: 0 };
+                let operation = operation(client, request, span, outcome, None);
+                observation.operations.push(Operation { fault: Some((*fault).into()), ..operation });
+            }
+            [client, "list", span, outcome, "with", fault] => {
+                let operation = operation(client, Request::List, span, outcome, names);
+                observation.operations.push(Operation { fault: Some((*fault).into()), ..operation });
             }
             [client, "list", span, outcome] => {
                 observation.operations.push(operation(client, Request::List, span, outcome, names));
@@ -162,6 +172,7 @@ fn operation(
             other => panic!("no such outcome: {other}"),
         },
         still: None,
+        fault: None,
         stderr: String::new(),
         records,
     }

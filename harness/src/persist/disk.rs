@@ -184,33 +184,30 @@ impl Log {
 
     /// What a loss of these changes says of the store: which sync is missing, and where it belongs.
     pub fn missing_sync(&self, calls: &[Call], lost: &[usize]) -> String {
-        let Some((number, change)) =
-            lost.first().and_then(|number| Some((*number, self.changes.get(*number)?)))
-        else {
-            return "nothing was lost".to_owned();
-        };
         let told = |at: usize| match calls.get(at) {
             Some(call) => format!("call {}, {call}", at + 1),
             None => "the end".to_owned(),
         };
-        match change.content_of() {
-            Some(file) => {
-                let is_its = |other: &Change| other.content_of() == Some(file);
-                let last = self.changes.iter().rposition(is_its).unwrap_or(number);
-                let last = self.changes[last].call;
-                let name = Name::File(file);
-                let exposed = self.changes.iter().find(|other| {
-                    other.call > last
-                        && matches!(&other.what, What::Move { name: moved, .. } if *moved == name)
-                });
-                let before = exposed.map_or("the operation ended".to_owned(), |other| told(other.call));
-                format!(
-                    "{} was not on the disk: no sync of the file came between it and {before}",
-                    told(last)
-                )
-            }
-            None => format!("{} was not on the disk: no sync of the folder came after it", told(change.call)),
-        }
+        let lost: Vec<&Change> = lost.iter().filter_map(|number| self.changes.get(*number)).collect();
+        // Content that has a name all the same tells most, then a file that did not come to its new name, then the rest.
+        let moved = lost.iter().find(|change| matches!(change.what, What::Move { .. }));
+        let is_named = |file: u32| {
+            let lost_move = moved.and_then(|change| change.named());
+            lost_move != Some(&Name::File(file))
+        };
+        let content = lost.iter().find(|change| change.content_of().is_some_and(is_named));
+        let Some(change) = content.or(moved).or(lost.last()) else { return "nothing was lost".to_owned() };
+        let Some(file) = change.content_of() else {
+            return format!("{} was not on the disk: no sync of the folder came after it", told(change.call));
+        };
+        let is_its = |other: &&Change| other.content_of() == Some(file);
+        let last = self.changes.iter().rfind(is_its).map_or(change.call, |other| other.call);
+        let name = Name::File(file);
+        let exposed = self.changes.iter().find(|other| {
+            other.call > last && matches!(&other.what, What::Move { name: moved, .. } if *moved == name)
+        });
+        let before = exposed.map_or("the operation ended".to_owned(), |other| told(other.call));
+        format!("{} was not on the disk: no sync of the file came between it and {before}", told(last))
     }
 
     /// The changes that a failed sync dropped.

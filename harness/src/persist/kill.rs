@@ -195,7 +195,8 @@ mod tests {
         let mut two_names = Tree::default();
         let file = two_names.put_file("db", b"old".to_vec(), 0o644);
         two_names.put_name("two", file);
-        assert!(two_files != two_names && two_names != two_files);
+        assert_ne!(two_files, two_names);
+        assert_ne!(two_names, two_files);
         assert_ne!(two_files.digest(), two_names.digest());
     }
 

@@ -1,25 +1,37 @@
 //! Who directs the tracer: from a disturbance, as data, to what becomes of each call.
 
+use crate::fault::{Fault, FaultId, What};
 use crate::scenario::script::{Disturbance, Misfortune};
 use crate::tracer::{Director, Move, Rest, Treatment, Upcoming};
 
 /// Starts one client after another, each when the one before has come to rest, and disturbs client 1.
 pub(super) struct Directing<'a> {
     disturbance: Option<&'a Disturbance>,
+    /// Whether a call was made to fail.
+    pub(super) has_failed: bool,
     /// Whether it has happened, or can no more.
     pub(super) is_done: bool,
+    /// The fault that stays, once it has begun.
+    staying: Option<FaultId>,
     /// Whether client 2 had not ended when it had gone as far as it could.
     pub(super) second_waited: bool,
 }
 
 impl<'a> Directing<'a> {
     pub(super) fn new(disturbance: Option<&'a Disturbance>) -> Self {
-        Self { disturbance, is_done: false, second_waited: false }
+        Self { disturbance, has_failed: false, is_done: false, staying: None, second_waited: false }
     }
 }
 
 impl Director for Directing<'_> {
     fn treat(&mut self, upcoming: &Upcoming) -> Treatment {
+        if let Some(FaultId(fault)) = self.staying.filter(|_| upcoming.client == 1) {
+            let beside = matches!(self.disturbance.map(|one| one.what), Some(Misfortune::FailBeside(_)));
+            if beside && !self.is_done && (upcoming.changes || upcoming.is_exit) {
+                return Treatment::Hold;
+            }
+            return if hits(fault, upcoming) && fault.may_stay { failing(fault) } else { Treatment::Go };
+        }
         let Some(disturbance) = self.disturbance.filter(|_| !self.is_done && upcoming.client == 1) else {
             return Treatment::Go;
         };
@@ -29,8 +41,25 @@ impl Director for Directing<'_> {
         let what = disturbance.what;
         let is_held =
             matches!(what, Misfortune::Hold | Misfortune::KillBesideWaiter | Misfortune::KillWaiter);
-        self.is_done = !is_held;
+        if let Misfortune::Fail { fault, .. } | Misfortune::FailBeside(fault) = what
+            && !hits(fault.0, upcoming)
+        {
+            // The store went another way.
+            self.is_done = true;
+            return Treatment::Go;
+        }
+        self.is_done = !is_held && !matches!(what, Misfortune::FailBeside(_));
         match what {
+            Misfortune::Fail { fault, stays } => {
+                self.has_failed = true;
+                self.staying = Some(fault).filter(|_| stays);
+                failing(fault.0)
+            }
+            Misfortune::FailBeside(fault) => {
+                self.has_failed = true;
+                self.staying = Some(fault);
+                failing(fault.0)
+            }
             Misfortune::Kill => Treatment::Kill,
             Misfortune::KillProcess => Treatment::KillProcess,
             // A call that writes less than is to be left of it, or nothing at all, is another one than was meant.
@@ -57,9 +86,21 @@ impl Director for Directing<'_> {
         match self.disturbance.map(|disturbance| disturbance.what) {
             // One that has ended has nothing to be killed for.
             Some(Misfortune::KillWaiter) if is_first_time && self.second_waited => Move::Kill(2),
-            Some(Misfortune::KillWaiter | Misfortune::Hold) => Move::Release(1),
+            Some(Misfortune::KillWaiter | Misfortune::Hold | Misfortune::FailBeside(_)) => Move::Release(1),
             Some(Misfortune::KillBesideWaiter) => Move::Kill(1),
             _ => Move::Nothing,
         }
+    }
+}
+
+/// Whether a fault may hit a call that is about to be made.
+fn hits(fault: &Fault, upcoming: &Upcoming) -> bool {
+    fault.hits.names(upcoming.name, upcoming.creates) && (upcoming.asks_for_lock || !fault.is_of_lock())
+}
+
+fn failing(fault: &Fault) -> Treatment {
+    match fault.what {
+        What::Errno(errno) => Treatment::Fail(errno),
+        What::SizeLimit => Treatment::LimitSize,
     }
 }

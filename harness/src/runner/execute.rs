@@ -19,6 +19,7 @@ use crate::runner::session::Leading;
 use crate::runner::{RunError, Stage, nanos};
 use crate::sandbox::read;
 use crate::scenario::crash::add;
+use crate::scenario::fault::OF_A_DROPPED_SYNC;
 use crate::scenario::power_loss::JUDGED_BY as POWER_LOSS;
 use crate::scenario::script::{Act, Disturbance, Loss, Misfortune, Script, Step};
 use crate::target::{Format, Values};
@@ -439,6 +440,7 @@ impl<'a> Playing<'a> {
             invoked: now,
             returned: now + 1,
             still: None,
+            fault: None,
             outcome: Outcome::Killed,
             stderr: String::new(),
             records: None,
@@ -454,6 +456,7 @@ impl<'a> Playing<'a> {
             invoked: now,
             returned: now + 1,
             still: None,
+            fault: None,
             outcome: if loss.is_after_end { Outcome::Acknowledged } else { Outcome::Killed },
             stderr: String::new(),
             records: None,
@@ -595,22 +598,63 @@ impl<'a> Playing<'a> {
     fn trace(&mut self, requests: &[Request], disturbance: Option<&Disturbance>) -> Result<(), TraceError> {
         let began = self.now();
         let mut directing = Directing::new(disturbance);
-        let traced = self.stage.trace(requests, &mut directing, self.how())?;
+        let fault = disturbance.and_then(Disturbance::fault);
+        // What a sync drops that fails is found in the details of the calls.
+        let synced = fault.filter(|fault| fault.is_of_sync());
+        let before = synced.and_then(|_| self.stage.sandbox.tree().ok());
+        let how = How { is_detailed: synced.is_some(), ..self.how() };
+        let traced = self.stage.trace(requests, &mut directing, how)?;
         self.has_copies |= traced.has_copies;
         self.turn += 1;
-        self.was_disturbed |= disturbance.is_none() || directing.is_done;
+        self.was_disturbed |= match fault {
+            Some(_) => directing.has_failed,
+            None => disturbance.is_none() || directing.is_done,
+        };
         self.second_waited |= directing.second_waited;
         self.was_just_killed = false;
         let partly = disturbance.is_some_and(|disturbance| disturbance.what == Misfortune::KillProcess);
         for ended in &traced.operations {
             let Some(request) = index(ended.client).and_then(|index| requests.get(index)) else { continue };
-            let operation = self.operation(ended, request.clone(), began, partly && ended.client == 1);
+            let mut operation = self.operation(ended, request.clone(), began, partly && ended.client == 1);
+            if let Some(fault) = fault.filter(|_| directing.has_failed && ended.client == 1) {
+                operation.fault = Some(fault.id.to_owned());
+                // The limit that it came to is not the target's.
+                if operation.outcome == Outcome::Unfinished(Limit::File) {
+                    operation.outcome = Outcome::Failed("signal SIGXFSZ".to_owned());
+                }
+            }
             self.was_just_killed |= operation.outcome == Outcome::Killed;
             self.operations.push(operation);
             (self.stage.on_operation)();
         }
+        let is_acknowledged =
+            self.operations.last().is_some_and(|last| last.outcome == Outcome::Acknowledged);
+        if let Some(before) = before.filter(|_| is_acknowledged) {
+            self.drop_unsynced(&before, &traced.calls)?;
+        }
         self.keep(requests.to_vec(), traced, disturbance.is_none(), began);
         self.look(false);
+        Ok(())
+    }
+
+    /// After a sync that failed the kernel takes what it was to write for written: a power loss shows that it is not.
+    fn drop_unsynced(&mut self, before: &Tree, calls: &[Call]) -> Result<(), TraceError> {
+        let log = match Log::record(before, calls) {
+            Ok(log) => log,
+            Err(unmodelled) => {
+                let text = format!("what a failed sync drops is not derived: {unmodelled}");
+                self.not_covered.push(text);
+                return Ok(());
+            }
+        };
+        let dropped: Vec<usize> = log.dropped().collect();
+        if !dropped.is_empty() {
+            self.stage.end_survivors();
+            let dir = self.stage.sandbox.dir();
+            let left = log.remaining(log.calls(), &dropped);
+            self.stage.sandbox.lay_tree(&left).map_err(|why| RunError::Sandbox { path: dir, why })?;
+            self.only_for = BTreeSet::from([OF_A_DROPPED_SYNC.to_owned()]);
+        }
         Ok(())
     }
 
@@ -651,6 +695,7 @@ impl<'a> Playing<'a> {
             invoked: nanos(began + ended.invoked),
             returned: nanos(began + ended.returned),
             still: ended.still.map(|still| nanos(began + still)),
+            fault: None,
             stderr: self.stage.printable(&ended.stderr),
             records: None,
             outcome,

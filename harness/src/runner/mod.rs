@@ -264,6 +264,7 @@ impl<'a> Stage<'a> {
             invoked: nanos(ended.invoked.duration_since(clock)),
             returned: nanos(ended.returned.duration_since(clock)),
             still: None,
+            fault: None,
             stderr: self.printable(&ended.stderr),
             records: None,
             request,

@@ -165,6 +165,7 @@ impl<'a> Leading<'a> {
                 invoked: nanos(asked.at),
                 returned: nanos(answer.map_or(ended.returned, |(_, at)| *at)),
                 still: None,
+                fault: None,
                 outcome,
                 stderr: stderr.to_owned(),
                 records,

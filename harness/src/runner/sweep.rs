@@ -11,7 +11,7 @@ use crate::persist::{Tree, crash_states};
 use crate::runner::pin::Pinned;
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
 use crate::scenario::script::{Act, Misfortune, Script};
-use crate::scenario::{crash, damage, inheritance, reentry, session, torn_write};
+use crate::scenario::{crash, damage, fault, inheritance, reentry, session, torn_write};
 use crate::steps::steps_of;
 use crate::target::Format;
 
@@ -140,6 +140,18 @@ impl Sweep<'_> {
             }
             "session" => self.session(&first),
             "power-loss" => self.power_loss(&first, &quiet),
+            "fault" => {
+                for Quiet { request, traced: quiet, .. } in &quiet {
+                    let name = name_of(request);
+                    let (scripts, left_out) = fault::scripts(request, &quiet.calls);
+                    self.bound(left_out, &format!("faults of {name}, those of its first calls"));
+                    self.play(&first, group(format!("faults of the calls of {name}"), scripts))?;
+                    let beside = fault::beside(request, &quiet.calls);
+                    let what = format!("faults of the locks of {name}, beside another client");
+                    self.play(&first, group(what, beside))?;
+                }
+                Ok(())
+            }
             "torn-write" => {
                 for Quiet { request, traced: quiet, .. } in &quiet {
                     let name = name_of(request);

@@ -3,6 +3,7 @@
 pub mod control;
 pub mod crash;
 pub mod damage;
+pub mod fault;
 pub mod inheritance;
 pub mod power_loss;
 pub mod reentry;
@@ -28,6 +29,7 @@ pub const ALL: &[&Scenario] = &[
     &stress::SCENARIO,
     &crash::SCENARIO,
     &torn_write::SCENARIO,
+    &fault::SCENARIO,
     &power_loss::SCENARIO,
     &reentry::SCENARIO,
     &inheritance::SCENARIO,
@@ -36,8 +38,8 @@ pub const ALL: &[&Scenario] = &[
 
 /// The order in which they run, after the control: the short ones first, so that what they leave of the budget goes to
 /// the long ones; what depends on chance comes last.
-pub const ORDER: [&str; 7] =
-    ["inheritance", "reentry", "session", "power-loss", "crash", "torn-write", "stress"];
+pub const ORDER: [&str; 8] =
+    ["inheritance", "reentry", "session", "power-loss", "fault", "crash", "torn-write", "stress"];
 
 /// The scenario of this id, where it is built.
 pub fn find(id: &str) -> Option<&'static Scenario> {

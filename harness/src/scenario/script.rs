@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{Fault, FaultId};
 use crate::op::Request;
 use crate::persist::profile;
 use crate::scenario::damage::Damage;
@@ -108,8 +109,21 @@ pub struct Disturbance {
     pub is_of_a_kill: bool,
 }
 
+impl Disturbance {
+    /// The fault that it is.
+    pub fn fault(&self) -> Option<&'static Fault> {
+        match self.what {
+            Misfortune::Fail { fault, .. } | Misfortune::FailBeside(fault) => Some(fault.0),
+            _ => None,
+        }
+    }
+}
+
 /// What stands behind a cut that no kill can make.
 const NO_KILL: &str = " (no kill cuts there: it stands for a full disk, a quota or a size limit)";
+
+/// What stands behind a fault that no local file system comes to.
+const BY_CONTRACT: &str = " (which the contract of the call allows, and no local file system does)";
 
 /// What happens at a visible call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +137,16 @@ pub enum Misfortune {
     Tear(u64),
     /// The call writes so many bytes, and the operation goes on.
     Shorten(u64),
+    /// It fails, and where it stays that way, so do all like it from then on.
+    Fail {
+        /// How.
+        fault: FaultId,
+        /// Whether it stays that way.
+        stays: bool,
+    },
+    /// A lock fails, for as long as it may; before its next change the operation is held, client 2 goes as far as it can,
+    /// and then both go on.
+    FailBeside(FaultId),
     /// It is held; client 2 goes as far as it can; then both go on.
     Hold,
     /// It is held; client 2 goes as far as it can; then client 1 is killed, and client 2 goes on.
@@ -140,9 +164,9 @@ impl Script {
         })
     }
 
-    /// The last power loss in it.
-    pub fn power_loss(&self) -> Option<&Loss> {
-        self.acts.iter().rev().find_map(|act| match act {
+    /// The power losses in it.
+    pub fn power_losses(&self) -> impl DoubleEndedIterator<Item = &Loss> {
+        self.acts.iter().filter_map(|act| match act {
             Act::PowerLoss { loss, .. } => Some(loss),
             _ => None,
         })
@@ -150,7 +174,7 @@ impl Script {
 
     /// Whether no file system that picklock knows comes to it, but the standard allows it.
     pub fn is_portability(&self) -> bool {
-        self.power_loss().is_some_and(|loss| loss.profiles == [profile::PORTABILITY])
+        self.power_losses().next_back().is_some_and(|loss| loss.profiles == [profile::PORTABILITY])
     }
 
     /// Whether a session is stopped in it: from there on its threads run as they come.
@@ -172,11 +196,20 @@ impl Script {
                 let all: Vec<String> = requests.iter().map(ToString::to_string).collect();
                 Some(format!("{} undisturbed", all.join(" beside ")))
             }
-            Act::PowerLoss { request, loss } if self.power_loss() == Some(loss) => {
-                let is_second =
-                    self.acts.iter().filter(|act| matches!(act, Act::PowerLoss { .. })).count() > 1;
-                let again = if is_second { " again" } else { "" };
-                Some(format!("the power is lost{again} {}", Losing(request, loss)))
+            Act::PowerLoss { request, loss } => {
+                let again: Vec<String> = self
+                    .acts
+                    .iter()
+                    .skip_while(|other| *other != act)
+                    .skip(1)
+                    .filter_map(|act| match act {
+                        Act::PowerLoss { request, loss } => {
+                            Some(format!("; and again {}", Losing(request, loss)))
+                        }
+                        _ => None,
+                    })
+                    .collect();
+                Some(format!("the power is lost {}{}", Losing(request, loss), again.concat()))
             }
             Act::Damage { file, damage } if self.disturbance().is_none() => {
                 Some(format!("{file} {damage} and rebuilt"))
@@ -233,6 +266,20 @@ impl fmt::Display for Disturbance {
             }
             Misfortune::Shorten(length) => {
                 write!(out, "whose call {point}, {call}, wrote only {length} bytes{NO_KILL}")
+            }
+            Misfortune::Fail { fault: FaultId(fault), stays } => {
+                let how = if stays { "and all like it failed" } else { "failed" };
+                let contract = if fault.is_local { "" } else { BY_CONTRACT };
+                write!(out, "whose call {point}, {call}, {how} with {}{contract}", fault.id)
+            }
+            Misfortune::FailBeside(FaultId(fault)) => {
+                let contract = if fault.is_local { "" } else { BY_CONTRACT };
+                write!(
+                    out,
+                    "whose call {point}, {call}, failed with {}{contract}, held before its next change while another \
+                     client came",
+                    fault.id
+                )
             }
             Misfortune::KillBesideWaiter => {
                 write!(out, "killed before call {point}, {call}, while another client was there")

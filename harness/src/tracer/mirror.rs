@@ -177,6 +177,13 @@ impl Mirror {
         self.threads.get(&thread)?.pending.as_ref()
     }
 
+    /// The call that a thread is let into will not be made: it does nothing to the locks.
+    pub(super) fn asks_for_no_lock(&mut self, thread: Pid) {
+        if let Some(pending) = self.threads.get_mut(&thread).and_then(|known| known.pending.as_mut()) {
+            pending.wants = None;
+        }
+    }
+
     /// Who keeps this lock from being had.
     pub(super) fn obstacles(&self, lock: &Lock) -> Vec<Lock> {
         self.table.obstacles(lock)

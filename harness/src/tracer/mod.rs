@@ -92,6 +92,14 @@ pub struct Upcoming {
     pub client: u32,
     /// Its place among the visible calls of the client, from 1; the exit comes after the last.
     pub index: u32,
+    /// Its name, as in its manual page; of an exit too.
+    pub name: &'static str,
+    /// Whether it makes a file, or empties one.
+    pub creates: bool,
+    /// Whether it asks for a lock.
+    pub asks_for_lock: bool,
+    /// Whether it is to change content or names.
+    pub changes: bool,
     /// The bytes that it is to write, where that number can be cut.
     pub length: Option<u64>,
     /// Whether it is the exit.
@@ -109,6 +117,10 @@ pub enum Treatment {
     Kill,
     /// The process that was to make it is killed; the others go on.
     KillProcess,
+    /// It does nothing and fails with this error number; a `close` gives the descriptor up all the same.
+    Fail(i32),
+    /// Before it is made its process gets a real limit on the size of files, in the middle of what it is to write.
+    LimitSize,
     /// It writes only so many bytes, as it may on a full disk; the operation goes on.
     Shorten(u64),
     /// It writes only so many bytes, and then every process of the operation is killed.

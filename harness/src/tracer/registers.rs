@@ -63,6 +63,22 @@ pub(super) fn refuse(thread: Pid, errno: i32) -> Result<(), Errno> {
     write(thread, registers)
 }
 
+/// After a call has returned: it is told that it failed with this error.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn set_failure(thread: Pid, errno: i32) -> Result<(), Errno> {
+    let mut registers = read(thread)?;
+    registers.rax = i64::from(-errno).cast_unsigned();
+    write(thread, registers)
+}
+
+/// After a call has returned: it is told that it failed with this error.
+#[cfg(target_arch = "aarch64")]
+pub(super) fn set_failure(thread: Pid, errno: i32) -> Result<(), Errno> {
+    let mut registers = read(thread)?;
+    registers.regs[0] = i64::from(-errno).cast_unsigned();
+    write(thread, registers)
+}
+
 /// The number of the call stands in a register set of its own.
 #[cfg(target_arch = "aarch64")]
 fn set_number(thread: Pid, number: i32) -> Result<(), Errno> {

@@ -287,10 +287,10 @@ const ROWS: &[Row] = &[
     },
     Row {
         what: "an id that is not built yet",
-        arguments: &["check", "--only", "power-loss"],
+        arguments: &["check", "--only", "interleave"],
         files: &[],
         status: 2,
-        says: &["power-loss is not built in this version"],
+        says: &["interleave is not built in this version"],
     },
     Row {
         what: "a claim on nothing",

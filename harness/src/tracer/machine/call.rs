@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use rustix::process::Pid as RawPid;
+
 use crate::locks::{Kind, Lock, Owner};
 use crate::tracer::machine::{Change, Machine, Waiting, resumed};
 use crate::tracer::shape::Form;
 use crate::tracer::stopped::Stopped;
-use crate::tracer::{TracerError, memory, registers};
+use crate::tracer::{TracerError, descriptor, memory, registers};
 
 impl<'a> Machine<'a> {
     /// Lets a thread make its visible call, as soon as the lock that it asks for can be had.
@@ -107,8 +109,37 @@ impl<'a> Machine<'a> {
         resumed(stopped.run_to_exit())
     }
 
+    /// Lets a call fail. A descriptor is gone after any `close` (close(2)), so that one is made, and its result changed.
+    pub(super) fn fail(&mut self, stopped: Stopped, errno: i32) -> Result<(), TracerError> {
+        let thread = stopped.thread();
+        let Some(pending) = self.mirror.pending(thread) else { return resumed(stopped.go_on(None)) };
+        if pending.shape.form == Form::Close {
+            self.changed.insert(thread, Change::Result(errno));
+            return resumed(stopped.run_to_exit());
+        }
+        self.mirror.asks_for_no_lock(thread);
+        registers::refuse(thread, errno).map_err(TracerError::system("refuse a call"))?;
+        resumed(stopped.run_to_exit())
+    }
+
+    /// Lets no file of a process grow past the middle of what it is about to write.
+    pub(super) fn limit_size(&mut self, stopped: Stopped, length: u64) -> Result<(), TracerError> {
+        let thread = stopped.thread();
+        let descriptor = self.mirror.pending(thread).map(|pending| pending.entry.arguments[0] as i32);
+        let size = descriptor.and_then(|descriptor| descriptor::size(thread, descriptor));
+        let process = self.mirror.process_id(thread).and_then(|process| RawPid::from_raw(process.as_raw()));
+        if let (Some(size), Some(process)) = (size, process) {
+            let most = size + length / 2;
+            let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
+            rustix::process::prlimit(Some(process), rustix::process::Resource::Fsize, limit)
+                .map_err(TracerError::system("limit the size of files"))?;
+        }
+        self.admit(stopped)
+    }
+
     pub(super) fn exit(&mut self, stopped: Stopped, result: Result<i64, i32>) -> Result<(), TracerError> {
         let thread = stopped.thread();
+        let mut result = result;
         self.in_flight.remove(&thread);
         let set_back = |index, value| {
             registers::set_argument(thread, index, value).map_err(TracerError::system("set a register back"))
@@ -129,6 +160,12 @@ impl<'a> Machine<'a> {
                 set_back(index, argument)?;
                 memory::set_word(thread, address, value).map_err(TracerError::system("set memory back"))?;
                 then_kill
+            }
+            Some(Change::Result(errno)) => {
+                registers::set_failure(thread, errno)
+                    .map_err(TracerError::system("change the result of a call"))?;
+                result = Err(errno);
+                false
             }
             None => false,
         };

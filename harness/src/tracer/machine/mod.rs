@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::call::{End, Leak, Stuck};
+use crate::call::{Class, End, Leak, Stuck};
 use crate::locks::{FileId, Lock};
 use crate::tracer::mirror::Mirror;
 use crate::tracer::shape::Form;
@@ -107,6 +107,8 @@ enum Change {
     Memory { address: u64, value: u64, index: usize, argument: u64, then_kill: bool },
     /// The call is made again.
     Again(Entry),
+    /// It is told that it failed with this error number.
+    Result(i32),
 }
 
 impl<'a> Machine<'a> {
@@ -392,7 +394,20 @@ impl<'a> Machine<'a> {
         let was_seen = self.again.remove(&thread);
         let treatment = match has_ended || was_seen {
             true => Treatment::Go,
-            false => director.treat(&Upcoming { client, index, length, is_exit }),
+            false => director.treat(&Upcoming {
+                client,
+                index,
+                name: pending.map_or("exit", |pending| pending.shape.name),
+                creates: pending.is_some_and(|pending| pending.creates),
+                asks_for_lock: pending
+                    .and_then(|pending| pending.wants)
+                    .is_some_and(|wanted| wanted.mode.is_some()),
+                changes: pending.is_some_and(|pending| {
+                    pending.creates || matches!(pending.shape.class, Class::Write | Class::Name)
+                }),
+                length,
+                is_exit,
+            }),
         };
         match treatment {
             Treatment::Hold => {
@@ -412,6 +427,8 @@ impl<'a> Machine<'a> {
             }
             Treatment::Go if is_exit => resumed(stopped.go_on(None)),
             Treatment::Go => self.admit(stopped),
+            Treatment::Fail(errno) => self.fail(stopped, errno),
+            Treatment::LimitSize => self.limit_size(stopped, length.unwrap_or(0)),
             Treatment::Shorten(length) => self.shorten(stopped, length, false),
             Treatment::Tear(length) => self.shorten(stopped, length, true),
         }

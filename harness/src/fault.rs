@@ -1,0 +1,315 @@
+//! The faults: which call may fail in which way, one row each, with the manual page that allows it.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::call::{Argument, Call};
+use crate::catalogue::nearest;
+
+/// One way in which a call may fail.
+#[derive(Debug)]
+pub struct Fault {
+    /// Its id; it never changes.
+    pub id: &'static str,
+    /// What happened to the machine, in one sentence.
+    pub statement: &'static str,
+    /// The calls that it may hit.
+    pub hits: Hits,
+    /// What the call comes to.
+    pub what: What,
+    /// Where it is allowed: the page of the manual, and more where that is not all.
+    pub manual: &'static str,
+    /// Whether it hits a local file too; else only the contract of the call allows it, or a network file system.
+    pub is_local: bool,
+    /// Whether it may stay: the same call fails from then on, as often as it is made.
+    pub may_stay: bool,
+}
+
+/// What a call comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It fails with this error number, and does nothing; a `close` gives its descriptor up all the same.
+    Errno(i32),
+    /// The process may make no file longer than half of what it is about to: a real limit (`RLIMIT_FSIZE`), with a short
+    /// count, then `EFBIG` and SIGXFSZ.
+    SizeLimit,
+}
+
+/// The calls that a fault may hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hits {
+    names: &'static [&'static str],
+    /// Only those that make a file.
+    creating: bool,
+    /// Only those with this flag.
+    flag: Option<&'static str>,
+}
+
+const OPEN: Hits = of(&["open", "openat", "openat2", "creat"]);
+const CREATE: Hits = Hits { creating: true, ..OPEN };
+const READ: Hits = of(&["read", "pread64", "readv", "preadv", "preadv2"]);
+const WRITE: Hits =
+    of(&["write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "copy_file_range"]);
+const SIZED_WRITE: Hits = of(&["write", "pwrite64", "writev", "pwritev", "pwritev2"]);
+const CUT: Hits = of(&["ftruncate", "truncate"]);
+const SYNC: Hits = of(&["fsync", "fdatasync"]);
+const CLOSE: Hits = of(&["close"]);
+const RENAME: Hits = of(&["rename", "renameat", "renameat2"]);
+const LINK: Hits = of(&["link", "linkat"]);
+const UNLINK: Hits = of(&["unlink", "unlinkat"]);
+const FOLDER: Hits = of(&["mkdir", "mkdirat"]);
+const LOOK: Hits = of(&["stat", "lstat", "newfstatat", "statx"]);
+const FLOCK: Hits = of(&["flock"]);
+const RECORD_LOCK: Hits = of(&["fcntl"]);
+
+const fn of(names: &'static [&'static str]) -> Hits {
+    Hits { names, creating: false, flag: None }
+}
+
+impl Hits {
+    const fn with(self, flag: &'static str) -> Self {
+        Self { flag: Some(flag), ..self }
+    }
+
+    /// Whether a call of this name is hit; `creates` where it makes a file.
+    pub fn names(&self, name: &str, creates: bool) -> bool {
+        self.names.contains(&name) && (creates || !self.creating)
+    }
+
+    fn call(&self, call: &Call) -> bool {
+        // A descriptor that is duplicated is no lock that is asked for.
+        let is_lock = call.name != "fcntl" || call.class == crate::call::Class::Lock;
+        let has = |flag: &str| {
+            call.arguments.iter().any(|argument| match argument {
+                Argument::Flags(flags) => flags.split(['|', ' ']).any(|one| one == flag),
+                _ => false,
+            })
+        };
+        // A lock that is given up does not fail.
+        let gives_up = has("LOCK_UN") || has("F_UNLCK");
+        is_lock && !gives_up && self.names(&call.name, call.creates) && self.flag.is_none_or(has)
+    }
+}
+
+macro_rules! faults {
+    ($($id:literal $hits:expr, $errno:ident, $statement:literal, $manual:literal $(, $mark:ident)*;)*) => {
+        /// All of them.
+        pub const ALL: &[Fault] = &[$(Fault {
+            id: $id,
+            statement: $statement,
+            hits: $hits,
+            what: What::Errno(libc::$errno),
+            manual: $manual,
+            is_local: !is_marked(&[$(stringify!($mark)),*], "contract"),
+            may_stay: !is_marked(&[$(stringify!($mark)),*], "once"),
+        },)*
+        Fault {
+            id: "write-limit",
+            statement: "A file may not grow past a limit of the process, which is in the middle of what is written",
+            hits: SIZED_WRITE,
+            what: What::SizeLimit,
+            manual: "setrlimit(2): RLIMIT_FSIZE",
+            is_local: true,
+            may_stay: false,
+        }];
+    };
+}
+
+const fn is_marked(marks: &[&str], mark: &str) -> bool {
+    let mut at = 0;
+    while at < marks.len() {
+        if is_same(marks[at].as_bytes(), mark.as_bytes()) {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// Texts are compared by hand at compile time.
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
+faults! {
+    "open-emfile" OPEN, EMFILE, "The process has no descriptor left", "open(2)";
+    "open-enfile" OPEN, ENFILE, "The system has no open file left", "open(2)";
+    "open-enomem" OPEN, ENOMEM, "The kernel has no memory left for an open", "open(2)";
+    "open-eacces" OPEN, EACCES, "A file may not be opened", "open(2)";
+    "open-eintr" OPEN, EINTR, "A signal interrupts an open", "open(2): slow devices", contract, once;
+    "create-enospc" CREATE, ENOSPC, "The disk has no room for a new file", "open(2)";
+    "create-edquot" CREATE, EDQUOT, "The user's quota has no room for a new file", "open(2)";
+    "create-erofs" CREATE, EROFS, "The file system went read-only before a file was made", "open(2)";
+    "read-eio" READ, EIO, "The disk cannot be read", "read(2)";
+    "read-eintr" READ, EINTR, "A signal interrupts a read", "read(2)", contract, once;
+    "write-enospc" WRITE, ENOSPC, "The disk is full", "write(2)";
+    "write-edquot" WRITE, EDQUOT, "The user's quota is used up", "write(2)";
+    "write-efbig" WRITE, EFBIG, "A file would grow past what is allowed", "write(2)";
+    "write-eio" WRITE, EIO, "The disk cannot be written", "write(2)";
+    "write-eintr" WRITE, EINTR, "A signal interrupts a write before it has begun", "write(2)", contract, once;
+    "truncate-eio" CUT, EIO, "The disk cannot be written when a file is cut", "truncate(2)";
+    "fsync-eio" SYNC, EIO, "Data could not be written back, and are dropped: the next sync succeeds without them", "fsync(2)";
+    "fsync-enospc" SYNC, ENOSPC, "The disk was full when data were written back, which are dropped", "fsync(2)";
+    "fsync-edquot" SYNC, EDQUOT, "The quota was used up when data were written back, which are dropped", "fsync(2)";
+    "close-eio" CLOSE, EIO, "Data that were written before could not be, which only the close tells", "close(2): network file systems", contract;
+    "close-edquot" CLOSE, EDQUOT, "The quota was used up, which only the close tells", "close(2): network file systems", contract;
+    "close-eintr" CLOSE, EINTR, "A signal interrupts a close: the descriptor is gone all the same", "close(2)", contract, once;
+    "rename-exdev" RENAME, EXDEV, "The new name is on another file system", "rename(2): also two mounts of one";
+    "rename-ebusy" RENAME, EBUSY, "The name is in use, as that of a mount point", "rename(2)";
+    "rename-enospc" RENAME, ENOSPC, "The folder has no room for the new name", "rename(2)";
+    "rename-edquot" RENAME, EDQUOT, "The quota has no room for the new name", "rename(2)";
+    "rename-eacces" RENAME, EACCES, "A name may not be changed", "rename(2)";
+    "rename-erofs" RENAME, EROFS, "The file system went read-only before the rename", "rename(2)";
+    "link-enospc" LINK, ENOSPC, "The folder has no room for a second name", "link(2)";
+    "link-eperm" LINK, EPERM, "The file system knows no second names", "link(2)";
+    "link-eio" LINK, EIO, "The disk cannot be written when a second name is given", "link(2)";
+    "unlink-eio" UNLINK, EIO, "The disk cannot be written when a name is taken away", "unlink(2)";
+    "unlink-ebusy" UNLINK, EBUSY, "A file is in use and cannot be removed", "unlink(2)";
+    "unlink-erofs" UNLINK, EROFS, "The file system went read-only before a name was taken away", "unlink(2)";
+    "mkdir-enospc" FOLDER, ENOSPC, "The disk has no room for a new folder", "mkdir(2)";
+    "mkdir-eacces" FOLDER, EACCES, "A folder may not be made", "mkdir(2)";
+    "stat-eacces" LOOK, EACCES, "A file may not be looked for", "stat(2)";
+    "stat-enomem" LOOK, ENOMEM, "The kernel has no memory left for a look", "stat(2)";
+    "flock-eintr" FLOCK, EINTR, "A signal interrupts the wait for a lock", "flock(2)", once;
+    "flock-enolck" FLOCK, ENOLCK, "The kernel has no memory left for a lock", "flock(2)";
+    "flock-ewouldblock" FLOCK.with("LOCK_NB"), EWOULDBLOCK, "Somebody else has the lock", "flock(2)", once;
+    "flock-enosys" FLOCK, ENOSYS, "The file system knows no locks", "flock(2): FUSE without locks", contract;
+    "flock-eopnotsupp" FLOCK, EOPNOTSUPP, "The file system does not support locks", "flock(2): network file systems", contract;
+    "flock-eacces" FLOCK, EACCES, "The server does not allow the lock", "flock(2), fcntl(2): NFS maps one on the other", contract;
+    "lock-eintr" RECORD_LOCK, EINTR, "A signal interrupts the wait for a record lock", "fcntl(2)", once;
+    "lock-enolck" RECORD_LOCK, ENOLCK, "The lock table is full, or the lock server is away", "fcntl(2)";
+    "lock-eagain" RECORD_LOCK.with("F_SETLK"), EAGAIN, "Somebody else has the record lock", "fcntl(2)", once;
+    "lock-edeadlk" RECORD_LOCK.with("F_SETLKW"), EDEADLK, "The kernel takes the wait for a deadlock", "fcntl(2)", once;
+    "lock-enosys" RECORD_LOCK, ENOSYS, "The file system knows no record locks", "fcntl(2): FUSE without locks", contract;
+    "lock-eopnotsupp" RECORD_LOCK, EOPNOTSUPP, "The file system does not support record locks", "fcntl(2): network file systems", contract;
+}
+
+/// The fault of this id.
+pub fn find(id: &str) -> Option<&'static Fault> {
+    ALL.iter().find(|fault| fault.id == id)
+}
+
+/// The faults that a call of a quiet run may suffer.
+pub fn of_call(call: &Call) -> impl Iterator<Item = &'static Fault> {
+    ALL.iter().filter(|fault| call.result.is_some() && fault.hits.call(call))
+}
+
+impl Fault {
+    /// The calls that it hits, what they come to, and where that is allowed.
+    pub fn explanation(&self) -> String {
+        let calls = self.hits.names.join(", ");
+        let which = match (self.hits.creating, self.hits.flag) {
+            (true, _) => ", where they make a file".to_owned(),
+            (false, Some(flag)) => format!(", with {flag}"),
+            (false, None) => String::new(),
+        };
+        let what = match self.what {
+            What::Errno(errno) => format!("fail with {}", crate::call::Errno(errno)),
+            What::SizeLimit => "write half, under a real limit, and fail then".to_owned(),
+        };
+        let times = if self.may_stay { "once, and from then on" } else { "once" };
+        let place = match self.is_local {
+            true => "a local file system comes to it",
+            false => "no local file system comes to it: a violation by it is told as one of the contract",
+        };
+        format!("Calls: {calls}{which}.\nThey {what}, {times}.\nAllowed by {}; {place}.", self.manual)
+    }
+
+    /// Whether it is one of a lock that is asked for.
+    pub fn is_of_lock(&self) -> bool {
+        [FLOCK.names, RECORD_LOCK.names].contains(&self.hits.names)
+    }
+
+    /// Whether it is one of a sync.
+    pub fn is_of_sync(&self) -> bool {
+        self.hits == SYNC
+    }
+}
+
+/// The id of a fault that there is.
+#[derive(Clone, Copy)]
+pub struct FaultId(pub &'static Fault);
+
+impl PartialEq for FaultId {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for FaultId {}
+
+impl fmt::Debug for FaultId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.0.id)
+    }
+}
+
+impl Serialize for FaultId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.id)
+    }
+}
+
+impl<'de> Deserialize<'de> for FaultId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        find(&id).map(Self).ok_or_else(|| {
+            let meant = nearest(&id, ALL.iter().map(|fault| fault.id));
+            let help = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+            de::Error::custom(format!("there is no fault {id:?}{help}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::sketch;
+
+    #[test]
+    fn every_fault_has_an_id_of_its_own_and_cites_the_page_of_a_call_that_it_hits() {
+        for (index, fault) in ALL.iter().enumerate() {
+            assert!(ALL[..index].iter().all(|other| other.id != fault.id), "{}", fault.id);
+            assert!(fault.manual.contains("(2)"), "{}", fault.id);
+            assert!(!fault.hits.names.is_empty());
+            assert!(!fault.statement.ends_with('.'), "{}", fault.id);
+        }
+    }
+
+    #[test]
+    fn marks_are_told_apart() {
+        let marks = |id: &str| find(id).map(|fault| (fault.is_local, fault.may_stay)).unwrap();
+        assert_eq!(marks("write-enospc"), (true, true));
+        assert_eq!(marks("close-eio"), (false, true));
+        assert_eq!(marks("flock-eintr"), (true, false));
+        assert_eq!(marks("read-eintr"), (false, false));
+    }
+
+    #[test]
+    fn only_an_open_that_makes_a_file_finds_no_room_for_it() {
+        let mut calls = sketch("1 open db 1\n 1 create tmp 2");
+        for call in &mut calls {
+            call.name = "openat".to_owned();
+        }
+        let has = |call: &Call, id: &str| of_call(call).any(|fault| fault.id == id);
+        assert!(has(&calls[0], "open-emfile") && !has(&calls[0], "create-enospc"));
+        assert!(has(&calls[1], "create-enospc"));
+    }
+
+    #[test]
+    fn a_fault_is_saved_by_its_id() {
+        let saved = serde_json::to_string(&FaultId(find("flock-enolck").unwrap())).unwrap();
+        assert_eq!(saved, "\"flock-enolck\"");
+        assert!(
+            serde_json::from_str::<FaultId>("\"flock-enolk\"")
+                .unwrap_err()
+                .to_string()
+                .contains("did you mean flock-enolck?")
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! Every visible call made to fail with each errno it may return, or to do less than asked.
+//!
+//! For every visible call of every operation and every row of the table of faults that may hit it (`picklock list faults`):
+//! the call fails once, and where it may stay that way, so do all like it until the operation has ended. Then the store is
+//! to list, add and list, with nothing failing any more. After a sync that failed, what it was to make durable is dropped
+//! as the kernel drops it, and the power is lost when the operation was acknowledged: a sync that is tried again has nothing
+//! to write. Where a lock fails and the operation goes on, it is held before its next change, and a second client comes.
+//! Beyond two thousand faults of one operation those of the last calls come first.
+
+use crate::call::Call;
+use crate::catalogue::headline;
+use crate::fault::{FaultId, What, of_call};
+use crate::op::Request;
+use crate::scenario::Scenario;
+use crate::scenario::crash::{alone, beside_another};
+use crate::scenario::script::{Misfortune, Script};
+
+pub(super) const SCENARIO: Scenario =
+    Scenario { id: "fault", statement: headline(include_str!("fault.rs")), source: include_str!("fault.rs") };
+
+/// Faults of one operation that are tried.
+const FAULTS_MAX: usize = 2000;
+
+/// The invariants that judge a sync whose data were dropped: all others would blame the store for the power loss.
+pub const OF_A_DROPPED_SYNC: &str = "honest-failure";
+
+/// Every fault that an operation may suffer, each as a script, and how many are left out.
+pub fn scripts(request: &Request, calls: &[Call]) -> (Vec<Script>, usize) {
+    let mut faults: Vec<(u32, Misfortune)> = Vec::new();
+    for (point, call) in (1..).zip(calls) {
+        for fault in of_call(call) {
+            faults.push((point, Misfortune::Fail { fault: FaultId(fault), stays: false }));
+            if fault.may_stay && matches!(fault.what, What::Errno(_)) {
+                faults.push((point, Misfortune::Fail { fault: FaultId(fault), stays: true }));
+            }
+        }
+    }
+    let left_out = faults.len().saturating_sub(FAULTS_MAX);
+    faults.drain(..left_out);
+    (faults.into_iter().map(|(point, what)| alone(request, calls, point, what)).collect(), left_out)
+}
+
+/// The faults of its locks, each beside a second client.
+pub fn beside(request: &Request, calls: &[Call]) -> Vec<Script> {
+    let locks = (1..).zip(calls).flat_map(|(point, call)| {
+        of_call(call)
+            .filter(|fault| fault.is_of_lock())
+            .map(move |fault| (point, Misfortune::FailBeside(FaultId(fault))))
+    });
+    locks.map(|(point, what)| beside_another(request, calls, point, what)).collect()
+}
