@@ -80,3 +80,4 @@ pub mod steps;
 pub mod target;
 pub mod tracer;
 pub mod verdict;
+pub mod volume;

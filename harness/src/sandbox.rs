@@ -202,9 +202,7 @@ impl Sandbox {
     /// # Errors
     /// Where it cannot be read, or holds what is neither file, folder nor link.
     pub fn tree(&self) -> io::Result<Tree> {
-        let mut tree = Tree::default();
-        read_tree(&self.dir(), "", &mut tree, &mut BTreeMap::new())?;
-        Ok(tree)
+        tree_of(&self.dir())
     }
 
     /// Lays a tree out: whatever is in the sandbox goes.
@@ -397,6 +395,16 @@ fn list_files(folder: &Path, prefix: &Path, files: &mut BTreeSet<PathBuf>) {
             Err(_) => {}
         }
     }
+}
+
+/// What stands in a folder, as a tree.
+///
+/// # Errors
+/// Where it cannot be read, or holds what is neither file, folder nor link.
+pub fn tree_of(folder: &Path) -> io::Result<Tree> {
+    let mut tree = Tree::default();
+    read_tree(folder, "", &mut tree, &mut BTreeMap::new())?;
+    Ok(tree)
 }
 
 /// Reads a folder into a tree; `prefix` is its path in there.

@@ -1,0 +1,70 @@
+//! The control calls for which nobody has a safe name: those of loop devices, and the one that shuts a file system down.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::path::PathBuf;
+
+/// `LOOP_CTL_GET_FREE` and `LOOP_CONFIGURE` of `linux/loop.h`.
+const GET_FREE: libc::Ioctl = 0x4C82;
+const CONFIGURE: libc::Ioctl = 0x4C0A;
+/// `LO_FLAGS_AUTOCLEAR`: the device detaches itself when nobody uses it any more.
+const AUTOCLEAR: u32 = 4;
+/// The size of `struct loop_config`, and where the descriptor and the flags stand in it.
+const CONFIG_SIZE: usize = 304;
+const CONFIG_DESCRIPTOR: usize = 0;
+const CONFIG_FLAGS: usize = 60;
+/// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`, and the argument by which not even the log is written any more.
+const SHUT_DOWN: libc::Ioctl = 0x8004_587d;
+const WITHOUT_LOG: u32 = 2;
+/// Another process may have been quicker.
+const TRIES: u32 = 200;
+
+/// A loop device, open; it is gone when this is closed and nothing is mounted from it.
+pub(super) struct Device {
+    pub(super) path: PathBuf,
+    _open: File,
+}
+
+/// Attaches a file to a free loop device.
+pub(super) fn attach(image: &File) -> io::Result<Device> {
+    let control = File::options().read(true).write(true).open("/dev/loop-control")?;
+    let mut config = [0_u8; CONFIG_SIZE];
+    config[CONFIG_DESCRIPTOR..][..4].copy_from_slice(&image.as_raw_fd().to_ne_bytes());
+    config[CONFIG_FLAGS..][..4].copy_from_slice(&AUTOCLEAR.to_ne_bytes());
+    let mut last = io::Error::from_raw_os_error(libc::EBUSY);
+    for _ in 0..TRIES {
+        #[expect(unsafe_code, reason = "nobody has a safe name for it")]
+        // SAFETY: the request takes no argument.
+        let number = unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE) };
+        if number < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let open = match File::options().read(true).write(true).open(&path) {
+            Ok(open) => open,
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
+            Err(other) => return Err(other),
+        };
+        #[expect(unsafe_code, reason = "nobody has a safe name for it")]
+        // SAFETY: the request reads a `struct loop_config`, which is what stands there, of its whole size.
+        let configured = unsafe { libc::ioctl(open.as_raw_fd(), CONFIGURE, config.as_ptr()) };
+        if configured == 0 {
+            return Ok(Device { path, _open: open });
+        }
+        last = io::Error::last_os_error();
+        if last.raw_os_error() != Some(libc::EBUSY) {
+            break;
+        }
+    }
+    Err(last)
+}
+
+/// Ends a mounted file system as a power loss does: nothing is written any more.
+pub(super) fn shut_down(root: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = WITHOUT_LOG;
+    #[expect(unsafe_code, reason = "nobody has a safe name for it")]
+    // SAFETY: the request reads a number of 32 bits, which lives until it returns.
+    let done = unsafe { libc::ioctl(root.as_raw_fd(), SHUT_DOWN, &raw const flags) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
