@@ -254,7 +254,9 @@ fn derived(folder: &Path, native: &Target) {
                     let state = next.next().expect("a state");
                     let script = alone(&add(2), &bench.calls.calls, state.point, Misfortune::Kill);
                     black_box(
-                        stage.play_state(&state.tree, &script, &first, &bench.subject, 1).expect("a run"),
+                        stage
+                            .play_state("crash", &state.tree, &script, &first, &bench.subject, 1)
+                            .expect("a run"),
                     );
                 })
             })

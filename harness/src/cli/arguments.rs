@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use clap::builder::Styles;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use picklock::target::flags::Flags;
+use picklock::volume::Kind;
 
 /// How `error:` looks.
 pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -100,6 +101,9 @@ pub(crate) struct CheckArguments {
     /// Test on the file system of this folder [default: a memory file system]
     #[arg(long, value_name = "PATH", help_heading = "What to try")]
     pub(crate) dir: Option<PathBuf>,
+    /// Try what a power loss may leave on real file systems too: ext4, xfs, btrfs (takes root and their mkfs)
+    #[arg(long, value_name = "FS[,FS]", value_delimiter = ',', help_heading = "What to try")]
+    pub(crate) confirm: Vec<Kind>,
     /// Start every operation anew, instead of copying processes that are stopped at their first visible call
     #[arg(long, help_heading = "What to try")]
     pub(crate) no_copies: bool,

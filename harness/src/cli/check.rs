@@ -100,6 +100,7 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
         keep: arguments.keep.then(|| arguments.cases.clone()),
         copies: !arguments.no_copies,
         cases: Some(Cases { folder: arguments.cases, target_flags: again }),
+        confirm: arguments.confirm,
         multi_call: Some(env::current_exe()?),
     };
     Ok((target, options))

@@ -1,5 +1,6 @@
 //! How scenarios are run: operations as processes, clients as threads; never what is correct.
 
+mod confirm;
 mod control;
 mod direct;
 mod execute;
@@ -32,6 +33,7 @@ use crate::sandbox::Sandbox;
 use crate::target::{Command, Target, Values};
 use crate::tracer::Templates;
 
+pub use confirm::{ConfirmError, Confirming, Variation, confirm};
 pub use control::{Control, Timing, control};
 pub use execute::{First, Played, TraceError, trace};
 pub use pin::Pinned;

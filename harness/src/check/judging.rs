@@ -1,0 +1,193 @@
+//! Judges one execution after another, and keeps what they say.
+
+use std::ops::ControlFlow;
+
+use crate::check::confirming::Open;
+use crate::check::{COUNTEREXAMPLES_MAX, PORTABILITY_MAX, Run, finding, summary};
+use crate::diagnoses::{self, Shown};
+use crate::invariants::Invariant;
+use crate::observation::{Observation, Trace};
+use crate::op::{CANCELLED, Limit, Operation, Outcome};
+use crate::report::{OperationCounts, Remark};
+use crate::runner::Next;
+use crate::sandbox::Sandbox;
+use crate::scenario::script::Script;
+use crate::verdict::{Judgement, Verdict};
+
+impl Run<'_> {
+    /// Counts and judges one more execution of a scenario; whether that is enough.
+    pub(super) fn take(
+        &mut self,
+        observation: &Observation,
+        script: Option<&Script>,
+        executions: &mut usize,
+        counts: &mut OperationCounts,
+        sandbox: &Sandbox,
+    ) -> ControlFlow<()> {
+        for operation in &observation.operations {
+            counts.count(&operation.outcome);
+        }
+        for shown in diagnoses::read(&observation.traces, &observation.subject.data) {
+            if self.quiet.iter().all(|other| other.diagnosis.id != shown.diagnosis.id) {
+                let call = finding::without_chance(&shown.call, observation);
+                note(&mut self.disturbed, Shown { call, ..shown });
+            }
+        }
+        self.judge(*executions, observation, script, sandbox);
+        *executions += 1;
+        if self.options.fail_fast && self.claimed_is_violated() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    pub(super) fn judge(
+        &mut self,
+        index: usize,
+        observation: &Observation,
+        script: Option<&Script>,
+        sandbox: &Sandbox,
+    ) {
+        for operation in &observation.operations {
+            match &operation.outcome {
+                // Whoever asked for that, or damaged what it needs, was picklock.
+                Outcome::Failed(status)
+                    if status == CANCELLED
+                        || operation.fault.is_some()
+                        || !observation.only_for.is_empty() => {}
+                Outcome::Failed(status) => {
+                    let failure = self.failures.entry(status.clone()).or_default();
+                    failure.0 += 1;
+                    if !operation.stderr.is_empty() {
+                        failure.1.clone_from(&operation.stderr);
+                    }
+                }
+                Outcome::Busy => self.failures.entry("busy".into()).or_default().0 += 1,
+                Outcome::Unfinished(limit) if *limit != Limit::Timeout => {
+                    *self.unfinished.entry(limit.to_string()).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        for (invariant, tally) in &mut self.tallies {
+            if summary::not_applicable(invariant, self.target).is_some() {
+                continue;
+            }
+            let before = tally.violations.len();
+            tally.add(index, invariant.judge(observation));
+            let Some((_, seen)) = tally.violations.get(before).cloned() else { continue };
+            let found = self.counterexamples.entry(invariant.id).or_default();
+            // A way that no other scenario showed is worth one more.
+            let is_first_of_scenario = found.iter().all(|one| one.scenario != observation.scenario);
+            if found.len() >= COUNTEREXAMPLES_MAX && !is_first_of_scenario {
+                continue;
+            }
+            let finding = finding::Finding {
+                invariant: invariant.id,
+                target: self.target,
+                observation,
+                script,
+                seen: &seen,
+                quiet: &self.quiet,
+            };
+            let (counterexample, unsaved) = finding.into_counterexample(self.options, sandbox);
+            if found.iter().any(|other| other.case.is_some() && other.case == counterexample.case) {
+                continue;
+            }
+            if let Some(why) = unsaved {
+                self.unsaved.get_or_insert(why);
+            }
+            if let Some(script) = script.filter(|script| script.power_losses().next().is_some()) {
+                let open = Open { invariant: invariant.id, index: found.len(), script: script.clone() };
+                self.open.push(open);
+            }
+            found.push(counterexample);
+        }
+    }
+
+    /// Judges what the store made of a derived state. What violates an invariant is not counted, but done for real:
+    /// only what a store was seen to do is held against it.
+    pub(super) fn take_derived(&mut self, observation: &Observation, script: &Script) -> Next {
+        let target = self.target;
+        let violated: Vec<&str> = self.violated_by(observation).collect();
+        if !violated.is_empty() {
+            // One missing sync may leave hundreds of states, which all tell the same.
+            let losses: Vec<&str> = script.power_losses().map(|loss| loss.told.as_str()).collect();
+            let Some(first) = losses.first() else { return Next::Confirm };
+            let mut is_new = |id: &&str| {
+                let is_told = self.blamed.contains(&((*id).to_owned(), (*first).to_owned()));
+                !is_told && self.blamed.insert(((*id).to_owned(), losses.join("; ")))
+            };
+            return if violated.iter().filter(|id| is_new(id)).count() > 0 {
+                Next::Confirm
+            } else {
+                Next::GoOn
+            };
+        }
+        for (invariant, tally) in &mut self.tallies {
+            if summary::not_applicable(invariant, target).is_none() {
+                tally.add(0, invariant.judge(observation));
+            }
+        }
+        Next::GoOn
+    }
+
+    /// Whether what a copy showed is to be shown by a fresh start: a violation, a doubt, or an operation that hung.
+    pub(super) fn is_unclear(&self, observation: &Observation) -> bool {
+        let is_clear = |invariant: &Invariant| {
+            matches!(invariant.judge(observation), Judgement::Holds | Judgement::Silent)
+        };
+        observation.operations.iter().any(Operation::hung)
+            || !self.tallies.iter().all(|(invariant, _)| is_clear(invariant))
+    }
+
+    /// What is judged and violated by an execution.
+    pub(super) fn violated_by(&self, observation: &Observation) -> impl Iterator<Item = &'static str> {
+        let violates = |invariant: &Invariant| matches!(invariant.judge(observation), Judgement::Violated(_));
+        self.tallies
+            .iter()
+            .map(|(invariant, _)| *invariant)
+            .filter(move |one| violates(one))
+            .map(|one| one.id)
+    }
+
+    /// What no file system that picklock knows comes to counts for nothing, and is worth a remark.
+    pub(super) fn remark_on_portability(&mut self, observation: &Observation) {
+        let told = observation.disturbance.clone().unwrap_or_default();
+        let violated: Vec<&str> = self.violated_by(observation).collect();
+        let is_one_more =
+            self.remarks.iter().filter(|remark| remark.id == "portability").count() < PORTABILITY_MAX;
+        if !violated.is_empty() && is_one_more {
+            let told = finding::without_chance(&told, observation);
+            self.remarks.push(Remark::new(
+                "portability",
+                format!("{} would be violated: {told}", violated.join(", ")),
+            ));
+        }
+    }
+
+    /// Takes note of what quiet runs show of likely causes.
+    pub(super) fn diagnose(&mut self, traces: &[Trace]) {
+        let data = self.target.data.path.display().to_string();
+        for shown in diagnoses::read(traces, &data) {
+            note(&mut self.quiet, shown);
+        }
+    }
+
+    pub(super) fn is_claimed(&self, id: &str) -> bool {
+        self.options.claims.get(id).or_else(|| self.target.claims.get(id)).copied().unwrap_or(true)
+    }
+
+    pub(super) fn claimed_is_violated(&self) -> bool {
+        self.tallies
+            .iter()
+            .any(|(invariant, tally)| self.is_claimed(invariant.id) && tally.verdict() == Verdict::Violated)
+    }
+}
+
+/// Takes note of a diagnosis, once.
+fn note(all: &mut Vec<Shown>, shown: Shown) {
+    if all.iter().all(|other| other.diagnosis.id != shown.diagnosis.id) {
+        all.push(shown);
+    }
+}

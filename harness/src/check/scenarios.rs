@@ -1,0 +1,177 @@
+//! Runs one scenario after another, and tells what each came to.
+
+use std::time::Instant;
+
+use crate::check::{BY_THE_TRACER, Run, milliseconds};
+use crate::report::{Coverage, OperationCounts, Rate, Remark, ScenarioSummary};
+use crate::runner::{self, Control, Next, RunError, Showing, Stage, TraceError};
+use crate::sandbox::Sandbox;
+use crate::scenario::stress;
+use std::ops::ControlFlow;
+
+impl Run<'_> {
+    /// Runs a scenario that is made from quiet runs under the tracer.
+    pub(super) fn sweep(
+        &mut self,
+        scenario: &'static str,
+        stage: &Stage<'_>,
+        control: &mut Control,
+        sandbox: &Sandbox,
+    ) -> Result<(), RunError> {
+        let began = Instant::now();
+        self.watcher.begins(scenario, 0);
+        let mut counts = OperationCounts::default();
+        let mut executions = 0;
+        let ran = runner::sweep(stage, control, scenario, &mut |showing| match showing {
+            Showing::Quiet(trace) => {
+                self.diagnose(&[trace]);
+                Next::GoOn
+            }
+            Showing::Derived { observation, script } => self.take_derived(&observation, script),
+            Showing::Execution { observation, script, has_copies } => {
+                if has_copies && self.is_unclear(&observation) {
+                    return Next::Confirm;
+                }
+                if script.is_portability() {
+                    self.remark_on_portability(&observation);
+                    return Next::GoOn;
+                }
+                match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
+                    ControlFlow::Continue(()) => Next::GoOn,
+                    ControlFlow::Break(()) => Next::End,
+                }
+            }
+        });
+        let done = match ran {
+            Ok(done) => done,
+            Err(TraceError::Run(error)) => return Err(error),
+            // What cannot be traced is judged by what was seen otherwise, and the rest stays open.
+            Err(other) => {
+                for (_, tally) in
+                    self.tallies.iter_mut().filter(|(invariant, _)| BY_THE_TRACER.contains(&invariant.id))
+                {
+                    tally.doubt.get_or_insert(format!("{scenario} could not be run: {other}"));
+                }
+                return Ok(());
+            }
+        };
+        control.subject = done.subject;
+        self.has_quiet_runs = true;
+        let told: Vec<String> = done
+            .groups
+            .iter()
+            .map(|(what, planned, made)| match planned == made {
+                true => format!("all {planned} {what}"),
+                false => format!("{made} of {planned} {what}"),
+            })
+            .collect();
+        let missing = match done.cut {
+            None => "",
+            Some(runner::Cut::Budget) => "; the budget ended it",
+            Some(runner::Cut::FailFast) => "; ended at the first violation",
+            Some(runner::Cut::Interrupted | runner::Cut::Hung) => "; interrupted",
+        };
+        // Of one write only some lengths are tried: that is the bound of this scenario, whatever the store.
+        let each = if scenario == "torn-write" { "; at most twelve of one write" } else { "" };
+        let torn = match done.states {
+            (_, 0) => String::new(),
+            (_, torn) => format!("; {torn} of the derived states have a data file that is not whole"),
+        };
+        let bounded = match done.bounds.is_empty() {
+            true => String::new(),
+            false => format!("; left out: {}", done.bounds.join(", ")),
+        };
+        if done.cut == Some(runner::Cut::Budget) {
+            self.cut_short.get_or_insert(format!("the budget ended {scenario}"));
+        }
+        self.not_covered.extend(done.not_covered);
+        let is_complete = done.cut.is_none() && done.bounds.is_empty() && scenario != "torn-write";
+        self.scenarios.push(ScenarioSummary {
+            id: scenario.into(),
+            executions: executions as u64,
+            states: done.states.0,
+            coverage: match done.cut {
+                Some(_) => Coverage::Truncated,
+                None if is_complete => Coverage::Complete,
+                None => Coverage::Bounded,
+            },
+            bound: format!("{}{each}{torn}{bounded}{missing}", told.join(", ")),
+            elapsed_ms: milliseconds(began.elapsed()),
+            operations: counts,
+            plan: None,
+            crowd: None,
+        });
+        Ok(())
+    }
+
+    pub(super) fn stress(
+        &mut self,
+        stage: &Stage<'_>,
+        control: &Control,
+        sandbox: &Sandbox,
+    ) -> Result<(), RunError> {
+        let began = Instant::now();
+        let clients = self.options.clients.unwrap_or(stress::CLIENTS);
+        let operations = self.options.operations.unwrap_or(stress::OPERATIONS);
+        let repertoire = stress::Repertoire {
+            list: self.target.ops.list.is_some(),
+            other: self.target.harmless_ops().map(ToOwned::to_owned).collect(),
+            limit: self.target.limit_of_plain_add(),
+            recover: self.target.ops.recover.is_some(),
+        };
+        let plan = stress::Plan::new(self.options.seed, clients, operations, &repertoire);
+        self.watcher.begins("stress", plan.operations());
+        let mut counts = OperationCounts::default();
+        let mut executions = 0;
+        let ran = runner::stress(stage, &plan, control, &mut |observation| {
+            self.take(&observation, None, &mut executions, &mut counts, sandbox)
+        });
+        let done = match &ran {
+            Ok(done) => *done,
+            Err(_) => runner::Stress::default(),
+        };
+        if control.timing.touches.is_none() {
+            self.remarks.push(Remark::new(
+                "kill-window",
+                "it could not be seen when the store works on its folder, so kills fell anywhere in an operation",
+            ));
+        }
+        let planned = plan.rounds.len();
+        if done.cut == Some(runner::Cut::Budget) {
+            self.cut_short =
+                Some(format!("the budget left only {} of {planned} rounds of stress whole", done.rounds));
+        }
+        let missing = match done.cut {
+            None => String::new(),
+            Some(runner::Cut::Budget) => {
+                format!("; the budget left only {} of {planned} rounds whole", done.rounds)
+            }
+            Some(runner::Cut::Hung) => {
+                format!("; given up after {} of {planned} rounds, since clients did not end", done.rounds)
+            }
+            Some(runner::Cut::FailFast) => {
+                format!("; ended at the first violation, after {} of {planned} rounds", done.rounds)
+            }
+            Some(runner::Cut::Interrupted) => {
+                format!("; interrupted after {} of {planned} rounds", done.rounds)
+            }
+        };
+        self.scenarios.push(ScenarioSummary {
+            id: "stress".into(),
+            executions: executions as u64,
+            states: 0,
+            coverage: if done.cut.is_some() { Coverage::Truncated } else { Coverage::Bounded },
+            bound: format!("{clients} clients, then one alone; kills at random moments{missing}"),
+            elapsed_ms: milliseconds(began.elapsed()),
+            operations: counts,
+            plan: Some(plan.fingerprint()),
+            crowd: Some(Rate {
+                operations: done.crowd.operations,
+                killed: done.crowd.killed,
+                elapsed_ms: done.crowd.elapsed.as_secs_f64() * 1e3,
+                readers_cpu_ms: done.crowd.readers_cpu.as_secs_f64() * 1e3,
+            }),
+        });
+        ran.map(|_| ())
+    }
+}
