@@ -145,9 +145,9 @@ impl Log {
             if matches!(call.result, Some(Ok(_))) {
                 log.take(at, call)?;
                 let description = description(call);
-                if let (Some(Effect::Written { .. }), true) =
+                if let (Some(Effect::Written { file, .. }), true) =
                     (&call.effect, description.is_some_and(|open| synced_writes.contains(&open)))
-                    && let Some(file) = log.file(call)
+                    && let Some(file) = log.whole.number(*file)
                 {
                     log.syncs.push(Sync { call: at, what: Synced::Write(file) });
                 }
@@ -271,6 +271,7 @@ impl Log {
         tree.set_name(path, Some(name.clone()));
     }
 
+    /// The file that a sync is of.
     fn file(&self, call: &Call) -> Option<u32> {
         call.objects.iter().find_map(|object| match object {
             Object::File(number) => self.whole.number(*number),
@@ -321,14 +322,15 @@ impl Log {
                     self.push(at, What::Mode { file, mode: *mode });
                 }
             }
-            Some(Effect::Resized { size, .. }) => {
-                let Some(file) = self.file(call) else { return Ok(()) };
+            Some(Effect::Resized { size, file }) => {
+                let Some(file) = self.whole.number(*file) else { return Ok(()) };
                 if before.length(file) != Some(*size) {
                     self.push(at, What::Length { file, length: *size, grown_by: None });
                 }
             }
-            Some(Effect::Written { offset: Some(offset), length, .. }) => {
-                let (Some(file), Some(data)) = (self.file(call), &call.data) else { return Ok(()) };
+            Some(Effect::Written { file, offset: Some(offset), length }) => {
+                // A copy works on two files: this is the one that it writes.
+                let (Some(file), Some(data)) = (self.whole.number(*file), &call.data) else { return Ok(()) };
                 self.write(at, file, before.length(file).unwrap_or(0), *offset, *length, data);
             }
             _ => {}
@@ -402,8 +404,9 @@ fn take(tree: &mut Tree, path: &str, name: &Name) {
     }
 }
 
+/// The description that a call works on: of a copy, which has two, the one that it writes through.
 fn description(call: &Call) -> Option<u32> {
-    call.objects.iter().find_map(|object| match object {
+    call.objects.iter().rev().find_map(|object| match object {
         Object::Description(number) => Some(*number),
         _ => None,
     })

@@ -310,6 +310,18 @@ mod tests {
         }
     }
 
+    /// What was copied from one file to another was taken for written to the first of them.
+    #[test]
+    fn a_copy_writes_to_the_file_that_it_copies_to() {
+        use crate::call::Object;
+        let mut copying = calls("1 open db 1\n 1 create tmp 2\n 1 write 2");
+        copying[2].objects =
+            vec![Object::File(1), Object::Description(1), Object::File(2), Object::Description(2)];
+        let log = Log::record(&base(), &copying).unwrap();
+        assert_eq!(log.remaining(log.calls(), &[]).content("tmp"), Some(&b"new!"[..]));
+        assert_eq!(log.remaining(log.calls(), &[]).content("db"), Some(&b"old"[..]));
+    }
+
     /// What a power loss left was the base of a second one, and a file that was made there got the number of one that was
     /// there already.
     #[test]
@@ -398,6 +410,7 @@ mod tests {
                 text.push_str(&format!("1 {verb}\n"));
             }
             let log = Log::record(&base(), &calls(&text)).unwrap();
+            prop_assert_eq!(&log.remaining(log.calls(), &[]), log.whole());
             for profile in ALL.iter().filter(|profile| matches!(profile.id, "ext4" | "posix")) {
                 let (losses, bounded) = power_losses(&log, &[profile]);
                 prop_assert_eq!(bounded, 0);

@@ -12,6 +12,9 @@ use crate::scenario::crash::{add, numbered};
 use crate::scenario::power_loss::{From, loss, script};
 use crate::scenario::script::{Loss, Script};
 
+/// States of a second power loss in one operation, after which no further state is struck again.
+const AGAIN_MAX: usize = 200;
+
 /// An operation that is struck.
 struct Struck<'a> {
     from: From,
@@ -53,7 +56,8 @@ impl Sweep<'_> {
             From::First => name_of(request),
         };
         let log = match Log::record(before, calls) {
-            Ok(log) if log.whole() == after => log,
+            // With nothing lost it is what the calls made, and that is what is there.
+            Ok(log) if log.whole() == after && log.remaining(log.calls(), &[]) == *after => log,
             Ok(_) => return self.not_struck(name, "what its calls say is not what they left"),
             Err(unmodelled) => return self.not_struck(name, &unmodelled.to_string()),
         };
@@ -103,7 +107,14 @@ impl Sweep<'_> {
         };
         let requests: Vec<Request> = looks.into_iter().chain([add(next)]).collect();
         let mut known = BTreeSet::new();
-        for (one, told) in broken.iter().filter(|(one, _)| known.insert(one.tree.digest())) {
+        let mut given = 0;
+        let distinct: Vec<_> = broken.iter().filter(|(one, _)| known.insert(one.tree.digest())).collect();
+        for (place, (one, told)) in distinct.iter().enumerate() {
+            if given >= AGAIN_MAX {
+                let what = format!("broken states of {name}, the mending of which is not struck again");
+                self.bound(distinct.len() - place, &what);
+                break;
+            }
             for request in &requests {
                 if self.stage.is_time_up() {
                     return Err(RunError::Stopped.into());
@@ -132,6 +143,7 @@ impl Sweep<'_> {
                     Some((_, planned, _)) => *planned += seconds.len(),
                     None => self.done.groups.push((what, seconds.len(), 0)),
                 }
+                given += seconds.len();
                 for second in &seconds {
                     let again = loss(&log, &traced.calls, second);
                     let script = script(struck.from, &[(struck.request, told.clone()), (request, again)]);

@@ -6,7 +6,8 @@
 //! given to the store, which is to list, add and list; where the data are then neither old nor new, what the store does
 //! about it is struck by a second power loss. What is violated is done once more by a fresh run of the operation. What only
 //! the standard allows is a remark on portability. Of more than fourteen changes that are free, prefixes, prefixes with
-//! one omission and two hundred samples are tried.
+//! one omission and two hundred samples are tried; beyond two hundred states of a second power loss no further state is
+//! struck again.
 
 use crate::call::Call;
 use crate::catalogue::headline;

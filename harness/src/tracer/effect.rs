@@ -1,11 +1,12 @@
 //! What a call that has returned came to in the sandbox.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nix::unistd::Pid;
 
 use crate::call::{Class, Effect, Object};
+use crate::tracer::examine::DATA_MAX;
 use crate::tracer::mirror::{Mirror, Pending};
 use crate::tracer::shape::Form;
 use crate::tracer::{descriptor, memory, path};
@@ -31,6 +32,25 @@ impl Mirror {
                 })
             }
             (Class::Read, _) if name != "getdents64" => Some(Effect::Read { file: file? }),
+            (Class::Write, Form::Copy { to, .. }) => {
+                let length = u64::try_from(value).ok()?;
+                // What is copied out of the sandbox changes nothing in there.
+                let Some(open) = self.open_file(thread, call.entry.arguments[to] as i32) else {
+                    return Some(Effect::Read { file: file? });
+                };
+                let offset = if self.is_detailed { copied_to(thread, call, to, length) } else { None };
+                Some(Effect::Written { file: self.files.get(&open.file)?.0, offset, length })
+            }
+            (Class::Write, _) if name == "fallocate" && call.entry.arguments[1] == 0 => {
+                let size = descriptor::size(thread, call.entry.arguments[0] as i32)?;
+                Some(Effect::Resized { file: file?, size })
+            }
+            // Room that is set aside without a new length changes nothing that can be read.
+            (Class::Write, _)
+                if name == "fallocate" && call.entry.arguments[1] == libc::FALLOC_FL_KEEP_SIZE as u64 =>
+            {
+                None
+            }
             (Class::Write, Form::Buffer { .. } | Form::Vector { .. }) => {
                 let length = u64::try_from(value).ok()?;
                 let offset = if self.is_detailed { self.offset(thread, call, length) } else { None };
@@ -84,6 +104,18 @@ impl Mirror {
         }
     }
 
+    /// What a call copied that has just returned with this number of bytes; nothing of what is too much to keep.
+    pub(super) fn copied(&self, thread: Pid, call: &Pending, count: i64) -> Option<Vec<u8>> {
+        let Form::Copy { to, .. } = call.shape.form else { return None };
+        let count = usize::try_from(count).ok().filter(|count| self.is_detailed && *count <= DATA_MAX)?;
+        let offset = copied_to(thread, call, to, count as u64)?;
+        let fd = call.entry.arguments[to] as i32;
+        let file = std::fs::File::open(format!("/proc/{thread}/fd/{fd}")).ok()?;
+        let mut data = vec![0; count];
+        file.read_exact_at(&mut data, offset).ok()?;
+        Some(data)
+    }
+
     /// Where a write of `length` bytes began that has just returned.
     fn offset(&self, thread: Pid, call: &Pending, length: u64) -> Option<u64> {
         let fd = call.entry.arguments[0] as i32;
@@ -97,6 +129,17 @@ impl Mirror {
         }
         descriptor::position(thread, fd)?.checked_sub(length)
     }
+}
+
+/// Where a copy of `length` bytes began that has just returned: behind a pointer, where one was given, else where the
+/// descriptor stood.
+fn copied_to(thread: Pid, call: &Pending, to: usize, length: u64) -> Option<u64> {
+    let pointer = if call.shape.name == "sendfile" { 0 } else { call.entry.arguments[to + 1] };
+    let end = match pointer {
+        0 => descriptor::position(thread, call.entry.arguments[to] as i32)?,
+        address => memory::word(thread, address)?,
+    };
+    end.checked_sub(length)
 }
 
 /// Whether a `chown` gives a file to the user and the group that all of ours are.

@@ -9,7 +9,7 @@ use crate::tracer::shape::{Flags, Form};
 use crate::tracer::{descriptor, memory, names, path};
 
 /// What is kept of the data of one call.
-const DATA_MAX: usize = 1 << 20;
+pub(super) const DATA_MAX: usize = 1 << 20;
 
 impl Mirror {
     /// Fills in what the call works on. Nothing where it is not visible.
@@ -74,7 +74,7 @@ impl Mirror {
                     call.data = Some(data);
                 }
             }
-            Form::Copy { from, to } => {
+            Form::Copy { from, to, .. } => {
                 let sides = [from, to].map(|side| self.open_file(thread, int(side)).map(|_| int(side)));
                 sides.iter().flatten().next()?;
                 for descriptor in sides.into_iter().flatten() {

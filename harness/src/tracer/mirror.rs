@@ -303,6 +303,9 @@ impl Mirror {
         if let Some(wanted) = call.wants {
             locks.extend(self.lock(thread, wanted, result));
         }
+        if let (Form::Copy { .. }, Ok(count)) = (call.shape.form, result) {
+            call.data = self.copied(thread, &call, count);
+        }
         let effect = result.ok().and_then(|value| self.effect(thread, &call, value));
         self.tell(thread, call, Some(result.map_err(Errno)), effect, locks);
     }

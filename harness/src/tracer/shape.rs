@@ -28,8 +28,8 @@ pub(super) enum Form {
     Buffer { address: usize, count: usize },
     /// Reads or writes through a list of buffers.
     Vector { list: usize, count: usize },
-    /// Copies from one descriptor to another.
-    Copy { from: usize, to: usize },
+    /// Copies so many bytes, or fewer, from one descriptor to another.
+    Copy { from: usize, to: usize, count: usize },
     /// Maps a file into memory.
     Map,
     /// `flock`.
@@ -127,9 +127,9 @@ shapes! {
     SYS_ftruncate Write Form::Bytes { count: 1 };
     SYS_truncate Write path(0);
     SYS_fallocate Write Form::Bytes { count: 3 };
-    SYS_sendfile Write Form::Copy { from: 1, to: 0 };
-    SYS_copy_file_range Write Form::Copy { from: 0, to: 2 };
-    SYS_splice Write Form::Copy { from: 0, to: 2 };
+    SYS_sendfile Write Form::Copy { from: 1, to: 0, count: 3 };
+    SYS_copy_file_range Write Form::Copy { from: 0, to: 2, count: 4 };
+    SYS_splice Write Form::Copy { from: 0, to: 2, count: 4 };
     SYS_mmap Read Form::Map;
 
     #[cfg(target_arch = "x86_64")] SYS_rename Name paths(0, 1);

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{expect_status, picklock, script, stderr, stdout};
+use crate::{ON_A_KIND_DISK, expect_status, picklock, script, stderr, stdout};
 
 /// One thing that can be wrong, and what is said of it.
 struct Row {
@@ -184,6 +184,8 @@ const ROWS: &[Row] = &[
             "2",
             "--skip",
             "no-residue,no-lost-update,no-deadlock,no-leaked-lock,mutual-exclusion,torn-write",
+            "--skip",
+            ON_A_KIND_DISK,
             "--add",
             "./store {data} {id}",
             "--list",
@@ -219,6 +221,8 @@ const ROWS: &[Row] = &[
             "check",
             "--skip",
             "torn-write",
+            "--skip",
+            ON_A_KIND_DISK,
             "--ops",
             "4",
             "--data",

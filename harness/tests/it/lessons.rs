@@ -3,7 +3,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use crate::programs::{invariant, judge, python_script, scenario};
-use crate::{expect_status, picklock, script};
+use crate::{ON_A_KIND_DISK, expect_status, picklock, script};
 
 const PICKLOCK: &str = env!("CARGO_BIN_EXE_picklock");
 
@@ -128,7 +128,7 @@ fn placeholders_in_the_environment_are_those_of_the_operation() {
                    [env]\nRECORD = \"{id}\"\n";
     fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
     // An append on a full disk leaves half a line, which is not what is looked at here.
-    judge(folder.path(), 0, &["--ops", "10", "--skip", "torn-write"]);
+    judge(folder.path(), 0, &["--ops", "10", "--skip", "torn-write", "--skip", ON_A_KIND_DISK]);
 }
 
 /// `{data}` may be a folder with a file for each record, and records may be known by their numbers alone.
@@ -145,6 +145,8 @@ fn a_folder_of_records_known_by_number_holds() {
         &[
             "--ops",
             "10",
+            "--skip",
+            ON_A_KIND_DISK,
             "--disclaim",
             "mutual-exclusion",
             "--disclaim",

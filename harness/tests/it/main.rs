@@ -6,6 +6,8 @@ mod bad_input;
 mod copies;
 /// Kills at every call.
 mod crash;
+/// Calls that fail.
+mod fault;
 /// The generated parts of the repository, and its house rules.
 mod house;
 /// A run that is ended at any moment leaves nothing behind.
@@ -30,6 +32,10 @@ mod trace;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+/// For `--skip`: stores that do not expect the worst of their disk.
+pub(crate) const ON_A_KIND_DISK: &str =
+    "fault,honest-failure,failed-write-keeps-old,power-loss,power-loss-atomic,acked-survives-power-loss";
 
 /// `picklock` with these arguments, run in `folder`.
 pub(crate) fn picklock(folder: &Path, arguments: &[&str]) -> Command {

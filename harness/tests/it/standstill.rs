@@ -4,7 +4,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::programs::{invariant, judge, python_script};
-use crate::script;
+use crate::{ON_A_KIND_DISK, script};
 
 const ALONE: &str = "reentry,inheritance";
 
@@ -235,7 +235,8 @@ fn a_real_time_signal_is_a_signal_like_others() {
         folder.path(),
         "signal.signal(signal.SIGRTMIN, lambda *a: None); os.kill(os.getpid(), signal.SIGRTMIN)",
     );
-    let report = judge(folder.path(), 0, &["--only", "crash,inheritance", "--", "./store"]);
+    let report =
+        judge(folder.path(), 0, &["--only", "crash,inheritance", "--skip", ON_A_KIND_DISK, "--", "./store"]);
     assert_eq!(invariant(&report, "no-lost-update")["verdict"], "holds", "{report:#}");
 }
 
@@ -261,6 +262,8 @@ fn a_wait_that_a_signal_ends_is_no_deadlock() {
             "inheritance",
             "--skip",
             "no-lost-update,no-deadlock,mutual-exclusion,crash-atomic,acked-survives-crash,recovers-after-crash,no-residue",
+            "--skip",
+            ON_A_KIND_DISK,
             "--",
             "./store",
         ],

@@ -78,7 +78,7 @@ impl<'a> Machine<'a> {
         let thread = stopped.thread();
         let Some(pending) = self.mirror.pending(thread) else { return resumed(stopped.go_on(None)) };
         let change = match pending.shape.form {
-            Form::Buffer { count, .. } => {
+            Form::Buffer { count, .. } | Form::Copy { count, .. } => {
                 let value = registers::set_argument(thread, count, length)
                     .map_err(TracerError::system("shorten a write"))?;
                 Change::Argument { index: count, value, then_kill }

@@ -387,6 +387,7 @@ impl<'a> Machine<'a> {
         let pending = self.mirror.pending(thread).filter(|_| is_visible);
         let length = pending.and_then(|pending| match pending.shape.form {
             Form::Buffer { .. } | Form::Vector { .. } => Some(pending.data.as_ref()?.len() as u64),
+            Form::Copy { count, .. } => Some(pending.entry.arguments[count]),
             _ => None,
         });
         // Nobody directs what an operation leaves behind when it has ended.
