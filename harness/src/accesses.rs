@@ -29,6 +29,12 @@ pub fn accesses(calls: &[Call], data: &str) -> Vec<Access> {
             named.push((path.to_owned(), file));
         }
         let is_data = |file: &u32| current == Some(*file);
+        // A copy reads the one file and writes the other.
+        let is_copied =
+            matches!((effect, file(call)), (Effect::Written { file: to, .. }, Some(from)) if from != *to);
+        if is_copied && file(call).is_some_and(|from| is_data(&from)) {
+            accesses.push(Access { at, client: call.client, is_change: false });
+        }
         let kind = match effect {
             Effect::Read { file } if is_data(file) => Some(false),
             Effect::Written { file, length, .. } if is_data(file) && *length > 0 => Some(true),
@@ -115,6 +121,16 @@ mod tests {
         assert_eq!(kinds("1 open db 1\n 1 write 1\n 1 unlink db\n 1 write 1"), [(1, true), (1, true)]);
         assert_eq!(kinds("1 create db 1\n 1 write 1"), [(1, true), (1, true)]);
         assert_eq!(kinds("1 truncate db 1\n 1 write 1"), [(1, true), (1, true)]);
+    }
+
+    /// `cat` copies by `copy_file_range`: what it copied from was not taken for read.
+    #[test]
+    fn a_copy_reads_what_it_copies_from() {
+        let mut calls = sketch("1 open db 1\n 1 create tmp 2\n 1 write 2\n 1 rename tmp db");
+        calls[2].objects = vec![Object::File(1), Object::File(2)];
+        let all = accesses(&calls, "db");
+        let shown: Vec<_> = all.iter().map(|access| (access.at, access.is_change)).collect();
+        assert_eq!(shown, [(2, false), (3, true)]);
     }
 
     #[test]
