@@ -26,8 +26,10 @@ impl<'a> Directing<'a> {
 impl Director for Directing<'_> {
     fn treat(&mut self, upcoming: &Upcoming) -> Treatment {
         if let Some(FaultId(fault)) = self.staying.filter(|_| upcoming.client == 1) {
-            let beside = matches!(self.disturbance.map(|one| one.what), Some(Misfortune::FailBeside(_)));
-            if beside && !self.is_done && (upcoming.changes || upcoming.is_exit) {
+            if let Some(Misfortune::FailBeside { held, .. }) = self.disturbance.map(|one| one.what)
+                && !self.is_done
+                && (upcoming.index >= held || upcoming.is_exit)
+            {
                 return Treatment::Hold;
             }
             return if hits(fault, upcoming) && fault.may_stay { failing(fault) } else { Treatment::Go };
@@ -41,21 +43,21 @@ impl Director for Directing<'_> {
         let what = disturbance.what;
         let is_held =
             matches!(what, Misfortune::Hold | Misfortune::KillBesideWaiter | Misfortune::KillWaiter);
-        if let Misfortune::Fail { fault, .. } | Misfortune::FailBeside(fault) = what
+        if let Misfortune::Fail { fault, .. } | Misfortune::FailBeside { fault, .. } = what
             && !hits(fault.0, upcoming)
         {
             // The store went another way.
             self.is_done = true;
             return Treatment::Go;
         }
-        self.is_done = !is_held && !matches!(what, Misfortune::FailBeside(_));
+        self.is_done = !is_held && !matches!(what, Misfortune::FailBeside { .. });
         match what {
             Misfortune::Fail { fault, stays } => {
                 self.has_failed = true;
                 self.staying = Some(fault).filter(|_| stays);
                 failing(fault.0)
             }
-            Misfortune::FailBeside(fault) => {
+            Misfortune::FailBeside { fault, .. } => {
                 self.has_failed = true;
                 self.staying = Some(fault);
                 failing(fault.0)
@@ -86,7 +88,9 @@ impl Director for Directing<'_> {
         match self.disturbance.map(|disturbance| disturbance.what) {
             // One that has ended has nothing to be killed for.
             Some(Misfortune::KillWaiter) if is_first_time && self.second_waited => Move::Kill(2),
-            Some(Misfortune::KillWaiter | Misfortune::Hold | Misfortune::FailBeside(_)) => Move::Release(1),
+            Some(Misfortune::KillWaiter | Misfortune::Hold | Misfortune::FailBeside { .. }) => {
+                Move::Release(1)
+            }
             Some(Misfortune::KillBesideWaiter) => Move::Kill(1),
             _ => Move::Nothing,
         }

@@ -146,7 +146,7 @@ impl Sweep<'_> {
                     let (scripts, left_out) = fault::scripts(request, &quiet.calls);
                     self.bound(left_out, &format!("faults of {name}, those of its first calls"));
                     self.play(&first, group(format!("faults of the calls of {name}"), scripts))?;
-                    let beside = fault::beside(request, &quiet.calls);
+                    let beside = fault::beside(request, &quiet.calls, &self.subject.data);
                     let what = format!("faults of the locks of {name}, beside another client");
                     self.play(&first, group(what, beside))?;
                 }

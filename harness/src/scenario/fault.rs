@@ -4,9 +4,10 @@
 //! the call fails once, and where it may stay that way, so do all like it until the operation has ended. Then the store is
 //! to list, add and list, with nothing failing any more. After a sync that failed, what it was to make durable is dropped
 //! as the kernel drops it, and the power is lost when the operation was acknowledged: a sync that is tried again has nothing
-//! to write. Where a lock fails and the operation goes on, it is held before its next change, and a second client comes.
+//! to write. Where a lock fails and the operation goes on, it is held before it changes the data, and a second client comes.
 //! Beyond two thousand faults of one operation those of the last calls come first.
 
+use crate::accesses::accesses;
 use crate::call::Call;
 use crate::catalogue::headline;
 use crate::fault::{FaultId, What, of_call};
@@ -40,12 +41,19 @@ pub fn scripts(request: &Request, calls: &[Call]) -> (Vec<Script>, usize) {
     (faults.into_iter().map(|(point, what)| alone(request, calls, point, what)).collect(), left_out)
 }
 
-/// The faults of its locks, each beside a second client.
-pub fn beside(request: &Request, calls: &[Call]) -> Vec<Script> {
-    let locks = (1..).zip(calls).flat_map(|(point, call)| {
-        of_call(call)
-            .filter(|fault| fault.is_of_lock())
-            .map(move |fault| (point, Misfortune::FailBeside(FaultId(fault))))
-    });
-    locks.map(|(point, what)| beside_another(request, calls, point, what)).collect()
+/// The faults of its locks, each beside a second client that comes where the operation is about to change the data.
+pub fn beside(request: &Request, calls: &[Call], data: &str) -> Vec<Script> {
+    let changes = accesses(calls, data).into_iter().filter(|access| access.is_change);
+    let changes: Vec<usize> = changes.map(|access| access.at).collect();
+    let number = |at: usize| u32::try_from(at + 1).unwrap_or(u32::MAX);
+    let mut scripts = Vec::new();
+    for (at, call) in calls.iter().enumerate() {
+        // Who changes nothing after it harms nobody.
+        let Some(first_change) = changes.iter().find(|change| **change > at) else { continue };
+        for fault in of_call(call).filter(|fault| fault.is_of_lock()) {
+            let what = Misfortune::FailBeside { fault: FaultId(fault), held: number(*first_change) };
+            scripts.push(beside_another(request, calls, number(at), what));
+        }
+    }
+    scripts
 }

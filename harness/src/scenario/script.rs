@@ -113,7 +113,7 @@ impl Disturbance {
     /// The fault that it is.
     pub fn fault(&self) -> Option<&'static Fault> {
         match self.what {
-            Misfortune::Fail { fault, .. } | Misfortune::FailBeside(fault) => Some(fault.0),
+            Misfortune::Fail { fault, .. } | Misfortune::FailBeside { fault, .. } => Some(fault.0),
             _ => None,
         }
     }
@@ -144,9 +144,14 @@ pub enum Misfortune {
         /// Whether it stays that way.
         stays: bool,
     },
-    /// A lock fails, for as long as it may; before its next change the operation is held, client 2 goes as far as it can,
-    /// and then both go on.
-    FailBeside(FaultId),
+    /// A lock fails, for as long as it may; before a later call the operation is held, client 2 goes as far as it can, and
+    /// then both go on.
+    FailBeside {
+        /// How the lock fails.
+        fault: FaultId,
+        /// That later call, where the quiet run changed the data first; counted from 1.
+        held: u32,
+    },
     /// It is held; client 2 goes as far as it can; then both go on.
     Hold,
     /// It is held; client 2 goes as far as it can; then client 1 is killed, and client 2 goes on.
@@ -272,12 +277,11 @@ impl fmt::Display for Disturbance {
                 let contract = if fault.is_local { "" } else { BY_CONTRACT };
                 write!(out, "whose call {point}, {call}, {how} with {}{contract}", fault.id)
             }
-            Misfortune::FailBeside(FaultId(fault)) => {
+            Misfortune::FailBeside { fault: FaultId(fault), held } => {
                 let contract = if fault.is_local { "" } else { BY_CONTRACT };
                 write!(
                     out,
-                    "whose call {point}, {call}, failed with {}{contract}, held before its next change while another \
-                     client came",
+                    "whose call {point}, {call}, failed with {}{contract}, held before call {held} while another client came",
                     fault.id
                 )
             }

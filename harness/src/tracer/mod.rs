@@ -98,8 +98,6 @@ pub struct Upcoming {
     pub creates: bool,
     /// Whether it asks for a lock.
     pub asks_for_lock: bool,
-    /// Whether it is to change content or names.
-    pub changes: bool,
     /// The bytes that it is to write, where that number can be cut.
     pub length: Option<u64>,
     /// Whether it is the exit.

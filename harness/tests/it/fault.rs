@@ -134,7 +134,7 @@ fn a_lock_that_fails_is_tried_beside_a_second_client() {
     let only = "fault,mutual-exclusion";
     let report = judge(folder.path(), 1, &["--only", only, "--data", "db.txt", "--", "./store"]);
     let found = invariant(&report, "mutual-exclusion")["counterexamples"].to_string();
-    assert!(found.contains("failed with flock-enolck, held before its next change"), "{found}");
+    assert!(found.contains("failed with flock-enolck, held before call"), "{found}");
     assert!(found.contains("flock-enosys (which the contract of the call allows"), "{found}");
     assert!(scenario(&report, "fault")["bound"].as_str().unwrap().contains("beside another client"));
     let shown = report["diagnoses"].to_string();

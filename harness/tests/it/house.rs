@@ -51,7 +51,7 @@ fn rooms_use_only_what_lies_below_them() {
         ("volume", &["volume"]),
         ("catalogue.rs", &[]),
         ("fault.rs", &["call", "catalogue"]),
-        ("scenario", &["op", "call", "catalogue", "fault", "persist", "scenario"]),
+        ("scenario", &["op", "call", "accesses", "catalogue", "fault", "persist", "scenario"]),
         ("observation.rs", &["op", "call"]),
         ("persist", &["call", "catalogue", "scenario", "persist"]),
         ("case.rs", &["op", "call", "observation", "scenario", "steps"]),

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::call::{Class, End, Leak, Stuck};
+use crate::call::{End, Leak, Stuck};
 use crate::locks::{FileId, Lock};
 use crate::tracer::mirror::Mirror;
 use crate::tracer::shape::Form;
@@ -403,9 +403,6 @@ impl<'a> Machine<'a> {
                 asks_for_lock: pending
                     .and_then(|pending| pending.wants)
                     .is_some_and(|wanted| wanted.mode.is_some()),
-                changes: pending.is_some_and(|pending| {
-                    pending.creates || matches!(pending.shape.class, Class::Write | Class::Name)
-                }),
                 length,
                 is_exit,
             }),
