@@ -144,6 +144,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::tests::cases())]
         #[test]
         fn every_amount_is_read_back_as_it_was_written(parts in any::<u64>()) {
             let amount = Amount(parts);

@@ -353,7 +353,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::tests::cases())]
         #[test]
         fn a_document_equals_a_map_in_memory_whatever_is_done_and_reopened(
             steps in prop::collection::vec((".{0,3}", any::<Option<u64>>(), any::<bool>()), 1..12)

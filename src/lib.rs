@@ -8,7 +8,8 @@
 //! | a reader without a lock sees whole data | a reader beside a writer | `no-torn-read` |
 //! | an update happens wholly or not at all | `kill -9` in the middle of it, a full disk | `crash-atomic`, `valid-data` |
 //! | an update that returned stays | `kill -9` of anybody at any time | `acked-survives-crash` |
-//! | an update that returned stays | a power loss | the tests of `src/tests/crashes.rs`, on a disk that forgets |
+//! | an update that returned stays, one that did not happened wholly or not at all | a power loss | `acked-survives-power-loss`, `power-loss-atomic` |
+//! | an update that could not happen says so, and harms nothing | a call that fails: a full disk, a failed sync, no lock to be had | `honest-failure`, `failed-write-keeps-old` |
 //! | the next update succeeds with no hand to clean up | leftovers of a killed writer | `recovers-after-crash`, `no-residue` |
 //! | two handles on one path in one process take turns, a thread never waits for itself | a second descriptor | `no-deadlock`, `no-self-deadlock` |
 //! | no lock outlives who took it | a child that lives on | `no-leaked-lock` |
@@ -53,6 +54,9 @@
 //!   file have two locks. Symbolic links are followed and kept. Extended attributes and ACLs are not carried over.
 //! * An update of a document costs what serialising and writing the whole of it costs, and a copy of it in memory; a
 //!   [`Journal`] costs the same however long it is.
+//! * Of what several writers appended to a journal and nobody synced, a power loss may take a page and leave a later one.
+//!   Records behind the gap were never durable; but what is no line is not told from a damaged disk, so the journal is
+//!   [`ErrorKind::Corrupt`] then, and nothing is cut.
 //! * A rotation of a journal makes a second name of its file, so the file system must know hard links.
 #![cfg(unix)]
 

@@ -137,9 +137,11 @@ impl FileLock {
         // Not truncated and no link followed: what a planted link points to must not be emptied or created. The
         // descriptor is closed on exec, as the standard library does for every file.
         let mut options = OpenOptions::new();
-        options.read(true).custom_flags(libc::O_NOFOLLOW);
+        // Not to wait for the other end where somebody put a pipe in the file's place.
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.clone().write(true).create(true).truncate(false).open(&self.path);
-        // Whoever may only read it can lock it all the same, such as a reader on a read-only file system.
+        // Whoever may only read it can lock it all the same on a local file system, such as a reader on a read-only one;
+        // where the lock needs more, it says so.
         let file = file.or_else(|refused| match refused.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 options.open(&self.path).map_err(|_| refused)

@@ -88,8 +88,8 @@ fn cuts(
     last: &PowerLoss,
     stop: &Stop,
 ) -> Result<f64, String> {
-    let template = Template::make(kind).map_err(|why| why.to_string())?;
     let place = tempfile::tempdir().expect("a folder");
+    let template = Template::make(kind, std::env::temp_dir().as_path()).map_err(|why| why.to_string())?;
     let request = add(2);
     let script = script(From::First, &[(&request, loss(log, calls, last))]);
     let confirming = Confirming {
@@ -102,7 +102,7 @@ fn cuts(
         at: place.path(),
     };
     in_a_namespace(|| {
-        let variation = Variation { carries: false, at_end: false };
+        let variation = Variation { carries: false, after: None };
         confirm(&confirming, &template, variation).map_err(|why| why.to_string())?;
         Ok(median(|| {
             black_box(confirm(&confirming, &template, variation).expect("a cut"));

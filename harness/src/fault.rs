@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::call::{Argument, Call};
+use crate::call::{Argument, Call, Class, Effect};
 use crate::catalogue::nearest;
 
 /// One way in which a call may fail.
@@ -42,8 +42,10 @@ pub struct Hits {
     names: &'static [&'static str],
     /// Only those that make a file.
     creating: bool,
-    /// Only those with this flag.
-    flag: Option<&'static str>,
+    /// Only those with one of these flags, where there are some.
+    flags: &'static [&'static str],
+    /// None of those with this flag.
+    without: Option<&'static str>,
 }
 
 const OPEN: Hits = of(&["open", "openat", "openat2", "creat"]);
@@ -62,14 +64,19 @@ const FOLDER: Hits = of(&["mkdir", "mkdirat"]);
 const LOOK: Hits = of(&["stat", "lstat", "newfstatat", "statx"]);
 const FLOCK: Hits = of(&["flock"]);
 const RECORD_LOCK: Hits = of(&["fcntl"]);
+const WAITING: &[&str] = &["F_SETLKW", "F_OFD_SETLKW"];
 
 const fn of(names: &'static [&'static str]) -> Hits {
-    Hits { names, creating: false, flag: None }
+    Hits { names, creating: false, flags: &[], without: None }
 }
 
 impl Hits {
-    const fn with(self, flag: &'static str) -> Self {
-        Self { flag: Some(flag), ..self }
+    const fn with(self, flags: &'static [&'static str]) -> Self {
+        Self { flags, ..self }
+    }
+
+    const fn without(self, flag: &'static str) -> Self {
+        Self { without: Some(flag), ..self }
     }
 
     /// Whether a call of this name is hit; `creates` where it makes a file.
@@ -79,7 +86,7 @@ impl Hits {
 
     fn call(&self, call: &Call) -> bool {
         // A descriptor that is duplicated is no lock that is asked for.
-        let is_lock = call.name != "fcntl" || call.class == crate::call::Class::Lock;
+        let is_lock = call.name != "fcntl" || call.class == Class::Lock;
         let has = |flag: &str| {
             call.arguments.iter().any(|argument| match argument {
                 Argument::Flags(flags) => flags.split(['|', ' ']).any(|one| one == flag),
@@ -88,7 +95,14 @@ impl Hits {
         };
         // A lock that is given up does not fail.
         let gives_up = has("LOCK_UN") || has("F_UNLCK");
-        is_lock && !gives_up && self.names(&call.name, call.creates) && self.flag.is_none_or(has)
+        // An open that empties a file makes none.
+        let creates = matches!(call.effect, Some(Effect::Created { .. }));
+        // What is copied out of the sandbox is written elsewhere.
+        let is_copy = matches!(call.name.as_str(), "sendfile" | "copy_file_range");
+        let is_here = !is_copy || matches!(call.effect, Some(Effect::Written { .. }));
+        let is_meant = self.flags.is_empty() || self.flags.iter().any(|flag| has(flag));
+        let is_exempt = self.without.is_some_and(has);
+        is_lock && !gives_up && is_here && is_meant && !is_exempt && self.names(&call.name, creates)
     }
 }
 
@@ -156,10 +170,10 @@ faults! {
     "fsync-eio" SYNC, EIO, "Data could not be written back, and are dropped: the next sync succeeds without them", "fsync(2)";
     "fsync-enospc" SYNC, ENOSPC, "The disk was full when data were written back, which are dropped", "fsync(2)";
     "fsync-edquot" SYNC, EDQUOT, "The quota was used up when data were written back, which are dropped", "fsync(2)";
-    "close-eio" CLOSE, EIO, "Data that were written before could not be, which only the close tells", "close(2): network file systems", contract;
-    "close-edquot" CLOSE, EDQUOT, "The quota was used up, which only the close tells", "close(2): network file systems", contract;
+    "close-eio" CLOSE, EIO, "The close tells that the server could not take what was written; who has synced it before has lost nothing", "close(2): network file systems", contract;
+    "close-edquot" CLOSE, EDQUOT, "The close tells that the quota was used up; who has synced before has lost nothing", "close(2): network file systems", contract;
     "close-eintr" CLOSE, EINTR, "A signal interrupts a close: the descriptor is gone all the same", "close(2)", contract, once;
-    "rename-exdev" RENAME, EXDEV, "The new name is on another file system", "rename(2): also two mounts of one";
+    "rename-exdev" RENAME, EXDEV, "The new name is on another file system", "rename(2): also two mounts of one, or two projects of a quota", contract;
     "rename-ebusy" RENAME, EBUSY, "The name is in use, as that of a mount point", "rename(2)";
     "rename-enospc" RENAME, ENOSPC, "The folder has no room for the new name", "rename(2)";
     "rename-edquot" RENAME, EDQUOT, "The quota has no room for the new name", "rename(2)";
@@ -173,18 +187,17 @@ faults! {
     "unlink-erofs" UNLINK, EROFS, "The file system went read-only before a name was taken away", "unlink(2)";
     "mkdir-enospc" FOLDER, ENOSPC, "The disk has no room for a new folder", "mkdir(2)";
     "mkdir-eacces" FOLDER, EACCES, "A folder may not be made", "mkdir(2)";
-    "stat-eacces" LOOK, EACCES, "A file may not be looked for", "stat(2)";
     "stat-enomem" LOOK, ENOMEM, "The kernel has no memory left for a look", "stat(2)";
-    "flock-eintr" FLOCK, EINTR, "A signal interrupts the wait for a lock", "flock(2)", once;
+    "flock-eintr" FLOCK.without("LOCK_NB"), EINTR, "A signal interrupts the wait for a lock", "flock(2)", once;
     "flock-enolck" FLOCK, ENOLCK, "The kernel has no memory left for a lock", "flock(2)";
-    "flock-ewouldblock" FLOCK.with("LOCK_NB"), EWOULDBLOCK, "Somebody else has the lock", "flock(2)", once;
+    "flock-ewouldblock" FLOCK.with(&["LOCK_NB"]), EWOULDBLOCK, "Somebody else has the lock", "flock(2)", once;
     "flock-enosys" FLOCK, ENOSYS, "The file system knows no locks", "flock(2): FUSE without locks", contract;
     "flock-eopnotsupp" FLOCK, EOPNOTSUPP, "The file system does not support locks", "flock(2): network file systems", contract;
     "flock-eacces" FLOCK, EACCES, "The server does not allow the lock", "flock(2), fcntl(2): NFS maps one on the other", contract;
-    "lock-eintr" RECORD_LOCK, EINTR, "A signal interrupts the wait for a record lock", "fcntl(2)", once;
+    "lock-eintr" RECORD_LOCK.with(WAITING), EINTR, "A signal interrupts the wait for a record lock", "fcntl(2)", once;
     "lock-enolck" RECORD_LOCK, ENOLCK, "The lock table is full, or the lock server is away", "fcntl(2)";
-    "lock-eagain" RECORD_LOCK.with("F_SETLK"), EAGAIN, "Somebody else has the record lock", "fcntl(2)", once;
-    "lock-edeadlk" RECORD_LOCK.with("F_SETLKW"), EDEADLK, "The kernel takes the wait for a deadlock", "fcntl(2)", once;
+    "lock-eagain" RECORD_LOCK.with(&["F_SETLK", "F_OFD_SETLK"]), EAGAIN, "Somebody else has the record lock", "fcntl(2)", once;
+    "lock-edeadlk" RECORD_LOCK.with(&["F_SETLKW"]), EDEADLK, "The kernel takes the wait for a deadlock", "fcntl(2)", once;
     "lock-enosys" RECORD_LOCK, ENOSYS, "The file system knows no record locks", "fcntl(2): FUSE without locks", contract;
     "lock-eopnotsupp" RECORD_LOCK, EOPNOTSUPP, "The file system does not support record locks", "fcntl(2): network file systems", contract;
 }
@@ -192,6 +205,11 @@ faults! {
 /// The fault of this id.
 pub fn find(id: &str) -> Option<&'static Fault> {
     ALL.iter().find(|fault| fault.id == id)
+}
+
+/// Whether the table has nothing for a call that is one: neither the begin nor the end of a process.
+pub fn has_none(call: &Call) -> bool {
+    call.class != Class::Process && of_call(call).next().is_none()
 }
 
 /// The faults that a call of a quiet run may suffer.
@@ -203,11 +221,16 @@ impl Fault {
     /// The calls that it hits, what they come to, and where that is allowed.
     pub fn explanation(&self) -> String {
         let calls = self.hits.names.join(", ");
-        let which = match (self.hits.creating, self.hits.flag) {
-            (true, _) => ", where they make a file".to_owned(),
-            (false, Some(flag)) => format!(", with {flag}"),
-            (false, None) => String::new(),
-        };
+        let mut which = String::new();
+        if self.hits.creating {
+            which.push_str(", where they make a file");
+        }
+        if !self.hits.flags.is_empty() {
+            which.push_str(&format!(", with {}", self.hits.flags.join(" or ")));
+        }
+        if let Some(without) = self.hits.without {
+            which.push_str(&format!(", without {without}"));
+        }
         let what = match self.what {
             What::Errno(errno) => format!("fail with {}", crate::call::Errno(errno)),
             What::SizeLimit => "write half, under a real limit, and fail then".to_owned(),
@@ -227,7 +250,7 @@ impl Fault {
 
     /// Whether it is one of a sync.
     pub fn is_of_sync(&self) -> bool {
-        self.hits == SYNC
+        self.hits.names == SYNC.names
     }
 }
 
@@ -292,13 +315,15 @@ mod tests {
 
     #[test]
     fn only_an_open_that_makes_a_file_finds_no_room_for_it() {
-        let mut calls = sketch("1 open db 1\n 1 create tmp 2");
+        let mut calls = sketch("1 open db 1\n 1 create tmp 2\n 1 truncate db 1");
         for call in &mut calls {
             call.name = "openat".to_owned();
         }
         let has = |call: &Call, id: &str| of_call(call).any(|fault| fault.id == id);
         assert!(has(&calls[0], "open-emfile") && !has(&calls[0], "create-enospc"));
         assert!(has(&calls[1], "create-enospc"));
+        // One that empties a file that is there needs no room for a name.
+        assert!(has(&calls[2], "open-emfile") && !has(&calls[2], "create-enospc"));
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl Observation {
         self.operations.iter().find(|list| {
             list.request == Request::List
                 && list.fault.is_none()
-                && matches!(list.outcome, Outcome::Failed(_))
+                && list.tells_nothing()
                 && self.acknowledged_by(list.invoked).next().is_some()
                 && self.settled_at(list.invoked)
                 && !self.overlapped(list)

@@ -136,6 +136,15 @@ impl Operation {
         matches!(self.outcome, Outcome::Killed | Outcome::Unfinished(_) | Outcome::Stuck)
     }
 
+    /// Whether it ended, or could not, without an answer to what it was asked, and for no limit that picklock set.
+    pub fn tells_nothing(&self) -> bool {
+        match &self.outcome {
+            Outcome::Failed(_) | Outcome::Busy | Outcome::Refused | Outcome::Stuck => true,
+            Outcome::Unfinished(limit) => *limit == Limit::Timeout,
+            Outcome::Acknowledged | Outcome::Killed => false,
+        }
+    }
+
     /// Whether a fault kept it from being acknowledged.
     pub fn was_failed(&self) -> bool {
         self.fault.is_some() && self.outcome != Outcome::Acknowledged

@@ -9,13 +9,8 @@ use proptest::prelude::*;
 use crate::context::{Context, Line};
 use crate::disk::Disk;
 use crate::disk::simulated::{Cut, Misfortune, Simulated};
+use crate::tests::cases;
 use crate::{Document, Error, Journal, Shards, TornWhileWritten};
-
-/// How many random cases each structure is given: `PICKLOCK_CASES`, else 256.
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("PICKLOCK_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases.unwrap_or(256)) }
-}
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -2,18 +2,18 @@
 
 use std::fs;
 
-use crate::check::{CheckError, Options, Run};
+use crate::check::{Options, Run};
 use crate::invariants;
 use crate::report::Remark;
-use crate::runner::{ConfirmError, Confirming, RunError, TraceError, Variation, confirm};
+use crate::runner::{ConfirmError, Confirming, RunError, TraceError, confirm, variations};
 use crate::sandbox::Sandbox;
 use crate::scenario::script::Script;
 use crate::target::UsageError;
 use crate::verdict::Judgement;
 use crate::volume::{self, Kind, Template, VolumeError};
 
-/// How often a finding is tried on one file system.
-const TRIES: u32 = 20;
+/// How often a finding is tried on one file system, at least.
+const TRIES: usize = 20;
 
 /// A finding of the model that is to be tried.
 pub(super) struct Open {
@@ -23,85 +23,98 @@ pub(super) struct Open {
     pub(super) script: Script,
 }
 
-/// What came of a finding on one file system.
-enum Seen {
-    /// It was seen, in this try.
-    In(u32),
-    /// It was not, in so many.
-    Not(u32),
-}
-
 /// Makes a file system of each kind, so that what is missing is known before anything runs.
 ///
 /// # Errors
 /// Which of them cannot be had, and why.
-pub(super) fn templates(options: &Options) -> Result<Vec<(Kind, Template)>, UsageError> {
+pub(super) fn templates(options: &Options, sandbox: &Sandbox) -> Result<Vec<(Kind, Template)>, UsageError> {
     let unusable = |kind: Kind, why: VolumeError| {
         UsageError::new("--confirm", format!("{} cannot be had here: {why}", kind.name())).help(
             "it takes root, loop devices and the file system's own mkfs; leave --confirm away without them",
         )
     };
-    let mut templates = Vec::new();
+    let mut templates: Vec<(Kind, Template)> = Vec::new();
     for kind in &options.confirm {
-        let template = Template::make(*kind).map_err(|why| unusable(*kind, why))?;
-        let tried = volume::in_a_namespace(|| {
-            let place =
-                tempfile::tempdir().map_err(|why| VolumeError::System { what: "make a folder", why })?;
-            template.mount(place.path()).map(drop)
-        });
+        if templates.iter().any(|(known, _)| known == kind) {
+            continue;
+        }
+        // In the run's own folder, which is removed whatever happens.
+        let made = Template::make(*kind, sandbox.root());
+        let template = made.map_err(|why| unusable(*kind, why))?;
+        let at = volume_folder(sandbox).map_err(|why| unusable(*kind, why))?;
+        let tried = volume::in_a_namespace(|| template.mount(&at).map(drop));
         tried.and_then(|mounted| mounted).map_err(|why| unusable(*kind, why))?;
         templates.push((*kind, template));
     }
     Ok(templates)
 }
 
+/// The folder to mount at; a mount ends with the thread that made it.
+fn volume_folder(sandbox: &Sandbox) -> Result<std::path::PathBuf, VolumeError> {
+    let at = sandbox.root().join("volume");
+    fs::create_dir_all(&at).map_err(|why| VolumeError::System { what: "make a folder to mount at", why })?;
+    Ok(at)
+}
+
 impl Run<'_> {
-    /// Tries all findings of power losses on all the file systems.
-    ///
-    /// # Errors
-    /// Where the harness could not do its part.
-    pub(super) fn confirm(
-        &mut self,
-        templates: &[(Kind, Template)],
-        sandbox: &Sandbox,
-    ) -> Result<(), CheckError> {
+    /// Tries all findings of power losses on all the file systems. What cannot be tried is told.
+    pub(super) fn confirm(&mut self, templates: &[(Kind, Template)], sandbox: &Sandbox) {
         let open = std::mem::take(&mut self.open);
+        if templates.is_empty() {
+            return;
+        }
+        if open.is_empty() {
+            self.remarks.push(Remark::new("confirm", "power-loss found nothing that could be confirmed"));
+        }
         for finding in &open {
             let mut told = Vec::new();
             for (kind, template) in templates {
-                let seen = match self.try_on(finding, template, sandbox) {
-                    Ok(seen) => seen,
-                    Err(ConfirmError::Trace(TraceError::Run(RunError::Stopped))) => Seen::Not(0),
-                    Err(ConfirmError::Trace(TraceError::Run(other))) => return Err(other.into()),
-                    Err(other) => {
-                        told.push(format!("could not be tried on {}: {other}", kind.name()));
-                        continue;
-                    }
-                };
-                match seen {
-                    Seen::In(tries) => {
-                        told.push(format!("seen on {} in try {tries}", kind.name()));
+                let name = kind.name();
+                let is_allowed = finding
+                    .script
+                    .power_losses()
+                    .all(|loss| loss.profiles.iter().any(|profile| profile == name));
+                told.push(match self.try_on(finding, template, sandbox) {
+                    Ok((tries, true)) if is_allowed => {
                         let found = self.counterexamples.get_mut(finding.invariant);
                         if let Some(found) = found.and_then(|found| found.get_mut(finding.index)) {
-                            found.confirmed.push(kind.name().to_owned());
+                            found.confirmed.push(name.to_owned());
                         }
+                        format!("seen on {name} in try {tries}")
                     }
-                    Seen::Not(0) => told.push(format!("not tried on {}, for want of time", kind.name())),
-                    Seen::Not(tries) => told.push(format!("not seen on {} in {tries} tries", kind.name())),
-                }
+                    Ok((tries, true)) => {
+                        format!(
+                            "violated on {name} too in try {tries}, by another state of the same operation"
+                        )
+                    }
+                    Ok((tries, false)) if tries < TRIES => {
+                        let why =
+                            if self.stop.is_requested() { "interrupted" } else { "the budget ended it" };
+                        format!("not seen on {name} in {tries} tries; {why}")
+                    }
+                    Ok((tries, false)) => format!("not seen on {name} in {tries} tries"),
+                    Err(why) => format!("could not be tried on {name}: {why}"),
+                });
             }
-            let name = self.counterexamples.get(finding.invariant).and_then(|found| found.get(finding.index));
-            let name = name.and_then(|found| found.case.clone()).unwrap_or(finding.invariant.to_owned());
-            self.remarks.push(Remark::new("confirm", format!("{name}: {}", told.join(", "))));
+            let found = self.counterexamples.get(finding.invariant).and_then(|all| all.get(finding.index));
+            let name = found.and_then(|found| found.case.clone()).unwrap_or(finding.invariant.to_owned());
+            let second = match finding.script.power_losses().count() {
+                0 | 1 => "",
+                _ => "; its second power loss was not tried",
+            };
+            self.remarks.push(Remark::new("confirm", format!("{name}: {}{second}", told.join(", "))));
         }
-        Ok(())
     }
 
-    fn try_on(&self, finding: &Open, template: &Template, sandbox: &Sandbox) -> Result<Seen, ConfirmError> {
-        let Some(control) = &self.control else { return Ok(Seen::Not(0)) };
-        // In the run's own folder, which is removed whatever happens; the mount ends with its thread.
-        let at = sandbox.root().join("volume");
-        fs::create_dir_all(&at).map_err(RunError::system("make a folder to mount at"))?;
+    /// How often it was tried, and whether the last try showed it.
+    fn try_on(
+        &self,
+        finding: &Open,
+        template: &Template,
+        sandbox: &Sandbox,
+    ) -> Result<(usize, bool), ConfirmError> {
+        let Some(control) = &self.control else { return Ok((0, false)) };
+        let at = volume_folder(sandbox)?;
         let confirming = Confirming {
             target: self.target,
             multi_call: self.options.multi_call.as_deref(),
@@ -111,17 +124,29 @@ impl Run<'_> {
             end: self.options.budget.and_then(|budget| self.began.checked_add(budget)),
             at: &at,
         };
+        let invariant = invariants::find(finding.invariant);
         volume::in_a_namespace(|| {
-            for tries in 1..=TRIES {
-                let variation = Variation { carries: tries % 2 == 0, at_end: tries % 4 >= 2 };
-                let Some(observation) = confirm(&confirming, template, variation)? else { break };
-                let invariant = invariants::find(finding.invariant);
+            let variations = match variations(&confirming, template) {
+                Err(error) if is_stopped(&error) => return Ok((0, false)),
+                variations => variations?,
+            };
+            // Each of them at least once.
+            let count = TRIES.max(variations.len());
+            for (tries, variation) in (1..=count).zip(variations.iter().cycle()) {
+                let observation = match confirm(&confirming, template, *variation) {
+                    Err(error) if is_stopped(&error) => return Ok((tries - 1, false)),
+                    observation => observation?,
+                };
                 let judged = invariant.map(|invariant| invariant.judge(&observation));
                 if matches!(judged, Some(Judgement::Violated(_))) {
-                    return Ok(Seen::In(tries));
+                    return Ok((tries, true));
                 }
             }
-            Ok(Seen::Not(TRIES))
+            Ok((count, false))
         })?
     }
+}
+
+fn is_stopped(error: &ConfirmError) -> bool {
+    matches!(error, ConfirmError::Trace(TraceError::Run(RunError::Stopped)))
 }

@@ -109,20 +109,16 @@ impl Run<'_> {
     /// only what a store was seen to do is held against it.
     pub(super) fn take_derived(&mut self, observation: &Observation, script: &Script) -> Next {
         let target = self.target;
-        let violated: Vec<&str> = self.violated_by(observation).collect();
+        let violated: Vec<&'static str> = self.violated_by(observation).collect();
         if !violated.is_empty() {
-            // One missing sync may leave hundreds of states, which all tell the same.
-            let losses: Vec<&str> = script.power_losses().map(|loss| loss.told.as_str()).collect();
-            let Some(first) = losses.first() else { return Next::Confirm };
-            let mut is_new = |id: &&str| {
-                let is_told = self.blamed.contains(&((*id).to_owned(), (*first).to_owned()));
-                !is_told && self.blamed.insert(((*id).to_owned(), losses.join("; ")))
-            };
-            return if violated.iter().filter(|id| is_new(id)).count() > 0 {
-                Next::Confirm
-            } else {
-                Next::GoOn
-            };
+            let causes = causes(script);
+            let is_blamed =
+                |id: &str| causes.iter().any(|cause| self.blamed.contains(&(id.to_owned(), cause.clone())));
+            if violated.iter().all(|id| is_blamed(id)) {
+                return Next::GoOn;
+            }
+            self.derived_violations = violated;
+            return Next::Confirm;
         }
         for (invariant, tally) in &mut self.tallies {
             if summary::not_applicable(invariant, target).is_none() {
@@ -130,6 +126,38 @@ impl Run<'_> {
             }
         }
         Next::GoOn
+    }
+
+    /// What a derived state violated must be violated for real too: where it is not, nobody knows which of the two is right.
+    pub(super) fn compare_with_derived(&mut self, observation: &Observation, script: &Script) {
+        let derived = std::mem::take(&mut self.derived_violations);
+        if derived.is_empty() {
+            return;
+        }
+        let real: Vec<&str> = self.violated_by(observation).collect();
+        for id in derived {
+            if real.contains(&id) {
+                // One missing sync may leave hundreds of states, which all tell the same.
+                self.blamed.extend(causes(script).last().map(|cause| (id.to_owned(), cause.clone())));
+            } else if !script.is_portability() {
+                self.doubt(id, "a derived state violates it, and the same done for real does not");
+            }
+        }
+    }
+
+    /// What a derived state violated could not be done for real.
+    pub(super) fn doubt_the_derived(&mut self, script: &Script) {
+        for id in std::mem::take(&mut self.derived_violations) {
+            if !script.is_portability() {
+                self.doubt(id, "a derived state violates it, and a fresh run went another way");
+            }
+        }
+    }
+
+    pub(super) fn doubt(&mut self, id: &str, why: &str) {
+        for (_, tally) in self.tallies.iter_mut().filter(|(invariant, _)| invariant.id == id) {
+            tally.doubt.get_or_insert(why.to_owned());
+        }
     }
 
     /// Whether what a copy showed is to be shown by a fresh start: a violation, a doubt, or an operation that hung.
@@ -190,4 +218,10 @@ fn note(all: &mut Vec<Shown>, shown: Shown) {
     if all.iter().all(|other| other.diagnosis.id != shown.diagnosis.id) {
         all.push(shown);
     }
+}
+
+/// What a power loss took, for each in turn with those before it: who is to blame for one is so for all that follow.
+fn causes(script: &Script) -> Vec<String> {
+    let told: Vec<&str> = script.power_losses().map(|loss| loss.told.as_str()).collect();
+    (1..=told.len()).map(|count| told[..count].join("; ")).collect()
 }

@@ -33,8 +33,8 @@ const OPERATIONS_MAX: u32 = 1_000_000;
 /// Descriptors that a client with an operation under way takes, and those that are open beside them.
 const DESCRIPTORS_PER_CLIENT: u64 = 6;
 const DESCRIPTORS_BESIDE: u64 = 32;
-/// The invariants that are judged at crash points, or by the locks of a trace: without the tracer they stay open.
-const BY_THE_TRACER: [&str; 7] = [
+/// The invariants that are judged by what the tracer does or sees: without it they stay open.
+const BY_THE_TRACER: [&str; 11] = [
     "crash-atomic",
     "acked-survives-crash",
     "recovers-after-crash",
@@ -42,6 +42,10 @@ const BY_THE_TRACER: [&str; 7] = [
     "mutual-exclusion",
     "no-self-deadlock",
     "no-leaked-lock",
+    "honest-failure",
+    "failed-write-keeps-old",
+    "power-loss-atomic",
+    "acked-survives-power-loss",
 ];
 /// What is kept of the budget for the last operations and the look at the store after them.
 const RESERVE: Duration = Duration::from_secs(2);
@@ -163,21 +167,21 @@ pub fn check(
     if options.operations == Some(0) {
         return Err(UsageError::new("--ops", "must be at least 1").into());
     }
-    let volumes = confirming::templates(options)?;
     let made = |folder: &Path| watcher.made(folder);
     let sandbox = Sandbox::create(options.dir.as_deref(), &target.data, options.multi_call.as_deref(), &made)
         .map_err(|why| unusable_folder(options.dir.as_deref(), &why))?;
+    let volumes = confirming::templates(options, &sandbox)?;
     let mut run = Run::new(target, options, stop, watcher, began);
-    let ran = run.scenarios(&sandbox).map_err(CheckError::from);
-    let ran = ran.and_then(|()| run.confirm(&volumes, &sandbox));
+    let ran = run.scenarios(&sandbox);
+    run.confirm(&volumes, &sandbox);
     let mut report = run.into_report();
     // Whatever happened, nothing is left behind.
     let removed = sandbox.remove();
     match (ran, removed) {
         (Ok(()), Ok(())) => {}
         (Ok(()), Err(why)) => report.remarks.push(Remark::new("leftover", why.to_string())),
-        (Err(CheckError::Run(error)), Err(why)) => return Err(CheckError::Leftover(error, why)),
-        (Err(error), _) => return Err(error),
+        (Err(error), Ok(())) => return Err(error.into()),
+        (Err(error), Err(why)) => return Err(CheckError::Leftover(error, why)),
     }
     report.elapsed_ms = milliseconds(began.elapsed());
     Ok(report)
@@ -224,6 +228,8 @@ struct Run<'a> {
     cut_short: Option<String>,
     /// Whether quiet runs told what the operations make.
     has_quiet_runs: bool,
+    /// What the derived state violated that is being done for real.
+    derived_violations: Vec<&'static str>,
     /// Findings of power losses, to be tried on real file systems.
     open: Vec<confirming::Open>,
     /// Invariants that derived states violate, each with what was missing on the disk.
@@ -259,6 +265,7 @@ impl<'a> Run<'a> {
             unsaved: None,
             cut_short: None,
             has_quiet_runs: false,
+            derived_violations: Vec::new(),
             open: Vec::new(),
             blamed: BTreeSet::new(),
         }

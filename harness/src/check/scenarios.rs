@@ -27,11 +27,16 @@ impl Run<'_> {
                 self.diagnose(&[trace]);
                 Next::GoOn
             }
+            Showing::Unreached { script } => {
+                self.doubt_the_derived(script);
+                Next::GoOn
+            }
             Showing::Derived { observation, script } => self.take_derived(&observation, script),
             Showing::Execution { observation, script, has_copies } => {
                 if has_copies && self.is_unclear(&observation) {
                     return Next::Confirm;
                 }
+                self.compare_with_derived(&observation, script);
                 if script.is_portability() {
                     self.remark_on_portability(&observation);
                     return Next::GoOn;
@@ -52,6 +57,17 @@ impl Run<'_> {
                 {
                     tally.doubt.get_or_insert(format!("{scenario} could not be run: {other}"));
                 }
+                self.scenarios.push(ScenarioSummary {
+                    id: scenario.into(),
+                    executions: executions as u64,
+                    states: 0,
+                    coverage: Coverage::Truncated,
+                    bound: format!("it could not go on: {other}"),
+                    elapsed_ms: milliseconds(began.elapsed()),
+                    operations: counts,
+                    plan: None,
+                    crowd: None,
+                });
                 return Ok(());
             }
         };
@@ -85,7 +101,12 @@ impl Run<'_> {
             self.cut_short.get_or_insert(format!("the budget ended {scenario}"));
         }
         self.not_covered.extend(done.not_covered);
-        let is_complete = done.cut.is_none() && done.bounds.is_empty() && scenario != "torn-write";
+        for (id, why) in &done.doubts {
+            self.doubt(id, why);
+        }
+        let is_whole = done.groups.iter().all(|(_, planned, made)| planned == made);
+        let is_complete =
+            done.cut.is_none() && done.bounds.is_empty() && scenario != "torn-write" && is_whole;
         self.scenarios.push(ScenarioSummary {
             id: scenario.into(),
             executions: executions as u64,

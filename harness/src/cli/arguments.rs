@@ -44,9 +44,9 @@ pub(crate) enum Request {
     Trace(Box<TraceArguments>),
     /// Run a case again, call by call, and tell whether it ends the same way
     Replay(Box<ReplayArguments>),
-    /// Name what there is: invariants, scenarios, diagnoses, adapters
+    /// Name what there is: invariants, scenarios, faults, diagnoses, adapters
     List(ListArguments),
-    /// Explain an invariant, a scenario or a diagnosis
+    /// Explain an invariant, a scenario, a fault or a diagnosis
     Explain(ExplainArguments),
 }
 

@@ -25,7 +25,10 @@ fn find(trace: &Trace, data: &str) -> Option<usize> {
 
 /// An interrupted write is made again, and that is right.
 fn is_failure(call: &Call) -> bool {
-    matches!(call.class, Class::Write | Class::Sync)
+    // A copy may have been one to elsewhere, and is tried again by reading and writing.
+    let is_copy = matches!(call.name.as_str(), "sendfile" | "copy_file_range" | "splice");
+    !is_copy
+        && matches!(call.class, Class::Write | Class::Sync)
         && matches!(call.result, Some(Err(Errno(number))) if number != libc::EINTR && number != libc::EAGAIN)
 }
 

@@ -43,10 +43,10 @@ fn harm(failed: &Operation, observation: &Observation) -> Option<Option<String>>
     let later = || observation.operations.iter().filter(|next| next.invoked >= failed.returned);
     let mut looked = false;
     if let Some(list) = later().find(|next| next.request == Request::List) {
-        if let Outcome::Failed(status) = &list.outcome {
-            return Some(Some(format!("then list failed ({status}): {}", list.stderr)));
+        if list.tells_nothing() {
+            return Some(Some(format!("then list failed: {}", list.stderr)));
         }
-        looked = true;
+        looked = list.outcome == Outcome::Acknowledged;
     }
     let next_ended = later().map(|next| next.returned).min()?;
     let had_records = observation.acknowledged_by(failed.invoked).next().is_some();
@@ -92,6 +92,8 @@ mod tests {
     fn what_is_gone_or_cannot_be_read_any_more_violates() {
         violated(check, "not in list any more: a", &format!("{FAILED} c1 list 40..41 ok ="));
         violated(check, "then list failed", &format!("{FAILED} c1 list 40..41 failed"));
+        violated(check, "then list failed", &format!("{FAILED} c1 list 40..41 busy"));
+        violated(check, "then list failed", &format!("{FAILED} c1 list 40..41 timeout"));
         violated(check, "stays empty", &format!("{FAILED} c1 add c 40..50 failed\n state 60 empty"));
         violated(check, "stays broken", &format!("{FAILED} c1 add c 40..50 failed\n state 60 broken"));
     }

@@ -50,7 +50,10 @@ mod tests {
         violated(check, "harmed other records", &format!("{STRUCK} c1 list 60..61 ok = b c"));
         violated(check, "no whole record", &format!("{STRUCK} c1 list 60..61 ok = a b? c"));
         violated(check, "stays empty", &format!("{STRUCK} state 60 empty"));
-        violated(check, "list failed", &format!("{STRUCK} c1 list 60..61 failed"));
+        // Whatever way the store says that it cannot tell.
+        for end in ["failed", "busy", "refused", "timeout"] {
+            violated(check, "list failed", &format!("{STRUCK} c1 list 60..61 {end}"));
+        }
         violated(
             check,
             "first there, later gone: b",

@@ -17,7 +17,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("recovers_after_crash.rs")),
     source: include_str!("recovers_after_crash.rs"),
     needs: Needs::Nothing,
-    unjudged: "no operation was killed and followed by another",
+    unjudged: "no operation was killed, or failed for a fault, and followed by another",
     check,
 };
 

@@ -11,7 +11,7 @@ use crate::call::{Argument, Call, Class, Effect, Object};
 use crate::persist::tree::{Name, Tree, Unmodelled};
 
 /// What is written of one page is there wholly or not at all.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// What a trace asks of the disk.
 #[derive(Clone, Debug)]
@@ -20,7 +20,8 @@ pub struct Log {
     whole: Tree,
     pub(super) changes: Vec<Change>,
     pub(super) syncs: Vec<Sync>,
-    /// Changes that a sync was to make durable which failed: the kernel has dropped them, and no later sync has them.
+    /// Bytes that a sync was to make durable which failed: the kernel has dropped them, and no later sync has them, unless
+    /// their page is written again. Names and lengths are not dropped: they come with the journal, or nothing does.
     dropped: BTreeSet<usize>,
     /// Permissions of the files that were made.
     modes: BTreeMap<u32, u32>,
@@ -62,8 +63,8 @@ pub(super) struct Sync {
 pub(super) enum Synced {
     /// A file; its number in the tree.
     File(u32),
-    /// What one write wrote that is synced by itself (`O_SYNC`).
-    Write(u32),
+    /// What one write wrote that is synced by itself (`O_SYNC`): from this byte to that one, and the length it needs.
+    Write { file: u32, from: u64, to: u64 },
     /// A folder; its path, `.` for the sandbox.
     Folder(String),
     /// Everything.
@@ -74,7 +75,14 @@ impl Synced {
     /// Whether it demands this change on any system, as fsync(2) has it.
     pub(super) fn is_about(&self, change: &Change) -> bool {
         match self {
-            Self::File(file) | Self::Write(file) => {
+            Self::Write { file, from, to } => match &change.what {
+                What::Bytes { file: other, offset, bytes } => {
+                    other == file && offset < to && offset + bytes.len() as u64 > *from
+                }
+                What::Length { file: other, length, .. } => other == file && length <= to,
+                _ => false,
+            },
+            Self::File(file) => {
                 change.content_of() == Some(*file)
                     || matches!(change.what, What::Mode { file: other, .. } if other == *file)
             }
@@ -145,11 +153,12 @@ impl Log {
             if matches!(call.result, Some(Ok(_))) {
                 log.take(at, call)?;
                 let description = description(call);
-                if let (Some(Effect::Written { file, .. }), true) =
+                if let (Some(Effect::Written { file, offset: Some(from), length }), true) =
                     (&call.effect, description.is_some_and(|open| synced_writes.contains(&open)))
                     && let Some(file) = log.whole.number(*file)
                 {
-                    log.syncs.push(Sync { call: at, what: Synced::Write(file) });
+                    let what = Synced::Write { file, from: *from, to: from + length };
+                    log.syncs.push(Sync { call: at, what });
                 }
             }
         }
@@ -210,7 +219,7 @@ impl Log {
         format!("{} was not on the disk: no sync of the file came between it and {before}", told(last))
     }
 
-    /// The changes that a failed sync dropped.
+    /// The bytes that a failed sync dropped.
     pub fn dropped(&self) -> impl Iterator<Item = usize> {
         self.dropped.iter().copied()
     }
@@ -346,6 +355,13 @@ impl Log {
             let to = ((from / PAGE + 1) * PAGE).min(end);
             let index = |place: u64| usize::try_from(place - offset).unwrap_or(usize::MAX);
             let Some(bytes) = data.get(index(from)..index(to)) else { return };
+            // The whole page is to be written again.
+            let is_of_page = |number: &usize| {
+                matches!(self.changes[*number].what, What::Bytes { file: other, offset: place, .. }
+                    if other == file && place / PAGE == from / PAGE)
+            };
+            let again: Vec<usize> = self.dropped.iter().copied().filter(is_of_page).collect();
+            self.dropped.retain(|number| !again.contains(number));
             let number = self.push(at, What::Bytes { file, offset: from, bytes: bytes.into() });
             if to > known {
                 self.push(at, What::Length { file, length: to, grown_by: Some(number) });
@@ -376,6 +392,7 @@ impl Log {
                 };
                 let lost = (0..)
                     .zip(&self.changes)
+                    .filter(|(_, change)| matches!(change.what, What::Bytes { .. }))
                     .filter(|(_, change)| what.is_about(change) && !is_durable(change))
                     .map(|(number, _)| number);
                 let lost: Vec<usize> = lost.collect();

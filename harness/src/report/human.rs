@@ -14,7 +14,7 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const DOUBT: Style = AnsiColor::Yellow.on_default();
 /// Where the text of a row begins.
-const INDENT: usize = 39;
+const INDENT: usize = 43;
 
 /// How much to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +158,9 @@ impl Page {
             self.row("", 0, &format!("{}: {}", counterexample.scenario, counterexample.summary));
             if let Some(diagnosis) = &counterexample.diagnosis {
                 self.row("", 0, &format!("likely cause: {diagnosis}"));
+            }
+            if !counterexample.confirmed.is_empty() {
+                self.row("", 0, &format!("seen on {}", counterexample.confirmed.join(", ")));
             }
             if let Some(sandbox) = &counterexample.sandbox {
                 self.row("", 0, &format!("left in {sandbox}"));

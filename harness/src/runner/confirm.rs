@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::call::{Class, End};
 use crate::observation::{Observation, Subject};
 use crate::op::Request;
 use crate::runner::direct::Directing;
 use crate::runner::execute::How;
-use crate::runner::{RunError, Stage, Stop, TraceError};
+use crate::runner::{First, RunError, Stage, Stop, TraceError};
 use crate::sandbox::{Sandbox, tree_of};
 use crate::scenario::script::{Act, Disturbance, Loss, Misfortune, Script};
 use crate::target::Target;
@@ -23,6 +24,9 @@ pub enum ConfirmError {
     /// The file system could not be had.
     #[error("{0}")]
     Volume(#[from] VolumeError),
+    /// The operation went another way there.
+    #[error("{0}")]
+    Otherwise(String),
 }
 
 impl From<RunError> for ConfirmError {
@@ -51,60 +55,103 @@ pub struct Confirming<'a> {
 }
 
 /// How a loss is tried.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variation {
-    /// Something else is synced just before the power goes, which carries along what a file system writes together.
+    /// The power goes when so many visible calls have returned; none for when the operation has ended.
+    pub after: Option<u32>,
+    /// Something else is synced just before, which carries along what a file system writes together.
     pub carries: bool,
-    /// The power goes when the operation has ended, and not where the model saw it first.
-    pub at_end: bool,
 }
 
-/// Plays it once, in a thread with mounts of its own. Nothing where the script has no power loss.
+impl<'a> Confirming<'a> {
+    /// The first loss, and what is struck by it.
+    fn struck(&self) -> Option<(&'a Request, &'a Loss)> {
+        self.script.acts.iter().find_map(|act| match act {
+            Act::PowerLoss { request, loss } => Some((request, loss)),
+            _ => None,
+        })
+    }
+
+    /// The script with its first loss alone, as this variation has it.
+    fn script(&self, variation: Variation) -> Script {
+        let mut is_first = true;
+        let acts = self.script.acts.iter().filter_map(|act| match act {
+            Act::PowerLoss { request, loss } => {
+                let loss = Loss { is_after_end: variation.after.is_none(), ..loss.clone() };
+                std::mem::take(&mut is_first).then(|| Act::PowerLoss { request: request.clone(), loss })
+            }
+            other => Some(other.clone()),
+        });
+        Script { acts: acts.collect() }
+    }
+}
+
+/// The moments at which a loss is tried: where the model saw it first, whenever a later sync has returned, and at the end;
+/// each without and with a sync of something else. In a thread with mounts of its own.
 ///
 /// # Errors
 /// Where the store cannot be run there, or there is no such file system.
+pub fn variations(confirming: &Confirming<'_>, template: &Template) -> Result<Vec<Variation>, ConfirmError> {
+    let Some((request, loss)) = confirming.struck() else { return Ok(Vec::new()) };
+    let mounted = template.mount(confirming.at)?;
+    let traced = on_volume(confirming, |stage, _| {
+        begin(stage, confirming.script)?;
+        Ok(stage.trace(std::slice::from_ref(request), &mut Directing::new(None), How::default())?)
+    })?;
+    drop(mounted);
+    let syncs = traced.calls.iter().filter(|call| call.class == Class::Sync).map(|call| call.number);
+    let first = (!loss.is_after_end).then_some(loss.after);
+    let later = syncs.filter(|number| first.is_some_and(|first| *number > first)).map(Some);
+    let moments: Vec<Option<u32>> = first.into_iter().map(Some).chain(later).chain([None]).collect();
+    let both = |after: Option<u32>| [false, true].map(|carries| Variation { after, carries });
+    Ok(moments.into_iter().flat_map(both).collect())
+}
+
+/// Plays it once, in a thread with mounts of its own.
+///
+/// # Errors
+/// Where the store cannot be run there or goes another way, or there is no such file system.
 pub fn confirm(
     confirming: &Confirming<'_>,
     template: &Template,
     variation: Variation,
-) -> Result<Option<Observation>, ConfirmError> {
-    let first_loss = confirming.script.acts.iter().find_map(|act| match act {
-        Act::PowerLoss { request, loss } => Some((request, loss)),
-        _ => None,
-    });
-    let Some((request, loss)) = first_loss else { return Ok(None) };
-    let Confirming { target, multi_call, at, .. } = *confirming;
+) -> Result<Observation, ConfirmError> {
+    let Some((request, _)) = confirming.struck() else {
+        return Err(ConfirmError::Otherwise("there is no power loss in it".to_owned()));
+    };
+    let at = confirming.at;
     let mounted = template.mount(at)?;
+    on_volume(confirming, |stage, first| {
+        begin(stage, confirming.script)?;
+        mounted.sync()?;
+        let left = strike(stage, mounted, request, variation, at)?;
+        let _remounted = left.mount(at)?;
+        let dir = stage.sandbox.dir();
+        let tree = tree_of(&dir).map_err(|why| RunError::Sandbox { path: dir, why })?;
+        let script = confirming.script(variation);
+        Ok(stage.play_state("power-loss", &tree, &script, first, confirming.subject, 1)?)
+    })
+}
+
+/// Does something with the store on a mounted volume, where it has what `init` leaves and its first record.
+fn on_volume<T>(
+    confirming: &Confirming<'_>,
+    what: impl FnOnce(&Stage<'_>, &First) -> Result<T, ConfirmError>,
+) -> Result<T, ConfirmError> {
+    let Confirming { target, multi_call, at, .. } = *confirming;
     let made = Sandbox::create(Some(at), &target.data, multi_call, &|_| ());
     let sandbox = made.map_err(|why| RunError::Sandbox { path: at.to_owned(), why })?;
     let on_operation = || ();
     let mut stage = Stage::new(target, &sandbox, confirming.stop, &on_operation);
     (stage.soft_end, stage.hard_end) = (confirming.end, confirming.end);
+    stage.init()?;
     let first = stage.first()?;
-    // A second loss is left out: the first is what is to be seen.
-    let is_other_loss = |act: &Act| matches!(act, Act::PowerLoss { loss: other, .. } if other != loss);
-    let mut acts: Vec<Act> =
-        confirming.script.acts.iter().filter(|act| !is_other_loss(act)).cloned().collect();
-    let loss = Loss { is_after_end: loss.is_after_end || variation.at_end, ..loss.clone() };
-    for act in &mut acts {
-        if let Act::PowerLoss { loss: one, .. } = act {
-            one.is_after_end = loss.is_after_end;
-        }
-    }
-    if acts.contains(&Act::Anew) {
-        stage.lay()?;
-    } else {
-        stage.lay_first()?;
-    }
-    mounted.sync()?;
-    let left = strike(&stage, mounted, request, &loss, variation.carries.then_some(at))?;
-    let remounted = left.mount(at)?;
-    let tree = tree_of(&sandbox.dir()).map_err(|why| RunError::Sandbox { path: sandbox.dir(), why })?;
-    let script = Script { acts };
-    let observation = stage.play_state("power-loss", &tree, &script, &first, confirming.subject, 1)?;
-    drop(stage);
-    drop(remounted);
-    Ok(Some(observation))
+    what(&stage, &first)
+}
+
+/// Lays out what the script begins with.
+fn begin(stage: &Stage<'_>, script: &Script) -> Result<(), RunError> {
+    if script.acts.contains(&Act::Anew) { stage.lay() } else { stage.lay_first() }
 }
 
 /// Runs the operation up to its loss, and cuts the power.
@@ -112,20 +159,25 @@ fn strike(
     stage: &Stage<'_>,
     mounted: Mounted,
     request: &Request,
-    loss: &Loss,
-    carries: Option<&Path>,
+    variation: Variation,
+    at: &Path,
 ) -> Result<Left, ConfirmError> {
     // A kill takes nothing from the kernel's memory: the power does, right after it.
-    let disturbance = Disturbance {
-        point: loss.after.saturating_add(1),
+    let disturbance = variation.after.map(|after| Disturbance {
+        point: after.saturating_add(1),
         what: Misfortune::Kill,
         call: String::new(),
         is_of_a_kill: true,
-    };
-    let mut directing = Directing::new((!loss.is_after_end).then_some(&disturbance));
-    stage.trace(std::slice::from_ref(request), &mut directing, How::default())?;
+    });
+    let mut directing = Directing::new(disturbance.as_ref());
+    let traced = stage.trace(std::slice::from_ref(request), &mut directing, How::default())?;
     stage.end_survivors();
-    if let Some(at) = carries {
+    let expected = if disturbance.is_some() { End::Killed } else { End::Exited(0) };
+    let ended = traced.operations.first().map(|ended| ended.end);
+    if ended != Some(expected) {
+        return Err(ConfirmError::Otherwise(format!("{request} ended in another way there")));
+    }
+    if variation.carries {
         let other = at.join("something-else");
         fs::write(&other, b"x")
             .and_then(|()| fs::File::open(&other)?.sync_all())

@@ -26,13 +26,17 @@ impl<'a> Directing<'a> {
 impl Director for Directing<'_> {
     fn treat(&mut self, upcoming: &Upcoming) -> Treatment {
         if let Some(FaultId(fault)) = self.staying.filter(|_| upcoming.client == 1) {
+            if hits(fault, upcoming) && fault.may_stay {
+                return failing(fault);
+            }
+            // Tries to get the lock all the same make the way longer, and change nothing.
             if let Some(Misfortune::FailBeside { held, .. }) = self.disturbance.map(|one| one.what)
                 && !self.is_done
-                && (upcoming.index >= held || upcoming.is_exit)
+                && ((upcoming.index >= held && upcoming.changes) || upcoming.is_exit)
             {
                 return Treatment::Hold;
             }
-            return if hits(fault, upcoming) && fault.may_stay { failing(fault) } else { Treatment::Go };
+            return Treatment::Go;
         }
         let Some(disturbance) = self.disturbance.filter(|_| !self.is_done && upcoming.client == 1) else {
             return Treatment::Go;

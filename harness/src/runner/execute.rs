@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use crate::call::{Call, End, Ended, Stuck, Traced};
+use crate::call::{Argument, Call, End, Ended, Errno, Stuck, Traced};
+use crate::fault::{Fault, What};
 use crate::observation::{
     FileState, Holder, Memory, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
 };
@@ -91,6 +92,17 @@ impl Stage<'_> {
         }
         self.sandbox.keep_as_first().map_err(RunError::system("keep the state with one record"))?;
         Ok(First { operation, state, usual_names: BTreeSet::new() })
+    }
+
+    /// Lets the store make itself, where it has an `init`, and keeps what that left for every execution to begin with.
+    pub(super) fn init(&self) -> Result<(), TraceError> {
+        self.lay()?;
+        if self.target.ops.init.is_some() {
+            self.succeed(Request::Init, Instant::now())?;
+            self.end_survivors();
+            self.sandbox.keep_as_old().map_err(RunError::system("keep what init left"))?;
+        }
+        Ok(())
     }
 
     fn succeed(&self, request: Request, clock: Instant) -> Result<Operation, TraceError> {
@@ -481,8 +493,10 @@ impl<'a> Playing<'a> {
         (self.stage.on_operation)();
         let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
         let mut operation = self.operation(ended, request.clone(), began, false);
-        // Nobody heard its answer before the power went.
-        if !loss.is_after_end {
+        if loss.is_after_end {
+            // What lives on was ended by the power: the answer was heard before.
+            operation.outcome = outcome(self.stage, ended.end);
+        } else {
             operation.outcome = Outcome::Killed;
             operation.records = None;
         }
@@ -607,7 +621,7 @@ impl<'a> Playing<'a> {
         self.has_copies |= traced.has_copies;
         self.turn += 1;
         self.was_disturbed |= match fault {
-            Some(_) => directing.has_failed,
+            Some(fault) => directing.has_failed && came_short(fault, &traced.calls),
             None => disturbance.is_none() || directing.is_done,
         };
         self.second_waited |= directing.second_waited;
@@ -616,7 +630,8 @@ impl<'a> Playing<'a> {
         for ended in &traced.operations {
             let Some(request) = index(ended.client).and_then(|index| requests.get(index)) else { continue };
             let mut operation = self.operation(ended, request.clone(), began, partly && ended.client == 1);
-            if let Some(fault) = fault.filter(|_| directing.has_failed && ended.client == 1) {
+            let suffered = directing.has_failed && ended.client == 1;
+            if let Some(fault) = fault.filter(|fault| suffered && came_short(fault, &traced.calls)) {
                 operation.fault = Some(fault.id.to_owned());
                 // The limit that it came to is not the target's.
                 if operation.outcome == Outcome::Unfinished(Limit::File) {
@@ -654,6 +669,8 @@ impl<'a> Playing<'a> {
             let left = log.remaining(log.calls(), &dropped);
             self.stage.sandbox.lay_tree(&left).map_err(|why| RunError::Sandbox { path: dir, why })?;
             self.only_for = BTreeSet::from([OF_A_DROPPED_SYNC.to_owned()]);
+            // The power was lost: a store that has a `recover` is to be asked that first.
+            self.was_just_killed = true;
         }
         Ok(())
     }
@@ -739,6 +756,24 @@ pub(super) struct Led {
     /// The place of the first visible call of each step among those of the session, where it made any.
     pub(super) first_calls: Vec<Option<u32>>,
     was_held: bool,
+}
+
+/// Whether a limit was come to: a write that stays within it suffers nothing. All other faults are suffered where they hit.
+fn came_short(fault: &Fault, calls: &[Call]) -> bool {
+    let asked = |call: &Call| {
+        call.arguments.iter().find_map(|argument| match argument {
+            Argument::Bytes(count) => i64::try_from(*count).ok(),
+            _ => None,
+        })
+    };
+    fault.what != What::SizeLimit
+        || calls.iter().filter(|call| call.client == 1 && fault.hits.names(&call.name, false)).any(|call| {
+            match call.result {
+                Some(Ok(written)) => asked(call).is_some_and(|asked| written < asked),
+                Some(Err(Errno(number))) => number == libc::EFBIG,
+                None => true,
+            }
+        })
 }
 
 /// Whether a program has the privilege of its owner or group.

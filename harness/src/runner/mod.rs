@@ -33,7 +33,7 @@ use crate::sandbox::Sandbox;
 use crate::target::{Command, Target, Values};
 use crate::tracer::Templates;
 
-pub use confirm::{ConfirmError, Confirming, Variation, confirm};
+pub use confirm::{ConfirmError, Confirming, Variation, confirm, variations};
 pub use control::{Control, Timing, control};
 pub use execute::{First, Played, TraceError, trace};
 pub use pin::Pinned;

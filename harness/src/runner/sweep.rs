@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::call::{Effect, Traced};
+use crate::fault::has_none;
 use crate::masks::{made, masked_calls, replace_word};
 use crate::observation::{FileState, Observation, Subject, Trace, name_shape};
 use crate::op::{Outcome, Request};
@@ -24,6 +25,8 @@ pub struct Swept {
     pub cut: Option<Cut>,
     /// What was left out on purpose, in words.
     pub bounds: Vec<String>,
+    /// Invariants that stay open, with the reason.
+    pub doubts: Vec<(&'static str, String)>,
     /// How many directory contents were derived, and how many of them have a data file that is not whole.
     pub states: (u64, u64),
     /// What the traces say is not seen.
@@ -56,6 +59,11 @@ pub enum Showing<'a> {
         script: &'a Script,
         /// Whether operations of it were copies of templates.
         has_copies: bool,
+    },
+    /// What was to be done for real, since a derived state violated something, could not be.
+    Unreached {
+        /// What was played.
+        script: &'a Script,
     },
     /// What the store made of a derived state.
     Derived {
@@ -145,6 +153,8 @@ impl Sweep<'_> {
                     let name = name_of(request);
                     let (scripts, left_out) = fault::scripts(request, &quiet.calls);
                     self.bound(left_out, &format!("faults of {name}, those of its first calls"));
+                    let without = quiet.calls.iter().filter(|call| has_none(call)).count();
+                    self.bound(without, &format!("calls of {name} for which the table has no fault"));
                     self.play(&first, group(format!("faults of the calls of {name}"), scripts))?;
                     let beside = fault::beside(request, &quiet.calls, &self.subject.data);
                     let what = format!("faults of the locks of {name}, beside another client");
@@ -388,9 +398,7 @@ impl Sweep<'_> {
             match (self.sink)(Showing::Derived { observation: Box::new(observation), script: &script }) {
                 Next::GoOn => {}
                 Next::End => self.done.cut = Some(Cut::FailFast),
-                Next::Confirm => {
-                    self.play_once(first, &script)?;
-                }
+                Next::Confirm => self.confirm(first, &script)?,
             }
             if self.done.cut.is_some() {
                 break;
@@ -434,6 +442,14 @@ impl Sweep<'_> {
             if self.done.cut.is_some() {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Does for real what a derived state violated something by.
+    pub(super) fn confirm(&mut self, first: &First, script: &Script) -> Result<(), TraceError> {
+        if !self.play_once(first, script)?.was_disturbed {
+            let _next = (self.sink)(Showing::Unreached { script });
         }
         Ok(())
     }
@@ -493,7 +509,7 @@ impl Sweep<'_> {
 
 /// What is to be known of an execution for what comes next.
 pub(super) struct Seen {
-    was_disturbed: bool,
+    pub(super) was_disturbed: bool,
     second_waited: bool,
     /// Whether it left more files than an undisturbed store does.
     left_something: bool,

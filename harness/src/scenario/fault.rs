@@ -1,6 +1,7 @@
 //! Every visible call made to fail with each errno it may return, or to do less than asked.
 //!
-//! For every visible call of every operation and every row of the table of faults that may hit it (`picklock list faults`):
+//! For every visible call of `add`, `list` and the other operations, and every row of the table of faults that may hit it
+//! (`picklock list faults`):
 //! the call fails once, and where it may stay that way, so do all like it until the operation has ended. Then the store is
 //! to list, add and list, with nothing failing any more. After a sync that failed, what it was to make durable is dropped
 //! as the kernel drops it, and the power is lost when the operation was acknowledged: a sync that is tried again has nothing

@@ -116,6 +116,17 @@ impl Mirror {
         Some(data)
     }
 
+    /// Where the write will begin that a thread is about to make.
+    pub(super) fn next_offset(&self, thread: Pid) -> Option<u64> {
+        let call = self.pending(thread)?;
+        let fd = call.entry.arguments[0] as i32;
+        match self.open_file(thread, fd)?.appends {
+            true => descriptor::size(thread, fd),
+            false if call.shape.name.starts_with("pwrite") => Some(call.entry.arguments[3]),
+            false => descriptor::position(thread, fd),
+        }
+    }
+
     /// Where a write of `length` bytes began that has just returned.
     fn offset(&self, thread: Pid, call: &Pending, length: u64) -> Option<u64> {
         let fd = call.entry.arguments[0] as i32;

@@ -55,6 +55,7 @@ impl Mirror {
                     self.add_path(call, path);
                 }
             }
+            Form::Everything => {}
             Form::File => self.add_descriptor(thread, call, int(0))?,
             Form::Bytes { count } => {
                 self.add_descriptor(thread, call, int(0))?;

@@ -94,8 +94,10 @@ pub struct Upcoming {
     pub index: u32,
     /// Its name, as in its manual page; of an exit too.
     pub name: &'static str,
-    /// Whether it makes a file, or empties one.
+    /// Whether it makes a file.
     pub creates: bool,
+    /// Whether it is to change content or names.
+    pub changes: bool,
     /// Whether it asks for a lock.
     pub asks_for_lock: bool,
     /// The bytes that it is to write, where that number can be cut.

@@ -20,6 +20,8 @@ pub(super) enum Form {
     Path { folder: Option<usize>, path: usize },
     /// Works on two paths.
     Paths { folders: [Option<usize>; 2], paths: [usize; 2] },
+    /// Works on all files there are, those of the sandbox among them.
+    Everything,
     /// Works on the file of a descriptor.
     File,
     /// Reads or writes so many bytes through a descriptor.
@@ -156,6 +158,7 @@ shapes! {
     SYS_fchownat Attribute path_at(0, 1);
     SYS_utimensat Attribute path_at(0, 1);
 
+    SYS_sync Sync Form::Everything;
     SYS_fsync Sync Form::File;
     SYS_fdatasync Sync Form::File;
     SYS_syncfs Sync Form::File;

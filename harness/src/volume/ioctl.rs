@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 /// `LOOP_CTL_GET_FREE` and `LOOP_CONFIGURE` of `linux/loop.h`.
-const GET_FREE: libc::Ioctl = 0x4C82;
-const CONFIGURE: libc::Ioctl = 0x4C0A;
+const GET_FREE: u32 = 0x4C82;
+const CONFIGURE: u32 = 0x4C0A;
 /// `LO_FLAGS_AUTOCLEAR`: the device detaches itself when nobody uses it any more.
 const AUTOCLEAR: u32 = 4;
 /// The size of `struct loop_config`, and where the descriptor and the flags stand in it.
@@ -15,7 +16,7 @@ const CONFIG_SIZE: usize = 304;
 const CONFIG_DESCRIPTOR: usize = 0;
 const CONFIG_FLAGS: usize = 60;
 /// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`, and the argument by which not even the log is written any more.
-const SHUT_DOWN: libc::Ioctl = 0x8004_587d;
+const SHUT_DOWN: u32 = 0x8004_587d;
 const WITHOUT_LOG: u32 = 2;
 /// Another process may have been quicker.
 const TRIES: u32 = 200;
@@ -23,6 +24,8 @@ const TRIES: u32 = 200;
 /// A loop device, open; it is gone when this is closed and nothing is mounted from it.
 pub(super) struct Device {
     pub(super) path: PathBuf,
+    /// What files on it have as their device.
+    pub(super) number: u64,
     _open: File,
 }
 
@@ -36,7 +39,7 @@ pub(super) fn attach(image: &File) -> io::Result<Device> {
     for _ in 0..TRIES {
         #[expect(unsafe_code, reason = "nobody has a safe name for it")]
         // SAFETY: the request takes no argument.
-        let number = unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE) };
+        let number = unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE as libc::Ioctl) };
         if number < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -48,9 +51,9 @@ pub(super) fn attach(image: &File) -> io::Result<Device> {
         };
         #[expect(unsafe_code, reason = "nobody has a safe name for it")]
         // SAFETY: the request reads a `struct loop_config`, which is what stands there, of its whole size.
-        let configured = unsafe { libc::ioctl(open.as_raw_fd(), CONFIGURE, config.as_ptr()) };
+        let configured = unsafe { libc::ioctl(open.as_raw_fd(), CONFIGURE as libc::Ioctl, config.as_ptr()) };
         if configured == 0 {
-            return Ok(Device { path, _open: open });
+            return Ok(Device { path, number: open.metadata()?.rdev(), _open: open });
         }
         last = io::Error::last_os_error();
         if last.raw_os_error() != Some(libc::EBUSY) {
@@ -65,6 +68,6 @@ pub(super) fn shut_down(root: BorrowedFd<'_>) -> io::Result<()> {
     let flags = WITHOUT_LOG;
     #[expect(unsafe_code, reason = "nobody has a safe name for it")]
     // SAFETY: the request reads a number of 32 bits, which lives until it returns.
-    let done = unsafe { libc::ioctl(root.as_raw_fd(), SHUT_DOWN, &raw const flags) };
+    let done = unsafe { libc::ioctl(root.as_raw_fd(), SHUT_DOWN as libc::Ioctl, &raw const flags) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

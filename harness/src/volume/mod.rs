@@ -8,7 +8,7 @@
 
 mod ioctl;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -137,13 +137,14 @@ pub struct Template {
 }
 
 impl Template {
-    /// Makes one.
+    /// Makes one, with a file in this folder that is gone when it is made.
     ///
     /// # Errors
     /// Where the program is missing or fails.
-    pub fn make(kind: Kind) -> Result<Self, VolumeError> {
+    pub fn make(kind: Kind, folder: &Path) -> Result<Self, VolumeError> {
         let (program, package, arguments, size) = kind.recipe();
-        let file = tempfile::NamedTempFile::new().map_err(VolumeError::system("make a file for an image"))?;
+        let file = tempfile::NamedTempFile::new_in(folder)
+            .map_err(VolumeError::system("make a file for an image"))?;
         file.as_file().set_len(size).map_err(VolumeError::system("make a file for an image"))?;
         let mut command = Command::new(find(program).ok_or(VolumeError::NoProgram { program, package })?);
         command.args(arguments).arg(file.path()).stdin(Stdio::null());
@@ -172,6 +173,8 @@ impl Template {
 pub struct Mounted {
     kind: Kind,
     image: Option<File>,
+    /// The number of its loop device.
+    device: u64,
     at: PathBuf,
 }
 
@@ -187,10 +190,11 @@ impl Mounted {
         let device = ioctl::attach(&image).map_err(VolumeError::system("attach a loop device"))?;
         // Two copies of one xfs may be there at a time.
         let options = if kind == Kind::Xfs { c"nouuid" } else { c"" };
-        rustix::mount::mount(&device.path, at, kind.name(), MountFlags::empty(), options)
+        let flags = MountFlags::NODEV | MountFlags::NOSUID;
+        rustix::mount::mount(&device.path, at, kind.name(), flags, options)
             .map_err(VolumeError::system("mount an image, which takes root"))?;
         // From here on the mount alone holds the device.
-        Ok(Self { kind, image: Some(image), at: at.to_owned() })
+        Ok(Self { kind, image: Some(image), device: device.number, at: at.to_owned() })
     }
 
     /// Waits until everything is on the disk.
@@ -224,8 +228,7 @@ impl Mounted {
     fn shut_down(&self) -> io::Result<()> {
         let root = File::open(&self.at)?;
         // On the wrong file system this would end the machine.
-        let above = fs::metadata(self.at.join(".."))?;
-        if root.metadata()?.dev() == above.dev() {
+        if root.metadata()?.dev() != self.device {
             return Err(io::Error::other("it is not mounted there"));
         }
         ioctl::shut_down(root.as_fd())

@@ -297,6 +297,13 @@ const ROWS: &[Row] = &[
         says: &["interleave is not built in this version"],
     },
     Row {
+        what: "a file system that cannot be confirmed on",
+        arguments: &["check", "--confirm", "ext5"],
+        files: &[],
+        status: 2,
+        says: &["--confirm", "ext4, xfs or btrfs"],
+    },
+    Row {
         what: "a claim on nothing",
         arguments: &["check", "--claim", "stress"],
         files: &[],

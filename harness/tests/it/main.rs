@@ -2,6 +2,8 @@
 
 /// What makes no sense, and what goes wrong, gets a clear error.
 mod bad_input;
+/// Findings that are tried on real file systems.
+mod confirm;
 /// Copies of stopped processes.
 mod copies;
 /// Kills at every call.

@@ -107,6 +107,13 @@ fn stores_in_python_and_shell_that_are_right_hold() {
     // To a shell a file that cannot be looked at is one that is not there, and `mv` copies where it cannot rename.
     let without_faults = "fault,honest-failure,failed-write-keeps-old";
     judge(folder.path(), 0, &["--skip", without_faults, "--data", "db.txt", "--", "./shell-store"]);
+    // `sync` without a name syncs everything; no call of it names anything in the sandbox.
+    let everything =
+        SHELL_STORE.replace("sync \"$2.tmp\"", "sync").replace("sync \"$(dirname \"$2\")\"", "sync");
+    assert_ne!(everything, SHELL_STORE);
+    script(folder.path(), "everything", &everything);
+    let only = "power-loss,power-loss-atomic,acked-survives-power-loss";
+    judge(folder.path(), 0, &["--only", only, "--data", "db.txt", "--", "./everything"]);
 }
 
 /// A store that takes a failed `cat` for an empty file loses all when that one process is killed.

@@ -5,7 +5,7 @@
 
 use crate::catalogue::headline;
 use crate::persist::disk::{Change, Log, Sync, Synced, What};
-use crate::persist::profile::{Profile, growth, latest, latest_cut};
+use crate::persist::profile::{Profile, growth, latest, latest_cut, same_page};
 use crate::persist::tree::Name;
 
 pub(super) const PROFILE: Profile =
@@ -14,7 +14,9 @@ pub(super) const PROFILE: Profile =
 fn needs(log: &Log, number: usize) -> Vec<usize> {
     let change = &log.changes[number];
     match change.what {
-        What::Bytes { file, .. } => latest_cut(log, number, file).into_iter().collect(),
+        What::Bytes { file, .. } => {
+            latest_cut(log, number, file).into_iter().chain(same_page(log, number)).collect()
+        }
         What::Length { file, grown_by: Some(by), .. } => {
             let mut needed = growth(log, number, file);
             needed.push(by);
@@ -32,7 +34,7 @@ fn needs(log: &Log, number: usize) -> Vec<usize> {
 fn demands(log: &Log, sync: &Sync, change: &Change) -> bool {
     match &sync.what {
         Synced::All => true,
-        Synced::File(file) | Synced::Write(file) => {
+        Synced::File(file) | Synced::Write { file, .. } => {
             let name = Name::File(*file);
             sync.what.is_about(change)
                 || change.named() == Some(&name)

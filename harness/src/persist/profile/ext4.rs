@@ -7,7 +7,7 @@
 
 use crate::catalogue::headline;
 use crate::persist::disk::{Change, Log, Sync, Synced, What};
-use crate::persist::profile::{Profile, latest_cut, latest_metadata};
+use crate::persist::profile::{Profile, latest_cut, latest_metadata, same_page};
 
 pub(super) const PROFILE: Profile =
     Profile { id: "ext4", statement: headline(include_str!("ext4.rs")), needs, demands };
@@ -15,7 +15,7 @@ pub(super) const PROFILE: Profile =
 fn needs(log: &Log, number: usize) -> Vec<usize> {
     match log.changes[number].what {
         What::Bytes { file, .. } | What::Length { file, grown_by: Some(_), .. } => {
-            latest_cut(log, number, file).into_iter().collect()
+            latest_cut(log, number, file).into_iter().chain(same_page(log, number)).collect()
         }
         _ => latest_metadata(log, number).into_iter().collect(),
     }
@@ -25,9 +25,7 @@ fn needs(log: &Log, number: usize) -> Vec<usize> {
 pub(super) fn demands(_: &Log, sync: &Sync, change: &Change) -> bool {
     match &sync.what {
         Synced::All => true,
-        Synced::File(file) | Synced::Write(file) => {
-            change.is_metadata() || change.content_of() == Some(*file)
-        }
+        Synced::File(_) | Synced::Write { .. } => change.is_metadata() || sync.what.is_about(change),
         Synced::Folder(_) => change.is_metadata(),
     }
 }

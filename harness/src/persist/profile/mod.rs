@@ -9,7 +9,7 @@ mod ext4;
 mod posix;
 mod xfs;
 
-use crate::persist::disk::{Change, Log, Sync, What};
+use crate::persist::disk::{Change, Log, PAGE, Sync, What};
 
 /// What a file system may lose.
 #[derive(Debug)]
@@ -48,6 +48,18 @@ fn latest_cut(log: &Log, number: usize, file: u32) -> Option<usize> {
         number,
         |change| matches!(change.what, What::Length { file: other, grown_by: None, .. } if other == file),
     )
+}
+
+/// The latest bytes that were written before to the same page of this file, since it was last cut: a page is written as a
+/// whole, so that the later ones do not come without them.
+fn same_page(log: &Log, number: usize) -> Option<usize> {
+    let What::Bytes { file, offset, .. } = log.changes[number].what else { return None };
+    let earlier = latest(
+        log,
+        number,
+        |change| matches!(change.what, What::Bytes { file: other, offset: at, .. } if other == file && at / PAGE == offset / PAGE),
+    );
+    earlier.filter(|earlier| latest_cut(log, number, file).is_none_or(|cut| cut < *earlier))
 }
 
 /// All bytes that made this file longer, and the lengths that they brought along.

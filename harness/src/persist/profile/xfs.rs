@@ -5,14 +5,16 @@
 
 use crate::catalogue::headline;
 use crate::persist::disk::{Log, What};
-use crate::persist::profile::{Profile, ext4, growth, latest_cut, latest_metadata};
+use crate::persist::profile::{Profile, ext4, growth, latest_cut, latest_metadata, same_page};
 
 pub(super) const PROFILE: Profile =
     Profile { id: "xfs", statement: headline(include_str!("xfs.rs")), needs, demands: ext4::demands };
 
 fn needs(log: &Log, number: usize) -> Vec<usize> {
     match log.changes[number].what {
-        What::Bytes { file, .. } => latest_cut(log, number, file).into_iter().collect(),
+        What::Bytes { file, .. } => {
+            latest_cut(log, number, file).into_iter().chain(same_page(log, number)).collect()
+        }
         What::Length { file, grown_by: Some(by), .. } => {
             let mut needed = growth(log, number, file);
             needed.push(by);

@@ -8,7 +8,7 @@ use crate::locks::{Kind, Lock, Owner};
 use crate::tracer::machine::{Change, Machine, Waiting, resumed};
 use crate::tracer::shape::Form;
 use crate::tracer::stopped::Stopped;
-use crate::tracer::{TracerError, descriptor, memory, registers};
+use crate::tracer::{TracerError, memory, registers};
 
 impl<'a> Machine<'a> {
     /// Lets a thread make its visible call, as soon as the lock that it asks for can be had.
@@ -125,14 +125,17 @@ impl<'a> Machine<'a> {
     /// Lets no file of a process grow past the middle of what it is about to write.
     pub(super) fn limit_size(&mut self, stopped: Stopped, length: u64) -> Result<(), TracerError> {
         let thread = stopped.thread();
-        let descriptor = self.mirror.pending(thread).map(|pending| pending.entry.arguments[0] as i32);
-        let size = descriptor.and_then(|descriptor| descriptor::size(thread, descriptor));
+        let offset = self.mirror.next_offset(thread);
         let process = self.mirror.process_id(thread).and_then(|process| RawPid::from_raw(process.as_raw()));
-        if let (Some(size), Some(process)) = (size, process) {
-            let most = size + length / 2;
+        let client = self.mirror.client_of(thread);
+        let allowed =
+            client.and_then(|client| self.client(client)).map_or(0, |client| client.traceable.file_max);
+        if let (Some(offset), Some(process)) = (offset, process) {
+            // Never more than it was allowed, which nobody but root could set.
+            let most = (offset + length / 2).min(allowed);
             let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
-            rustix::process::prlimit(Some(process), rustix::process::Resource::Fsize, limit)
-                .map_err(TracerError::system("limit the size of files"))?;
+            // One that has lowered its own limit further keeps that.
+            let _limited = rustix::process::prlimit(Some(process), rustix::process::Resource::Fsize, limit);
         }
         self.admit(stopped)
     }

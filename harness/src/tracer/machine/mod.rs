@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::call::{End, Leak, Stuck};
+use crate::call::{Class, End, Leak, Stuck};
 use crate::locks::{FileId, Lock};
 use crate::tracer::mirror::Mirror;
 use crate::tracer::shape::Form;
@@ -399,7 +399,10 @@ impl<'a> Machine<'a> {
                 client,
                 index,
                 name: pending.map_or("exit", |pending| pending.shape.name),
-                creates: pending.is_some_and(|pending| pending.creates),
+                creates: pending.is_some_and(|pending| pending.creates && pending.was_missing),
+                changes: pending.is_some_and(|pending| {
+                    pending.creates || matches!(pending.shape.class, Class::Write | Class::Name)
+                }),
                 asks_for_lock: pending
                     .and_then(|pending| pending.wants)
                     .is_some_and(|wanted| wanted.mode.is_some()),
