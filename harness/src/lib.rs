@@ -1,7 +1,8 @@
 //! picklock proves, or disproves, that programs which share a file do it right.
 //!
-//! It starts a store as its users do, as processes; takes over their system calls, kills them at each, tears their writes;
-//! lets many of them run at full speed; and judges what the store made of it. [`check::check`] is the door; the `picklock` program is a thin front to it.
+//! It starts a store as its users do, as processes; takes over their system calls, kills them at each, tears their
+//! writes, fails their calls, cuts the power; lets many of them run at full speed; and judges what the store made of it.
+//! [`check::check`] is the door; the `picklock` program is a thin front to it.
 //!
 //! ```no_run
 //! use picklock::check::{Options, check};
@@ -26,7 +27,7 @@
 //!            ┌──── check/ · replay.rs ───┐
 //!        report/                      runner/            how to run; never what is correct
 //!            │          ┌────────────────┤
-//!            │       target/     sandbox.rs · tracer/    with runner/, the only rooms that touch the kernel
+//!            │       target/   sandbox.rs · tracer/ · volume/    with runner/, the only rooms that touch the kernel
 //!  invariants/ · diagnoses/                │
 //!            └──────────┴──┬─────────────┘
 //!               observation.rs · case.rs                 everything one execution showed, as a value; and as a file
@@ -41,12 +42,13 @@
 //! | 2 | [`scenario`] | seed, or the calls of a quiet run → what each client does, and what is disturbed |
 //! | 3 | [`runner`], [`tracer`], [`sandbox`] | script → execution: what every process did, call by call, and what is left |
 //! | 4 | [`persist`] | the calls of a quiet run → every directory that a kill or a power loss can leave |
+//! | – | [`volume`] | what the model allows → what a real file system leaves when its power is cut |
 //! | 5 | [`observation`] | all of one execution, as a value that can be saved and judged again |
 //! | 6 | [`invariants`], [`diagnoses`] | observation → [`verdict::Judgement`] · likely cause |
 //! | 7 | [`check`], [`report`], [`case`] | judgements → verdicts, exit status, text and JSON; cases that replay |
 //!
 //! **Architecture invariants.** The judged store is always another process. The runner does not know what correct
-//! means, and an invariant sees nothing but an observation. A violation is a value, not an error: errors mean that the
+//! means, and an invariant sees nothing but an observation. `unsafe` stands in `tracer/` and `volume/` alone. A violation is a value, not an error: errors mean that the
 //! harness failed. What has judged nothing is inconclusive and never holds. The library changes nothing process-wide
 //! and waits for no process but those it started: signal handlers, the keeper process and exit statuses are the
 //! program's, so that the library can run inside other people's tests.

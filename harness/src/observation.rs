@@ -312,8 +312,14 @@ impl Observation {
         let lost = self.power_losses.iter().copied().filter(|loss| *loss <= moment);
         let Some(last_kill) = killed.chain(lost).max() else { return true };
         before().any(|next| {
+            let had_its_way = match next.outcome {
+                Outcome::Acknowledged | Outcome::Refused | Outcome::Failed(_) => true,
+                // With nobody else there it is the store's own doing that it finds itself busy.
+                Outcome::Busy => self.is_sequential(),
+                _ => false,
+            };
             next.invoked >= last_kill
-                && matches!(next.outcome, Outcome::Acknowledged | Outcome::Refused | Outcome::Failed(_))
+                && had_its_way
                 && matches!(next.request, Request::Add { .. } | Request::Recover)
         })
     }

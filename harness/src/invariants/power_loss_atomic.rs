@@ -61,6 +61,13 @@ mod tests {
         );
     }
 
+    /// A store that found itself busy for ever was never judged, and held.
+    #[test]
+    fn a_store_that_is_busy_for_ever_violates() {
+        let busy = "c1 add a 0..10 ok\n c1 add b 20..30 ok\n power 31\n c1 list 32..33 busy\n c1 add c 40..50 busy\n";
+        violated(check, "list failed", &format!("{busy} c1 list 60..61 busy"));
+    }
+
     /// The store may mend itself first, and what stands there before is no verdict.
     #[test]
     fn before_the_store_was_asked_anything_nothing_is_said() {

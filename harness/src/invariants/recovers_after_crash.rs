@@ -1,9 +1,9 @@
 //! After a kill at any point the next operation succeeds, with no hand to clean up.
 //!
 //! Judged where operations came one after another: all of them after a killed one, or one that failed for an injected
-//! fault, up to the next that is killed, end and are acknowledged, or refused for the store's own limit. Busy is no success: nobody else is there. In
-//! executions with overlapping clients a failure after a kill leaves a doubt, since a race may have caused it; so does
-//! one that waits for a lock, since locks end with their owner.
+//! fault, up to the next that is killed, end and are acknowledged, or refused for the store's own limit. Busy is no
+//! success: nobody else is there. In executions with overlapping clients a failure after a kill leaves a doubt, since a
+//! race may have caused it; so does one that waits for a lock, since locks end with their owner.
 //! Typical causes: a lock file that survives its owner, a half-written file that is taken for corruption.
 
 use crate::catalogue::headline;

@@ -1,13 +1,13 @@
 //! Every crash state that the persistence model allows, at every point of the trace.
 //!
-//! One quiet run under the tracer tells what an operation asks of the disk, and which syncs demand some of it. For ext4, xfs
-//! and btrfs, as far as they promise anything, and for the standard, which promises less, every content is derived that a
-//! power loss may leave: before each sync has returned, and after the operation was acknowledged. Each is laid out and
-//! given to the store, which is to list, add and list; where it is neither what was there nor what the operation made of
-//! it, what the store does about it is struck by a second power loss. What is violated is done once more by a fresh run of the operation. What only
-//! the standard allows is a remark on portability. Of more than fourteen changes that are free (fewer where they are large), prefixes, prefixes with
-//! one omission and two hundred samples are tried; beyond two hundred states of a second power loss no further state is
-//! struck again.
+//! One quiet run under the tracer tells what an operation asks of the disk, and which syncs demand some of it. For
+//! ext4, xfs and btrfs, as far as they promise anything, and for the standard, which promises less, every content is
+//! derived that a power loss may leave: before each sync has returned, and after the operation was acknowledged. Each
+//! is laid out and given to the store, which is to list, add and list; where it is neither what was there nor what the
+//! operation made of it, what the store does about it is struck by a second power loss. What is violated is done once
+//! more by a fresh run of the operation. What only the standard allows is a remark on portability. Of more than
+//! fourteen changes that are free (fewer where they are large), prefixes, prefixes with one omission and two hundred
+//! samples are tried; beyond two hundred states of a second power loss no further state is struck again.
 
 use crate::call::Call;
 use crate::catalogue::headline;
