@@ -112,8 +112,13 @@ impl Run<'_> {
         let violated: Vec<&'static str> = self.violated_by(observation).collect();
         if !violated.is_empty() {
             let causes = causes(script);
-            let is_blamed =
-                |id: &str| causes.iter().any(|cause| self.blamed.contains(&(id.to_owned(), cause.clone())));
+            // What is violated anyway is worth no remark on portability; the other way round it is a violation to be shown.
+            let kinds: &[bool] = if script.is_portability() { &[false, true] } else { &[false] };
+            let is_blamed = |id: &'static str| {
+                causes
+                    .iter()
+                    .any(|cause| kinds.iter().any(|kind| self.blamed.contains(&(id, cause.clone(), *kind))))
+            };
             if violated.iter().all(|id| is_blamed(id)) {
                 return Next::GoOn;
             }
@@ -138,7 +143,8 @@ impl Run<'_> {
         for id in derived {
             if real.contains(&id) {
                 // One missing sync may leave hundreds of states, which all tell the same.
-                self.blamed.extend(causes(script).last().map(|cause| (id.to_owned(), cause.clone())));
+                let kind = script.is_portability();
+                self.blamed.extend(causes(script).pop().map(|cause| (id, cause, kind)));
             } else if !script.is_portability() {
                 self.doubt(id, "a derived state violates it, and the same done for real does not");
             }

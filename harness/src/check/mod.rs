@@ -232,8 +232,9 @@ struct Run<'a> {
     derived_violations: Vec<&'static str>,
     /// Findings of power losses, to be tried on real file systems.
     open: Vec<confirming::Open>,
-    /// Invariants that derived states violate, each with what was missing on the disk.
-    blamed: BTreeSet<(String, String)>,
+    /// Invariants that derived states violate, each with what was missing on the disk, and whether only the standard allows
+    /// that: what is a question of portability in one operation may be none in another.
+    blamed: BTreeSet<(&'static str, String, bool)>,
 }
 
 impl<'a> Run<'a> {

@@ -224,11 +224,6 @@ impl Log {
         self.dropped.iter().copied()
     }
 
-    /// The call that asked for a change, from 0.
-    pub fn call_of(&self, change: usize) -> Option<usize> {
-        Some(self.changes.get(change)?.call)
-    }
-
     /// What is there with the changes that `is_kept` names by their numbers.
     pub fn tree(&self, is_kept: impl Fn(usize) -> bool) -> Tree {
         let mut tree = self.base.clone();

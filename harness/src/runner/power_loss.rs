@@ -1,4 +1,4 @@
-//! Gives the store every content that a power loss may leave, as the traces of quiet runs tell, and strikes what it does about broken ones again.
+//! Gives the store every content that a power loss may leave, as the traces of quiet runs tell, and strikes what it does then again.
 
 use std::collections::BTreeSet;
 
@@ -88,19 +88,19 @@ impl Sweep<'_> {
         self.bound(bounded, &format!("sync epochs of {name} with too many changes for every choice of them"));
         self.done.groups.push((format!("states that a power loss in {name} may leave"), losses.len(), 0));
         let struck = Struck { from, request, calls, log };
-        let mut broken = Vec::new();
+        let mut unsettled = Vec::new();
         for one in &losses {
             let told = loss(&struck.log, struck.calls, one);
             // What is neither what was there nor what the operation made of it, the store may have to mend.
             if one.tree != *before && one.tree != *struck.log.whole() {
-                broken.push((one, told.clone()));
+                unsettled.push((one, told.clone()));
             }
             self.give(first, &one.tree, &script(from, &[(request, told)]))?;
             if self.done.cut.is_some() {
                 return Ok(());
             }
         }
-        self.strike_again(first, name, &struck, &broken)
+        self.strike_again(first, name, &struck, &unsettled)
     }
 
     /// What the store does about what a power loss left, struck by another one.
@@ -109,7 +109,7 @@ impl Sweep<'_> {
         first: &First,
         name: &str,
         struck: &Struck<'_>,
-        broken: &[(&PowerLoss, Loss)],
+        unsettled: &[(&PowerLoss, Loss)],
     ) -> Result<(), TraceError> {
         let (_, next) = numbered(struck.request, if struck.from == From::Nothing { 1 } else { 2 });
         let ops = &self.stage.target.ops;
@@ -121,10 +121,10 @@ impl Sweep<'_> {
         };
         let mut known = BTreeSet::new();
         let mut given = 0;
-        let distinct: Vec<_> = broken.iter().filter(|(one, _)| known.insert(one.tree.digest())).collect();
+        let distinct: Vec<_> = unsettled.iter().filter(|(one, _)| known.insert(one.tree.digest())).collect();
         for (place, (one, told)) in distinct.iter().enumerate() {
             if given >= AGAIN_MAX {
-                let what = format!("broken states of {name}, the mending of which is not struck again");
+                let what = format!("states after a power loss in {name}, what mends them not struck again");
                 self.bound(distinct.len() - place, &what);
                 break;
             }
