@@ -65,6 +65,7 @@ pub mod case;
 pub mod catalogue;
 pub mod check;
 pub mod diagnoses;
+pub mod explore;
 pub mod fault;
 pub mod invariants;
 pub mod locks;

@@ -1,0 +1,115 @@
+//! Worlds in which schedules can be run without any process, and how many there are of what clients were seen to do.
+
+use crate::explore::footprint::Footprint;
+use crate::explore::sequential::Sequential;
+use crate::explore::{Choice, Explorer, Pending, Step};
+use crate::locks::LockTable;
+use crate::op::ClientId;
+
+use super::footprint::Locking;
+
+/// Something in which clients make steps.
+pub trait World: Clone {
+    /// What each client is about to do that has something left to do, in the order of their numbers.
+    fn pending(&self) -> Vec<Pending>;
+    /// Makes the step of a client.
+    fn make(&mut self, client: ClientId) -> Step;
+}
+
+/// Runs executions from this world on, until the explorer wants no more or `most` were made; each that was not abandoned is
+/// shown, with what came of the world. Whether the explorer is known to want no more.
+pub fn run_all<W: World>(
+    start: &W,
+    explorer: &mut dyn Explorer,
+    most: u64,
+    seen: &mut dyn FnMut(&W, &[Step], &[Pending]),
+) -> bool {
+    let mut made = 0;
+    loop {
+        if made == most {
+            return false;
+        }
+        if !explorer.begin() {
+            return true;
+        }
+        made += 1;
+        let mut world = start.clone();
+        let mut steps = Vec::new();
+        loop {
+            let pending = world.pending();
+            if !pending.iter().any(|one| one.is_enabled) {
+                explorer.end(&pending);
+                seen(&world, &steps, &pending);
+                break;
+            }
+            match explorer.choose(&pending) {
+                Choice::Go(client) => {
+                    let step = world.make(client);
+                    steps.push(step.clone());
+                    explorer.executed(step);
+                }
+                Choice::Abandon => {
+                    explorer.end(&pending);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Clients that do the same whatever the others do: each step by what it touches. Locks that are waited for are waited
+/// for.
+#[derive(Clone, Debug, Default)]
+pub struct StraightLine {
+    clients: Vec<Vec<Footprint>>,
+    made: Vec<usize>,
+    locks: LockTable,
+}
+
+impl StraightLine {
+    /// What clients did in one execution, for a guess at all others.
+    pub fn of(steps: &[Step]) -> Self {
+        let count = steps.iter().map(|step| step.client).max().unwrap_or(0);
+        let of = |client| steps.iter().filter(move |step| step.client == client);
+        let clients: Vec<Vec<Footprint>> =
+            (1..=count).map(|client| of(client).map(|step| step.footprint.clone()).collect()).collect();
+        Self { made: vec![0; clients.len()], clients, locks: LockTable::default() }
+    }
+
+    /// How many classes of schedules there are, and whether that is all or just as many as were counted.
+    pub fn size(&self, most: u64) -> (u64, bool) {
+        let mut sequential = Sequential::default();
+        let is_all = run_all(self, &mut sequential, most, &mut |_, _, _| ());
+        (sequential.executions(), is_all)
+    }
+}
+
+impl World for StraightLine {
+    fn pending(&self) -> Vec<Pending> {
+        let next = (1..).zip(self.clients.iter().zip(&self.made));
+        next.filter_map(|(client, (steps, made))| {
+            let footprint = steps.get(*made)?.clone();
+            let is_enabled = footprint.awaited().is_none_or(|lock| self.locks.obstacles(lock).is_empty());
+            Some(Pending { client, footprint, is_enabled })
+        })
+        .collect()
+    }
+
+    fn make(&mut self, client: ClientId) -> Step {
+        let index = client as usize - 1;
+        let footprint = self.clients[index][self.made[index]].clone();
+        self.made[index] += 1;
+        for locking in &footprint.locks {
+            match locking {
+                Locking::Take { lock, .. } => {
+                    self.locks.take(*lock);
+                }
+                Locking::Free(lock) => {
+                    self.locks.release(lock.file, lock.kind, lock.owner, lock.range);
+                }
+                Locking::Try(_) => {}
+            }
+        }
+        Step { client, footprint }
+    }
+}

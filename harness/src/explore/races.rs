@@ -1,0 +1,215 @@
+//! Races: which two steps of an execution could have come the other way round, and what has to be run first for that.
+//!
+//! The analysis of source-DPOR (Abdulla, Aronis, Jonsson, Sagonas, POPL 2014 and JACM 2017) over all races, with one
+//! addition for locks that are waited for: whoever gets one comes after whoever gave it up, and never the other way
+//! round; what races is the two who wanted it. Giving it up is therefore left out when it is asked what lies between.
+
+use std::collections::BTreeSet;
+
+use crate::explore::{Pending, Step};
+use crate::locks::LockTable;
+use crate::op::ClientId;
+
+use super::footprint::{Footprint, Locking};
+
+/// The other way round: after the steps before `at`, these clients make one step each, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reversal {
+    /// How many steps stay as they are.
+    pub at: usize,
+    /// Whose steps come then.
+    pub clients: Vec<ClientId>,
+    /// Those of them who may come first.
+    pub initials: BTreeSet<ClientId>,
+    /// Whether it is known that it can be run; where not, everybody who can go at `at` has to be tried.
+    pub is_sure: bool,
+}
+
+/// The partial order of an execution.
+pub struct Order<'a> {
+    steps: &'a [Step],
+    /// For each step, how many steps of each client happened before it or are it.
+    clocks: Vec<Clock>,
+    /// For each step, its place among the steps of its client, from 1.
+    places: Vec<u32>,
+}
+
+type Clock = Vec<u32>;
+
+/// A step as the later one of a race: one that was made, or one that a client that is blocked would have made.
+struct Later<'a> {
+    client: ClientId,
+    footprint: &'a Footprint,
+    at: usize,
+    /// As its clock, but for those who only gave up the lock that it waited for.
+    clock: Clock,
+}
+
+impl<'a> Order<'a> {
+    /// Of these steps.
+    pub fn of(steps: &'a [Step]) -> Self {
+        let width = steps.iter().map(|step| step.client).max().map_or(0, |client| client as usize + 1);
+        let mut order = Self { steps, clocks: Vec::with_capacity(steps.len()), places: Vec::new() };
+        let mut counts = vec![0; width];
+        for (at, step) in steps.iter().enumerate() {
+            let client = step.client as usize;
+            counts[client] += 1;
+            order.places.push(counts[client]);
+            let mut clock = order.clock_before(at, step.client, &step.footprint, |_| true);
+            clock.resize(width, 0);
+            clock[client] = counts[client];
+            order.clocks.push(clock);
+        }
+        order
+    }
+
+    /// What happened before a step of this client and this footprint that comes after the first `at`.
+    fn clock_before(
+        &self,
+        at: usize,
+        client: ClientId,
+        footprint: &Footprint,
+        counts: impl Fn(&Step) -> bool,
+    ) -> Clock {
+        let mut clock: Clock = vec![0; self.clocks.first().map_or(0, Vec::len)];
+        for earlier in (0..at).rev() {
+            let step = &self.steps[earlier];
+            if clock.get(step.client as usize).is_some_and(|known| *known >= self.places[earlier]) {
+                continue;
+            }
+            if step.client == client || (step.footprint.conflicts(footprint) && counts(step)) {
+                join(&mut clock, &self.clocks[earlier]);
+            }
+        }
+        clock
+    }
+
+    /// Whether the step at `earlier` happened before the one at `later`.
+    pub fn happens_before(&self, earlier: usize, later: usize) -> bool {
+        earlier < later && self.is_in(earlier, &self.clocks[later])
+    }
+
+    fn is_in(&self, earlier: usize, clock: &Clock) -> bool {
+        let client = self.steps[earlier].client as usize;
+        clock.get(client).is_some_and(|known| *known >= self.places[earlier])
+    }
+
+    /// What is the same for all executions that differ in the order of independent steps alone: for each client, the
+    /// clocks of its steps, one after another.
+    pub fn class(&self) -> Vec<(ClientId, Vec<Clock>)> {
+        let clients: BTreeSet<ClientId> = self.steps.iter().map(|step| step.client).collect();
+        let of = |client: ClientId| {
+            let own = self.steps.iter().zip(&self.clocks).filter(move |(step, _)| step.client == client);
+            own.map(|(_, clock)| clock.clone()).collect()
+        };
+        clients.into_iter().map(|client| (client, of(client))).collect()
+    }
+
+    /// The other ways round of all races whose later step is not among the first `from`, those of who is blocked in the
+    /// end among them.
+    pub fn reversals(&self, from: usize, blocked: &[Pending]) -> Vec<Reversal> {
+        let mut all = Vec::new();
+        for (at, step) in self.steps.iter().enumerate().skip(from) {
+            let clock = match step.footprint.awaited() {
+                Some(_) => self.without_who_admits(at, step.client, &step.footprint),
+                None => self.clocks[at].clone(),
+            };
+            self.races_of(&Later { client: step.client, footprint: &step.footprint, at, clock }, &mut all);
+        }
+        for pending in blocked {
+            let clock = self.without_who_admits(self.steps.len(), pending.client, &pending.footprint);
+            let (client, footprint, at) = (pending.client, &pending.footprint, self.steps.len());
+            self.races_of(&Later { client, footprint, at, clock }, &mut all);
+        }
+        all
+    }
+
+    fn without_who_admits(&self, at: usize, client: ClientId, footprint: &Footprint) -> Clock {
+        self.clock_before(at, client, footprint, |step| !step.footprint.only_admits(footprint))
+    }
+
+    fn races_of(&self, later: &Later<'_>, all: &mut Vec<Reversal>) {
+        for (at, step) in self.steps[..later.at].iter().enumerate() {
+            let may_race = step.client != later.client
+                && step.footprint.conflicts(later.footprint)
+                && !step.footprint.only_admits(later.footprint);
+            let has_between = || {
+                (at + 1..later.at)
+                    .any(|between| self.happens_before(at, between) && self.is_in(between, &later.clock))
+            };
+            if may_race && !has_between() {
+                all.push(self.reversal(at, later));
+            }
+        }
+    }
+
+    /// All that came after the step at `at` and does not depend on it, then the later step.
+    fn reversal(&self, at: usize, later: &Later<'_>) -> Reversal {
+        let mut kept: Vec<usize> =
+            (at + 1..later.at).filter(|between| !self.happens_before(at, *between)).collect();
+        let mut is_sure = true;
+        // Who holds what the later one waits for, and gives it up only after what is to come later, must not take it.
+        while let Some(lock) = later.footprint.awaited() {
+            let held = self.held_after(at, &kept);
+            let obstacles = held.obstacles(lock);
+            let Some(obstacle) = obstacles.first() else { break };
+            let takes = |step: &Step| {
+                step.footprint.locks.iter().any(|one| {
+                    matches!(one, Locking::Take { lock, .. }
+                        if (lock.file, lock.kind, lock.owner) == (obstacle.file, obstacle.kind, obstacle.owner))
+                })
+            };
+            let Some(taker) = kept.iter().copied().rfind(|kept| takes(&self.steps[*kept])) else {
+                is_sure = false;
+                break;
+            };
+            kept.retain(|other| *other != taker && !self.happens_before(taker, *other));
+        }
+        // What its own client did before must come before it.
+        is_sure &= (at + 1..later.at)
+            .all(|between| self.steps[between].client != later.client || kept.contains(&between));
+        let mut initials = BTreeSet::new();
+        for (index, first) in kept.iter().enumerate() {
+            let has_earlier = kept[..index].iter().any(|earlier| self.happens_before(*earlier, *first));
+            if !has_earlier {
+                initials.insert(self.steps[*first].client);
+            }
+        }
+        let is_after_one = kept.iter().any(|kept| {
+            self.is_in(*kept, &later.clock) || self.steps[*kept].footprint.conflicts(later.footprint)
+        });
+        if !is_after_one {
+            initials.insert(later.client);
+        }
+        let clients = kept.iter().map(|kept| self.steps[*kept].client).chain([later.client]).collect();
+        Reversal { at, clients, initials, is_sure }
+    }
+
+    /// The locks that are held after the first `at` steps and then these.
+    fn held_after(&self, at: usize, then: &[usize]) -> LockTable {
+        let mut table = LockTable::default();
+        for step in self.steps[..at].iter().chain(then.iter().map(|index| &self.steps[*index])) {
+            for locking in &step.footprint.locks {
+                match locking {
+                    Locking::Take { lock, .. } => {
+                        table.take(*lock);
+                    }
+                    Locking::Free(lock) => {
+                        table.release(lock.file, lock.kind, lock.owner, lock.range);
+                    }
+                    Locking::Try(_) => {}
+                }
+            }
+        }
+        table
+    }
+}
+
+fn join(clock: &mut Clock, other: &Clock) {
+    if clock.len() < other.len() {
+        clock.resize(other.len(), 0);
+    }
+    for (one, two) in clock.iter_mut().zip(other) {
+        *one = (*one).max(*two);
+    }
+}

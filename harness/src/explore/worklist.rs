@@ -1,0 +1,131 @@
+//! The work-list driver: beginnings of schedules that are still to be run, each once, those with few preemptions first; it
+//! can be saved, taken up again and split.
+//!
+//! After each execution, the other way round of each of its races is a new beginning; two that are equal are one. It runs
+//! about twice as many schedules as the sequential driver, and needs to know nothing of what came before.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::explore::races::Order;
+use crate::explore::{Choice, Explorer, Pending, Step, by_default, enabled, is_preemption};
+use crate::op::{ClientId, stable_hash};
+
+/// The beginning of a schedule: whose turn it is, one step after another.
+pub type Prefix = Vec<ClientId>;
+
+/// What is still to be run, and what has been.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WorkList {
+    /// By the number of preemptions, then in the order in which they were found.
+    queue: BTreeSet<(u32, u64, Prefix)>,
+    /// Hashes of all that ever were in the queue.
+    seen: BTreeSet<u64>,
+    found: u64,
+    #[serde(skip)]
+    run: Run,
+}
+
+/// The execution under way.
+#[derive(Clone, Debug, Default)]
+struct Run {
+    prefix: Prefix,
+    steps: Vec<Step>,
+    /// What could be done before each step.
+    pending: Vec<Vec<Pending>>,
+    /// Preemptions up to each step.
+    preemptions: Vec<u32>,
+    has_left: bool,
+}
+
+impl WorkList {
+    /// With everything still to be run.
+    pub fn new() -> Self {
+        let mut list = Self::default();
+        list.push(0, Prefix::new());
+        list
+    }
+
+    /// How many beginnings are still to be run.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether everything was run.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Leaves every `of`-th beginning, from the `number`-th on, counted from 1: the parts of a list that are run apart come
+    /// to all that it comes to as a whole.
+    #[must_use]
+    pub fn part(mut self, number: u32, of: u32) -> Self {
+        let all = std::mem::take(&mut self.queue);
+        let is_own = |index: usize| index % (of.max(1) as usize) == (number.max(1) - 1) as usize;
+        self.queue =
+            all.into_iter().enumerate().filter(|(index, _)| is_own(*index)).map(|(_, one)| one).collect();
+        self
+    }
+
+    fn push(&mut self, preemptions: u32, prefix: Prefix) {
+        let bytes: Vec<u8> = prefix.iter().flat_map(|client| client.to_le_bytes()).collect();
+        if self.seen.insert(stable_hash(bytes)) {
+            self.found += 1;
+            self.queue.insert((preemptions, self.found, prefix));
+        }
+    }
+}
+
+impl Explorer for WorkList {
+    fn begin(&mut self) -> bool {
+        let Some((_, _, prefix)) = self.queue.pop_first() else { return false };
+        self.run = Run { prefix, ..Run::default() };
+        true
+    }
+
+    fn choose(&mut self, pending: &[Pending]) -> Choice {
+        let run = &mut self.run;
+        let last = run.steps.last().map(|step| step.client);
+        let wanted = run.prefix.get(run.steps.len()).copied().filter(|_| !run.has_left);
+        let can_go = |client: &ClientId| enabled(pending).any(|other| other == *client);
+        let chosen = wanted.filter(can_go);
+        // A beginning that cannot be run goes on as any other schedule; who else could go there is tried on its own.
+        run.has_left |= wanted.is_some() && chosen.is_none();
+        let Some(chosen) = chosen.or_else(|| by_default(last, enabled(pending))) else {
+            return Choice::Abandon;
+        };
+        let before = run.preemptions.last().copied().unwrap_or(0);
+        run.preemptions.push(before + u32::from(is_preemption(last, chosen, pending)));
+        run.pending.push(pending.to_vec());
+        Choice::Go(chosen)
+    }
+
+    fn executed(&mut self, step: Step) {
+        self.run.steps.push(step);
+    }
+
+    fn end(&mut self, blocked: &[Pending]) {
+        let run = std::mem::take(&mut self.run);
+        for reversal in Order::of(&run.steps).reversals(0, blocked) {
+            let same: Prefix = run.steps[..reversal.at].iter().map(|step| step.client).collect();
+            let so_far =
+                reversal.at.checked_sub(1).and_then(|at| run.preemptions.get(at)).copied().unwrap_or(0);
+            let switches = same
+                .last()
+                .into_iter()
+                .chain(&reversal.clients)
+                .zip(&reversal.clients)
+                .filter(|(one, next)| one != next)
+                .count();
+            let preemptions = so_far.saturating_add(u32::try_from(switches).unwrap_or(u32::MAX));
+            if !reversal.is_sure {
+                let here = run.pending.get(reversal.at).map(Vec::as_slice).unwrap_or_default();
+                for client in enabled(here) {
+                    self.push(preemptions, same.iter().copied().chain([client]).collect());
+                }
+            }
+            self.push(preemptions, same.into_iter().chain(reversal.clients).collect());
+        }
+    }
+}
