@@ -135,6 +135,13 @@ pub enum Effect {
     Other,
 }
 
+impl Effect {
+    /// Whether anything is different for others.
+    pub fn is_change(&self) -> bool {
+        !matches!(self, Self::Opened { .. } | Self::Read { .. } | Self::Written { length: 0, .. })
+    }
+}
+
 /// What clients did under the tracer.
 #[derive(Debug, Default)]
 pub struct Traced {

@@ -59,6 +59,8 @@ pub struct Options {
     pub clients: Option<u32>,
     /// Operations of each client; each scenario has a default of its own.
     pub operations: Option<u32>,
+    /// Schedules with at most so many preemptions alone, all of them.
+    pub preemptions: Option<u32>,
     /// Of all chance.
     pub seed: u64,
     /// A ceiling for the whole run; none for no end.
@@ -96,6 +98,7 @@ impl Default for Options {
             selection: Selection::default(),
             clients: None,
             operations: None,
+            preemptions: None,
             seed: 1,
             budget: Some(Duration::from_secs(60)),
             dir: None,

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::check::{BY_THE_TRACER, Run, milliseconds};
+use crate::observation::Observation;
 use crate::report::{Coverage, OperationCounts, Rate, Remark, ScenarioSummary};
 use crate::runner::{self, Control, Next, RunError, Showing, Stage, TraceError};
 use crate::sandbox::Sandbox;
@@ -22,7 +23,7 @@ impl Run<'_> {
         self.watcher.begins(scenario, 0);
         let mut counts = OperationCounts::default();
         let mut executions = 0;
-        let ran = runner::sweep(stage, control, scenario, &mut |showing| match showing {
+        let ran = runner::sweep(stage, control, scenario, self.breadth(), &mut |showing| match showing {
             Showing::Quiet(trace) => {
                 self.diagnose(&[trace]);
                 Next::GoOn
@@ -42,8 +43,14 @@ impl Run<'_> {
                     return Next::GoOn;
                 }
                 match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
-                    ControlFlow::Continue(()) => Next::GoOn,
                     ControlFlow::Break(()) => Next::End,
+                    // It is looked for no more than a few of them.
+                    ControlFlow::Continue(())
+                        if script.interleaving().is_some() && self.violates(&observation) =>
+                    {
+                        Next::Found
+                    }
+                    ControlFlow::Continue(()) => Next::GoOn,
                 }
             }
         });
@@ -123,6 +130,21 @@ impl Run<'_> {
             crowd: None,
         });
         Ok(())
+    }
+
+    /// How many schedules are to be run.
+    fn breadth(&self) -> runner::Breadth {
+        runner::Breadth {
+            clients: self.options.clients,
+            operations: self.options.operations,
+            preemptions: self.options.preemptions,
+            seed: self.options.seed,
+        }
+    }
+
+    /// Whether anything that is judged is violated by an execution.
+    fn violates(&self, observation: &Observation) -> bool {
+        self.violated_by(observation).next().is_some()
     }
 
     pub(super) fn stress(

@@ -83,12 +83,15 @@ pub(crate) struct CheckArguments {
     /// Leave these scenarios or invariants out
     #[arg(long, value_name = "ID", value_delimiter = ',', help_heading = "What to try")]
     pub(crate) skip: Vec<String>,
-    /// Clients at a time [default: 8 in stress]
+    /// Clients at a time [default: 8 in stress, 3 where they are scheduled]
     #[arg(long, value_name = "N", help_heading = "What to try")]
     pub(crate) clients: Option<u32>,
-    /// Operations of each client [default: 100 in stress]
+    /// Operations of each client [default: 100 in stress, one or two where they are scheduled]
     #[arg(long, value_name = "N", help_heading = "What to try")]
     pub(crate) ops: Option<u32>,
+    /// Every schedule with at most so many preemptions, and no others [default: all schedules that differ]
+    #[arg(long, value_name = "N", help_heading = "What to try")]
+    pub(crate) preemptions: Option<u32>,
     /// Seed of all chance: the same seed makes the same plan
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "What to try")]
     pub(crate) seed: u64,

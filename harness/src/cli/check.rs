@@ -92,6 +92,7 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
         selection: Selection::new(&arguments.only, &arguments.skip)?,
         clients: arguments.clients,
         operations: arguments.ops,
+        preemptions: arguments.preemptions,
         seed: arguments.seed,
         budget: (!arguments.exhaustive).then_some(arguments.budget),
         dir: arguments.dir,

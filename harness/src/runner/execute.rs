@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::call::{Argument, Call, End, Ended, Errno, Stuck, Traced};
+use crate::explore::Explorer;
 use crate::fault::{Fault, What};
 use crate::observation::{
     FileState, Holder, Memory, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
@@ -16,6 +17,7 @@ use crate::observation::{
 use crate::op::{ClientId, Limit, Nanos, Operation, Outcome, Request};
 use crate::persist::{Log, Tree};
 use crate::runner::direct::Directing;
+use crate::runner::schedule::{Following, Scheduled};
 use crate::runner::session::Leading;
 use crate::runner::{RunError, Stage, nanos};
 use crate::sandbox::read;
@@ -27,7 +29,10 @@ use crate::target::{Format, Values};
 use crate::tracer::TracerError;
 use crate::tracer::{self, Director, Surroundings, Templates, Traceable};
 
+/// More operations are never traced at once.
+const TURN: u32 = 64;
 /// Torn readings of one execution that are kept.
+
 const EXAMPLES_MAX: usize = 3;
 
 /// Why there is no trace of an operation.
@@ -143,6 +148,37 @@ impl Stage<'_> {
         Ok(playing.into_observation(scenario, script, first, subject, execution))
     }
 
+    /// Plays a script with clients on a schedule, which the explorer chooses.
+    ///
+    /// # Errors
+    /// As [`Stage::play`].
+    pub(super) fn play_explored(
+        &self,
+        scenario: &str,
+        script: &Script,
+        first: &First,
+        subject: &Subject,
+        execution: u32,
+        explorer: &mut dyn Explorer,
+    ) -> Result<(Option<Played>, Scheduled), TraceError> {
+        self.lay_first()?;
+        let mut playing = Playing::new(self, first, true);
+        let mut scheduled = Scheduled::default();
+        for act in &script.acts {
+            match act {
+                Act::Interleave(interleaving) => scheduled = playing.interleave(interleaving, explorer)?,
+                other => playing.act(other)?,
+            }
+            if scheduled.was_abandoned {
+                return Ok((None, scheduled));
+            }
+        }
+        self.end_survivors();
+        let mut script = script.clone();
+        script.schedule(&scheduled.schedule);
+        Ok((Some(playing.into_observation(scenario, &script, first, subject, execution)), scheduled))
+    }
+
     /// Lays out what a kill or a power loss left, as derived from the calls of a quiet run, and asks the store what it
     /// makes of it.
     ///
@@ -237,27 +273,40 @@ impl Stage<'_> {
         directing: &mut Directing<'_>,
         how: How,
     ) -> Result<Traced, TraceError> {
-        let rendered: Vec<_> = (1..)
-            .zip(requests)
+        let asked: Vec<(ClientId, Request)> = (1..).zip(requests.iter().cloned()).collect();
+        self.trace_of(&asked, directing, how)
+    }
+
+    /// The same for requests of these clients, as a director wants it.
+    pub(super) fn trace_of(
+        &self,
+        asked: &[(ClientId, Request)],
+        director: &mut dyn Director,
+        how: How,
+    ) -> Result<Traced, TraceError> {
+        let rendered: Vec<_> = asked
+            .iter()
             .map(|(client, request)| {
+                let client = *client;
                 let values = self.values(client, request);
                 (self.render(request, &values), self.environment(&values))
             })
             .collect();
-        let traceables: Vec<Traceable<'_>> = rendered
-            .iter()
-            .map(|((program, arguments, cwd), environment)| Traceable {
+        let traceables: Vec<Traceable<'_>> = (0..)
+            .zip(&rendered)
+            .map(|(place, ((program, arguments, cwd), environment))| Traceable {
                 program,
                 arguments,
                 cwd,
                 environment,
                 stdin: None,
                 stdout: None,
-                turn: how.turn,
+                // Two that are asked the same at once are never copies of one.
+                turn: how.turn * TURN + place,
                 file_max: self.target.limits.file,
             })
             .collect();
-        let mut traced = self.run_traced(&traceables, directing, how)?;
+        let mut traced = self.run_traced(&traceables, director, how)?;
         let set_uid = traceables.iter().find(|traceable| is_set_uid(traceable.program));
         traced.not_covered.extend(set_uid.map(|traceable| {
             let program = traceable.program.display();
@@ -326,9 +375,10 @@ impl Stage<'_> {
             stop: Some(self.stop.as_fd()),
             is_detailed: how.is_detailed,
             templates: self.templates.as_ref().filter(|_| how.may_copy),
-            reader: can_read.then_some(&reader),
+            reader: (can_read && !how.is_unread).then_some(&reader),
             shown: self.shows_content.then(|| self.sandbox.data()),
             is_interactive: how.is_interactive,
+            is_scheduled: how.is_scheduled,
         };
         let traced = tracer::run(&surroundings, traceables, director)?;
         // What was cut short tells nothing.
@@ -344,12 +394,12 @@ impl Stage<'_> {
     }
 }
 
-struct Playing<'a> {
-    stage: &'a Stage<'a>,
+pub(super) struct Playing<'a> {
+    pub(super) stage: &'a Stage<'a>,
     clock: Instant,
     /// What the first operation took: the execution's time goes on from there.
     offset: Duration,
-    operations: Vec<Operation>,
+    pub(super) operations: Vec<Operation>,
     states: Vec<State>,
     traces: Vec<Trace>,
     memories: Vec<Memory>,
@@ -359,15 +409,17 @@ struct Playing<'a> {
     readings: Readings,
     standstill: Option<Standstill>,
     not_covered: Vec<String>,
-    was_disturbed: bool,
+    pub(super) was_disturbed: bool,
     second_waited: bool,
     /// Whether the last act killed an operation.
-    was_just_killed: bool,
+    pub(super) was_just_killed: bool,
     /// How many operations there were.
-    turn: u32,
+    pub(super) turn: u32,
     /// Whether operations may be run as copies.
     may_copy: bool,
-    has_copies: bool,
+    pub(super) has_copies: bool,
+    /// Whether the store has acknowledged a record: from then on its data is there and whole.
+    has_data: bool,
 }
 
 /// How operations are traced.
@@ -376,11 +428,22 @@ pub(super) struct How {
     is_detailed: bool,
     /// Whether the director talks with a client.
     is_interactive: bool,
+    /// Whether the director schedules the clients.
+    is_scheduled: bool,
+    /// Whether nobody looks at the data meanwhile, since there may be none.
+    is_unread: bool,
     /// The place of the first among the operations of the execution.
-    turn: u32,
+    pub(super) turn: u32,
     may_copy: bool,
     /// Instead of the target's.
     timeout: Option<Duration>,
+}
+
+impl How {
+    /// With clients on a schedule.
+    pub(super) fn scheduled(self) -> Self {
+        Self { is_scheduled: true, ..self }
+    }
 }
 
 impl<'a> Playing<'a> {
@@ -405,6 +468,7 @@ impl<'a> Playing<'a> {
             turn: 0,
             may_copy,
             has_copies: false,
+            has_data: true,
         }
     }
 
@@ -518,7 +582,7 @@ impl<'a> Playing<'a> {
         Ok(())
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.offset + self.clock.elapsed()
     }
 
@@ -556,6 +620,10 @@ impl<'a> Playing<'a> {
                 self.stage.lay()?;
                 self.operations.clear();
                 self.states.clear();
+                self.has_data = false;
+            }
+            Act::Interleave(interleaving) => {
+                self.interleave(interleaving, &mut Following::new(&interleaving.schedule))?;
             }
             Act::PowerLoss { request, loss } => self.lose_power(request, loss)?,
             Act::Session { steps } => self.session(steps)?,
@@ -563,8 +631,8 @@ impl<'a> Playing<'a> {
         Ok(())
     }
 
-    fn how(&self) -> How {
-        How { turn: self.turn, may_copy: self.may_copy, ..How::default() }
+    pub(super) fn how(&self) -> How {
+        How { turn: self.turn, may_copy: self.may_copy, is_unread: !self.has_data, ..How::default() }
     }
 
     /// One operation, undisturbed: as a copy of a template where there may be some, since that is quicker.
@@ -601,7 +669,7 @@ impl<'a> Playing<'a> {
     }
 
     /// Looks at the files. Only after `list` do the records have to stand where the target says.
-    fn look(&mut self, is_after_list: bool) {
+    pub(super) fn look(&mut self, is_after_list: bool) {
         let mut state = self.stage.sandbox.look(self.stage.target, nanos(self.now()));
         if self.stage.target.ops.list.is_some() && !is_after_list {
             state.records = None;
@@ -675,7 +743,7 @@ impl<'a> Playing<'a> {
         Ok(())
     }
 
-    fn keep(&mut self, requests: Vec<Request>, traced: Traced, is_whole: bool, began: Duration) {
+    pub(super) fn keep(&mut self, requests: Vec<Request>, traced: Traced, is_whole: bool, began: Duration) {
         if let Some(standstill) = standstill(&traced.stuck) {
             self.standstill.get_or_insert(standstill);
         }
@@ -697,7 +765,13 @@ impl<'a> Playing<'a> {
         });
     }
 
-    fn operation(&self, ended: &Ended, request: Request, began: Duration, was_maimed: bool) -> Operation {
+    pub(super) fn operation(
+        &self,
+        ended: &Ended,
+        request: Request,
+        began: Duration,
+        was_maimed: bool,
+    ) -> Operation {
         let outcome = match outcome(self.stage, ended.end) {
             // What outlived it was ended by picklock, and may have been about to do its work.
             Outcome::Acknowledged if ended.survivors > 0 => Outcome::Killed,

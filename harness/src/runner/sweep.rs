@@ -9,6 +9,7 @@ use crate::masks::{made, masked_calls, replace_word};
 use crate::observation::{FileState, Observation, Subject, Trace, name_shape};
 use crate::op::{Outcome, Request};
 use crate::persist::{Tree, crash_states};
+use crate::runner::interleave::Breadth;
 use crate::runner::pin::Pinned;
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
 use crate::scenario::script::{Act, Misfortune, Script};
@@ -40,6 +41,8 @@ pub struct Swept {
 pub enum Next {
     /// The next one.
     GoOn,
+    /// The next one; this one violated something.
+    Found,
     /// Nothing more.
     End,
     /// What a derived state showed is to be done for real.
@@ -88,11 +91,12 @@ pub fn sweep(
     stage: &Stage<'_>,
     control: &Control,
     scenario: &str,
+    breadth: Breadth,
     sink: &mut dyn FnMut(Showing<'_>) -> Next,
 ) -> Result<Swept, TraceError> {
     let _pinned = Pinned::new();
     let subject = control.subject.clone();
-    let mut sweep = Sweep { stage, subject, scenario, sink, done: Swept::default(), execution: 0 };
+    let mut sweep = Sweep { stage, subject, scenario, sink, done: Swept::default(), execution: 0, breadth };
     match sweep.run() {
         Ok(()) => {}
         Err(TraceError::Run(RunError::Stopped)) => {
@@ -123,6 +127,8 @@ pub(super) struct Sweep<'a> {
     pub(super) sink: &'a mut dyn FnMut(Showing<'_>) -> Next,
     pub(super) done: Swept,
     pub(super) execution: u32,
+    /// How many schedules are to be run.
+    pub(super) breadth: Breadth,
 }
 
 impl Sweep<'_> {
@@ -148,6 +154,8 @@ impl Sweep<'_> {
             }
             "session" => self.session(&first),
             "power-loss" => self.power_loss(&first, &quiet),
+            "interleave" => self.interleave(&first, &quiet, false),
+            "interleave-crash" => self.interleave(&first, &quiet, true),
             "fault" => {
                 for Quiet { request, traced: quiet, .. } in &quiet {
                     let name = name_of(request);
@@ -396,7 +404,7 @@ impl Sweep<'_> {
                 *made += 1;
             }
             match (self.sink)(Showing::Derived { observation: Box::new(observation), script: &script }) {
-                Next::GoOn => {}
+                Next::GoOn | Next::Found => {}
                 Next::End => self.done.cut = Some(Cut::FailFast),
                 Next::Confirm => self.confirm(first, &script)?,
             }
@@ -467,7 +475,7 @@ impl Sweep<'_> {
         }
     }
 
-    fn play_as(
+    pub(super) fn play_as(
         &mut self,
         first: &First,
         script: &Script,
@@ -493,7 +501,7 @@ impl Sweep<'_> {
         let observation = Box::new(played.observation);
         let next = (self.sink)(Showing::Execution { observation, script, has_copies: played.has_copies });
         match next {
-            Next::GoOn => self.execution = execution,
+            Next::GoOn | Next::Found => self.execution = execution,
             Next::End => self.done.cut = Some(Cut::FailFast),
             Next::Confirm => {}
         }

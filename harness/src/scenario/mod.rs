@@ -5,6 +5,8 @@ pub mod crash;
 pub mod damage;
 pub mod fault;
 pub mod inheritance;
+pub mod interleave;
+pub mod interleave_crash;
 pub mod power_loss;
 pub mod reentry;
 pub mod script;
@@ -31,6 +33,8 @@ pub const ALL: &[&Scenario] = &[
     &torn_write::SCENARIO,
     &fault::SCENARIO,
     &power_loss::SCENARIO,
+    &interleave::SCENARIO,
+    &interleave_crash::SCENARIO,
     &reentry::SCENARIO,
     &inheritance::SCENARIO,
     &session::SCENARIO,
@@ -38,8 +42,18 @@ pub const ALL: &[&Scenario] = &[
 
 /// The order in which they run, after the control: the short ones first, so that what they leave of the budget goes to
 /// the long ones; what depends on chance comes last.
-pub const ORDER: [&str; 8] =
-    ["inheritance", "reentry", "session", "power-loss", "fault", "crash", "torn-write", "stress"];
+pub const ORDER: [&str; 10] = [
+    "inheritance",
+    "reentry",
+    "session",
+    "power-loss",
+    "fault",
+    "crash",
+    "torn-write",
+    "interleave",
+    "interleave-crash",
+    "stress",
+];
 
 /// The scenario of this id, where it is built.
 pub fn find(id: &str) -> Option<&'static Scenario> {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, FaultId};
-use crate::op::Request;
+use crate::op::{ClientId, Request};
 use crate::persist::profile;
 use crate::scenario::damage::Damage;
 
@@ -42,6 +42,8 @@ pub enum Act {
         /// What is disturbed.
         disturbance: Option<Disturbance>,
     },
+    /// Clients under the tracer, on a schedule.
+    Interleave(Interleaving),
     /// What comes is asked of the store as `init` left it, with no record in it.
     Anew,
     /// One operation under the tracer, undisturbed, until the power is lost.
@@ -56,6 +58,55 @@ pub enum Act {
         /// What it is asked, one step after another.
         steps: Vec<Step>,
     },
+}
+
+/// Clients whose visible calls come in a given order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interleaving {
+    /// What each client is asked, one thing after another.
+    pub clients: Vec<Vec<Request>>,
+    /// How often each may go on sleeping though nothing was changed that it looked at.
+    #[serde(default, skip_serializing_if = "is_none_at_all")]
+    pub wakes: u32,
+    /// Who is killed, and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill: Option<KillAt>,
+    /// Whose turn it is, one step after another: an invocation, a visible call, a sleep, or the exit.
+    pub schedule: Vec<ClientId>,
+}
+
+/// A client that is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillAt {
+    /// The client.
+    pub client: ClientId,
+    /// Before this visible call of its first operation, counted from 1.
+    pub before: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it like that")]
+fn is_none_at_all(count: &u32) -> bool {
+    *count == 0
+}
+
+/// What was done on which schedule: whose turn it was, and for how many steps.
+impl fmt::Display for Interleaving {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_client = |requests: &Vec<Request>| {
+            requests.iter().map(ToString::to_string).collect::<Vec<_>>().join(", then ")
+        };
+        let clients: Vec<String> = self.clients.iter().map(of_client).collect();
+        write!(out, "{}", clients.join(" beside "))?;
+        if let Some(KillAt { client, before }) = self.kill {
+            write!(out, ", client {client} killed before its call {before}")?;
+        }
+        let turns: Vec<String> = self
+            .schedule
+            .chunk_by(|one, next| one == next)
+            .filter_map(|turn| Some(format!("c{}×{}", turn.first()?, turn.len())))
+            .collect();
+        write!(out, ", scheduled {}", turns.join(" "))
+    }
 }
 
 /// A power loss: when it comes, and what of the operation's changes it takes.
@@ -182,6 +233,23 @@ impl Script {
         self.power_losses().next_back().is_some_and(|loss| loss.profiles == [profile::PORTABILITY])
     }
 
+    /// Sets the schedule of the clients in it that have one.
+    pub fn schedule(&mut self, schedule: &[ClientId]) {
+        for act in &mut self.acts {
+            if let Act::Interleave(interleaving) = act {
+                interleaving.schedule = schedule.to_vec();
+            }
+        }
+    }
+
+    /// The clients on a schedule in it.
+    pub fn interleaving(&self) -> Option<&Interleaving> {
+        self.acts.iter().find_map(|act| match act {
+            Act::Interleave(interleaving) => Some(interleaving),
+            _ => None,
+        })
+    }
+
     /// Whether a session is stopped in it: from there on its threads run as they come.
     pub fn stops_a_session(&self) -> bool {
         self.acts.iter().any(|act| match act {
@@ -216,6 +284,7 @@ impl Script {
                     .collect();
                 Some(format!("the power is lost {}{}", Losing(request, loss), again.concat()))
             }
+            Act::Interleave(interleaving) => Some(interleaving.to_string()),
             Act::Damage { file, damage } if self.disturbance().is_none() => {
                 Some(format!("{file} {damage} and rebuilt"))
             }

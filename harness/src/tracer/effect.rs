@@ -27,8 +27,8 @@ impl Mirror {
                 let was_new = call.creates && call.was_missing;
                 Some(match (was_new, call.creates) {
                     (true, _) => Effect::Created { mode: mode_of(call.paths.first()?), path, file },
-                    (false, true) => Effect::Resized { file, size: 0 },
-                    (false, false) => Effect::Opened { path, file },
+                    (false, true) if !call.was_empty => Effect::Resized { file, size: 0 },
+                    (false, _) => Effect::Opened { path, file },
                 })
             }
             (Class::Read, _) if name != "getdents64" => Some(Effect::Read { file: file? }),

@@ -26,12 +26,11 @@ impl Mirror {
                     Flags::Behind(index) => memory::word(thread, argument(index))? as i32,
                     Flags::Creat => libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC,
                 };
-                let is_new = flags & libc::O_CREAT != 0 && std::fs::symlink_metadata(&named).is_err();
-                call.creates = is_new || flags & libc::O_TRUNC != 0;
-                call.was_missing = is_new;
                 call.appends = flags & libc::O_APPEND != 0;
                 call.is_path = flags & libc::O_PATH != 0;
+                call.flags = flags;
                 self.add_path(call, named);
+                call.look();
                 call.arguments.push(Argument::Flags(names::open_flags(flags)));
             }
             Form::Path { folder, path } => {

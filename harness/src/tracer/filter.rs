@@ -1,6 +1,6 @@
 //! The seccomp filter: which system calls stop, which are refused, and that all others cost next to nothing.
 
-use crate::tracer::shape;
+use crate::tracer::{clock, shape};
 
 const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -23,8 +23,8 @@ pub(super) const FOREIGN: u32 = 1;
 const REFUSED: [i64; 4] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_io_setup];
 
-/// The program of the filter.
-pub(super) fn program() -> Vec<libc::sock_filter> {
+/// The program of the filter; in a scheduled process the calls stop too that have to do with time.
+pub(super) fn program(is_scheduled: bool) -> Vec<libc::sock_filter> {
     let mut program = vec![
         statement(LOAD_WORD, ARCH_AT),
         // Another architecture's numbers mean other calls: they stop, only to be named.
@@ -36,8 +36,9 @@ pub(super) fn program() -> Vec<libc::sock_filter> {
         program.push(jump(number_of(number), 0, 1));
         program.push(statement(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()));
     }
-    for shape in shape::ALL {
-        program.push(jump(number_of(shape.number), 0, 1));
+    let timed: &[i64] = if is_scheduled { clock::CALLS } else { &[] };
+    for number in shape::ALL.iter().map(|shape| shape.number).chain(timed.iter().copied()) {
+        program.push(jump(number_of(number), 0, 1));
         program.push(statement(RETURN, libc::SECCOMP_RET_TRACE));
     }
     program.push(statement(RETURN, libc::SECCOMP_RET_ALLOW));

@@ -38,6 +38,8 @@ pub(super) struct Mirror {
     takers: BTreeMap<(FileId, Kind, Owner), (u32, u32)>,
     /// Whether it is looked up where in a file each write goes.
     pub(super) is_detailed: bool,
+    /// The names that files were opened by.
+    names: Vec<String>,
 }
 
 struct Thread {
@@ -62,6 +64,29 @@ pub(super) struct OpenFile {
     pub(super) appends: bool,
     /// It stands for a path alone (`O_PATH`): its close gives no POSIX lock up.
     is_path: bool,
+    /// The name that it was opened by, as a place among all.
+    name: usize,
+}
+
+impl OpenFile {
+    /// Whether it stands for a path alone.
+    pub(super) fn is_path_alone(&self) -> bool {
+        self.is_path
+    }
+}
+
+impl Pending {
+    /// Looks whether an open finds a file, and what is in it.
+    pub(super) fn look(&mut self) {
+        if !matches!(self.shape.form, Form::Open { .. }) {
+            return;
+        }
+        let found = self.paths.first().and_then(|path| std::fs::symlink_metadata(path).ok());
+        let is_new = self.flags & libc::O_CREAT != 0 && found.is_none();
+        self.was_missing = is_new;
+        self.creates = is_new || self.flags & libc::O_TRUNC != 0;
+        self.was_empty = found.is_some_and(|found| found.is_file() && found.len() == 0);
+    }
 }
 
 /// A visible call that was let in and has not returned.
@@ -78,6 +103,10 @@ pub(super) struct Pending {
     pub(super) was_missing: bool,
     pub(super) appends: bool,
     pub(super) is_path: bool,
+    /// The flags of an open.
+    pub(super) flags: i32,
+    /// Whether what an open empties was empty before.
+    pub(super) was_empty: bool,
 }
 
 /// What a call asks of the locks: a lock, or no lock, on a range.
@@ -118,6 +147,7 @@ impl Mirror {
             pids: BTreeSet::new(),
             takers: BTreeMap::new(),
             is_detailed,
+            names: Vec::new(),
         }
     }
 
@@ -253,6 +283,8 @@ impl Mirror {
             was_missing: false,
             appends: false,
             is_path: false,
+            flags: 0,
+            was_empty: false,
         };
         if self.examine(thread, &mut call).is_none() {
             return false;
@@ -312,11 +344,45 @@ impl Mirror {
 
     /// A thread was let into the kernel without waiting, only so that it gives up the lock that it converts, and will
     /// make its call again: nothing is told of it.
-    pub(super) fn gave_up_for_conversion(&mut self, thread: Pid) {
+    pub(super) fn gave_up_for_conversion(&mut self, thread: Pid, wholly: bool) {
         let pending = self.threads.get_mut(&thread).and_then(|known| known.pending.take());
-        if let Some(lock) = pending.and_then(|call| call.wants?.lock()) {
+        let Some(lock) = pending.and_then(|call| call.wants?.lock()) else { return };
+        if wholly {
+            self.table.release(lock.file, lock.kind, lock.owner, lock.range);
+        } else {
             self.table.take(lock);
         }
+    }
+
+    /// The lock that a thread is about to wait for, whether it can be had or not.
+    pub(super) fn awaited(&self, thread: Pid) -> Option<Lock> {
+        self.pending(thread)?.wants.filter(|wanted| wanted.waits)?.lock()
+    }
+
+    /// A call that was held is made now: what it finds may be another than when it came.
+    pub(super) fn look_again(&mut self, thread: Pid) {
+        if let Some(call) = self.threads.get_mut(&thread).and_then(|known| known.pending.as_mut()) {
+            call.look();
+        }
+    }
+
+    pub(super) fn held_locks(&self) -> &[Lock] {
+        self.table.held()
+    }
+
+    /// A table to try things out in.
+    pub(super) fn lock_table(&self) -> LockTable {
+        self.table.clone()
+    }
+
+    /// The same of the open file descriptions.
+    pub(super) fn description_counts(&self) -> Descriptions {
+        self.descriptions.clone()
+    }
+
+    /// The name that a file was opened by.
+    pub(super) fn opened_as(&self, open: &OpenFile) -> String {
+        self.names.get(open.name).cloned().unwrap_or_default()
     }
 
     /// A thread has ended.
@@ -490,10 +556,14 @@ impl Mirror {
         let file = descriptor::file(thread, fd)?;
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
         let number = self.files.entry(file).or_insert((next, String::new())).0;
+        let name = self.name(&shown);
         self.files.insert(file, (number, shown));
         let description = self.descriptions.open();
         let process = self.threads.get(&thread)?.process;
-        self.processes.get_mut(&process)?.open.insert(fd, OpenFile { description, file, appends, is_path });
+        self.processes
+            .get_mut(&process)?
+            .open
+            .insert(fd, OpenFile { description, file, appends, is_path, name });
         Some([Object::File(number), Object::Description(description)])
     }
 
@@ -507,7 +577,9 @@ impl Mirror {
         let path = path::of_descriptor(thread, fd);
         self.locked_elsewhere.insert(path.clone());
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
-        self.files.entry(file).or_insert((next, path::shown(&path, &self.sandbox)));
+        let shown = path::shown(&path, &self.sandbox);
+        let name = self.name(&shown);
+        self.files.entry(file).or_insert((next, shown));
         let mut adopted: Vec<((Pid, i32), u32)> = Vec::new();
         for process in self.process_ids() {
             for other in descriptor::all(process) {
@@ -530,11 +602,20 @@ impl Mirror {
                         file,
                         appends: false,
                         is_path: false,
+                        name,
                     });
                 }
             }
         }
         self.open_file(thread, fd).map(drop)
+    }
+
+    fn name(&mut self, shown: &str) -> usize {
+        let known = self.names.iter().position(|name| name == shown);
+        known.unwrap_or_else(|| {
+            self.names.push(shown.to_owned());
+            self.names.len() - 1
+        })
     }
 
     fn duplicate(&mut self, thread: Pid, from: i32, to: i32) -> Vec<LockChange> {

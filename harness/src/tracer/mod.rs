@@ -10,10 +10,12 @@
 //! with `unsafe` code.
 
 mod asleep;
+mod clock;
 mod descriptor;
 mod effect;
 mod examine;
 mod filter;
+mod footprints;
 mod machine;
 mod memory;
 mod mirror;
@@ -35,7 +37,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::call::Traced;
+use crate::call::{Call, Traced};
+use crate::explore::footprint::Footprint;
+use crate::locks::Lock;
 
 use machine::Machine;
 
@@ -81,6 +85,8 @@ pub struct Surroundings<'a> {
     pub reader: Option<&'a dyn Fn() -> Option<String>>,
     /// The director is asked whenever all have come to rest: a client may wait for what it says.
     pub is_interactive: bool,
+    /// The director says at every visible call whose turn it is, and sleeps take no time.
+    pub is_scheduled: bool,
     /// A file whose content is kept beside each call that changed it.
     pub shown: Option<PathBuf>,
 }
@@ -147,7 +153,9 @@ pub enum Rest {
 pub enum Move {
     /// This client is started.
     Start(u32),
-    /// The held call of this client is made.
+    /// The operation of this client begins, as far as anybody is told.
+    Invoke(u32),
+    /// The held call of this client is made; where it is scheduled, its next step, and nothing else.
     Release(u32),
     /// Every process of this client is killed.
     Kill(u32),
@@ -164,6 +172,40 @@ pub trait Director {
     /// What is done now that no client goes on by himself, though one is held or not started, or may wait for the
     /// director; the rest of client 1 stands first.
     fn rest(&mut self, clients: &[Rest]) -> Move;
+    /// Whose step comes next, where clients are scheduled.
+    fn turn(&mut self, _scene: &Scene<'_>) -> Move {
+        Move::Nothing
+    }
+}
+
+/// Where scheduled clients stand when all have come to rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// Each client, client 1 first.
+    pub turns: &'a [Turn],
+    /// The calls that have returned since the last time.
+    pub calls: &'a [Call],
+}
+
+/// Where a scheduled client stands.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// What it does.
+    pub rest: Rest,
+    /// What its next step may touch.
+    pub footprint: Footprint,
+    /// Whether that step can be made now.
+    pub can_go: bool,
+    /// How long it would sleep, where that is its next step.
+    pub sleeps: Option<Duration>,
+    /// Whether that step is its exit.
+    pub is_exit: bool,
+    /// What that step is, by the name of the call.
+    pub name: &'static str,
+    /// Whether more of its threads stand before a visible call.
+    pub has_others: bool,
+    /// The locks that it holds.
+    pub holds: Vec<Lock>,
 }
 
 /// Why there is no trace.

@@ -79,6 +79,25 @@ pub(super) fn set_failure(thread: Pid, errno: i32) -> Result<(), Errno> {
     write(thread, registers)
 }
 
+/// After a call has returned: it is told this result.
+pub(super) fn set_result(thread: Pid, result: i64) -> Result<(), Errno> {
+    let mut registers = read(thread)?;
+    #[cfg(target_arch = "x86_64")]
+    let place = &mut registers.rax;
+    #[cfg(target_arch = "aarch64")]
+    let place = &mut registers.regs[0];
+    *place = result.cast_unsigned();
+    write(thread, registers)
+}
+
+/// Where the stack ends.
+pub(super) fn stack_pointer(registers: &Registers) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    return registers.rsp;
+    #[cfg(target_arch = "aarch64")]
+    return registers.sp;
+}
+
 /// The number of the call stands in a register set of its own.
 #[cfg(target_arch = "aarch64")]
 fn set_number(thread: Pid, number: i32) -> Result<(), Errno> {

@@ -27,9 +27,14 @@ pub(super) struct Started {
 
 /// Starts it: in a group of its own, seized with all that comes of it, before it runs a single call of the program.
 /// Its first events are those of the way to its program: it runs that from `Event::Executed` on.
-pub(super) fn start(traceable: &Traceable<'_>, stdout: &File, stderr: &File) -> Result<Started, TracerError> {
+pub(super) fn start(
+    traceable: &Traceable<'_>,
+    stdout: &File,
+    stderr: &File,
+    is_scheduled: bool,
+) -> Result<Started, TracerError> {
     let program = search(traceable.program);
-    let prepared = Prepared::new(traceable, &program)
+    let prepared = Prepared::new(traceable, &program, is_scheduled)
         .map_err(|why| TracerError::Start { program: program.clone(), why })?;
     let pipe = || {
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(TracerError::system("make a pipe"))
@@ -94,7 +99,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(traceable: &Traceable<'_>, program: &std::path::Path) -> io::Result<Self> {
+    fn new(traceable: &Traceable<'_>, program: &std::path::Path, is_scheduled: bool) -> io::Result<Self> {
         let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::other);
         let program = text(program.as_os_str().as_bytes())?;
         let mut words = vec![program.clone()];
@@ -119,7 +124,7 @@ impl Prepared {
             program,
             _words: words,
             _environment: environment,
-            filter: filter::program(),
+            filter: filter::program(is_scheduled),
             file_max: libc::rlimit { rlim_cur: traceable.file_max, rlim_max: traceable.file_max },
         })
     }

@@ -25,7 +25,7 @@ use crate::tracer::{Traceable, TracerError};
 /// Time-outs that were computed when a template was started would have run out in a copy of an old one.
 const AGE_MAX: Duration = Duration::from_secs(2);
 /// Templates that are kept at a time: the operations of one execution.
-const TEMPLATES_MAX: usize = 12;
+const TEMPLATES_MAX: usize = 16;
 
 /// The templates of a run. They are ended when this goes.
 #[derive(Debug, Default)]
@@ -56,16 +56,19 @@ struct Key {
     cwd: PathBuf,
     environment: Vec<(OsString, OsString)>,
     turn: u32,
+    /// Its filter stops other calls.
+    is_scheduled: bool,
 }
 
 impl Key {
-    fn of(traceable: &Traceable<'_>) -> Self {
+    fn of(traceable: &Traceable<'_>, is_scheduled: bool) -> Self {
         Self {
             program: traceable.program.to_owned(),
             arguments: traceable.arguments.to_vec(),
             cwd: traceable.cwd.to_owned(),
             environment: traceable.environment.to_vec(),
             turn: traceable.turn,
+            is_scheduled,
         }
     }
 }
@@ -102,12 +105,16 @@ impl Templates {
     }
 
     /// A copy of the template of this operation, where there is one that is not too old.
-    pub(super) fn copy_of(&mut self, traceable: &Traceable<'_>) -> Result<Option<Copy>, TracerError> {
+    pub(super) fn copy_of(
+        &mut self,
+        traceable: &Traceable<'_>,
+        is_scheduled: bool,
+    ) -> Result<Option<Copy>, TracerError> {
         let old = |template: &Template| template.began.elapsed() > AGE_MAX;
         while let Some(at) = self.all.iter().position(old) {
             self.all.remove(at).end();
         }
-        let key = Key::of(traceable);
+        let key = Key::of(traceable, is_scheduled);
         let Some(template) = self.all.iter().find(|template| template.key == key) else { return Ok(None) };
         let copy = template.copy()?;
         Ok(copy)
@@ -118,6 +125,7 @@ impl Templates {
     pub(super) fn keep(
         &mut self,
         traceable: &Traceable<'_>,
+        is_scheduled: bool,
         stopped: Stopped,
         number: u64,
         sandbox: &Path,
@@ -137,7 +145,7 @@ impl Templates {
         };
         let clone = |file: &File| file.try_clone().map_err(TracerError::system("duplicate a descriptor"));
         let template = Template {
-            key: Key::of(traceable),
+            key: Key::of(traceable, is_scheduled),
             process,
             began: Instant::now(),
             registers: registers::read(process).map_err(TracerError::system("read registers"))?,

@@ -23,13 +23,21 @@ impl<'a> Machine<'a> {
             self.waiting.push(Waiting { thread, stopped, lock: None, file });
             return Ok(());
         }
+        let converts = |lock: &Lock| self.surroundings.is_scheduled && self.mirror.is_conversion(lock);
+        if wanted.waits && wanted.lock().is_some_and(|lock| converts(&lock)) {
+            // Others may come in between, and so they may here: giving the old lock up is a step of its own.
+            let giving_up = u64::from(libc::LOCK_UN.unsigned_abs());
+            registers::set_argument(thread, 1, giving_up).map_err(TracerError::system("change a call"))?;
+            self.changed.insert(thread, Change::Again(entry));
+            return resumed(stopped.run_to_exit());
+        }
         let taken = wanted.lock().filter(|lock| wanted.waits && !self.mirror.obstacles(lock).is_empty());
         if let Some(lock) = taken {
             if self.closes_posix_cycle(&lock) {
                 registers::refuse(thread, libc::EDEADLK).map_err(TracerError::system("refuse a call"))?;
                 return resumed(stopped.run_to_exit());
             }
-            if self.mirror.is_conversion(&lock) {
+            if self.mirror.is_conversion(&lock) && !self.surroundings.is_scheduled {
                 // The kernel gives the old lock up before it waits for the new one: so it is made to, without a
                 // wait.
                 let refusing = entry.arguments[1] | u64::from(libc::LOCK_NB.unsigned_abs());
@@ -60,7 +68,8 @@ impl<'a> Machine<'a> {
             if !seen.insert(owner) {
                 continue;
             }
-            let waits = self.waiting.iter().filter_map(|waiting| waiting.lock);
+            let held = self.held.iter().filter_map(|held| self.mirror.awaited(held.thread));
+            let waits = self.waiting.iter().filter_map(|waiting| waiting.lock).chain(held);
             for lock in waits.filter(|lock| lock.kind == Kind::Posix && lock.owner == owner) {
                 next.extend(self.mirror.obstacles(&lock).iter().map(|held| held.owner));
             }
@@ -149,7 +158,7 @@ impl<'a> Machine<'a> {
         };
         let then_kill = match self.changed.remove(&thread) {
             Some(Change::Again(entry)) => {
-                self.mirror.gave_up_for_conversion(thread);
+                self.mirror.gave_up_for_conversion(thread, self.surroundings.is_scheduled);
                 registers::make_again(thread, entry.number, entry.arguments)
                     .map_err(TracerError::system("let a call be made again"))?;
                 self.again.insert(thread);
@@ -163,6 +172,11 @@ impl<'a> Machine<'a> {
                 set_back(index, argument)?;
                 memory::set_word(thread, address, value).map_err(TracerError::system("set memory back"))?;
                 then_kill
+            }
+            Some(Change::Clock(asked)) => {
+                // Where it cannot be answered so, it is told the real time.
+                let _answered = result.ok().and_then(|result| asked.answer(thread, result, self.ahead));
+                return resumed(stopped.go_on(None));
             }
             Some(Change::Result(errno)) => {
                 registers::set_failure(thread, errno)

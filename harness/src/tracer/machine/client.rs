@@ -18,9 +18,10 @@ impl<'a> Machine<'a> {
         let now = self.began.elapsed();
         self.active = number;
         let templates = self.surroundings.templates;
+        let is_scheduled = self.surroundings.is_scheduled;
         let Some(client) = self.client(number) else { return Ok(()) };
         if let Some(templates) = templates {
-            let copy = held(templates).copy_of(client.traceable)?;
+            let copy = held(templates).copy_of(client.traceable, is_scheduled)?;
             if let Some(copy) = copy {
                 client.invoked = now;
                 return self.go_on_as_copy(number, copy, None);
@@ -31,7 +32,7 @@ impl<'a> Machine<'a> {
             None => scratch()?,
         };
         let output = (stdout, scratch()?);
-        let started = start::start(client.traceable, &output.0, &output.1)?;
+        let started = start::start(client.traceable, &output.0, &output.1, is_scheduled)?;
         let root = started.root;
         client.output = Some(output);
         client.root = Some(root);
@@ -79,16 +80,18 @@ impl<'a> Machine<'a> {
         let tid_address = self.mirror.tid_addresses.get(&process).copied();
         let has_timer = self.mirror.has_timer(number);
         let sandbox = self.mirror.sandbox.clone();
+        let is_scheduled = self.surroundings.is_scheduled;
         let Some(client) = self.client(number) else { return Ok(Some(stopped)) };
         let traceable = client.traceable;
         let is_fit = !client.is_copy && client.root == Some(process) && !has_timer;
         let Some(output) = client.output.as_ref().filter(|_| is_fit) else { return Ok(Some(stopped)) };
         let mut templates = held(templates);
-        let left = templates.keep(traceable, stopped, entry.number, &sandbox, tid_address, output)?;
+        let left =
+            templates.keep(traceable, is_scheduled, stopped, entry.number, &sandbox, tid_address, output)?;
         if left.is_some() {
             return Ok(left);
         }
-        let copy = templates.copy_of(traceable)?;
+        let copy = templates.copy_of(traceable, is_scheduled)?;
         drop(templates);
         match copy {
             Some(copy) => self.go_on_as_copy(number, copy, Some(process)).map(|()| None),

@@ -4,6 +4,7 @@
 mod call;
 mod client;
 mod rest;
+mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -17,11 +18,14 @@ use nix::unistd::Pid;
 
 use crate::call::{Class, End, Leak, Stuck};
 use crate::locks::{FileId, Lock};
+use crate::tracer::clock::{self, Asked};
 use crate::tracer::mirror::Mirror;
 use crate::tracer::shape::Form;
 use crate::tracer::start::{Deadline, Started};
 use crate::tracer::stopped::{Entry, Event, Stopped, poll, wait};
 use crate::tracer::{Director, Surroundings, Traceable, TracerError, Treatment, Upcoming};
+
+use schedule::Before;
 
 /// Between two looks at who sleeps: short at first, since most calls are.
 const LOOK_MIN: Duration = Duration::from_micros(50);
@@ -62,6 +66,10 @@ pub(super) struct Machine<'a> {
     last_content: Option<Vec<u8>>,
     stuck: Vec<Stuck>,
     leaks: Vec<Leak>,
+    /// How far the clock of scheduled clients is ahead.
+    ahead: Duration,
+    /// How many calls the director of scheduled clients was told of.
+    told_calls: usize,
     /// No client is waited for any more.
     is_given_up: bool,
 }
@@ -89,6 +97,8 @@ struct Held {
     thread: Pid,
     stopped: Stopped,
     since: Duration,
+    /// What it is about to do.
+    before: Before,
 }
 
 /// A call that is not made until a lock can be had.
@@ -109,6 +119,8 @@ enum Change {
     Again(Entry),
     /// It is told that it failed with this error number.
     Result(i32),
+    /// It asked for the time, and is told one that is ahead.
+    Clock(Asked),
 }
 
 impl<'a> Machine<'a> {
@@ -156,6 +168,8 @@ impl<'a> Machine<'a> {
             torn: Vec::new(),
             stuck: Vec::new(),
             leaks: Vec::new(),
+            ahead: Duration::ZERO,
+            told_calls: 0,
             is_given_up: false,
         })
     }
@@ -165,6 +179,7 @@ impl<'a> Machine<'a> {
         while !self.is_over() {
             match self.next_event()? {
                 Some(event) => self.take(event, director)?,
+                None if self.surroundings.is_scheduled => self.take_turn(director)?,
                 None => self.come_to_rest(director)?,
             }
             self.wake()?;
@@ -197,6 +212,9 @@ impl<'a> Machine<'a> {
 
     /// The next event; nothing where all who can go on by themselves have come to rest, and somebody else could.
     fn next_event(&mut self) -> Result<Option<Event>, TracerError> {
+        if self.surroundings.is_scheduled {
+            return self.next_scheduled_event();
+        }
         let mut pause = LOOK_MIN;
         loop {
             let nobody_is_held = self.held.is_empty() && self.waiting.is_empty() && self.parked.is_empty();
@@ -246,6 +264,7 @@ impl<'a> Machine<'a> {
         };
         match event {
             Event::Executed(stopped, _) => {
+                self.hide_clock(stopped.thread());
                 self.mirror.client_started(number, stopped.thread());
                 resumed(stopped.go_on(None))?;
                 return Ok(None);
@@ -289,6 +308,7 @@ impl<'a> Machine<'a> {
                 resumed(stopped.go_on(None))
             }
             Event::Executed(stopped, former) => {
+                self.hide_clock(stopped.thread());
                 self.mirror.executed(stopped.thread(), former);
                 self.forget_the_gone();
                 resumed(stopped.go_on(None))
@@ -305,6 +325,12 @@ impl<'a> Machine<'a> {
             }
             Event::GroupStop(stopped) => resumed(stopped.stay_stopped()),
             Event::Signal(stopped, signal) => resumed(stopped.go_on(Some(signal))),
+        }
+    }
+
+    fn hide_clock(&self, thread: Pid) {
+        if self.surroundings.is_scheduled {
+            clock::hide_fast_clock(thread);
         }
     }
 
@@ -345,6 +371,9 @@ impl<'a> Machine<'a> {
         entry: &Entry,
         director: &mut dyn Director,
     ) -> Result<(), TracerError> {
+        if self.surroundings.is_scheduled {
+            return self.scheduled_entry(stopped, entry);
+        }
         let thread = stopped.thread();
         let owner = self.mirror.client_of(thread);
         let has_turn = |client: u32| client == self.active || self.has_ended(self.active);
@@ -412,7 +441,7 @@ impl<'a> Machine<'a> {
         };
         match treatment {
             Treatment::Hold => {
-                self.held.push(Held { thread, stopped, since: self.began.elapsed() });
+                self.held.push(Held { thread, stopped, since: self.began.elapsed(), before: Before::Call });
                 Ok(())
             }
             Treatment::Kill => {

@@ -94,7 +94,7 @@ impl<'a> Machine<'a> {
                 self.kill_client(number);
                 return Ok(());
             }
-            Move::Again => return Ok(()),
+            Move::Again | Move::Invoke(_) => return Ok(()),
             Move::Nothing => {}
         }
         // Whoever has a timer may be woken by it, so it waits in the kernel, as it would have from the beginning.

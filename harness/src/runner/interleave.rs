@@ -1,0 +1,415 @@
+//! Explores the schedules of some clients: one execution after another, as an explorer wants them, until all that differ
+//! were run or the time is up; then some by chance.
+
+use std::time::Instant;
+
+use crate::explore::bounded::Bounded;
+use crate::explore::model::StraightLine;
+use crate::explore::random::Portfolio;
+use crate::explore::sequential::Sequential;
+use crate::explore::worklist::WorkList;
+use crate::explore::{Choice, Explorer, Pending, Step};
+use crate::op::{ClientId, Request};
+use crate::runner::schedule::Scheduled;
+use crate::runner::sweep::{Quiet, Sweep, name_of};
+use crate::runner::{Cut, First, Next, RunError, Showing, TraceError};
+use crate::scenario::interleave::{CLIENTS_MAX, Plan, WAKES, plans};
+use crate::scenario::script::KillAt;
+use crate::scenario::{crash, interleave, interleave_crash};
+
+/// Classes that are counted for an estimate, and beyond which those with few preemptions are run first.
+const ESTIMATE_MAX: u64 = 2_000;
+/// Executions of one plan that violate something, after which no more is looked for.
+const VIOLATIONS_MAX: u32 = 3;
+/// Of the time for one plan, what is kept for schedules by chance where there is no time for all.
+const CHANCE: u32 = 4;
+/// Schedules by chance where no time is set.
+const DRAWN_MAX: u64 = 2_000;
+
+/// How many schedules are to be run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Breadth {
+    /// Clients at once; nothing for the default.
+    pub clients: Option<u32>,
+    /// Operations of each client; nothing for the default.
+    pub operations: Option<u32>,
+    /// All schedules with at most so many preemptions, and no others.
+    pub preemptions: Option<u32>,
+    /// Of all chance.
+    pub seed: u64,
+}
+
+/// How the exploration of one plan ended.
+#[derive(Debug)]
+enum End {
+    /// The explorer wanted no more.
+    All,
+    /// Its time was up.
+    TimeUp,
+    /// Enough violations were found.
+    Found,
+    /// It is over for the whole scenario.
+    Cut,
+}
+
+/// What one plan came to.
+#[derive(Debug, Default)]
+struct Tried {
+    executions: u64,
+    abandoned: u64,
+    violations: u32,
+    /// The classes that there are, as a guess, and whether they were all counted.
+    estimate: Option<(u64, bool)>,
+    has_polled: bool,
+    time_passed: bool,
+    is_crowded: bool,
+    has_sleepers: bool,
+    /// Where a schedule that begins the same went another way.
+    differs: Option<String>,
+    last: Scheduled,
+}
+
+impl Sweep<'_> {
+    pub(super) fn interleave(
+        &mut self,
+        first: &First,
+        all: &[Quiet<'_>],
+        is_crash: bool,
+    ) -> Result<(), TraceError> {
+        let requests: Vec<Request> = all.iter().map(|one| one.request.clone()).collect();
+        let default = if is_crash { interleave_crash::CLIENTS } else { interleave::CLIENTS };
+        let clients = self.breadth.clients.unwrap_or(default);
+        if clients > CLIENTS_MAX {
+            self.done.bounds.push(format!(
+                "{} of {clients} clients, more than are scheduled at once",
+                clients - CLIENTS_MAX
+            ));
+        }
+        let mut plans = plans(&requests, clients, self.breadth.operations);
+        if is_crash {
+            plans.truncate(1);
+            let Some(plan) = plans.pop() else { return Ok(()) };
+            return self.interleave_kills(first, &plan, all);
+        }
+        let mut index = 0;
+        while let Some(plan) = plans.get(index).cloned() {
+            let left = plans.len() - index;
+            let tried = self.explore(first, &plan, None, self.share(left))?;
+            // Where sleeps are part of it, time may pass while others could go on: as far as two clients show that.
+            if tried.has_polled && plan.wakes == 0 && index == 0 {
+                let mut patient = plan.clone();
+                patient.clients.truncate(2);
+                patient.wakes = WAKES;
+                patient.what = format!(
+                    "{} clients that add and sleep up to {WAKES} times in vain",
+                    patient.clients.len()
+                );
+                plans.push(patient);
+            }
+            if self.done.cut.is_some() {
+                return Ok(());
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn interleave_kills(&mut self, first: &First, plan: &Plan, all: &[Quiet<'_>]) -> Result<(), TraceError> {
+        let Some(quiet) = all.first() else { return Ok(()) };
+        // The calls differ in number where others are there: one point more stands for its exit, whenever that is.
+        let points = crash::points(&quiet.traced.calls);
+        let count = points.len();
+        for (index, before) in points.into_iter().enumerate() {
+            let kill = KillAt { client: 1, before };
+            let mut plan = plan.clone();
+            plan.what = format!("{}, client 1 killed before its call {before}", plan.what);
+            self.explore(first, &plan, Some(kill), self.share(count - index))?;
+            if self.done.cut.is_some() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left of the time for this scenario, for each of so many plans.
+    fn share(&self, plans: usize) -> Option<Instant> {
+        let now = Instant::now();
+        let left = self.stage.soft_end?.saturating_duration_since(now);
+        Some(now + left / u32::try_from(plans).unwrap_or(u32::MAX).max(1))
+    }
+
+    fn explore(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+    ) -> Result<Tried, TraceError> {
+        let mut tried = Tried::default();
+        self.done.groups.push((plan.what.clone(), 1, 0));
+        let ended = self.explore_systematically(first, plan, kill, end, &mut tried)?;
+        let clause = told(&ended.0, &ended.1, &tried);
+        if let Some((what, planned, made)) = self.done.groups.last_mut() {
+            *what = format!("{what}: {clause}");
+            (*planned, *made) = (1, usize::from(matches!(ended.0, End::All)));
+        }
+        self.take_note(plan, &tried);
+        Ok(tried)
+    }
+
+    /// All schedules that differ, as far as the time goes; of what was said to be run, what was.
+    fn explore_systematically(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+        tried: &mut Tried,
+    ) -> Result<(End, Vec<String>), TraceError> {
+        let mut claims = Vec::new();
+        if let Some(preemptions) = self.breadth.preemptions {
+            let mut bounded = Bounded::new(preemptions);
+            let ended = self.run_all(first, plan, kill, end, u64::MAX, &mut bounded, tried)?;
+            if matches!(ended, End::All) {
+                claims.push(format!("every schedule with at most {preemptions} preemptions"));
+                self.done
+                    .bounds
+                    .push(format!("schedules of {} with more than {preemptions} preemptions", plan.what));
+            }
+            return Ok((ended, claims));
+        }
+        let chance = end.map(|end| {
+            let now = Instant::now();
+            end - end.saturating_duration_since(now) / CHANCE
+        });
+        let mut sequential = Sequential::default();
+        // The first execution tells how many there may be.
+        let ended = self.run_all(first, plan, kill, chance, 1, &mut sequential, tried)?;
+        if !matches!(ended, End::TimeUp) || self.is_over(chance) {
+            return self.by_chance(first, plan, kill, end, ended, claims, tried);
+        }
+        let estimate = StraightLine::of(&tried.last.steps).size(ESTIMATE_MAX);
+        tried.estimate = Some(estimate);
+        if estimate.1 {
+            let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut sequential, tried)?;
+            return self.by_chance(first, plan, kill, end, ended, claims, tried);
+        }
+        // There are many: those that differ least from one after another come first.
+        for preemptions in 0..=1 {
+            let ended =
+                self.run_all(first, plan, kill, chance, u64::MAX, &mut Bounded::new(preemptions), tried)?;
+            if !matches!(ended, End::All) {
+                return self.by_chance(first, plan, kill, end, ended, claims, tried);
+            }
+            claims = vec![match preemptions {
+                0 => "every schedule without preemption".to_owned(),
+                _ => format!("every schedule with at most {preemptions} preemption"),
+            }];
+        }
+        let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut WorkList::new(), tried)?;
+        self.by_chance(first, plan, kill, end, ended, claims, tried)
+    }
+
+    /// Where the time was not enough for all, what is left of it goes to schedules by chance.
+    fn by_chance(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+        ended: End,
+        mut claims: Vec<String>,
+        tried: &mut Tried,
+    ) -> Result<(End, Vec<String>), TraceError> {
+        if !matches!(ended, End::TimeUp) {
+            return Ok((ended, claims));
+        }
+        let mut portfolio = Portfolio::new(self.breadth.seed);
+        let most = if end.is_some() { u64::MAX } else { DRAWN_MAX };
+        let drawn = self.run_all(first, plan, kill, end, most, &mut portfolio, tried)?;
+        if portfolio.drawn() > 0 {
+            claims.push(format!("{} by chance", portfolio.drawn()));
+        }
+        Ok((if matches!(drawn, End::All) { End::TimeUp } else { drawn }, claims))
+    }
+
+    fn is_over(&self, end: Option<Instant>) -> bool {
+        end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Runs what an explorer wants, at most so many executions.
+    fn run_all(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+        most: u64,
+        explorer: &mut dyn Explorer,
+        tried: &mut Tried,
+    ) -> Result<End, TraceError> {
+        let mut watching = Watching { explorer, last: Vec::new(), names: Vec::new() };
+        let mut made = 0;
+        loop {
+            if made == most || self.is_over(end) {
+                return Ok(End::TimeUp);
+            }
+            if !watching.explorer.begin() {
+                return Ok(End::All);
+            }
+            made += 1;
+            if self.stage.is_time_up() {
+                return Err(RunError::Stopped.into());
+            }
+            let script = plan.script(Vec::new(), kill);
+            let (played, scheduled) = self.stage.play_explored(
+                self.scenario,
+                &script,
+                first,
+                &self.subject,
+                self.execution + 1,
+                &mut watching,
+            )?;
+            tried.take(&scheduled, watching.compare(&scheduled));
+            let Some(played) = played else { continue };
+            self.done.not_covered.extend(played.not_covered.iter().cloned());
+            let script = plan.script(scheduled.schedule.clone(), kill);
+            let observation = Box::new(played.observation);
+            let next = (self.sink)(Showing::Execution {
+                observation,
+                script: &script,
+                has_copies: played.has_copies,
+            });
+            let next = match next {
+                Next::Confirm => self.play_as(first, &script, false)?.1,
+                other => other,
+            };
+            self.execution += 1;
+            match next {
+                Next::End => {
+                    self.done.cut = Some(Cut::FailFast);
+                    return Ok(End::Cut);
+                }
+                Next::Found => {
+                    tried.violations += 1;
+                    if tried.violations >= VIOLATIONS_MAX {
+                        return Ok(End::Found);
+                    }
+                }
+                Next::GoOn | Next::Confirm => {}
+            }
+        }
+    }
+
+    fn leave_out(&mut self, what: String) {
+        self.done.bounds.push(what);
+    }
+
+    /// What keeps an exploration from being complete, in words.
+    fn take_note(&mut self, plan: &Plan, tried: &Tried) {
+        let what = &plan.what;
+        if tried.is_crowded {
+            self.leave_out(format!("the order of the threads or processes of one client, in {what}"));
+        }
+        if tried.has_sleepers {
+            self.bound(
+                1,
+                &format!("order of what clients do unseen, such as in pipes and sockets, in {what}"),
+            );
+        }
+        if tried.has_polled && plan.wakes == 0 {
+            self.leave_out(format!("the end of a sleep before anything was changed, in {what}"));
+        }
+        if plan.wakes > 0 {
+            self.leave_out(format!("a row of more than {WAKES} sleeps in vain, in {what}"));
+        }
+        if let Some(differs) = &tried.differs {
+            self.done
+                .not_covered
+                .insert(format!("{} is not deterministic: {differs}", name_of(&crash::add(1))));
+            self.leave_out(format!(
+                "what comes of a schedule that begins as another did and went another way, in {what}"
+            ));
+        }
+    }
+}
+
+impl Tried {
+    fn take(&mut self, scheduled: &Scheduled, differs: Option<String>) {
+        match scheduled.was_abandoned {
+            true => self.abandoned += 1,
+            false => self.executions += 1,
+        }
+        self.has_polled |= scheduled.has_polled;
+        self.time_passed |= scheduled.time_passed;
+        self.is_crowded |= scheduled.is_crowded;
+        self.has_sleepers |= scheduled.has_sleepers;
+        if let Some(differs) = differs {
+            self.differs.get_or_insert(differs);
+        }
+        self.last.clone_from(scheduled);
+    }
+}
+
+/// How an exploration ended, in words.
+fn told(end: &End, claims: &[String], tried: &Tried) -> String {
+    let count = tried.executions;
+    let about = match tried.estimate {
+        Some((estimate, true)) if estimate > count => format!(" of about {estimate}"),
+        Some((estimate, false)) => format!(" of more than {estimate}"),
+        _ => String::new(),
+    };
+    let claims = if claims.is_empty() { String::new() } else { format!(", {}", claims.join(" and ")) };
+    match end {
+        End::All if claims.is_empty() => format!("{count} schedules, all that differ"),
+        End::All => format!("{count} schedules{claims}"),
+        End::TimeUp => format!("{count} schedules{about}{claims}"),
+        End::Found => format!("{count} schedules, ended at violation {}", tried.violations),
+        End::Cut => format!("{count} schedules"),
+    }
+}
+
+/// An explorer, and what was done on its last schedule: what begins the same must go on the same.
+struct Watching<'a> {
+    explorer: &'a mut dyn Explorer,
+    last: Vec<ClientId>,
+    names: Vec<&'static str>,
+}
+
+impl Watching<'_> {
+    /// Where this execution went another way than the last one, which began the same.
+    fn compare(&mut self, scheduled: &Scheduled) -> Option<String> {
+        let same = self.last.iter().zip(&scheduled.schedule).take_while(|(one, other)| one == other).count();
+        // At the first step that differs the two had the same choice, which is not compared.
+        let differs = (0..same).find(|at| self.names.get(*at) != scheduled.names.get(*at));
+        let told = differs.map(|at| {
+            format!(
+                "after the same {at} steps client {} came to {} once and to {} another time",
+                scheduled.schedule[at], self.names[at], scheduled.names[at]
+            )
+        });
+        self.last.clone_from(&scheduled.schedule);
+        self.names.clone_from(&scheduled.names);
+        told.or_else(|| {
+            scheduled.has_left.then(|| "a step that it could make before it could not make again".to_owned())
+        })
+    }
+}
+
+impl Explorer for Watching<'_> {
+    fn begin(&mut self) -> bool {
+        self.explorer.begin()
+    }
+
+    fn choose(&mut self, pending: &[Pending]) -> Choice {
+        self.explorer.choose(pending)
+    }
+
+    fn executed(&mut self, step: Step) {
+        self.explorer.executed(step);
+    }
+
+    fn end(&mut self, blocked: &[Pending]) {
+        self.explorer.end(blocked);
+    }
+}

@@ -1,0 +1,472 @@
+//! Runs clients on a schedule: from an explorer, which says whose turn it is, to the tracer, and back from what the calls
+//! did to the steps that the explorer hears of.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::call::{Call, Class, End, LockChange};
+use crate::explore::footprint::{Access, Footprint, Locking, invocation, returning};
+use crate::explore::{Choice, Explorer, Pending, Step};
+use crate::op::{ClientId, Request};
+use crate::runner::TraceError;
+use crate::runner::execute::Playing;
+use crate::scenario::script::{Interleaving, KillAt};
+use crate::tracer::{Director, Move, Rest, Scene, Treatment, Turn, Upcoming};
+
+/// Steps of one kind in a row that come to nothing, after which a client waits until something is changed.
+const SPINS_MAX: usize = 3;
+/// How often in one execution time passes for those who wait in a sleep, with nobody else able to go on.
+const PATIENCE: u32 = 2000;
+
+/// The slots of the tracer in which the operations of some clients run: the first operation of each client, then the
+/// second of each that has one, and so on; so that in executions of one operation each the slots are the clients.
+#[derive(Clone, Debug)]
+pub(super) struct Slots {
+    /// The client of each slot, from 1, and the place of the operation among those of the client.
+    owners: Vec<(ClientId, usize)>,
+}
+
+impl Slots {
+    pub(super) fn of(clients: &[Vec<Request>]) -> Self {
+        let most = clients.iter().map(Vec::len).max().unwrap_or(0);
+        let round = |round: usize| {
+            (1..)
+                .zip(clients)
+                .filter(move |(_, requests)| requests.len() > round)
+                .map(move |(client, _)| (client, round))
+        };
+        Self { owners: (0..most).flat_map(round).collect() }
+    }
+
+    /// What is asked in each slot, and of whom.
+    pub(super) fn requests(&self, clients: &[Vec<Request>]) -> Vec<(ClientId, Request)> {
+        let asked = |(client, place): &(ClientId, usize)| {
+            Some((*client, clients.get(*client as usize - 1)?.get(*place)?.clone()))
+        };
+        self.owners.iter().filter_map(asked).collect()
+    }
+
+    /// The client whose operation runs in a slot.
+    pub(super) fn client(&self, slot: u32) -> ClientId {
+        self.owners.get(slot as usize - 1).map_or(slot, |(client, _)| *client)
+    }
+
+    fn slot(&self, client: ClientId, place: usize) -> Option<u32> {
+        let at = self.owners.iter().position(|owner| *owner == (client, place))?;
+        u32::try_from(at + 1).ok()
+    }
+}
+
+/// What an execution on a schedule came to, beside what it showed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scheduled {
+    /// Whose turn it was, one step after another.
+    pub(super) schedule: Vec<ClientId>,
+    /// What each step was, in a word.
+    pub(super) names: Vec<&'static str>,
+    /// The steps.
+    pub(super) steps: Vec<Step>,
+    /// The explorer wanted no more of it.
+    pub(super) was_abandoned: bool,
+    /// The client that was to be killed was.
+    pub(super) has_killed: bool,
+    /// A client had two threads before a visible call at once: their order was left to chance.
+    pub(super) is_crowded: bool,
+    /// A client ran on unseen when all others had come to rest.
+    pub(super) has_sleepers: bool,
+    /// A client slept until something was changed, or slept on though nothing was.
+    pub(super) has_polled: bool,
+    /// Time passed for somebody who waited in a sleep, since nobody else could go on.
+    pub(super) time_passed: bool,
+    /// A step that was chosen could not be made: the store took another way.
+    pub(super) has_left: bool,
+}
+
+/// Lets the explorer direct the tracer.
+pub(super) struct Scheduling<'a> {
+    explorer: &'a mut dyn Explorer,
+    slots: Slots,
+    clients: Vec<Client>,
+    kill: Option<KillAt>,
+    /// The step under way.
+    under_way: Option<UnderWay>,
+    passed: u32,
+    /// How many calls were told of so far.
+    seen_calls: usize,
+    pub(super) done: Scheduled,
+}
+
+struct UnderWay {
+    client: ClientId,
+    slot: u32,
+    footprint: Footprint,
+    is_sleep: bool,
+    /// Whether the return of the operation is part of it.
+    returns: bool,
+}
+
+/// A client, and how far it has come.
+#[derive(Clone, Debug, Default)]
+struct Client {
+    /// The place of its operation.
+    place: usize,
+    is_invoked: bool,
+    /// Visible calls that its operation has made.
+    calls: u32,
+    /// What it did since it slept last, or changed something.
+    iteration: Vec<Footprint>,
+    /// Whether that changed anything.
+    has_changed: bool,
+    /// Whether others changed something that it looked at since.
+    is_woken: bool,
+    /// How often it may sleep on though nothing was changed.
+    wakes: u32,
+}
+
+impl Client {
+    /// Whether it looks again at what it has seen, until something is changed.
+    fn waits_in(&self, turn: &Turn) -> bool {
+        if self.has_changed || self.is_woken {
+            return false;
+        }
+        match turn.sleeps {
+            Some(_) => !self.iteration.is_empty(),
+            None => {
+                let alike = self.iteration.iter().filter(|footprint| **footprint == turn.footprint).count();
+                !turn.footprint.is_empty() && alike >= SPINS_MAX
+            }
+        }
+    }
+
+    /// What it looked at, as one who waits for a change of it.
+    fn watched(&self) -> Footprint {
+        let mut watched = Footprint::default();
+        for footprint in &self.iteration {
+            watched.is_unknown |= footprint.is_unknown;
+            for (resource, access) in &footprint.touched {
+                let how = if *access == Access::Other { Access::Other } else { Access::Read };
+                watched.touched.push((resource.clone(), how));
+            }
+            watched.locks.extend(footprint.locks.iter().map(|locking| Locking::Try(*locking.lock())));
+        }
+        watched
+    }
+}
+
+impl<'a> Scheduling<'a> {
+    pub(super) fn new(explorer: &'a mut dyn Explorer, interleaving: &Interleaving, slots: Slots) -> Self {
+        let client = Client { wakes: interleaving.wakes, ..Client::default() };
+        Self {
+            explorer,
+            slots,
+            clients: vec![client; interleaving.clients.len()],
+            kill: interleaving.kill,
+            under_way: None,
+            passed: 0,
+            seen_calls: 0,
+            done: Scheduled::default(),
+        }
+    }
+
+    /// The execution is over; where nobody asked for its last step, that is told now. `calls` are all there were.
+    pub(super) fn end(&mut self, calls: &[Call]) {
+        let slot = self.under_way.as_ref().map(|step| step.slot);
+        let new = calls.get(self.seen_calls..).unwrap_or_default();
+        let own: Vec<&Call> = new.iter().filter(|call| Some(call.client) == slot).collect();
+        let had_step = self.under_way.is_some();
+        self.complete(&own, true);
+        if had_step {
+            self.explorer.end(&[]);
+        }
+    }
+
+    /// The step under way has been made.
+    fn complete(&mut self, calls: &[&Call], has_ended: bool) {
+        let Some(UnderWay { client, mut footprint, is_sleep, returns, .. }) = self.under_way.take() else {
+            return;
+        };
+        // A child that ended gave up what nobody could know it would.
+        for change in calls.iter().flat_map(|call| &call.locks) {
+            if let LockChange::Released(lock, _) = change
+                && !footprint.locks.contains(&Locking::Free(*lock))
+            {
+                footprint.locks.push(Locking::Free(*lock));
+            }
+        }
+        if has_ended && !returns {
+            footprint.touched.extend(returning().touched);
+        }
+        let has_changed = calls.iter().any(|call| has_effect(call));
+        let awaited = |other: &Client| has_changed && other.watched().conflicts(&footprint);
+        let index = client as usize - 1;
+        for (other, known) in self.clients.iter_mut().enumerate() {
+            if other != index && awaited(known) {
+                known.is_woken = true;
+            }
+        }
+        let own = &mut self.clients[index];
+        if is_sleep {
+            own.iteration.clear();
+            (own.has_changed, own.is_woken) = (false, false);
+        } else if !footprint.is_empty() {
+            own.iteration.push(footprint.clone());
+            own.has_changed |= has_changed;
+        }
+        if has_ended {
+            let wakes = own.wakes;
+            *own = Client { place: own.place + 1, wakes, ..Client::default() };
+        }
+        let step = Step { client, footprint };
+        self.done.steps.push(step.clone());
+        self.explorer.executed(step);
+    }
+
+    fn is_killed_now(&self, client: ClientId, turn: &Turn) -> bool {
+        let state = &self.clients[client as usize - 1];
+        self.kill.is_some_and(|kill| {
+            kill.client == client && state.place == 0 && (state.calls + 1 == kill.before || turn.is_exit)
+        })
+    }
+
+    /// What each client could do.
+    fn pending(&mut self, scene: &Scene<'_>) -> Vec<Pending> {
+        let mut pending = Vec::new();
+        let mut sleepers: Vec<(Duration, usize)> = Vec::new();
+        for client in (1..).take(self.clients.len()) {
+            let state = &self.clients[client as usize - 1];
+            let Some(turn) = self.turn_of(client, scene) else { continue };
+            if !state.is_invoked {
+                pending.push(Pending { client, footprint: invocation(), is_enabled: true });
+                continue;
+            }
+            if turn.rest != Rest::Held {
+                self.done.has_sleepers = true;
+                continue;
+            }
+            self.done.is_crowded |= turn.has_others;
+            if self.is_killed_now(client, turn) {
+                let footprint =
+                    turn.holds.iter().fold(returning(), |all, lock| all.locking(Locking::Free(*lock)));
+                pending.push(Pending { client, footprint, is_enabled: true });
+                continue;
+            }
+            let mut footprint = turn.footprint.clone();
+            let mut is_enabled = turn.can_go;
+            if turn.is_exit {
+                footprint.touched.extend(returning().touched);
+            }
+            if state.waits_in(turn) {
+                self.done.has_polled = true;
+                if state.wakes == 0 {
+                    is_enabled = false;
+                    sleepers.push((turn.sleeps.unwrap_or_default(), pending.len()));
+                    footprint = state.watched();
+                }
+            } else if turn.sleeps.is_some() && state.is_woken && state.wakes == 0 {
+                footprint = state.watched();
+            }
+            pending.push(Pending { client, footprint, is_enabled });
+        }
+        if pending.iter().all(|one| !one.is_enabled) && self.passed < PATIENCE {
+            // Nobody can change anything: time passes for the one who wakes first.
+            if let Some((_, first)) = sleepers.into_iter().min() {
+                self.passed += 1;
+                self.done.time_passed = true;
+                pending[first].is_enabled = true;
+            }
+        }
+        pending
+    }
+
+    fn turn_of<'s>(&self, client: ClientId, scene: &Scene<'s>) -> Option<&'s Turn> {
+        let place = self.clients[client as usize - 1].place;
+        scene.turns.get(self.slots.slot(client, place)? as usize - 1)
+    }
+
+    fn has_sleeper(&self, scene: &Scene<'_>) -> bool {
+        let rests = (1..).take(self.clients.len()).filter_map(|client| self.turn_of(client, scene));
+        rests.into_iter().any(|turn| turn.rest == Rest::Sleeps)
+    }
+
+    /// The next operation that is to be started, since its client has nothing else to do.
+    fn to_start(&self, scene: &Scene<'_>) -> Option<u32> {
+        (1..).take(self.clients.len()).find_map(|client| {
+            let slot = self.slots.slot(client, self.clients[client as usize - 1].place)?;
+            let turn = scene.turns.get(slot as usize - 1)?;
+            (turn.rest == Rest::NotStarted).then_some(slot)
+        })
+    }
+
+    fn go(&mut self, client: ClientId, pending: &[Pending], scene: &Scene<'_>) -> Move {
+        let place = self.clients[client as usize - 1].place;
+        let chosen = pending.iter().find(|one| one.client == client && one.is_enabled);
+        let (Some(slot), Some(chosen), Some(turn)) =
+            (self.slots.slot(client, place), chosen, self.turn_of(client, scene))
+        else {
+            self.done.has_left = true;
+            return self.give_up(pending);
+        };
+        let is_killed = self.is_killed_now(client, turn);
+        let waits = self.clients[client as usize - 1].waits_in(turn);
+        let state = &mut self.clients[client as usize - 1];
+        let is_invocation = !std::mem::replace(&mut state.is_invoked, true);
+        let is_sleep = !is_invocation && turn.sleeps.is_some();
+        if !is_invocation && !is_sleep {
+            state.calls += 1;
+        }
+        if !is_invocation && waits {
+            state.wakes = state.wakes.saturating_sub(1);
+        }
+        self.done.schedule.push(client);
+        self.done.names.push(match (is_invocation, is_killed) {
+            (true, _) => "invocation",
+            (false, true) => "kill",
+            (false, false) => turn.name,
+        });
+        let returns = !is_invocation && (turn.is_exit || is_killed);
+        self.under_way =
+            Some(UnderWay { client, slot, footprint: chosen.footprint.clone(), is_sleep, returns });
+        match (is_invocation, is_killed) {
+            (true, _) => Move::Invoke(slot),
+            (false, true) => {
+                self.done.has_killed = true;
+                self.kill = None;
+                Move::Kill(slot)
+            }
+            (false, false) => Move::Release(slot),
+        }
+    }
+
+    fn give_up(&mut self, pending: &[Pending]) -> Move {
+        self.explorer.end(pending);
+        Move::Nothing
+    }
+}
+
+impl Director for Scheduling<'_> {
+    fn treat(&mut self, _upcoming: &Upcoming) -> Treatment {
+        Treatment::Go
+    }
+
+    fn rest(&mut self, _clients: &[Rest]) -> Move {
+        Move::Nothing
+    }
+
+    fn turn(&mut self, scene: &Scene<'_>) -> Move {
+        self.seen_calls += scene.calls.len();
+        if let Some(step) = &self.under_way {
+            let slot = step.slot;
+            let has_ended = scene.turns.get(slot as usize - 1).is_some_and(|turn| turn.rest == Rest::Ended);
+            let calls: Vec<&Call> = scene.calls_of(slot).collect();
+            self.complete(&calls, has_ended);
+        }
+        if let Some(slot) = self.to_start(scene) {
+            return Move::Start(slot);
+        }
+        let pending = self.pending(scene);
+        if pending.iter().all(|one| !one.is_enabled) {
+            // Whoever sleeps in something that nobody schedules may wake.
+            if self.has_sleeper(scene) {
+                return Move::Again;
+            }
+            return self.give_up(&pending);
+        }
+        match self.explorer.choose(&pending) {
+            Choice::Go(client) => self.go(client, &pending, scene),
+            Choice::Abandon => {
+                self.done.was_abandoned = true;
+                self.give_up(&pending)
+            }
+        }
+    }
+}
+
+/// Whether a call changed anything for others: what a file holds, which names there are, who has which lock.
+fn has_effect(call: &Call) -> bool {
+    let changes_lock =
+        call.locks.iter().any(|change| matches!(change, LockChange::Taken(..) | LockChange::Released(..)));
+    let is_open = call.class == Class::Open;
+    let changes_files = match &call.effect {
+        Some(effect) => effect.is_change(),
+        None => call.is_change() && !is_open && call.class != Class::Attribute,
+    };
+    changes_lock || changes_files
+}
+
+/// Follows a schedule, and goes on by default behind its end.
+#[derive(Debug)]
+pub(super) struct Following<'a> {
+    schedule: &'a [ClientId],
+    at: usize,
+    last: Option<ClientId>,
+}
+
+impl<'a> Following<'a> {
+    pub(super) fn new(schedule: &'a [ClientId]) -> Self {
+        Self { schedule, at: 0, last: None }
+    }
+}
+
+impl Explorer for Following<'_> {
+    fn begin(&mut self) -> bool {
+        true
+    }
+
+    fn choose(&mut self, pending: &[Pending]) -> Choice {
+        let wanted = self.schedule.get(self.at).copied();
+        self.at += 1;
+        let may_go = || pending.iter().filter(|one| one.is_enabled).map(|one| one.client);
+        let next =
+            wanted.or_else(|| may_go().find(|client| Some(*client) == self.last)).or_else(|| may_go().min());
+        self.last = next;
+        next.map_or(Choice::Abandon, Choice::Go)
+    }
+
+    fn executed(&mut self, _step: Step) {}
+
+    fn end(&mut self, _blocked: &[Pending]) {}
+}
+
+impl Playing<'_> {
+    /// Some clients under the tracer, each with its operations, as the explorer wants them.
+    pub(super) fn interleave(
+        &mut self,
+        interleaving: &Interleaving,
+        explorer: &mut dyn Explorer,
+    ) -> Result<Scheduled, TraceError> {
+        let began = self.now();
+        let slots = Slots::of(&interleaving.clients);
+        let asked = slots.requests(&interleaving.clients);
+        let mut scheduling = Scheduling::new(explorer, interleaving, slots.clone());
+        let how = self.how().scheduled();
+        let mut traced = self.stage.trace_of(&asked, &mut scheduling, how)?;
+        scheduling.end(&traced.calls);
+        let done = scheduling.done;
+        self.has_copies |= traced.has_copies;
+        self.was_just_killed = false;
+        if done.was_abandoned {
+            return Ok(done);
+        }
+        for ended in &traced.operations {
+            let Some((client, request)) = asked.get(ended.client as usize - 1).cloned() else { continue };
+            let mut operation = self.operation(ended, request, began, false);
+            operation.client = client;
+            self.was_just_killed |= ended.end == End::Killed;
+            self.operations.push(operation);
+            (self.stage.on_operation)();
+        }
+        for stuck in &mut traced.stuck {
+            stuck.client = slots.client(stuck.client);
+            for (_, holders) in &mut stuck.wants {
+                let of_clients: BTreeSet<ClientId> = holders.iter().map(|slot| slots.client(*slot)).collect();
+                *holders = of_clients.into_iter().collect();
+            }
+        }
+        self.was_disturbed |= interleaving.kill.is_none() || done.has_killed;
+        self.turn += 1;
+        let requests = asked.into_iter().map(|(_, request)| request).collect();
+        self.keep(requests, traced, interleaving.kill.is_none(), began);
+        self.look(false);
+        Ok(done)
+    }
+}

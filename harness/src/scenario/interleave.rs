@@ -1,0 +1,122 @@
+//! Systematic exploration of schedules, then random ones.
+//!
+//! picklock is the scheduler: each client stops at every visible call, and goes on when it is its turn. Of all schedules
+//! those are run that differ in more than the order of calls that do not touch the same name, file or lock, invocations
+//! and returns of operations among them; so that where all of those were run, all schedules are judged. Three clients add
+//! at once, to a store with a record and to an empty one; others list, and do what else the store can do; two add twice.
+//! A lock that is taken is waited for outside the kernel, so that it is seen at once when nobody can go on. A sleep takes
+//! no time: the clock of the clients runs ahead by it, and who sleeps after it has found nothing changed sleeps on until
+//! something is. Where there are more schedules than the budget allows, those with few preemptions come first, and then
+//! some by chance.
+
+use crate::catalogue::headline;
+use crate::op::Request;
+use crate::scenario::Scenario;
+use crate::scenario::crash::{add, after};
+use crate::scenario::script::{Act, Interleaving, KillAt, Script};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    id: "interleave",
+    statement: headline(include_str!("interleave.rs")),
+    source: include_str!("interleave.rs"),
+};
+
+/// Clients at a time, where nobody says how many.
+pub const CLIENTS: u32 = 3;
+/// More are not scheduled at once.
+pub const CLIENTS_MAX: u32 = 4;
+/// Operations of one client.
+pub const OPERATIONS_MAX: u32 = 3;
+/// How often a client may sleep on though nothing was changed, where it sleeps at all: as often as leases of a few
+/// heartbeats have.
+pub const WAKES: u32 = 4;
+
+/// Clients that are run together, on one schedule after another.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What they do, in words.
+    pub what: String,
+    /// What each is asked, one thing after another.
+    pub clients: Vec<Vec<Request>>,
+    /// Whether the store is empty, as `init` left it.
+    pub is_from_nothing: bool,
+    /// How often each may sleep on though nothing was changed.
+    pub wakes: u32,
+}
+
+impl Plan {
+    /// The execution of this plan on a schedule, or with a kill in it.
+    pub fn script(&self, schedule: Vec<u32>, kill: Option<KillAt>) -> Script {
+        let clients = self.clients.clone();
+        let added = self.clients.iter().flatten().filter_map(|request| match request {
+            Request::Add { number, .. } => Some(*number),
+            _ => None,
+        });
+        let next = added.max().map_or(2, |number| number + 1);
+        let start = self.is_from_nothing.then_some(Act::Anew);
+        let interleaving = Act::Interleave(Interleaving { clients, wakes: self.wakes, kill, schedule });
+        let then = if kill.is_some() { [vec![Act::Recover], after(next)].concat() } else { vec![Act::List] };
+        Script { acts: start.into_iter().chain([interleaving]).chain(then).collect() }
+    }
+}
+
+/// What is run: adds alone, then beside all else that the store can do.
+pub fn plans(requests: &[Request], clients: u32, operations: Option<u32>) -> Vec<Plan> {
+    let clients = clients.clamp(1, CLIENTS_MAX);
+    // Each client has its own records, those of its first operations first.
+    let adds = |clients: u32, operations: u32, from: u32| -> Vec<Vec<Request>> {
+        let of = |client: u32| (0..operations).map(|place| add(from + place * clients + client)).collect();
+        (0..clients).map(of).collect()
+    };
+    let plan = |what: String, clients: Vec<Vec<Request>>, is_from_nothing: bool| Plan {
+        what,
+        clients,
+        is_from_nothing,
+        wakes: 0,
+    };
+    let each = operations.unwrap_or(1).clamp(1, OPERATIONS_MAX);
+    let of_each = if each == 1 { String::new() } else { format!(" of {each} adds each") };
+    let mut all = vec![plan(format!("{clients} clients{of_each} that add"), adds(clients, each, 2), false)];
+    if operations.is_some() {
+        return all;
+    }
+    if clients > 1 {
+        all.push(plan("2 clients that add the first records".to_owned(), adds(2, 1, 1), true));
+    }
+    for other in requests.iter().filter(|request| !matches!(request, Request::Add { .. })) {
+        let beside = if clients > 2 { 2 } else { 1 };
+        let mut all_clients = adds(beside, 1, 2);
+        all_clients.push(vec![other.clone()]);
+        all.push(plan(format!("{beside} clients that add beside {other}"), all_clients, false));
+    }
+    if clients > 1 {
+        all.push(plan("2 clients that add twice".to_owned(), adds(2, 2, 2), false));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_record_is_added_twice_and_clients_of_one_operation_come_first() {
+        for plan in plans(&[add(2), Request::List], 3, None) {
+            let mut names: Vec<String> = plan
+                .clients
+                .iter()
+                .flatten()
+                .filter(|one| **one != Request::List)
+                .map(ToString::to_string)
+                .collect();
+            let count = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), count, "{}", plan.what);
+        }
+        let all = plans(&[add(2), Request::List], 3, None);
+        assert_eq!(all.len(), 4);
+        assert!(all[1].is_from_nothing && all[0].clients.len() == 3);
+        assert_eq!(plans(&[], 2, Some(2))[0].clients, [[add(2), add(4)], [add(3), add(5)]]);
+    }
+}

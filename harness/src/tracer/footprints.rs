@@ -1,0 +1,209 @@
+//! The footprint of a call that is about to be made: what it may touch, by the table of `explore::footprint`, with the
+//! files that its names stand for at this moment.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use nix::unistd::Pid;
+
+use crate::call::Class;
+use crate::explore::footprint::{Deed, Footprint, Locking};
+use crate::locks::{FileId, Kind, Lock, Mode, Owner};
+use crate::tracer::mirror::{Mirror, Pending, Wanted};
+use crate::tracer::path;
+use crate::tracer::shape::Form;
+
+impl Mirror {
+    /// What the pending call of a thread may touch.
+    pub(super) fn footprint(&self, thread: Pid) -> Footprint {
+        let nothing = Footprint::default();
+        let Some(call) = self.pending(thread) else { return nothing };
+        let int = |index: usize| call.entry.arguments[index] as i32;
+        let paths: Vec<(String, Option<FileId>)> =
+            call.paths.iter().map(|path| (path::shown(path, &self.sandbox), file_at(path))).collect();
+        let first = paths.first();
+        let name = call.shape.name;
+        match (call.shape.form, call.shape.class) {
+            (Form::Open { .. }, _) => match first {
+                Some((path, file)) => opening(call, path, *file),
+                None => nothing,
+            },
+            (Form::Path { .. }, class) => match first {
+                Some((path, file)) => of_path(class, name, path, *file),
+                // The descriptor itself is meant.
+                None => self.through(thread, int(0), class, name),
+            },
+            (Form::Paths { .. }, _) => match paths.as_slice() {
+                [(from, one), (to, other)] => {
+                    nothing.doing(&Deed::Rename { from, to, files: [*one, *other] })
+                }
+                _ => nothing,
+            },
+            (Form::Everything, _) | (_, Class::Sync) => nothing,
+            (Form::Copy { from, to, .. }, _) => {
+                let read = self.through(thread, int(from), Class::Read, name);
+                let mut both = self.through(thread, int(to), Class::Write, name);
+                both.touched.extend(read.touched);
+                both
+            }
+            (Form::Flock | Form::Fcntl, _) => match &call.wants {
+                Some(wanted) => self.locking(wanted),
+                None => nothing,
+            },
+            (Form::Close, _) => self.closing(thread, &[int(0)]),
+            (Form::CloseRange, _) => {
+                let (first, last) = (call.entry.arguments[0] as u32, call.entry.arguments[1] as u32);
+                let open = self.process_of(thread).map(|process| process.open.keys().copied());
+                let closed: Vec<i32> = open
+                    .into_iter()
+                    .flatten()
+                    .filter(|fd| (first..=last).contains(&fd.unsigned_abs()))
+                    .collect();
+                self.closing(thread, &closed)
+            }
+            (Form::Duplicate { to: Some(to) }, _) => self.closing(thread, &[int(to)]),
+            (Form::Duplicate { to: None } | Form::Exit | Form::Timer { .. } | Form::TidAddress, _) => nothing,
+            (Form::Map, _) => self.through(thread, int(4), Class::Read, name),
+            (Form::File | Form::Bytes { .. } | Form::Buffer { .. } | Form::Vector { .. }, class) => {
+                self.through(thread, int(0), class, name)
+            }
+        }
+    }
+
+    /// What the exit of a process touches: the locks that go with it.
+    pub(super) fn footprint_of_exit(&self, thread: Pid) -> Footprint {
+        let open = self.process_of(thread).map(|process| process.open.keys().copied().collect::<Vec<_>>());
+        self.closing(thread, &open.unwrap_or_default())
+    }
+
+    /// The locks that a client's processes hold.
+    pub(super) fn held_by(&self, client: u32) -> Vec<Lock> {
+        let is_its = |lock: &&Lock| self.clients_of(lock.owner).contains(&client);
+        self.held_locks().iter().filter(is_its).copied().collect()
+    }
+
+    /// What is done through a descriptor.
+    fn through(&self, thread: Pid, fd: i32, class: Class, name: &str) -> Footprint {
+        let nothing = Footprint::default();
+        let Some(open) = self.open_file(thread, fd) else { return nothing };
+        let (file, opened) = (open.file, self.opened_as(&open));
+        match class {
+            Class::Read if name == "getdents64" => nothing.doing(&Deed::List { path: folder_name(&opened) }),
+            // Which file is read was settled by its open: whether the name is another's meanwhile is what tells a read of old
+            // data from one of new, and `mutual-exclusion` looks at that.
+            Class::Read => nothing
+                .doing(&Deed::Read { file, opened: &opened })
+                .doing(&Deed::LookUp { path: &opened, file: None }),
+            Class::Write => nothing.doing(&Deed::Write { file, opened: &opened }),
+            Class::Attribute => nothing.doing(&Deed::Change { file }),
+            Class::Inspect => {
+                nothing.doing(&Deed::Inspect { file }).doing(&Deed::Read { file, opened: &opened })
+            }
+            _ => nothing,
+        }
+    }
+
+    fn locking(&self, wanted: &Wanted) -> Footprint {
+        let nothing = Footprint::default();
+        let Some(lock) = wanted.lock() else {
+            let any = Lock {
+                file: wanted.file,
+                kind: wanted.kind,
+                owner: wanted.owner,
+                mode: Mode::Exclusive,
+                range: wanted.range,
+            };
+            // What of that is held is given up.
+            let mut table = self.lock_table();
+            let given_up = table.release(any.file, any.kind, any.owner, any.range);
+            return given_up
+                .into_iter()
+                .fold(nothing, |footprint, lock| footprint.locking(Locking::Free(lock)));
+        };
+        if self.is_conversion(&lock) {
+            // A `flock` is given up before it is asked for in another mode.
+            let is_old =
+                |held: &&Lock| (held.file, held.kind, held.owner) == (lock.file, Kind::Flock, lock.owner);
+            let old = self.held_locks().iter().filter(is_old);
+            let given_up = old.fold(nothing, |footprint, held| footprint.locking(Locking::Free(*held)));
+            return match wanted.waits {
+                // It is asked for in a step of its own.
+                true => given_up,
+                false => given_up.locking(self.tried(lock)),
+            };
+        }
+        nothing.locking(if wanted.waits { Locking::Take { lock, waits: true } } else { self.tried(lock) })
+    }
+
+    fn tried(&self, lock: Lock) -> Locking {
+        match self.obstacles(&lock).is_empty() {
+            true => Locking::Take { lock, waits: false },
+            false => Locking::Try(lock),
+        }
+    }
+
+    /// The locks that go when these descriptors are closed, in this order.
+    fn closing(&self, thread: Pid, descriptors: &[i32]) -> Footprint {
+        let nothing = Footprint::default();
+        let Some(process) = self.process_of(thread) else { return nothing };
+        let mut counts = self.description_counts();
+        let mut freed: Vec<Lock> = Vec::new();
+        for fd in descriptors {
+            let Some(open) = process.open.get(fd) else { continue };
+            let left = counts.close(open.description);
+            let goes = |held: &&Lock| match held.owner {
+                Owner::Process(number) => {
+                    number == process.number && held.file == open.file && !open.is_path_alone()
+                }
+                Owner::Description(description) => left && description == open.description,
+            };
+            freed.extend(self.held_locks().iter().filter(goes));
+        }
+        freed.sort();
+        freed.dedup();
+        freed.into_iter().fold(nothing, |footprint, lock| footprint.locking(Locking::Free(lock)))
+    }
+}
+
+fn opening(call: &Pending, path: &str, file: Option<FileId>) -> Footprint {
+    let nothing = Footprint::default();
+    let creates = call.flags & libc::O_CREAT != 0;
+    let footprint = match creates {
+        true => nothing.doing(&Deed::Make { path, is_there: file.is_some() }),
+        false => nothing.doing(&Deed::LookUp { path, file }),
+    };
+    let is_exclusive = creates && call.flags & libc::O_EXCL != 0;
+    match call.flags & libc::O_TRUNC != 0 && !is_exclusive {
+        true => footprint.doing(&Deed::Empty { path, file }),
+        false => footprint,
+    }
+}
+
+fn of_path(class: Class, name: &str, path: &str, file: Option<FileId>) -> Footprint {
+    let nothing = Footprint::default();
+    match (class, name) {
+        (Class::Name, "unlink" | "unlinkat" | "rmdir") => nothing.doing(&Deed::Remove { path, file }),
+        (Class::Name, _) => nothing.doing(&Deed::Make { path, is_there: file.is_some() }),
+        (Class::Write, _) => nothing.doing(&Deed::LookUp { path, file }).doing(&Deed::Empty { path, file }),
+        (Class::Attribute, _) => {
+            let looked_up = nothing.doing(&Deed::LookUp { path, file });
+            file.map_or(looked_up.clone(), |file| looked_up.doing(&Deed::Change { file }))
+        }
+        // Its size and its times are told with it.
+        (Class::Inspect, "stat" | "lstat" | "newfstatat" | "statx") => {
+            let looked_up = nothing.doing(&Deed::LookUp { path, file });
+            file.map_or(looked_up.clone(), |file| looked_up.doing(&Deed::Read { file, opened: path }))
+        }
+        _ => nothing.doing(&Deed::LookUp { path, file }),
+    }
+}
+
+/// The file that a path stands for now.
+fn file_at(path: &Path) -> Option<FileId> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// A folder as [`Deed`]s call the one that an entry lies in: the sandbox itself has no name.
+fn folder_name(shown: &str) -> &str {
+    if shown == "." { "" } else { shown }
+}

@@ -1,0 +1,227 @@
+//! Scheduled clients: each of them stops at every visible call, and goes on when the director says so, one step at a time.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::call::Call;
+use crate::explore::footprint::Footprint;
+use crate::tracer::clock::{self, Timed};
+use crate::tracer::machine::{Change, Held, LOOK_MAX, LOOK_MIN, Machine, Waiting, poll_or_none, resumed};
+use crate::tracer::stopped::{Entry, Event, Stopped};
+use crate::tracer::{Director, Move, Rest, Scene, TracerError, Turn, registers};
+
+/// Looks for an event that give the processor away, before it is looked at who sleeps.
+const YIELDS_MAX: u32 = 200;
+
+/// What a client that is stopped is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// A visible call.
+    Call,
+    /// The exit of its first process.
+    Exit,
+    /// A sleep of so long.
+    Sleep(Duration),
+}
+
+impl Machine<'_> {
+    /// The next event; nothing where all have come to rest.
+    pub(super) fn next_scheduled_event(&mut self) -> Result<Option<Event>, TracerError> {
+        let mut pause = LOOK_MIN;
+        let mut yields = 0;
+        loop {
+            if let Some(event) = poll_or_none()? {
+                return Ok(Some(event));
+            }
+            let is_starting = self.clients.iter().any(|client| client.starting.is_some());
+            let held = self.held.len() + self.waiting.len();
+            if !is_starting && !self.has_dying() && self.mirror.threads().count() == held {
+                return Ok(None);
+            }
+            if yields < YIELDS_MAX {
+                yields += 1;
+                thread::yield_now();
+                continue;
+            }
+            if self.is_at_rest() {
+                return poll_or_none();
+            }
+            if self.deadline.is_over() {
+                return Ok(None);
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LOOK_MAX);
+        }
+    }
+
+    /// A thread of a scheduled client is about to make a call.
+    pub(super) fn scheduled_entry(&mut self, stopped: Stopped, entry: &Entry) -> Result<(), TracerError> {
+        let thread = stopped.thread();
+        let Some(client) = self.mirror.client_of(thread) else { return resumed(stopped.go_on(None)) };
+        let has_ended = self.has_ended(client);
+        if let Some(timed) = clock::of(thread, entry, self.ahead) {
+            match timed {
+                Timed::Sleep(span) if !has_ended => {
+                    self.held.push(self.held_before(stopped, Before::Sleep(span)));
+                    return Ok(());
+                }
+                Timed::Ask(asked) if !self.ahead.is_zero() => {
+                    self.changed.insert(thread, Change::Clock(asked));
+                    return resumed(stopped.run_to_exit());
+                }
+                _ => return resumed(stopped.go_on(None)),
+            }
+        }
+        let is_visible = self.mirror.entry(thread, entry);
+        let process = self.mirror.process_id(thread);
+        let is_exit = entry.is_exit() && process.is_some_and(|process| self.root_of(process).is_some());
+        if !is_visible && !is_exit {
+            return resumed(stopped.go_on(None));
+        }
+        if has_ended {
+            // Nobody schedules what an operation leaves behind.
+            return if is_visible { self.admit(stopped) } else { resumed(stopped.go_on(None)) };
+        }
+        let stopped = match is_visible && self.mirror.next_call_of(client) == 1 {
+            true => match self.make_template(client, stopped, entry)? {
+                Some(stopped) => stopped,
+                None => return Ok(()),
+            },
+            false => stopped,
+        };
+        let before = if is_visible { Before::Call } else { Before::Exit };
+        self.held.push(self.held_before(stopped, before));
+        Ok(())
+    }
+
+    fn held_before(&self, stopped: Stopped, before: Before) -> Held {
+        Held { thread: stopped.thread(), stopped, since: self.began.elapsed(), before }
+    }
+
+    /// All have come to rest: the director is told who could do what, and lets one of them.
+    pub(super) fn take_turn(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
+        if self.deadline.is_over() {
+            self.held.clear();
+            self.waiting.clear();
+            self.is_given_up |=
+                self.clients.iter().all(|client| client.root.is_none() || client.returned.is_some());
+            return self.pause();
+        }
+        let turns: Vec<Turn> =
+            (1..).zip(&self.clients).map(|(number, client)| self.turn(number, client)).collect();
+        let calls = self.mirror.calls.get(self.told_calls..).unwrap_or_default();
+        let wanted = director.turn(&Scene { turns: &turns, calls });
+        self.told_calls = self.mirror.calls.len();
+        match wanted {
+            Move::Start(number) => self.start(number),
+            Move::Invoke(number) => {
+                let now = self.began.elapsed();
+                if let Some(client) = self.client(number) {
+                    client.invoked = now;
+                }
+                Ok(())
+            }
+            Move::Release(number) => self.make_step(number),
+            Move::Kill(number) => {
+                self.kill_client(number);
+                Ok(())
+            }
+            Move::Again => self.pause(),
+            Move::Nothing => self.give_up(),
+        }
+    }
+
+    /// Nobody is to go on: those who wait for a lock are stuck, unless a timer may end their wait.
+    fn give_up(&mut self) -> Result<(), TracerError> {
+        let waits = |held: &Held| self.mirror.awaited(held.thread);
+        let Some(at) = self.held.iter().position(|held| {
+            waits(held).is_some()
+                && self.mirror.client_of(held.thread).is_some_and(|one| self.mirror.has_timer(one))
+        }) else {
+            let (blocked, held): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
+                .into_iter()
+                .partition(|held| held.before == Before::Call && waits(held).is_some());
+            self.held = held;
+            for Held { thread, stopped, .. } in blocked {
+                if let Some(lock) = self.mirror.awaited(thread) {
+                    self.waiting.push(Waiting { thread, stopped, lock: Some(lock), file: lock.file });
+                }
+            }
+            if !self.waiting.is_empty() && self.held.is_empty() {
+                self.stuck = self.who_is_stuck(&self.running());
+            }
+            self.is_given_up = true;
+            return Ok(());
+        };
+        let held = self.held.remove(at);
+        resumed(held.stopped.run_to_exit())
+    }
+
+    fn turn(&self, number: u32, client: &super::Client<'_>) -> Turn {
+        let of_client = |held: &&Held| self.mirror.client_of(held.thread) == Some(number);
+        let mut held = self.held.iter().filter(of_client);
+        let first = held.next();
+        let rest = match (client.root, client.returned) {
+            (None, _) => Rest::NotStarted,
+            (_, Some(_)) => Rest::Ended,
+            _ if first.is_some() => Rest::Held,
+            _ => Rest::Sleeps,
+        };
+        let mut turn = Turn {
+            rest,
+            footprint: Footprint::default(),
+            can_go: first.is_some(),
+            sleeps: None,
+            is_exit: false,
+            name: "",
+            has_others: held.next().is_some(),
+            holds: if first.is_some() { self.mirror.held_by(number) } else { Vec::new() },
+        };
+        match first.map(|held| (held.before, held.thread)) {
+            Some((Before::Call, thread)) => {
+                turn.footprint = self.mirror.footprint(thread);
+                turn.name = self.mirror.pending(thread).map_or("", |pending| pending.shape.name);
+                turn.can_go = self.mirror.awaited(thread).is_none_or(|lock| {
+                    self.mirror.is_conversion(&lock)
+                        || self.mirror.obstacles(&lock).is_empty()
+                        || self.closes_posix_cycle(&lock)
+                });
+            }
+            Some((Before::Exit, thread)) => {
+                turn.footprint = self.mirror.footprint_of_exit(thread);
+                (turn.is_exit, turn.name) = (true, "exit");
+            }
+            Some((Before::Sleep(span), _)) => (turn.sleeps, turn.name) = (Some(span), "sleep"),
+            None => {}
+        }
+        turn
+    }
+
+    /// Lets the first of a client's stopped threads make its step.
+    fn make_step(&mut self, number: u32) -> Result<(), TracerError> {
+        let of_client = |held: &Held| self.mirror.client_of(held.thread) == Some(number);
+        let Some(at) = self.held.iter().position(of_client) else { return Ok(()) };
+        let Held { thread, stopped, before, .. } = self.held.remove(at);
+        self.active = number;
+        match before {
+            Before::Exit => resumed(stopped.go_on(None)),
+            Before::Sleep(span) => {
+                self.ahead += span;
+                registers::refuse(thread, 0).map_err(TracerError::system("skip a sleep"))?;
+                resumed(stopped.go_on(None))
+            }
+            Before::Call => {
+                self.mirror.look_again(thread);
+                self.admit(stopped)
+            }
+        }
+    }
+}
+
+/// The calls of a scene that have returned since the last one.
+impl Scene<'_> {
+    /// The calls of this client.
+    pub fn calls_of(&self, client: u32) -> impl Iterator<Item = &Call> {
+        self.calls.iter().filter(move |call| call.client == client)
+    }
+}
