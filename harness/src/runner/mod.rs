@@ -25,7 +25,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,9 @@ pub struct Stage<'a> {
     under_way: Mutex<BTreeSet<i32>>,
     /// How many operations have ended.
     ended: AtomicU64,
+    /// Whether any operation ran that was not traced since strays were last looked for: of one that is traced, all that
+    /// comes of it is traced too, and ended with it.
+    may_have_strays: AtomicBool,
     /// Past this, a round starts no operation, so that all rounds get their share of the time.
     round_end: Mutex<Option<Instant>>,
 }
@@ -139,6 +142,7 @@ impl<'a> Stage<'a> {
             survivors: Survivors::default(),
             under_way: Mutex::default(),
             ended: AtomicU64::new(0),
+            may_have_strays: AtomicBool::new(true),
             round_end: Mutex::default(),
         }
     }
@@ -152,6 +156,9 @@ impl<'a> Stage<'a> {
     /// Ends every process that outlived its operation.
     pub fn end_survivors(&self) {
         self.survivors.end();
+        if !self.may_have_strays.swap(false, Ordering::Relaxed) {
+            return;
+        }
         // One that is killed may just have made another.
         for _ in 0..10 {
             let strays = self.strays();
@@ -235,6 +242,7 @@ impl<'a> Stage<'a> {
         on_late: &dyn Fn(),
         on_start: &dyn Fn(Process),
     ) -> Result<Operation, RunError> {
+        self.may_have_strays.store(true, Ordering::Relaxed);
         let values = self.values(client, &request);
         let (program, arguments, cwd) = self.render(&request, &values);
         let environment = self.environment(&values);
