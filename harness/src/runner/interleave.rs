@@ -10,9 +10,10 @@ use crate::explore::sequential::Sequential;
 use crate::explore::worklist::WorkList;
 use crate::explore::{Choice, Explorer, Pending, Step};
 use crate::op::{ClientId, Request};
+use crate::runner::pin::Pinned;
 use crate::runner::schedule::Scheduled;
 use crate::runner::sweep::{Quiet, Sweep, name_of};
-use crate::runner::{Cut, First, Next, RunError, Showing, TraceError};
+use crate::runner::{Cut, First, Next, RunError, Showing, Stage, TraceError};
 use crate::scenario::interleave::{CLIENTS_MAX, Plan, WAKES, plans};
 use crate::scenario::script::KillAt;
 use crate::scenario::{crash, interleave, interleave_crash};
@@ -332,6 +333,24 @@ impl Sweep<'_> {
             ));
         }
     }
+}
+
+/// How many schedules of these clients differ in more than the order of independent steps; each of them is run. With
+/// `intervals`, invocations and returns of operations are steps too, and their order counts.
+///
+/// # Errors
+/// Where the harness could not do its part, may not trace, or a schedule that begins as another went another way.
+pub fn classes(stage: &Stage<'_>, clients: Vec<Vec<Request>>, intervals: bool) -> Result<u64, TraceError> {
+    let _pinned = Pinned::new();
+    let first = stage.first()?;
+    let plan = Plan { what: String::new(), clients, is_from_nothing: false, wakes: 0 };
+    let mut script = plan.script(Vec::new(), None);
+    script.count_intervals(intervals);
+    let mut sequential = Sequential::default();
+    while sequential.begin() {
+        stage.play_explored("interleave", &script, &first, &stage.subject(), 1, &mut sequential)?;
+    }
+    Ok(sequential.executions())
 }
 
 impl Tried {

@@ -38,7 +38,7 @@ use crate::tracer::Templates;
 pub use confirm::{ConfirmError, Confirming, Variation, confirm, variations};
 pub use control::{Control, Timing, control};
 pub use execute::{First, Played, TraceError, trace};
-pub use interleave::Breadth;
+pub use interleave::{Breadth, classes};
 pub use pin::Pinned;
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};

@@ -88,6 +88,8 @@ pub(super) struct Scheduling<'a> {
     slots: Slots,
     clients: Vec<Client>,
     kill: Option<KillAt>,
+    /// What invocations and returns touch.
+    interval: [Footprint; 2],
     /// The step under way.
     under_way: Option<UnderWay>,
     passed: u32,
@@ -161,6 +163,10 @@ impl<'a> Scheduling<'a> {
             slots,
             clients: vec![client; interleaving.clients.len()],
             kill: interleaving.kill,
+            interval: match interleaving.is_timeless {
+                true => Default::default(),
+                false => [invocation(), returning()],
+            },
             under_way: None,
             passed: 0,
             seen_calls: 0,
@@ -194,7 +200,7 @@ impl<'a> Scheduling<'a> {
             }
         }
         if has_ended && !returns {
-            footprint.touched.extend(returning().touched);
+            footprint.touched.extend(self.interval[1].touched.iter().cloned());
         }
         let has_changed = calls.iter().any(|call| has_effect(call));
         let awaited = |other: &Client| has_changed && other.watched().conflicts(&footprint);
@@ -236,7 +242,7 @@ impl<'a> Scheduling<'a> {
             let state = &self.clients[client as usize - 1];
             let Some(turn) = self.turn_of(client, scene) else { continue };
             if !state.is_invoked {
-                pending.push(Pending { client, footprint: invocation(), is_enabled: true });
+                pending.push(Pending { client, footprint: self.interval[0].clone(), is_enabled: true });
                 continue;
             }
             if turn.rest != Rest::Held {
@@ -245,15 +251,17 @@ impl<'a> Scheduling<'a> {
             }
             self.done.is_crowded |= turn.has_others;
             if self.is_killed_now(client, turn) {
-                let footprint =
-                    turn.holds.iter().fold(returning(), |all, lock| all.locking(Locking::Free(*lock)));
+                let footprint = turn
+                    .holds
+                    .iter()
+                    .fold(self.interval[1].clone(), |all, lock| all.locking(Locking::Free(*lock)));
                 pending.push(Pending { client, footprint, is_enabled: true });
                 continue;
             }
             let mut footprint = turn.footprint.clone();
             let mut is_enabled = turn.can_go;
             if turn.is_exit {
-                footprint.touched.extend(returning().touched);
+                footprint.touched.extend(self.interval[1].touched.iter().cloned());
             }
             if state.waits_in(turn) {
                 self.done.has_polled = true;

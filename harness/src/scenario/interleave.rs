@@ -54,7 +54,8 @@ impl Plan {
         });
         let next = added.max().map_or(2, |number| number + 1);
         let start = self.is_from_nothing.then_some(Act::Anew);
-        let interleaving = Act::Interleave(Interleaving { clients, wakes: self.wakes, kill, schedule });
+        let interleaving =
+            Act::Interleave(Interleaving { clients, wakes: self.wakes, kill, schedule, is_timeless: false });
         let then = if kill.is_some() { [vec![Act::Recover], after(next)].concat() } else { vec![Act::List] };
         Script { acts: start.into_iter().chain([interleaving]).chain(then).collect() }
     }

@@ -73,6 +73,9 @@ pub struct Interleaving {
     pub kill: Option<KillAt>,
     /// Whose turn it is, one step after another: an invocation, a visible call, a sleep, or the exit.
     pub schedule: Vec<ClientId>,
+    /// Whether nobody asks when operations were invoked and returned: then an invocation is no step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_timeless: bool,
 }
 
 /// A client that is killed.
@@ -238,6 +241,15 @@ impl Script {
         for act in &mut self.acts {
             if let Act::Interleave(interleaving) = act {
                 interleaving.schedule = schedule.to_vec();
+            }
+        }
+    }
+
+    /// Whether invocations and returns are steps of the clients in it.
+    pub fn count_intervals(&mut self, count: bool) {
+        for act in &mut self.acts {
+            if let Act::Interleave(interleaving) = act {
+                interleaving.is_timeless = !count;
             }
         }
     }

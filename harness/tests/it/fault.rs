@@ -5,7 +5,7 @@ use std::process::Command;
 
 use picklock::fault::ALL;
 use picklock::op::{Outcome, Request};
-use picklock::runner::{Next, Showing, Stage, Stop, control, sweep};
+use picklock::runner::{Breadth, Next, Showing, Stage, Stop, control, sweep};
 use picklock::sandbox::Sandbox;
 use picklock::target::flags::Flags;
 
@@ -91,7 +91,7 @@ fn every_fault_of_the_table_reaches_a_store_that_looks_at_its_results() {
     let control = control(&stage).unwrap();
     assert_eq!(control.failure, None);
     let (mut reached, mut taken_for_success) = (BTreeSet::new(), Vec::new());
-    let swept = sweep(&stage, &control, "fault", &mut |showing| {
+    let swept = sweep(&stage, &control, "fault", Breadth::default(), &mut |showing| {
         if let Showing::Execution { observation, .. } = showing {
             for operation in &observation.operations {
                 let Some(fault) = &operation.fault else { continue };

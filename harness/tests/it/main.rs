@@ -26,6 +26,7 @@ mod programs;
 mod replay;
 /// The JSON report and its schema.
 mod report;
+mod schedules;
 mod session;
 /// Who waits for whom when nobody can go on.
 mod standstill;
