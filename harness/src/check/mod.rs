@@ -231,6 +231,10 @@ struct Run<'a> {
     cut_short: Option<String>,
     /// Whether quiet runs told what the operations make.
     has_quiet_runs: bool,
+    /// What a schedule violated that is being made smaller.
+    looked_for: Vec<&'static str>,
+    /// What there is to say of the execution that is judged.
+    explanation: Option<runner::Explanation>,
     /// What the derived state violated that is being done for real.
     derived_violations: Vec<&'static str>,
     /// Findings of power losses, to be tried on real file systems.
@@ -269,6 +273,8 @@ impl<'a> Run<'a> {
             unsaved: None,
             cut_short: None,
             has_quiet_runs: false,
+            looked_for: Vec::new(),
+            explanation: None,
             derived_violations: Vec::new(),
             open: Vec::new(),
             blamed: BTreeSet::new(),

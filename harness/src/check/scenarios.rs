@@ -33,7 +33,8 @@ impl Run<'_> {
                 Next::GoOn
             }
             Showing::Derived { observation, script } => self.take_derived(&observation, script),
-            Showing::Execution { observation, script, has_copies } => {
+            Showing::Trial { observation, is_first } => self.try_out(observation, is_first),
+            Showing::Execution { observation, script, has_copies, explanation } => {
                 if has_copies && self.is_unclear(&observation) {
                     return Next::Confirm;
                 }
@@ -42,6 +43,7 @@ impl Run<'_> {
                     self.remark_on_portability(&observation);
                     return Next::GoOn;
                 }
+                self.explanation = explanation;
                 match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
                     ControlFlow::Break(()) => Next::End,
                     // It is looked for no more than a few of them.
@@ -145,6 +147,19 @@ impl Run<'_> {
     /// Whether anything that is judged is violated by an execution.
     fn violates(&self, observation: &Observation) -> bool {
         self.violated_by(observation).next().is_some()
+    }
+
+    /// Whether an execution violates anything; of those after the first, anything that the first one does.
+    fn try_out(&mut self, observation: &Observation, is_first: bool) -> Next {
+        let violated: Vec<&'static str> = self.violated_by(observation).collect();
+        let is_found = match is_first {
+            true => !violated.is_empty(),
+            false => violated.iter().any(|id| self.looked_for.contains(id)),
+        };
+        if is_first {
+            self.looked_for = violated;
+        }
+        if is_found { Next::Found } else { Next::GoOn }
     }
 
     pub(super) fn stress(

@@ -11,6 +11,7 @@ pub mod footprint;
 pub mod model;
 #[cfg(test)]
 mod oracle;
+pub mod prefixed;
 pub mod races;
 pub mod random;
 pub mod sequential;

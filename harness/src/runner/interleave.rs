@@ -12,8 +12,9 @@ use crate::explore::{Choice, Explorer, Pending, Step};
 use crate::op::{ClientId, Request};
 use crate::runner::pin::Pinned;
 use crate::runner::schedule::Scheduled;
+use crate::runner::shrink::{Explanation, Failing};
 use crate::runner::sweep::{Quiet, Sweep, name_of};
-use crate::runner::{Cut, First, Next, RunError, Showing, Stage, TraceError};
+use crate::runner::{Cut, First, Next, Played, RunError, Showing, Stage, TraceError};
 use crate::scenario::interleave::{CLIENTS_MAX, Plan, WAKES, plans};
 use crate::scenario::script::KillAt;
 use crate::scenario::{crash, interleave, interleave_crash};
@@ -274,17 +275,7 @@ impl Sweep<'_> {
             tried.take(&scheduled, watching.compare(&scheduled));
             let Some(played) = played else { continue };
             self.done.not_covered.extend(played.not_covered.iter().cloned());
-            let script = plan.script(scheduled.schedule.clone(), kill);
-            let observation = Box::new(played.observation);
-            let next = (self.sink)(Showing::Execution {
-                observation,
-                script: &script,
-                has_copies: played.has_copies,
-            });
-            let next = match next {
-                Next::Confirm => self.play_as(first, &script, false)?.1,
-                other => other,
-            };
+            let next = self.show(first, plan, kill, played, scheduled, tried.violations == 0)?;
             self.execution += 1;
             match next {
                 Next::End => {
@@ -304,6 +295,66 @@ impl Sweep<'_> {
 
     fn leave_out(&mut self, what: String) {
         self.done.bounds.push(what);
+    }
+
+    /// Hands an execution on; one that violates something as small as it can be made.
+    fn show(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        played: Played,
+        scheduled: Scheduled,
+        is_to_be_shrunk: bool,
+    ) -> Result<Next, TraceError> {
+        let trial = Showing::Trial { observation: &played.observation, is_first: true };
+        let is_violation = (self.sink)(trial) == Next::Found;
+        if !is_violation {
+            let script = plan.script(scheduled.schedule, kill);
+            let observation = Box::new(played.observation);
+            let has_copies = played.has_copies;
+            let shown = Showing::Execution { observation, script: &script, has_copies, explanation: None };
+            return match (self.sink)(shown) {
+                Next::Confirm => Ok(self.play_as(first, &script, false)?.1),
+                other => Ok(other),
+            };
+        }
+        let found = Failing { plan: plan.clone(), scheduled };
+        if is_to_be_shrunk {
+            let (smallest, explanation) = self.shrink(first, kill, found.clone())?;
+            let next = self.show_anew(first, kill, &smallest, Some(explanation))?;
+            if next != Next::GoOn {
+                return Ok(next);
+            }
+        }
+        let next = self.show_anew(first, kill, &found, None)?;
+        if next == Next::GoOn {
+            self.stage.refuse_copies("on the same schedule a copy violated what a fresh start did not");
+            self.leave_out(format!(
+                "a schedule of {} that violated something once, and not again",
+                plan.what
+            ));
+        }
+        Ok(next)
+    }
+
+    /// Only what a fresh start shows is held against the store.
+    fn show_anew(
+        &mut self,
+        first: &First,
+        kill: Option<KillAt>,
+        failing: &Failing,
+        explanation: Option<Explanation>,
+    ) -> Result<Next, TraceError> {
+        let script = failing.plan.script(failing.scheduled.schedule.clone(), kill);
+        let execution = self.execution + 1;
+        let played = self.stage.play(self.scenario, &script, first, &self.subject, execution, false)?;
+        let trial = Showing::Trial { observation: &played.observation, is_first: false };
+        if (self.sink)(trial) != Next::Found {
+            return Ok(Next::GoOn);
+        }
+        let observation = Box::new(played.observation);
+        Ok((self.sink)(Showing::Execution { observation, script: &script, has_copies: false, explanation }))
     }
 
     /// What keeps an exploration from being complete, in words.

@@ -62,6 +62,8 @@ impl Slots {
 pub(super) struct Scheduled {
     /// Whose turn it was, one step after another.
     pub(super) schedule: Vec<ClientId>,
+    /// How many visible calls had returned before each step.
+    pub(super) calls_before: Vec<u32>,
     /// What each step was, in a word.
     pub(super) names: Vec<&'static str>,
     /// The steps.
@@ -326,6 +328,7 @@ impl<'a> Scheduling<'a> {
             state.wakes = state.wakes.saturating_sub(1);
         }
         self.done.schedule.push(client);
+        self.done.calls_before.push(u32::try_from(self.seen_calls).unwrap_or(u32::MAX));
         self.done.names.push(match (is_invocation, is_killed) {
             (true, _) => "invocation",
             (false, true) => "kill",

@@ -11,6 +11,7 @@ use crate::op::{Outcome, Request};
 use crate::persist::{Tree, crash_states};
 use crate::runner::interleave::Breadth;
 use crate::runner::pin::Pinned;
+use crate::runner::shrink::Explanation;
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
 use crate::scenario::script::{Act, Misfortune, Script};
 use crate::scenario::{crash, damage, fault, inheritance, reentry, session, torn_write};
@@ -62,6 +63,16 @@ pub enum Showing<'a> {
         script: &'a Script,
         /// Whether operations of it were copies of templates.
         has_copies: bool,
+        /// What there is to say of it, where that was looked for.
+        explanation: Option<Explanation>,
+    },
+    /// An execution that counts for nothing: whether it violates anything, and where it is not the `first`, something that
+    /// the first one does.
+    Trial {
+        /// What it showed.
+        observation: &'a Observation,
+        /// Whether it tells what is looked for.
+        is_first: bool,
     },
     /// What was to be done for real, since a derived state violated something, could not be.
     Unreached {
@@ -499,7 +510,12 @@ impl Sweep<'_> {
             .is_some_and(|state| usual.is_none_or(|usual| state.files.len() > *usual));
         let outcomes = played.observation.operations.iter().map(|one| one.outcome.clone()).collect();
         let observation = Box::new(played.observation);
-        let next = (self.sink)(Showing::Execution { observation, script, has_copies: played.has_copies });
+        let next = (self.sink)(Showing::Execution {
+            observation,
+            script,
+            has_copies: played.has_copies,
+            explanation: None,
+        });
         match next {
             Next::GoOn | Next::Found => self.execution = execution,
             Next::End => self.done.cut = Some(Cut::FailFast),

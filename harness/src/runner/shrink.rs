@@ -1,0 +1,248 @@
+//! Makes a schedule that violates something worth reading: with the fewest clients and switches; and finds from where on it
+//! could not be saved, and the nearest schedule that passes.
+
+use std::time::{Duration, Instant};
+
+use crate::explore::Explorer;
+use crate::explore::bounded::Bounded;
+use crate::explore::prefixed::Prefixed;
+use crate::explore::sequential::Sequential;
+use crate::op::ClientId;
+use crate::runner::schedule::{Following, Scheduled};
+use crate::runner::sweep::Sweep;
+use crate::runner::{First, Next, Showing, TraceError};
+use crate::scenario::interleave::Plan;
+use crate::scenario::script::KillAt;
+
+/// Executions with fewer clients that are tried for a smaller counterexample.
+const SMALLER_MAX: u32 = 200;
+/// Executions that are tried to make its switches fewer.
+const MERGES_MAX: u32 = 60;
+/// Ways on from one step that are tried, before it counts as one from which nothing saves it.
+const WAYS_MAX: u32 = 60;
+/// Swaps that are tried for one that passes.
+const SWAPS_MAX: u32 = 40;
+
+/// What makes a counterexample on a schedule worth reading. Steps are those of the schedule, from 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explanation {
+    /// After so many visible calls every way on that was tried violates it; with whether all there are were tried.
+    pub point_of_no_return: Option<(u32, bool)>,
+    /// Two calls that stand side by side, by the number of the first: the other way round it passes.
+    pub nearest_swap: Option<u32>,
+}
+
+/// How long a counterexample is made smaller at most, and explained.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// A schedule that violates something.
+#[derive(Clone)]
+pub(super) struct Failing {
+    pub(super) plan: Plan,
+    pub(super) scheduled: Scheduled,
+}
+
+/// What is tried, and until when.
+struct Trying {
+    kill: Option<KillAt>,
+    end: Instant,
+}
+
+impl Trying {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.end
+    }
+}
+
+impl Sweep<'_> {
+    /// The smallest that is found of what violates the same, and what there is to say of it.
+    pub(super) fn shrink(
+        &mut self,
+        first: &First,
+        kill: Option<KillAt>,
+        failing: Failing,
+    ) -> Result<(Failing, Explanation), TraceError> {
+        let now = Instant::now();
+        let most =
+            self.stage.soft_end.map_or(PATIENCE, |end| PATIENCE.min(end.saturating_duration_since(now) / 3));
+        let end = |part: u32| Trying { kill, end: now + most / 4 * part };
+        let smaller = self.with_fewer_clients(first, &end(1), &failing)?;
+        let smaller = self.with_fewer_switches(first, &end(2), smaller.unwrap_or(failing))?;
+        let nearest_swap = self.nearest_swap(first, &end(3), &smaller)?;
+        let point_of_no_return = self.point_of_no_return(first, &end(4), &smaller)?;
+        Ok((smaller, Explanation { point_of_no_return, nearest_swap }))
+    }
+
+    /// Runs one execution, and tells whether it violates what the first one did; nothing where the explorer gave it up.
+    fn try_one(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        trying: &Trying,
+        explorer: &mut dyn Explorer,
+    ) -> Result<Option<(Scheduled, bool)>, TraceError> {
+        let script = plan.script(Vec::new(), trying.kill);
+        let (scenario, subject) = (self.scenario, self.subject.clone());
+        let (played, scheduled) =
+            self.stage.play_explored(scenario, &script, first, &subject, self.execution + 1, explorer)?;
+        let Some(played) = played else { return Ok(None) };
+        let shown = Showing::Trial { observation: &played.observation, is_first: false };
+        let is_violation = (self.sink)(shown) == Next::Found;
+        Ok(Some((scheduled, is_violation)))
+    }
+
+    /// All pairs of its clients, with up to one preemption.
+    fn with_fewer_clients(
+        &mut self,
+        first: &First,
+        trying: &Trying,
+        failing: &Failing,
+    ) -> Result<Option<Failing>, TraceError> {
+        let count = failing.plan.clients.len();
+        if count < 3 {
+            return Ok(None);
+        }
+        let mut left = SMALLER_MAX;
+        let pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| [one, other]));
+        // Who is killed has to be there.
+        let pairs: Vec<[usize; 2]> = pairs.filter(|pair| trying.kill.is_none() || pair[0] == 0).collect();
+        for preemptions in 0..=1 {
+            for pair in &pairs {
+                let clients: Vec<_> = pair.iter().map(|index| failing.plan.clients[*index].clone()).collect();
+                let plan = Plan { clients, what: failing.plan.what.clone(), ..failing.plan.clone() };
+                let mut bounded = Bounded::new(preemptions);
+                while left > 0 && !trying.is_over() && bounded.begin() {
+                    left -= 1;
+                    if let Some((scheduled, true)) = self.try_one(first, &plan, trying, &mut bounded)? {
+                        return Ok(Some(Failing { plan, scheduled }));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same steps, with the turns of one client put together where it still violates the same.
+    fn with_fewer_switches(
+        &mut self,
+        first: &First,
+        trying: &Trying,
+        mut failing: Failing,
+    ) -> Result<Failing, TraceError> {
+        let mut left = MERGES_MAX;
+        let mut at = 0;
+        loop {
+            let turns = turns_of(&failing.scheduled.schedule);
+            let Some(joined) = joined(&turns, at) else { return Ok(failing) };
+            if left == 0 || trying.is_over() {
+                return Ok(failing);
+            }
+            left -= 1;
+            let schedule: Vec<ClientId> =
+                joined.iter().flat_map(|(client, steps)| std::iter::repeat_n(*client, *steps)).collect();
+            let plan = failing.plan.clone();
+            let tried = self.try_one(first, &plan, trying, &mut Following::new(&schedule))?;
+            match tried {
+                Some((scheduled, true)) if turns_of(&scheduled.schedule).len() < turns.len() => {
+                    failing.scheduled = scheduled;
+                }
+                _ => at += 1,
+            }
+        }
+    }
+
+    /// The first step after which no way on passes.
+    fn point_of_no_return(
+        &mut self,
+        first: &First,
+        trying: &Trying,
+        failing: &Failing,
+    ) -> Result<Option<(u32, bool)>, TraceError> {
+        let schedule = &failing.scheduled.schedule;
+        let (mut lost, mut saved, mut is_exact) = (schedule.len(), 0, true);
+        while saved + 1 < lost && !trying.is_over() {
+            let middle = (lost + saved) / 2;
+            let mut rest = Sequential::default();
+            let mut explorer = Prefixed::new(&schedule[..middle], &mut rest);
+            let mut left = WAYS_MAX;
+            let mut can_pass = false;
+            let mut are_all = false;
+            while !can_pass && left > 0 && !trying.is_over() {
+                if !explorer.begin() {
+                    are_all = true;
+                    break;
+                }
+                left -= 1;
+                let tried = self.try_one(first, &failing.plan, trying, &mut explorer)?;
+                can_pass = matches!(tried, Some((_, false)));
+            }
+            if can_pass {
+                saved = middle;
+            } else {
+                (lost, is_exact) = (middle, is_exact && are_all);
+            }
+        }
+        Ok(failing
+            .scheduled
+            .calls_before
+            .get(lost)
+            .or(failing.scheduled.calls_before.last())
+            .map(|calls| (*calls, is_exact)))
+    }
+
+    /// Two steps side by side that pass the other way round, the last of them.
+    fn nearest_swap(
+        &mut self,
+        first: &First,
+        trying: &Trying,
+        failing: &Failing,
+    ) -> Result<Option<u32>, TraceError> {
+        let Scheduled { schedule, steps, calls_before, .. } = &failing.scheduled;
+        let conflicting = (0..steps.len().saturating_sub(1)).rev().filter(|at| {
+            steps[*at].client != steps[at + 1].client
+                && steps[*at].footprint.conflicts(&steps[at + 1].footprint)
+        });
+        for at in conflicting.take(SWAPS_MAX as usize) {
+            if trying.is_over() {
+                break;
+            }
+            let mut swapped = schedule.clone();
+            swapped.swap(at, at + 1);
+            let tried = self.try_one(first, &failing.plan, trying, &mut Following::new(&swapped))?;
+            if matches!(tried, Some((scheduled, false)) if !scheduled.has_left) {
+                return Ok(calls_before.get(at).map(|calls| calls + 1));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whose turn it was, and for how many steps.
+fn turns_of(schedule: &[ClientId]) -> Vec<(ClientId, usize)> {
+    schedule.chunk_by(|one, next| one == next).filter_map(|turn| Some((*turn.first()?, turn.len()))).collect()
+}
+
+/// The turns with the `at`-th one and the next of the same client put together, in the place of the first.
+fn joined(turns: &[(ClientId, usize)], at: usize) -> Option<Vec<(ClientId, usize)>> {
+    let has_next = |index: &usize| turns[index + 1..].iter().any(|(client, _)| *client == turns[*index].0);
+    let index = (0..turns.len()).filter(has_next).nth(at)?;
+    let next = turns.iter().skip(index + 1).position(|(client, _)| *client == turns[index].0)? + index + 1;
+    let mut joined = turns.to_vec();
+    joined[index].1 += joined[next].1;
+    joined.remove(next);
+    Some(joined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_of_one_client_are_put_together_in_the_place_of_the_first() {
+        let turns = turns_of(&[1, 1, 2, 1, 2, 3]);
+        assert_eq!(turns, [(1, 2), (2, 1), (1, 1), (2, 1), (3, 1)]);
+        assert_eq!(joined(&turns, 0).unwrap(), [(1, 3), (2, 1), (2, 1), (3, 1)]);
+        assert_eq!(joined(&turns, 1).unwrap(), [(1, 2), (2, 2), (1, 1), (3, 1)]);
+        assert_eq!(joined(&turns, 2), None);
+    }
+}
