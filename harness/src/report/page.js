@@ -24,11 +24,7 @@
     return element;
   };
 
-  // The content was written on one line, with line feeds and the like as a backslash and a letter.
-  const lines = (content) => {
-    const plain = content.replace(/\\(.)/g, (all, letter) => ({ n: "\n", t: "\t", "\\": "\\" })[letter] ?? all);
-    return plain.replace(/\n$/, "").split("\n");
-  };
+  const lines = (content) => content.split("\n");
 
   // Which lines came and which went: the longest common subsequence stays.
   const compare = (before, after) => {

@@ -157,6 +157,8 @@ struct Example<'a> {
     telling: &'a Telling,
     /// What the report says of it beside.
     reported: Option<&'a Counterexample>,
+    /// The clients, each with the number of bars that stand side by side in its column, at most.
+    lanes: Vec<(&'a Lane, usize)>,
     rows: Vec<Row<'a>>,
     has_locks: bool,
 }
@@ -164,12 +166,14 @@ struct Example<'a> {
 impl<'a> Example<'a> {
     fn new(number: usize, telling: &'a Telling, report: &'a Report) -> Self {
         let of_report = report.invariants.iter().filter(|one| one.id == telling.about.invariant);
+        let lanes = Lanes::new(telling);
         let mut reported = of_report.flat_map(|one| &one.counterexamples);
         Self {
             number,
             telling,
             reported: reported.find(|one| one.replay.is_some() && one.replay == telling.about.replay),
-            rows: rows(telling),
+            lanes: telling.lanes.iter().zip(0..).map(|(lane, place)| (lane, lanes.slots(place))).collect(),
+            rows: rows(telling, &lanes),
             has_locks: !telling.holds.is_empty(),
         }
     }
@@ -209,8 +213,7 @@ struct Bar {
     title: String,
 }
 
-fn rows(telling: &Telling) -> Vec<Row<'_>> {
-    let lanes = Lanes::new(telling);
+fn rows<'a>(telling: &'a Telling, lanes: &Lanes<'_>) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
     let mut asides = telling.asides.iter().peekable();
     let mut lane = 0;
@@ -258,6 +261,12 @@ impl<'a> Lanes<'a> {
         Self { lanes: &telling.lanes, holds }
     }
 
+    /// How many bars stand side by side in the column of a lane, at most.
+    fn slots(&self, lane: usize) -> usize {
+        let own = self.holds.iter().filter(|placed| placed.hold.lane == lane);
+        own.map(|placed| placed.slot + 1).max().unwrap_or(0)
+    }
+
     /// The row of `step`, or one between it and the step before; with its text in the column of `lane`.
     fn cells(&self, lane: usize, step: &Step, is_step: bool) -> Vec<Cell> {
         let number = step.number;
@@ -284,7 +293,7 @@ impl<'a> Lanes<'a> {
             };
             Cell {
                 has_text: place == lane,
-                slots: own().map(|placed| placed.slot + 1).max().unwrap_or(0),
+                slots: self.slots(place),
                 bars: own().filter(is_here).map(bar).collect(),
             }
         };
@@ -322,6 +331,7 @@ impl Step {
     /// Whether it neither reads nor changes content, names or locks: of less interest.
     fn is_quiet(&self) -> bool {
         matches!(self.class, Class::Inspect | Class::Close | Class::Open)
+            && !self.is_change
             && self.data.is_none()
             && self.locks.is_empty()
             && !self.is_failed

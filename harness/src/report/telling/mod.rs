@@ -6,10 +6,12 @@
 mod holds;
 mod reasons;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::accesses::accesses;
-use crate::call::{Call, Class};
+use crate::call::{Call, Class, Effect};
 use crate::observation::{Observation, Trace, name_some};
 use crate::op::{Operation, Outcome};
 use crate::report::parts::{Part, parts};
@@ -111,11 +113,13 @@ pub struct Step {
     pub class: Class,
     /// Whether it failed, or never returned.
     pub is_failed: bool,
+    /// Whether it changed anything in the sandbox.
+    pub is_change: bool,
     /// What it does with the data file.
     pub data: Option<Data>,
     /// What it did to the locks.
     pub locks: Vec<String>,
-    /// What the data file holds after it, where that was looked at and changed.
+    /// What the data file holds after it, line by line, where that was looked at and changed.
     pub content: Option<String>,
     /// How the operation ended that ends with it.
     pub ending: Option<Ending>,
@@ -127,6 +131,8 @@ pub struct Step {
 pub enum Data {
     /// It reads it.
     Read,
+    /// It reads what was the data file once, and was replaced or removed since.
+    ReadReplaced,
     /// It changes it.
     Changed,
 }
@@ -203,8 +209,21 @@ impl Telling {
         telling
     }
 
+    /// What was under way was not killed then, but cut off. It was traced to its end nevertheless: what its later calls did
+    /// is among what was lost.
     fn power_is_lost(&mut self) {
-        let text = "the power is lost".to_owned();
+        let mut text = "the power is lost".to_owned();
+        if let Some(ending) =
+            self.steps.last_mut().and_then(|step| step.ending.as_mut()).filter(|one| one.is_kill)
+        {
+            ending.text = "cut off by the power loss".to_owned();
+            text.push_str(" where the disturbance says so, and with it all that came later");
+        }
+        if let [lane] = self.lanes.as_mut_slice()
+            && let Some(ending) = lane.ending.as_mut().filter(|one| one.is_kill)
+        {
+            ending.text = "cut off by the power loss".to_owned();
+        }
         self.asides.push(Aside { after: self.steps.len(), client: None, text, ending: None });
     }
 
@@ -226,6 +245,7 @@ impl Telling {
         }
         let reasons = reasons::reasons(&trace.calls, operations);
         let accesses = accesses(&trace.calls, data);
+        let mut was_data: BTreeSet<u32> = BTreeSet::new();
         for (at, (call, why)) in trace.calls.iter().zip(reasons).enumerate() {
             let of_client = |other: &Call| other.client == call.client;
             let is_first = !trace.calls[..at].iter().any(of_client);
@@ -233,7 +253,13 @@ impl Telling {
             let place = call.client.saturating_sub(1) as usize;
             let operation = operations.iter().find(|operation| operation.client == call.client);
             let lane = self.lane(call.client);
+            was_data.extend(opened_as(call, data));
             let own = || accesses.iter().filter(|access| access.at == at);
+            let data = match own().next() {
+                Some(_) if own().any(|access| access.is_change) => Some(Data::Changed),
+                Some(_) => Some(Data::Read),
+                None => reads(call).filter(|file| was_data.contains(file)).map(|_| Data::ReadReplaced),
+            };
             self.steps.push(Step {
                 number: before + at + 1,
                 trace: number,
@@ -244,12 +270,10 @@ impl Telling {
                 result: result(call),
                 class: call.class,
                 is_failed: !matches!(call.result, Some(Ok(_))) && call.name != "exit",
-                data: match own().any(|access| access.is_change) {
-                    true => Some(Data::Changed),
-                    false => own().next().map(|_| Data::Read),
-                },
+                is_change: call.is_change(),
+                data,
                 locks: call.locks.iter().map(ToString::to_string).collect(),
-                content: call.content.clone(),
+                content: call.content.as_deref().map(on_lines),
                 ending: operation.filter(|_| is_last).map(ending),
             });
         }
@@ -302,6 +326,44 @@ impl Telling {
             aside.after = aside.after.min(STEPS_MAX);
         }
     }
+}
+
+/// The file that a call opens by this path.
+fn opened_as(call: &Call, data: &str) -> Option<u32> {
+    match &call.effect {
+        Some(Effect::Opened { path, file } | Effect::Created { path, file, .. }) if path == data => {
+            Some(*file)
+        }
+        _ => None,
+    }
+}
+
+/// The file that a call reads.
+fn reads(call: &Call) -> Option<u32> {
+    match &call.effect {
+        Some(Effect::Read { file }) => Some(*file),
+        _ => None,
+    }
+}
+
+/// Content that was written on one line, with a backslash and a letter for a line feed, a tab or a backslash.
+fn on_lines(content: &str) -> String {
+    let mut plain = String::new();
+    let mut chars = content.chars();
+    while let Some(c) = chars.next() {
+        match (c, chars.as_str().chars().next()) {
+            ('\\', Some(letter @ ('n' | 't' | '\\'))) => {
+                plain.push(match letter {
+                    'n' => '\n',
+                    't' => '\t',
+                    same => same,
+                });
+                let _letter = chars.next();
+            }
+            _ => plain.push(c),
+        }
+    }
+    plain.trim_end_matches('\n').to_owned()
 }
 
 fn result(call: &Call) -> String {

@@ -1,3 +1,5 @@
+//! What a telling takes from an execution.
+
 use super::*;
 use crate::call::sketch;
 use crate::invariants::timeline_for_tests as observe;
@@ -97,4 +99,19 @@ fn of_many_operations_those_are_told_that_were_named_and_those_at_both_ends() {
     assert_eq!((telling.asides.len(), telling.asides_left_out), (11, 89));
     assert!(telling.asides.iter().any(|aside| aside.text == "add r050"));
     assert!(telling.lanes.is_empty() && telling.steps.is_empty());
+}
+
+#[test]
+fn whoever_reads_a_file_that_was_replaced_reads_no_data_any_more() {
+    let telling = pair(
+        ["ok", "ok"],
+        "1 open db 1\n 2 create tmp 2\n 2 write 2\n 2 rename tmp db\n 1 read 1\n 1 write 2",
+    );
+    let data: Vec<_> = telling.steps.iter().map(|step| step.data).collect();
+    assert_eq!(data, [None, None, None, Some(Data::Changed), Some(Data::ReadReplaced), Some(Data::Changed)]);
+}
+
+#[test]
+fn content_is_told_line_by_line() {
+    assert_eq!(on_lines("[\\n  \"a\\\\n\",\\tb\\u{1b}\\n"), "[\n  \"a\\n\",\tb\\u{1b}");
 }
