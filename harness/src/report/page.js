@@ -84,7 +84,9 @@
     if (!step) return;
     make(panel, "h4", `Step ${step.number} of ${telling.steps.length}`);
     make(panel, "p", telling.lanes[step.lane]?.label, "soft");
-    make(make(panel, "p"), "code", step.result === "" ? step.call : `${step.call} ${step.result === "never returned" ? "" : "= "}${step.result}`);
+    const call = make(panel, "p");
+    make(call, "code", step.call);
+    if (step.result !== "") make(call, "span", `${step.result === "never returned" ? " " : " =\u00a0"}${step.result}`, "result");
     for (const lock of step.locks) make(panel, "p", lock);
     if (step.why) make(panel, "p", step.why, "soft");
     if (step.ending) make(panel, "p", step.ending.text);

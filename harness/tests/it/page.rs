@@ -1,6 +1,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -77,19 +79,14 @@ fn rendered(folder: &Path, page: &Path) -> String {
 }
 
 #[test]
-fn the_page_runs_in_a_browser_and_nothing_of_the_store_runs_in_it() {
+fn in_a_browser_nothing_of_the_store_runs_and_a_reader_steps_and_searches_with_the_keyboard() {
     let folder = tempfile::tempdir().unwrap();
     let page = made(folder.path());
     let dom = rendered(folder.path(), &page);
     assert!(dom.contains("<title>Violated: ./store – picklock</title>"), "{dom:.2000}");
     assert!(dom.contains("class=\"scripted\"") && dom.contains("aria-current=\"step\""));
     assert!(dom.contains("&lt;img src=x onerror=") && !dom.contains("<img"));
-}
-
-#[test]
-fn a_reader_steps_and_searches_with_the_keyboard() {
-    let folder = tempfile::tempdir().unwrap();
-    let text = fs::read_to_string(made(folder.path())).unwrap();
+    let text = fs::read_to_string(page).unwrap();
     let copy = folder.path().join("copy.html");
     fs::write(&copy, text.replacen("<title>", &format!("{BEFORE}<title>"), 1) + AFTER).unwrap();
     let dom = rendered(folder.path(), &copy);
@@ -129,4 +126,20 @@ fn a_store_that_holds_gets_a_page_without_counterexamples() {
             .output();
     let page = fs::read_to_string(folder.path().join("page.html")).unwrap();
     assert!(output.is_ok() && page.contains("no-lost-update") && !page.contains("id=\"counterexamples\""));
+}
+
+#[test]
+fn a_run_that_is_interrupted_leaves_the_page_so_far() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page.html");
+    let arguments = ["check", "--exhaustive", "--ops", "100000", "--only", "stress", "--html", "page.html"];
+    let run = picklock(folder.path(), &arguments).stdout(Stdio::null()).spawn().unwrap();
+    // It is opened before anything runs.
+    while !page.exists() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    expect_status(&run.wait_with_output().unwrap(), 130);
+    assert!(fs::read_to_string(page).unwrap().contains("interrupted, this is the report so far"));
 }
