@@ -77,7 +77,7 @@
     }
   };
 
-  const show = ({ telling, panel, selected }) => {
+  const show = ({ telling, panel, rows, selected }) => {
     panel.replaceChildren();
     panel.hidden = selected < 0;
     const step = telling.steps[selected];
@@ -87,6 +87,8 @@
     const call = make(panel, "p");
     make(call, "code", step.call);
     if (step.result !== "") make(call, "span", `${step.result === "never returned" ? " " : " =\u00a0"}${step.result}`, "result");
+    const data = rows[selected].querySelector(".data");
+    if (data) make(panel, "p", data.textContent);
     for (const lock of step.locks) make(panel, "p", lock);
     if (step.why) make(panel, "p", step.why, "soft");
     if (step.ending) make(panel, "p", step.ending.text);

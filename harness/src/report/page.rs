@@ -178,9 +178,14 @@ impl<'a> Example<'a> {
         }
     }
 
-    /// The columns of its story.
+    /// The columns of its story, beside that of the numbers.
     fn columns(&self) -> usize {
-        self.telling.lanes.len() + 1
+        self.lanes.len().max(1)
+    }
+
+    /// How far the calls of the first client stand from the edge of their column.
+    fn first_slots(&self) -> usize {
+        self.lanes.first().map_or(0, |(_, slots)| *slots)
     }
 }
 

@@ -28,7 +28,8 @@ pub struct Hold {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     table: LockTable,
-    clients: BTreeMap<Key, u32>,
+    /// Who took each lock, and the name of its file then.
+    takers: BTreeMap<Key, (u32, String)>,
 }
 
 /// What tells the lock of one owner from another, whatever its bytes.
@@ -43,9 +44,9 @@ impl Held {
     pub(super) fn apply(&mut self, call: &Call) {
         for change in &call.locks {
             match change {
-                LockChange::Taken(lock, _) => {
+                LockChange::Taken(lock, file) => {
                     let _had = self.table.take(*lock);
-                    self.clients.insert(key(lock), call.client);
+                    self.takers.insert(key(lock), (call.client, file.clone()));
                 }
                 LockChange::Released(lock, _) => {
                     let _gone = self.table.release(lock.file, lock.kind, lock.owner, lock.range);
@@ -57,12 +58,15 @@ impl Held {
 
     /// The clients that keep `client` from having this lock.
     pub(super) fn keepers(&self, lock: &Lock, client: u32) -> BTreeSet<u32> {
-        let keepers = self.table.obstacles(lock);
-        keepers
-            .iter()
-            .filter_map(|held| self.clients.get(&key(held)).copied())
-            .filter(|one| *one != client)
-            .collect()
+        let takers = self.table.obstacles(lock).into_iter().filter_map(|held| self.takers.get(&key(&held)));
+        takers.map(|(taker, _)| *taker).filter(|taker| *taker != client).collect()
+    }
+
+    /// The other clients that hold any lock on the file of this name.
+    pub(super) fn holders(&self, file: &str, client: u32) -> BTreeSet<u32> {
+        let takers = self.table.held().iter().filter_map(|held| self.takers.get(&key(held)));
+        let others = takers.filter(|(taker, taken)| *taker != client && taken == file);
+        others.map(|(taker, _)| *taker).collect()
     }
 }
 

@@ -42,16 +42,16 @@ pub(super) fn reasons(calls: &[Call], operations: &[Operation]) -> Vec<Option<St
 /// What the client whose next call this is waits for: a lock that somebody else has.
 fn wait(next: &Call, held: &Held) -> Option<String> {
     let taken = next.locks.iter().find_map(|change| match change {
-        LockChange::Taken(lock, path) => Some((held.keepers(lock, next.client), path)),
+        LockChange::Taken(lock, file) => Some((held.keepers(lock, next.client), file.as_str())),
         _ => None,
     });
-    if let Some((keepers, path)) = taken {
-        let keepers: Vec<String> = keepers.iter().map(|keeper| format!("client {keeper}")).collect();
-        return (!keepers.is_empty()).then(|| format!("{path}, which {} has locked", keepers.join(" and ")));
-    }
-    let is_in_vain = next.class == Class::Lock && next.result.is_none();
-    is_in_vain
-        .then(|| format!("a lock on {}, which it never gets", next.operands().next().unwrap_or("a file")))
+    let in_vain = || {
+        let file = next.operands().next().filter(|_| next.class == Class::Lock && next.result.is_none())?;
+        Some((held.holders(file, next.client), file))
+    };
+    let (keepers, file) = taken.or_else(in_vain)?;
+    let keepers: Vec<String> = keepers.iter().map(|keeper| format!("client {keeper}")).collect();
+    (!keepers.is_empty()).then(|| format!("{file}, which {} has locked", keepers.join(" and ")))
 }
 
 /// The file whose lock this call gets.

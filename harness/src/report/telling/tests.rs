@@ -1,7 +1,7 @@
 //! What a telling takes from an execution.
 
 use super::*;
-use crate::call::sketch;
+use crate::call::{Argument, sketch};
 use crate::invariants::timeline_for_tests as observe;
 use crate::locks::{Kind, Mode};
 
@@ -61,12 +61,14 @@ fn a_lock_is_held_from_the_step_that_took_it_and_whoever_wants_it_waits() {
 }
 
 #[test]
-fn a_lock_that_is_never_had_is_waited_for() {
-    let mut calls = sketch("1 lock ex 1\n 2 open db 2\n 1 write 2\n 2 lock ex 1");
-    calls[3].result = None;
-    calls[3].locks.clear();
+fn a_lock_that_is_never_had_is_waited_for_once_somebody_has_it() {
+    let mut calls = sketch("1 open db 1\n 2 open db 2\n 1 lock ex 1\n 2 stat db\n 1 write 2\n 2 lock ex 1");
+    calls[5].result = None;
+    calls[5].locks.clear();
+    calls[5].arguments = vec![Argument::Descriptor(3, "file1".into())];
     let reasons = reasons::reasons(&calls, &[]);
-    assert_eq!(reasons[2].as_deref(), Some("client 2 waits for a lock on ex, which it never gets"));
+    assert_eq!(reasons[2].as_deref(), Some("client 2 was stopped here, before stat(db)"));
+    assert_eq!(reasons[4].as_deref(), Some("client 2 waits for file1, which client 1 has locked"));
 }
 
 #[test]
