@@ -45,7 +45,7 @@
 //! | – | [`volume`] | what the model allows → what a real file system leaves when its power is cut |
 //! | 5 | [`observation`] | all of one execution, as a value that can be saved and judged again |
 //! | 6 | [`invariants`], [`diagnoses`] | observation → [`verdict::Judgement`] · likely cause |
-//! | 7 | [`check`], [`report`], [`case`] | judgements → verdicts, exit status, text and JSON; cases that replay |
+//! | 7 | [`check`], [`report`], [`case`] | judgements → verdicts, exit status, text, JSON and a page; cases that replay |
 //!
 //! **Architecture invariants.** The judged store is always another process. The runner does not know what correct
 //! means, and an invariant sees nothing but an observation. `unsafe` stands in `tracer/` and `volume/` alone. A violation is a value, not an error: errors mean that the

@@ -5,9 +5,11 @@ use std::path::Path;
 use crate::case::{self, Case, CaseTarget};
 use crate::check::{Cases, Options};
 use crate::diagnoses::{self, Shown};
+use crate::invariants::Invariant;
 use crate::masks::{made, masked};
 use crate::observation::Observation;
 use crate::report::Counterexample;
+use crate::report::telling::{About, Cause, Telling};
 use crate::sandbox::Sandbox;
 use crate::scenario::script::Script;
 use crate::target::Target;
@@ -99,6 +101,25 @@ impl Finding<'_> {
             steps,
         }
     }
+}
+
+/// The execution as a story; with its names as they were, so that they can be told apart.
+pub(super) fn telling(
+    invariant: &Invariant,
+    observation: &Observation,
+    seen: &str,
+    counterexample: &Counterexample,
+) -> Telling {
+    let diagnosis = counterexample.diagnosis.as_deref().and_then(diagnoses::find);
+    let about = About {
+        invariant: invariant.id.to_owned(),
+        statement: invariant.statement.to_owned(),
+        summary: seen.to_owned(),
+        diagnosis: diagnosis
+            .map(|cause| Cause { id: cause.id.to_owned(), statement: cause.statement.to_owned() }),
+        replay: counterexample.replay.clone(),
+    };
+    Telling::new(observation, about)
 }
 
 /// The text without what differs from run to run.

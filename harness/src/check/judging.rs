@@ -101,6 +101,9 @@ impl Run<'_> {
                 let open = Open { invariant: invariant.id, index: found.len(), script: script.clone() };
                 self.open.push(open);
             }
+            if self.tells {
+                self.tellings.push(finding::telling(invariant, observation, &seen, &counterexample));
+            }
             found.push(counterexample);
         }
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::diagnoses::Shown;
 use crate::invariants::{self, Invariant};
+use crate::report::telling::Telling;
 use crate::report::{Counterexample, Remark, Report, ScenarioSummary};
 use crate::runner::{self, Control, RunError, Stage, Stop};
 use crate::sandbox::Sandbox;
@@ -150,6 +151,30 @@ pub fn check(
     stop: &Stop,
     watcher: &dyn Watcher,
 ) -> Result<Report, CheckError> {
+    judge(target, options, stop, watcher, false).map(|(report, _)| report)
+}
+
+/// Judges `target` as [`check`] does, and tells each counterexample of the report as a story. The data file is read after
+/// each change for that.
+///
+/// # Errors
+/// As in [`check`].
+pub fn check_and_tell(
+    target: &Target,
+    options: &Options,
+    stop: &Stop,
+    watcher: &dyn Watcher,
+) -> Result<(Report, Vec<Telling>), CheckError> {
+    judge(target, options, stop, watcher, true)
+}
+
+fn judge(
+    target: &Target,
+    options: &Options,
+    stop: &Stop,
+    watcher: &dyn Watcher,
+    tells: bool,
+) -> Result<(Report, Vec<Telling>), CheckError> {
     let began = Instant::now();
     if options.clients == Some(0) {
         return Err(UsageError::new("--clients", "must be at least 1").into());
@@ -175,8 +200,10 @@ pub fn check(
         .map_err(|why| unusable_folder(options.dir.as_deref(), &why))?;
     let volumes = confirming::templates(options, &sandbox)?;
     let mut run = Run::new(target, options, stop, watcher, began);
+    run.tells = tells;
     let ran = run.scenarios(&sandbox);
     run.confirm(&volumes, &sandbox);
+    let tellings = std::mem::take(&mut run.tellings);
     let mut report = run.into_report();
     // Whatever happened, nothing is left behind.
     let removed = sandbox.remove();
@@ -187,7 +214,7 @@ pub fn check(
         (Err(error), Err(why)) => return Err(CheckError::Leftover(error, why)),
     }
     report.elapsed_ms = milliseconds(began.elapsed());
-    Ok(report)
+    Ok((report, tellings))
 }
 
 /// What is out of all proportion is a slip of the finger.
@@ -215,6 +242,10 @@ struct Run<'a> {
     control: Option<Control>,
     tallies: Vec<(&'static Invariant, Tally)>,
     counterexamples: BTreeMap<&'static str, Vec<Counterexample>>,
+    /// Whether counterexamples are told as stories.
+    tells: bool,
+    /// Those of the counterexamples.
+    tellings: Vec<Telling>,
     scenarios: Vec<ScenarioSummary>,
     remarks: Vec<Remark>,
     failures: BTreeMap<String, (u64, String)>,
@@ -263,6 +294,8 @@ impl<'a> Run<'a> {
             control: None,
             tallies: chosen.map(|invariant| (*invariant, Tally::default())).collect(),
             counterexamples: BTreeMap::new(),
+            tells: false,
+            tellings: Vec::new(),
             scenarios: Vec::new(),
             remarks: Vec::new(),
             failures: BTreeMap::new(),
@@ -284,6 +317,7 @@ impl<'a> Run<'a> {
     fn scenarios(&mut self, sandbox: &Sandbox) -> Result<(), RunError> {
         let on_operation = || self.watcher.operation();
         let mut stage = Stage::new(self.target, sandbox, self.stop, &on_operation);
+        stage.shows_content = self.tells;
         // The control is never cut short by the budget: without it nothing can be said at all.
         self.watcher.begins("control", u64::from(scenario::control::ADDS) * 2);
         let mut control = match runner::control(&stage) {

@@ -127,6 +127,9 @@ pub(crate) struct CheckArguments {
     /// Write the report to this file instead of standard output
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) output: Option<PathBuf>,
+    /// Write the report to this file as a web page too, with every finding to step through
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub(crate) html: Option<PathBuf>,
     /// Folder for what is saved of findings
     #[arg(long, value_name = "DIR", default_value = "picklock-cases", help_heading = "Report")]
     pub(crate) cases: PathBuf,

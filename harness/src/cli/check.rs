@@ -12,9 +12,10 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use picklock::catalogue::INVARIANT_IDS;
-use picklock::check::{Cases, CheckError, Options, Watcher, check};
+use picklock::check::{Cases, CheckError, Options, Watcher, check, check_and_tell};
 use picklock::report::Report;
 use picklock::report::human::{self, Detail};
+use picklock::report::page::page;
 use picklock::runner::Stop;
 use picklock::selection::{Selection, unknown_id};
 use picklock::target::{Target, UsageError, adapter, builtin};
@@ -30,7 +31,7 @@ pub(crate) fn run(
     stop: &Stop,
     made: &(dyn Fn(&Path) + Sync),
 ) -> anyhow::Result<u8> {
-    let (output, color) = (arguments.output.clone(), arguments.color);
+    let (output, html, color) = (arguments.output.clone(), arguments.html.clone(), arguments.color);
     let detail = match (arguments.quiet, arguments.verbose) {
         (true, _) => Detail::Quiet,
         (_, true) => Detail::Verbose,
@@ -40,6 +41,7 @@ pub(crate) fn run(
     let (target, options) = prepare(arguments)?;
     // Only now: a slip in the arguments must not cost the report of the last run.
     let mut out = Output::open(output.as_deref(), color)?;
+    let web = html.map(|path| open("--html", &path).map(|file| (path, file))).transpose()?;
     let is_human = format == Format::Human;
     if is_human && detail != Detail::Quiet {
         match out.write(&human::header(&target)) {
@@ -49,10 +51,13 @@ pub(crate) fn run(
         }
     }
     let progress = Progress::new(made, detail != Detail::Quiet);
-    let checked = check(&target, &options, stop, &progress);
+    let checked = match web {
+        Some(_) => check_and_tell(&target, &options, stop, &progress),
+        None => check(&target, &options, stop, &progress).map(|report| (report, Vec::new())),
+    };
     progress.finish();
-    let report = match checked {
-        Ok(report) => report,
+    let (report, tellings) = match checked {
+        Ok(checked) => checked,
         Err(CheckError::Usage(error)) => return Err(error.into()),
         Err(other) => return Err(other.into()),
     };
@@ -61,6 +66,10 @@ pub(crate) fn run(
     } else {
         out.write(&report.to_json())
     };
+    if let Some((path, mut file)) = web {
+        file.write_all(page(&report, &tellings).as_bytes())
+            .with_context(|| format!("cannot write the page {path:?}"))?;
+    }
     finish(&report, written)
 }
 
@@ -123,6 +132,13 @@ pub(crate) fn target(arguments: TargetArguments) -> anyhow::Result<Target> {
     Ok(target)
 }
 
+fn open(flag: &'static str, path: &Path) -> Result<File, UsageError> {
+    OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(|why| {
+        UsageError::new(flag, format!("{path:?} cannot be written: {why}"))
+            .help("name a file in a folder that exists and is writable")
+    })
+}
+
 /// Where the report goes.
 enum Output {
     Terminal(AutoStream<io::Stdout>),
@@ -144,10 +160,7 @@ impl Output {
             };
             return Ok(Self::Terminal(stream));
         };
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(|why| {
-            UsageError::new("--output", format!("{path:?} cannot be written: {why}"))
-                .help("name a file in a folder that exists and is writable")
-        })?;
+        let file = open("--output", path)?;
         let stream = AutoStream::new(file, choice.unwrap_or(ColorChoice::Never));
         Ok(Self::File(path.to_owned(), Box::new(stream)))
     }

@@ -8,6 +8,9 @@ use crate::op::Outcome;
 use crate::verdict::Verdict;
 
 pub mod human;
+pub mod page;
+mod parts;
+pub mod telling;
 pub mod timeline;
 pub mod trace;
 

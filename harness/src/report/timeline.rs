@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use crate::call::{Call, LockChange};
 use crate::observation::{Observation, Trace};
 use crate::op::{Operation, Outcome};
+use crate::report::parts::{Part, parts};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -19,25 +20,11 @@ const COLUMN: usize = 58;
 /// What was done, in order: operations as lines, traced ones call by call.
 pub fn timeline(observation: &Observation) -> String {
     let mut text = String::new();
-    let mut traces = observation.traces.iter();
-    let mut told = 0;
-    let operations = &observation.operations;
-    while let Some(operation) = operations.get(told) {
-        match traces.as_slice().first().filter(|trace| trace.requests.contains(&operation.request)) {
-            Some(trace) => {
-                let _traced = traces.next();
-                let count = trace.requests.len().min(operations.len() - told);
-                traced(&mut text, trace, &operations[told..told + count]);
-                told += count.max(1);
-            }
-            None => {
-                line(&mut text, operation);
-                told += 1;
-            }
+    for part in parts(observation) {
+        match part {
+            Part::Operation(operation) => line(&mut text, operation),
+            Part::Trace(trace, operations) => traced(&mut text, trace, operations),
         }
-    }
-    for trace in traces {
-        traced(&mut text, trace, &[]);
     }
     text
 }

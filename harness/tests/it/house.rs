@@ -80,7 +80,10 @@ fn rooms_use_only_what_lies_below_them() {
                 "runner",
             ],
         ),
-        ("report", &["op", "call", "observation", "invariants", "verdict", "target", "report"]),
+        (
+            "report",
+            &["op", "locks", "call", "accesses", "observation", "invariants", "verdict", "target", "report"],
+        ),
         ("selection.rs", &["catalogue", "invariants", "scenario", "target"]),
     ];
     let house = root().join("harness/src");

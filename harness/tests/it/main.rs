@@ -20,6 +20,8 @@ mod lessons;
 mod locks;
 /// Programs of odd kinds under the tracer.
 mod odd;
+/// The report as a page, in a browser.
+mod page;
 /// Programs that nobody here wrote, and small ones that anybody would.
 mod programs;
 /// Cases that run again.

@@ -1,0 +1,347 @@
+//! The report as a page: one HTML file without any request to anywhere, with each counterexample as a story to step through.
+//!
+//! The rows are made here, so that the page can be read and printed without its script; the script adds selection, search
+//! and the panel beside the story. What the store wrote, and the names of its files, are data of unknown origin: the
+//! template escapes all of it, the script puts nothing into the page but text, and the page's own policy forbids requests.
+
+use std::collections::BTreeSet;
+
+use askama::Template;
+
+use crate::call::Class;
+use crate::invariants;
+use crate::locks::{Kind, Mode};
+use crate::report::telling::{Aside, Data, Hold, Lane, Step, Telling};
+use crate::report::{Counterexample, Coverage, InvariantSummary, Report, ScenarioSummary, exit};
+use crate::verdict::Verdict;
+
+/// The report as one HTML file. The tellings are those of its counterexamples, in any order.
+pub fn page(report: &Report, tellings: &[Telling]) -> String {
+    let mut told: Vec<&Telling> = tellings.iter().collect();
+    let place =
+        |telling: &Telling| report.invariants.iter().position(|one| one.id == telling.about.invariant);
+    told.sort_by_key(|telling| place(telling));
+    let mut invariants: Vec<InvariantRow<'_>> =
+        report.invariants.iter().map(|one| InvariantRow::new(one, &told)).collect();
+    invariants.sort_by_key(|row| rank(row.summary.verdict));
+    let page = Page {
+        report,
+        headline: headline(report),
+        elapsed: seconds(report.elapsed_ms),
+        invariants,
+        scenarios: report.scenarios.iter().map(ScenarioRow::new).collect(),
+        examples: (1..).zip(&told).map(|(number, telling)| Example::new(number, telling, report)).collect(),
+        tellings: &told,
+        style: include_str!("page.css"),
+        script: include_str!("page.js"),
+    };
+    // Nothing that is shown fails to be shown, and writing to a string cannot fail.
+    page.render().unwrap_or_default()
+}
+
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page<'a> {
+    report: &'a Report,
+    headline: Headline,
+    elapsed: String,
+    invariants: Vec<InvariantRow<'a>>,
+    scenarios: Vec<ScenarioRow<'a>>,
+    examples: Vec<Example<'a>>,
+    tellings: &'a [&'a Telling],
+    style: &'static str,
+    script: &'static str,
+}
+
+/// The verdict in a few words.
+struct Headline {
+    /// The class of its colour.
+    class: &'static str,
+    word: &'static str,
+    rest: String,
+}
+
+fn headline(report: &Report) -> Headline {
+    let of = |verdict: Verdict| {
+        let claimed = report.invariants.iter().filter(|one| one.claimed && one.verdict == verdict);
+        claimed.map(|one| one.id.as_str()).collect::<Vec<_>>()
+    };
+    let (broken, doubtful) = (of(Verdict::Violated), of(Verdict::Inconclusive));
+    let (class, word, rest) = match report.exit {
+        exit::CONTROL_FAILED => ("violated", "Not judged", "the store does not work undisturbed".to_owned()),
+        _ if !broken.is_empty() => ("violated", "Violated", broken.join(", ")),
+        _ if report.verdict == Verdict::Holds => {
+            ("holds", "Holds", format!("all {} claimed invariants that apply", of(Verdict::Holds).len()))
+        }
+        _ if doubtful.is_empty() => ("inconclusive", "Inconclusive", "nothing claimed was judged".to_owned()),
+        _ => ("inconclusive", "Inconclusive", doubtful.join(", ")),
+    };
+    Headline { class, word, rest }
+}
+
+/// One line of the table of invariants.
+struct InvariantRow<'a> {
+    summary: &'a InvariantSummary,
+    verdict: &'static str,
+    statement: &'static str,
+    /// How much was judged, or why nothing was.
+    judged: String,
+    /// The numbers of its counterexamples on this page.
+    examples: Vec<usize>,
+}
+
+impl<'a> InvariantRow<'a> {
+    fn new(summary: &'a InvariantSummary, told: &[&Telling]) -> Self {
+        let judged = match (&summary.reason, summary.verdict) {
+            (Some(reason), _) => reason.clone(),
+            (None, Verdict::Violated) => {
+                format!("in {} of {} executions judged", summary.violations, summary.judged)
+            }
+            (None, _) => format!("in all {} executions judged", summary.judged),
+        };
+        let examples = (1..).zip(told).filter(|(_, telling)| telling.about.invariant == summary.id);
+        Self {
+            summary,
+            verdict: word(summary.verdict),
+            statement: invariants::find(&summary.id).map_or("", |invariant| invariant.statement),
+            judged,
+            examples: examples.map(|(number, _)| number).collect(),
+        }
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Holds => "holds",
+        Verdict::Violated => "violated",
+        Verdict::Inconclusive => "inconclusive",
+        Verdict::NotApplicable => "not-applicable",
+    }
+}
+
+/// What needs attention comes first.
+fn rank(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Violated => 0,
+        Verdict::Inconclusive => 1,
+        Verdict::Holds => 2,
+        Verdict::NotApplicable => 3,
+    }
+}
+
+/// One line of the table of scenarios.
+struct ScenarioRow<'a> {
+    summary: &'a ScenarioSummary,
+    coverage: &'static str,
+    seconds: String,
+}
+
+impl<'a> ScenarioRow<'a> {
+    fn new(summary: &'a ScenarioSummary) -> Self {
+        let coverage = match summary.coverage {
+            Coverage::Complete => "complete",
+            Coverage::Bounded => "bounded",
+            Coverage::Truncated => "truncated",
+        };
+        Self { summary, coverage, seconds: seconds(summary.elapsed_ms) }
+    }
+}
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{:.1} s", milliseconds as f64 / 1000.0)
+}
+
+/// One counterexample.
+struct Example<'a> {
+    number: usize,
+    telling: &'a Telling,
+    /// What the report says of it beside.
+    reported: Option<&'a Counterexample>,
+    /// The clients, each with the number of bars that stand side by side in its column, at most.
+    lanes: Vec<(&'a Lane, usize)>,
+    rows: Vec<Row<'a>>,
+    has_locks: bool,
+}
+
+impl<'a> Example<'a> {
+    fn new(number: usize, telling: &'a Telling, report: &'a Report) -> Self {
+        let of_report = report.invariants.iter().filter(|one| one.id == telling.about.invariant);
+        let lanes = Lanes::new(telling);
+        let mut reported = of_report.flat_map(|one| &one.counterexamples);
+        Self {
+            number,
+            telling,
+            reported: reported.find(|one| one.replay.is_some() && one.replay == telling.about.replay),
+            lanes: telling.lanes.iter().zip(0..).map(|(lane, place)| (lane, lanes.slots(place))).collect(),
+            rows: rows(telling, &lanes),
+            has_locks: !telling.holds.is_empty(),
+        }
+    }
+
+    /// The columns of its story, beside that of the numbers.
+    fn columns(&self) -> usize {
+        self.lanes.len().max(1)
+    }
+
+    /// How far the calls of the first client stand from the edge of their column.
+    fn first_slots(&self) -> usize {
+        self.lanes.first().map_or(0, |(_, slots)| *slots)
+    }
+}
+
+/// One row of a story.
+enum Row<'a> {
+    /// What happened outside the traces.
+    Aside(&'a Aside),
+    /// Another client's turn: why, in the column of the one who stops.
+    Turn(&'a str, Vec<Cell>),
+    /// The step from which on it could only go wrong.
+    NoReturn(Vec<Cell>),
+    /// A call.
+    Call(&'a Step, Vec<Cell>),
+}
+
+/// What stands in the column of one client.
+struct Cell {
+    /// Whether the row's text belongs here.
+    has_text: bool,
+    /// How many bars stand side by side in this column, at most.
+    slots: usize,
+    bars: Vec<Bar>,
+}
+
+/// A piece of a lock's bar, as high as the row.
+struct Bar {
+    slot: usize,
+    shape: &'static str,
+    mode: &'static str,
+    title: String,
+}
+
+fn rows<'a>(telling: &'a Telling, lanes: &Lanes<'_>) -> Vec<Row<'a>> {
+    let mut rows = Vec::new();
+    let mut asides = telling.asides.iter().peekable();
+    let mut lane = 0;
+    for step in &telling.steps {
+        while let Some(aside) = asides.next_if(|aside| aside.after < step.number) {
+            rows.push(Row::Aside(aside));
+        }
+        if let Some(why) = &step.why {
+            rows.push(Row::Turn(why, lanes.cells(lane, step, false)));
+        }
+        if telling.point_of_no_return == Some(step.number) {
+            rows.push(Row::NoReturn(lanes.cells(step.lane, step, false)));
+        }
+        rows.push(Row::Call(step, lanes.cells(step.lane, step, true)));
+        lane = step.lane;
+    }
+    rows.extend(asides.map(Row::Aside));
+    rows
+}
+
+/// Which bar stands where beside the calls of each client.
+struct Lanes<'a> {
+    lanes: &'a [Lane],
+    holds: Vec<Placed<'a>>,
+}
+
+/// A lock with its place among the bars of its client.
+struct Placed<'a> {
+    hold: &'a Hold,
+    /// The last step that it is drawn to.
+    until: usize,
+    slot: usize,
+}
+
+impl<'a> Lanes<'a> {
+    fn new(telling: &'a Telling) -> Self {
+        let mut holds: Vec<Placed<'a>> = Vec::new();
+        for hold in &telling.holds {
+            let until = hold.to.unwrap_or_else(|| last_of_trace(telling, hold.from));
+            let is_beside = |other: &&Placed<'_>| other.hold.lane == hold.lane && other.until >= hold.from;
+            let taken: BTreeSet<usize> = holds.iter().filter(is_beside).map(|other| other.slot).collect();
+            let slot = (0..).find(|slot| !taken.contains(slot)).unwrap_or(0);
+            holds.push(Placed { hold, until, slot });
+        }
+        Self { lanes: &telling.lanes, holds }
+    }
+
+    /// How many bars stand side by side in the column of a lane, at most.
+    fn slots(&self, lane: usize) -> usize {
+        let own = self.holds.iter().filter(|placed| placed.hold.lane == lane);
+        own.map(|placed| placed.slot + 1).max().unwrap_or(0)
+    }
+
+    /// The row of `step`, or one between it and the step before; with its text in the column of `lane`.
+    fn cells(&self, lane: usize, step: &Step, is_step: bool) -> Vec<Cell> {
+        let number = step.number;
+        let cell = |place: usize| {
+            let own = || self.holds.iter().filter(|placed| placed.hold.lane == place);
+            let is_here = |placed: &&Placed<'_>| match is_step {
+                true => placed.hold.from <= number && placed.until >= number,
+                false => placed.hold.from < number && placed.until >= number,
+            };
+            let bar = |placed: &Placed<'_>| Bar {
+                slot: placed.slot,
+                shape: match is_step {
+                    true if placed.hold.from == number => "from",
+                    true if placed.hold.to == Some(number) => "to",
+                    _ => "through",
+                },
+                mode: mode(placed.hold.mode),
+                title: format!(
+                    "{} {} on {}",
+                    mode(placed.hold.mode),
+                    kind(placed.hold.kind),
+                    placed.hold.file
+                ),
+            };
+            Cell {
+                has_text: place == lane,
+                slots: self.slots(place),
+                bars: own().filter(is_here).map(bar).collect(),
+            }
+        };
+        (0..self.lanes.len()).map(cell).collect()
+    }
+}
+
+/// The last step of the trace that this one is in.
+fn last_of_trace(telling: &Telling, number: usize) -> usize {
+    let trace = telling.steps.iter().find(|step| step.number == number).map(|step| step.trace);
+    telling.steps.iter().rfind(|step| Some(step.trace) == trace).map_or(number, |step| step.number)
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Shared => "shared",
+        Mode::Exclusive => "exclusive",
+    }
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Flock => "flock",
+        Kind::Posix => "POSIX lock",
+        Kind::Ofd => "OFD lock",
+    }
+}
+
+impl Step {
+    /// The call's name, and the rest of it.
+    fn name_and_arguments(&self) -> (&str, &str) {
+        self.call.split_at(self.call.find('(').unwrap_or(self.call.len()))
+    }
+
+    /// Whether it neither reads nor changes content, names or locks: of less interest.
+    fn is_quiet(&self) -> bool {
+        matches!(self.class, Class::Inspect | Class::Close | Class::Open)
+            && !self.is_change
+            && self.data.is_none()
+            && self.locks.is_empty()
+            && !self.is_failed
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! An execution in the order in which it is told: operations that were not traced, and traces with theirs.
+
+use crate::observation::{Observation, Trace};
+use crate::op::Operation;
+
+/// What is told at one go.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part<'a> {
+    /// An operation that was not traced.
+    Operation(&'a Operation),
+    /// What ran under the tracer together, and the operations that were run so, where they are known.
+    Trace(&'a Trace, &'a [Operation]),
+}
+
+/// All parts, in order.
+pub(super) fn parts(observation: &Observation) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    let mut traces = observation.traces.iter().peekable();
+    let mut rest = observation.operations.as_slice();
+    while let Some((first, others)) = rest.split_first() {
+        match traces.next_if(|trace| trace.requests.contains(&first.request)) {
+            Some(trace) => {
+                let (own, others) = rest.split_at(trace.requests.len().clamp(1, rest.len()));
+                parts.push(Part::Trace(trace, own));
+                rest = others;
+            }
+            None => {
+                parts.push(Part::Operation(first));
+                rest = others;
+            }
+        }
+    }
+    parts.extend(traces.map(|trace| Part::Trace(trace, &[])));
+    parts
+}

@@ -1,0 +1,100 @@
+//! From when to when each lock was held, read off what the calls did to the locks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::call::{Call, LockChange};
+use crate::locks::{FileId, Kind, Lock, LockTable, Mode, Owner};
+
+/// A lock, from the step that took it to the one that gave it up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hold {
+    /// The place of the client that took it among the lanes, from 0.
+    pub lane: usize,
+    /// The locked file.
+    pub file: String,
+    /// The kind of lock.
+    pub kind: Kind,
+    /// Whom it keeps out.
+    pub mode: Mode,
+    /// The step that took it.
+    pub from: usize,
+    /// The step that gave it up; nothing where none did.
+    pub to: Option<usize>,
+}
+
+/// Who holds what, as the calls go on.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    table: LockTable,
+    /// Who took each lock, and the name of its file then.
+    takers: BTreeMap<Key, (u32, String)>,
+}
+
+/// What tells the lock of one owner from another, whatever its bytes.
+type Key = (FileId, Kind, Owner);
+
+fn key(lock: &Lock) -> Key {
+    (lock.file, lock.kind, lock.owner)
+}
+
+impl Held {
+    /// What this call did to the locks.
+    pub(super) fn apply(&mut self, call: &Call) {
+        for change in &call.locks {
+            match change {
+                LockChange::Taken(lock, file) => {
+                    let _had = self.table.take(*lock);
+                    self.takers.insert(key(lock), (call.client, file.clone()));
+                }
+                LockChange::Released(lock, _) => {
+                    let _gone = self.table.release(lock.file, lock.kind, lock.owner, lock.range);
+                }
+                LockChange::Refused(..) => {}
+            }
+        }
+    }
+
+    /// The clients that keep `client` from having this lock.
+    pub(super) fn keepers(&self, lock: &Lock, client: u32) -> BTreeSet<u32> {
+        let takers = self.table.obstacles(lock).into_iter().filter_map(|held| self.takers.get(&key(&held)));
+        takers.map(|(taker, _)| *taker).filter(|taker| *taker != client).collect()
+    }
+
+    /// The other clients that hold any lock on the file of this name.
+    pub(super) fn holders(&self, file: &str, client: u32) -> BTreeSet<u32> {
+        let takers = self.table.held().iter().filter_map(|held| self.takers.get(&key(held)));
+        let others = takers.filter(|(taker, taken)| *taker != client && taken == file);
+        others.map(|(taker, _)| *taker).collect()
+    }
+}
+
+/// All locks of a trace that comes after so many steps, in the order in which they were taken.
+pub(super) fn holds(calls: &[Call], before: usize) -> Vec<Hold> {
+    let mut held = Held::default();
+    let mut open: BTreeMap<(Key, Mode), usize> = BTreeMap::new();
+    let mut holds: Vec<Hold> = Vec::new();
+    for (step, call) in (before + 1..).zip(calls) {
+        held.apply(call);
+        let now: BTreeSet<(Key, Mode)> =
+            held.table.held().iter().map(|lock| (key(lock), lock.mode)).collect();
+        open.retain(|lock, place| {
+            let is_held = now.contains(lock);
+            if !is_held && let Some(hold) = holds.get_mut(*place) {
+                hold.to = Some(step);
+            }
+            is_held
+        });
+        for change in &call.locks {
+            let LockChange::Taken(lock, file) = change else { continue };
+            let lane = (call.client.saturating_sub(1)) as usize;
+            if now.contains(&(key(lock), lock.mode)) && !open.contains_key(&(key(lock), lock.mode)) {
+                open.insert((key(lock), lock.mode), holds.len());
+                let file = file.clone();
+                holds.push(Hold { lane, file, kind: lock.kind, mode: lock.mode, from: step, to: None });
+            }
+        }
+    }
+    holds
+}

@@ -1,0 +1,73 @@
+//! Why one client stops and another goes on, in words, as far as the calls tell it.
+
+use std::collections::BTreeSet;
+
+use crate::call::{Call, Class, LockChange};
+use crate::op::{Operation, Outcome};
+use crate::report::telling::holds::Held;
+
+/// The reason before each call that is of another client than the call before it.
+pub(super) fn reasons(calls: &[Call], operations: &[Operation]) -> Vec<Option<String>> {
+    let mut held = Held::default();
+    let mut waiting: BTreeSet<u32> = BTreeSet::new();
+    let mut reasons = Vec::new();
+    for (at, call) in calls.iter().enumerate() {
+        let before =
+            at.checked_sub(1).map(|before| calls[before].client).filter(|before| *before != call.client);
+        reasons.push(before.map(|left| {
+            let next = calls[at..].iter().find(|next| next.client == left);
+            let lock = next.and_then(|next| wait(next, &held));
+            if lock.is_some() {
+                waiting.insert(left);
+            }
+            let mut reason = match (lock, next) {
+                (Some(lock), _) => format!("client {left} waits for {lock}"),
+                (None, Some(next)) if next.name != "exit" => {
+                    format!("client {left} was stopped here, before {next}")
+                }
+                (None, Some(_)) => format!("client {left} was stopped here"),
+                (None, None) => format!("client {left} {}", end(left, operations)),
+            };
+            if let Some(path) = takes(call).filter(|_| waiting.contains(&call.client)) {
+                reason.push_str(&format!("; client {} gets {path}, for which it waited", call.client));
+            }
+            reason
+        }));
+        waiting.remove(&call.client);
+        held.apply(call);
+    }
+    reasons
+}
+
+/// What the client whose next call this is waits for: a lock that somebody else has.
+fn wait(next: &Call, held: &Held) -> Option<String> {
+    let taken = next.locks.iter().find_map(|change| match change {
+        LockChange::Taken(lock, file) => Some((held.keepers(lock, next.client), file.as_str())),
+        _ => None,
+    });
+    let in_vain = || {
+        let file = next.operands().next().filter(|_| next.class == Class::Lock && next.result.is_none())?;
+        Some((held.holders(file, next.client), file))
+    };
+    let (keepers, file) = taken.or_else(in_vain)?;
+    let keepers: Vec<String> = keepers.iter().map(|keeper| format!("client {keeper}")).collect();
+    (!keepers.is_empty()).then(|| format!("{file}, which {} has locked", keepers.join(" and ")))
+}
+
+/// The file whose lock this call gets.
+fn takes(call: &Call) -> Option<&str> {
+    call.locks.iter().find_map(|change| match change {
+        LockChange::Taken(_, path) => Some(path.as_str()),
+        _ => None,
+    })
+}
+
+/// What became of a client that makes no further call.
+fn end(client: u32, operations: &[Operation]) -> &'static str {
+    match operations.iter().find(|operation| operation.client == client).map(|operation| &operation.outcome) {
+        Some(Outcome::Killed) => "was killed",
+        Some(Outcome::Unfinished(_)) => "was killed past its limit",
+        Some(Outcome::Stuck) => "could never have gone on, and was killed",
+        _ => "ended",
+    }
+}

@@ -1,0 +1,145 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::programs::python_script;
+use crate::{expect_status, picklock, stderr, stdout};
+
+/// A rewrite in place, whose lock file and complaints are what a page must not take for its own.
+const HOSTILE: &str = "import fcntl, json, os, sys\n\
+    verb, path = sys.argv[1:3]\n\
+    def load():\n\
+    \x20 try:\n\
+    \x20   return json.load(open(path)) if os.path.exists(path) else []\n\
+    \x20 except ValueError:\n\
+    \x20   sys.exit('</script><script>document.title=\"owned\"</script><!-- \\u2028 <img src=x onerror=document.title=\"owned\">')\n\
+    if verb == 'list':\n  print('\\n'.join(load()))\n  sys.exit()\n\
+    lock = open(path + '.<img src=x onerror=document.title=\"owned\">.lock', 'a')\n\
+    fcntl.flock(lock, fcntl.LOCK_EX)\n\
+    records = load() + [sys.argv[3]]\n\
+    with open(path, 'w') as new: json.dump(records, new)\n";
+
+/// Keeps what goes wrong from the first script on.
+const BEFORE: &str = "<script>\n\
+    const errors = [];\n\
+    addEventListener('error', (event) => errors.push(String(event.message)));\n\
+    addEventListener('securitypolicyviolation', (event) => errors.push(event.violatedDirective));\n\
+    </script>";
+
+/// Presses keys as a reader does, and notes what comes of it.
+const AFTER: &str = r##"<script>
+const press = (key) => (document.activeElement ?? document.body)
+  .dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+const now = () => [...document.querySelectorAll("[aria-current]")].map((row) => row.id).join();
+const panel = () => [...document.querySelectorAll(".panel:not([hidden])")].map((one) => one.textContent).join();
+const search = document.getElementById("search");
+const seen = { first: now() };
+press("j"); press("j"); seen.down = now(); seen.panel = panel();
+press("k"); seen.up = now();
+press("ArrowDown"); seen.arrow = now();
+press("n"); seen.next = now(); seen.open = document.getElementById("c2").open;
+press("p"); seen.before = now();
+press("/"); seen.searches = document.activeElement === search;
+search.value = "TAKES exclusive"; search.dispatchEvent(new Event("input"));
+seen.matches = document.querySelectorAll("#c1 .match").length;
+press("Enter"); press("k"); seen.typed = document.activeElement === search; seen.found = now();
+press("Escape"); seen.cleared = search.value === "" && document.querySelectorAll(".match").length === 0;
+press("?"); seen.help = document.getElementById("help").open;
+document.getElementById("help").close();
+seen.images = document.images.length;
+seen.errors = errors;
+document.body.append(Object.assign(document.createElement("output"), { id: "seen", textContent: JSON.stringify(seen) }));
+</script>"##;
+
+/// The page of a run on the hostile store.
+fn made(folder: &Path) -> PathBuf {
+    python_script(folder, "store", HOSTILE);
+    let arguments = ["check", "--only", "crash", "--html", "page.html", "--", "./store"];
+    expect_status(&picklock(folder, &arguments).output().unwrap(), 1);
+    folder.join("page.html")
+}
+
+/// What the page is when all its scripts have run.
+fn rendered(folder: &Path, page: &Path) -> String {
+    let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
+        Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
+    });
+    let output = Command::new(browser.expect("a browser: apt-get install chromium"))
+        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", folder.join("browser").display()))
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)
+}
+
+#[test]
+fn in_a_browser_nothing_of_the_store_runs_and_a_reader_steps_and_searches_with_the_keyboard() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = made(folder.path());
+    let dom = rendered(folder.path(), &page);
+    assert!(dom.contains("<title>Violated: ./store – picklock</title>"), "{dom:.2000}");
+    assert!(dom.contains("class=\"scripted\"") && dom.contains("aria-current=\"step\""));
+    assert!(dom.contains("&lt;img src=x onerror=") && !dom.contains("<img"));
+    let text = fs::read_to_string(page).unwrap();
+    let copy = folder.path().join("copy.html");
+    fs::write(&copy, text.replacen("<title>", &format!("{BEFORE}<title>"), 1) + AFTER).unwrap();
+    let dom = rendered(folder.path(), &copy);
+    let (_, rest) = dom.split_once("<output id=\"seen\">").expect("the script of the test did not end");
+    let seen: Value = serde_json::from_str(rest.split_once("</output>").unwrap().0).unwrap();
+    for (what, value) in [
+        ("first", "c1-1"),
+        ("down", "c1-3"),
+        ("up", "c1-2"),
+        ("arrow", "c1-3"),
+        ("next", "c2-1"),
+        ("before", "c1-3"),
+    ] {
+        assert_eq!(seen[what], value, "{what}: {seen:#}");
+    }
+    for what in ["open", "searches", "typed", "cleared", "help"] {
+        assert_eq!(seen[what], true, "{what}: {seen:#}");
+    }
+    assert!(seen["panel"].as_str().unwrap().starts_with("Step 3 of"), "{seen:#}");
+    assert_eq!((&seen["matches"], &seen["images"]), (&1.into(), &0.into()), "{seen:#}");
+    assert_eq!(seen["errors"], serde_json::json!([]));
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_told_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = picklock(folder.path(), &["check", "--html", "none/page.html"]).output().unwrap();
+    expect_status(&output, 2);
+    assert!(stderr(&output).contains("--html") && stderr(&output).contains("cannot be written"));
+}
+
+#[test]
+fn a_store_that_holds_gets_a_page_without_counterexamples() {
+    let folder = tempfile::tempdir().unwrap();
+    let output =
+        picklock(folder.path(), &["check", "--ops", "25", "--only", "stress", "--html", "page.html"])
+            .output();
+    let page = fs::read_to_string(folder.path().join("page.html")).unwrap();
+    assert!(output.is_ok() && page.contains("no-lost-update") && !page.contains("id=\"counterexamples\""));
+}
+
+#[test]
+fn a_run_that_is_interrupted_leaves_the_page_so_far() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page.html");
+    let arguments = ["check", "--exhaustive", "--ops", "100000", "--only", "stress", "--html", "page.html"];
+    let run = picklock(folder.path(), &arguments).stdout(Stdio::null()).spawn().unwrap();
+    // It is opened before anything runs.
+    while !page.exists() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    expect_status(&run.wait_with_output().unwrap(), 130);
+    assert!(fs::read_to_string(page).unwrap().contains("interrupted, this is the report so far"));
+}
