@@ -29,12 +29,38 @@ pub struct Case {
     pub summary: String,
     /// Its likely cause, by the id of a diagnosis.
     pub diagnosis: Option<String>,
+    /// What there is to say of the schedule, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
     /// The store.
     pub target: CaseTarget,
     /// What is done.
     pub script: Script,
     /// What each traced call was, one list for each time that clients ran under the tracer: a replay compares them.
     pub steps: Vec<Vec<String>>,
+}
+
+/// What makes a counterexample on a schedule worth reading. Calls go by their numbers in the trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What went wrong, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<String>,
+    /// From where on nothing saves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point_of_no_return: Option<NoReturn>,
+    /// The nearest schedule that passes: this call and the next one change places.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest_swap: Option<u32>,
+}
+
+/// A point of a schedule from which on every way violates the invariant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoReturn {
+    /// It comes when so many calls have returned.
+    pub after: u32,
+    /// Whether all ways on were tried that differ, and not some of them.
+    pub is_exact: bool,
 }
 
 /// The store of a case.

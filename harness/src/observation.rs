@@ -62,8 +62,12 @@ pub struct Memory {
 /// What clients did that ran under the tracer together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
-    /// What was asked of each, from client 1 on.
+    /// What was asked of each, from client 1 on. Where clients do several operations each, the calls name the operation
+    /// by its place here, counted from 1, and not the client.
     pub requests: Vec<Request>,
+    /// Whose operation each of these is, where clients do several each; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<ClientId>,
     /// Their visible calls, in the order in which they ended.
     pub calls: Vec<Call>,
     /// Locks that outlived their takers.
@@ -76,6 +80,27 @@ pub struct Trace {
     /// The ids of all its processes.
     #[serde(skip)]
     pub pids: BTreeSet<i32>,
+}
+
+impl Trace {
+    /// The client that did what calls have as done by `place`.
+    pub fn client(&self, place: u32) -> ClientId {
+        let index = usize::try_from(place).ok().and_then(|place| place.checked_sub(1));
+        index.and_then(|index| self.clients.get(index)).copied().unwrap_or(place)
+    }
+
+    /// The same for the operation, among those that were run together.
+    pub fn operation<'a>(&self, place: u32, operations: &'a [Operation]) -> Option<&'a Operation> {
+        let client = self.client(place);
+        let request = usize::try_from(place).ok().and_then(|place| self.requests.get(place.checked_sub(1)?));
+        let of_client = || operations.iter().filter(|operation| operation.client == client);
+        of_client().find(|operation| Some(&operation.request) == request).or_else(|| {
+            match self.clients.is_empty() {
+                true => of_client().next(),
+                false => None,
+            }
+        })
+    }
 }
 
 /// What the judges know of the target.

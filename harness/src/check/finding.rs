@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use crate::case::{self, Case, CaseTarget};
+use crate::case::{self, Case, CaseTarget, Explanation};
 use crate::check::{Cases, Options};
 use crate::diagnoses::{self, Shown};
 use crate::invariants::Invariant;
 use crate::masks::{made, masked};
 use crate::observation::Observation;
 use crate::report::Counterexample;
+use crate::report::sentence::sentence;
 use crate::report::telling::{About, Cause, Telling};
 use crate::sandbox::Sandbox;
 use crate::scenario::script::Script;
@@ -25,6 +26,8 @@ pub(super) struct Finding<'a> {
     pub(super) seen: &'a str,
     /// What quiet runs show of likely causes.
     pub(super) quiet: &'a [Shown],
+    /// What there is to say of the schedule.
+    pub(super) explanation: Option<&'a Explanation>,
 }
 
 impl Finding<'_> {
@@ -54,6 +57,7 @@ impl Finding<'_> {
             known: false,
             confirmed: Vec::new(),
             diagnosis: self.diagnosis(),
+            explanation: self.explanation.cloned(),
             sandbox: kept.map(|path| copied(sandbox, &path)),
         };
         (counterexample, unsaved)
@@ -92,6 +96,7 @@ impl Finding<'_> {
             scenario: self.observation.scenario.clone(),
             summary: told.into(),
             diagnosis: self.diagnosis(),
+            explanation: self.explanation.cloned(),
             target: CaseTarget {
                 name: self.target.name.clone(),
                 folder: folder.display().to_string(),
@@ -101,6 +106,20 @@ impl Finding<'_> {
             steps,
         }
     }
+}
+
+/// What a sentence about one client's change between another's read and its own explains.
+const BY_A_SENTENCE: [&str; 4] = ["no-lost-update", "mutual-exclusion", "guard-holds", "linearizable"];
+
+/// What there is to say of clients that ran together, with what the search for the smallest schedule found.
+pub(super) fn explained(
+    invariant: &str,
+    observation: &Observation,
+    found: Option<&Explanation>,
+) -> Option<Explanation> {
+    let sentence = BY_A_SENTENCE.contains(&invariant).then(|| sentence(observation)).flatten();
+    let explanation = Explanation { sentence, ..found.cloned().unwrap_or_default() };
+    Some(explanation).filter(|explanation| *explanation != Explanation::default())
 }
 
 /// The execution as a story; with its names as they were, so that they can be told apart.
@@ -119,7 +138,7 @@ pub(super) fn telling(
             .map(|cause| Cause { id: cause.id.to_owned(), statement: cause.statement.to_owned() }),
         replay: counterexample.replay.clone(),
     };
-    Telling::new(observation, about)
+    Telling::new(observation, about).explained(counterexample.explanation.as_ref())
 }
 
 /// The text without what differs from run to run.

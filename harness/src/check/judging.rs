@@ -82,6 +82,7 @@ impl Run<'_> {
             if found.len() >= COUNTEREXAMPLES_MAX && !is_first_of_scenario {
                 continue;
             }
+            let explanation = finding::explained(invariant.id, observation, self.explanation.as_ref());
             let finding = finding::Finding {
                 invariant: invariant.id,
                 target: self.target,
@@ -89,6 +90,7 @@ impl Run<'_> {
                 script,
                 seen: &seen,
                 quiet: &self.quiet,
+                explanation: explanation.as_ref(),
             };
             let (counterexample, unsaved) = finding.into_counterexample(self.options, sandbox);
             if found.iter().any(|other| other.case.is_some() && other.case == counterexample.case) {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::case::Explanation;
 use crate::diagnoses::Shown;
 use crate::invariants::{self, Invariant};
 use crate::report::telling::Telling;
@@ -265,7 +266,7 @@ struct Run<'a> {
     /// What a schedule violated that is being made smaller.
     looked_for: Vec<&'static str>,
     /// What there is to say of the execution that is judged.
-    explanation: Option<runner::Explanation>,
+    explanation: Option<Explanation>,
     /// What the derived state violated that is being done for real.
     derived_violations: Vec<&'static str>,
     /// Findings of power losses, to be tried on real file systems.

@@ -90,6 +90,7 @@ impl Run<'_> {
                 false => format!("{made} of {planned} {what}"),
             })
             .collect();
+        let told: Vec<String> = told.into_iter().chain(done.explored).collect();
         let missing = match done.cut {
             None => "",
             Some(runner::Cut::Budget) => "; the budget ended it",
@@ -122,6 +123,7 @@ impl Run<'_> {
             states: done.states.0,
             coverage: match done.cut {
                 Some(_) => Coverage::Truncated,
+                None if done.is_truncated => Coverage::Truncated,
                 None if is_complete => Coverage::Complete,
                 None => Coverage::Bounded,
             },

@@ -118,13 +118,16 @@ fn tell(case: &Case, target: &Target, replayed: &Replayed) -> anyhow::Result<u8>
     let mut out = anstream::stdout();
     writeln!(out, "{BOLD}{}{BOLD:#} in {} ({})", case.invariant, target.name, case.scenario)?;
     writeln!(out, "found: {}", case.summary)?;
+    if let Some(sentence) = case.explanation.as_ref().and_then(|explanation| explanation.sentence.as_ref()) {
+        writeln!(out, "what happened: {sentence}")?;
+    }
     if let Some(diagnosis) = &case.diagnosis {
         writeln!(out, "likely cause: {diagnosis}")?;
     }
     for (name, command) in target.commands() {
         writeln!(out, "  {:<8} {command}", name.trim_start_matches("ops."))?;
     }
-    writeln!(out, "\n{}", timeline::timeline(&replayed.observation))?;
+    writeln!(out, "\n{}", timeline::timeline(&replayed.observation, case.explanation.as_ref()))?;
     let status = match &replayed.outcome {
         Outcome::Reproduced(seen) => {
             writeln!(out, "{BAD}reproduced{BAD:#}: {} is violated: {seen}", case.invariant)?;

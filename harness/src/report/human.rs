@@ -156,6 +156,10 @@ impl Page {
         let shown = if detail == Detail::Verbose { usize::MAX } else { 1 };
         for counterexample in invariant.counterexamples.iter().take(shown) {
             self.row("", 0, &format!("{}: {}", counterexample.scenario, counterexample.summary));
+            let explanation = counterexample.explanation.as_ref();
+            if let Some(sentence) = explanation.and_then(|explanation| explanation.sentence.as_ref()) {
+                self.row("", 0, sentence);
+            }
             if let Some(diagnosis) = &counterexample.diagnosis {
                 self.row("", 0, &format!("likely cause: {diagnosis}"));
             }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::case::Explanation;
 use crate::op::Outcome;
 use crate::verdict::Verdict;
 
 pub mod human;
 pub mod page;
 mod parts;
+pub mod sentence;
 pub mod telling;
 pub mod timeline;
 pub mod trace;
@@ -202,6 +204,9 @@ pub struct Counterexample {
     pub diagnosis: Option<String>,
     /// The command that runs it again.
     pub replay: Option<String>,
+    /// What there is to say of its schedule, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
     /// Where its sandbox was left, with `--keep`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<String>,

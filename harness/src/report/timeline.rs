@@ -1,29 +1,33 @@
 //! A timeline for a person: a client a column, a call a row, with results, lock changes, and what the data file holds.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
 use crate::call::{Call, LockChange};
+use crate::case::Explanation;
 use crate::observation::{Observation, Trace};
 use crate::op::{Operation, Outcome};
 use crate::report::parts::{Part, parts};
+use crate::report::telling::reasons;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 const CHANGE: Style = AnsiColor::Yellow.on_default();
 const LOCK: Style = AnsiColor::Cyan.on_default();
+const GOOD: Style = AnsiColor::Green.on_default();
 const END: Style = AnsiColor::Red.on_default();
 /// Columns of one client; a longer call moves the rest of its line.
 const COLUMN: usize = 58;
 
 /// What was done, in order: operations as lines, traced ones call by call.
-pub fn timeline(observation: &Observation) -> String {
+pub fn timeline(observation: &Observation, explanation: Option<&Explanation>) -> String {
     let mut text = String::new();
     for part in parts(observation) {
         match part {
             Part::Operation(operation) => line(&mut text, operation),
-            Part::Trace(trace, operations) => traced(&mut text, trace, operations),
+            Part::Trace(trace, operations) => traced(&mut text, trace, operations, explanation),
         }
     }
     text
@@ -51,14 +55,34 @@ fn ending(operation: &Operation) -> String {
     format!("{how}{}{said}", records.unwrap_or_default())
 }
 
-fn traced(text: &mut String, trace: &Trace, operations: &[Operation]) {
-    let heads: Vec<String> = (1..)
-        .zip(&trace.requests)
-        .map(|(client, request)| format!("{:<COLUMN$}", format!("client {client}: {request}")))
+fn traced(text: &mut String, trace: &Trace, operations: &[Operation], explanation: Option<&Explanation>) {
+    let mut columns: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for (place, request) in (1..).zip(&trace.requests) {
+        columns.entry(trace.client(place)).or_default().push(request.to_string());
+    }
+    let heads: Vec<String> = columns
+        .iter()
+        .map(|(client, requests)| {
+            format!("{:<COLUMN$}", format!("client {client}: {}", requests.join(", then ")))
+        })
         .collect();
     let _ok = writeln!(text, "{BOLD}{:>4}  {}{BOLD:#}", "#", heads.join("  ").trim_end());
-    for call in &trace.calls {
-        row(text, call);
+    let explanation = explanation.cloned().unwrap_or_default();
+    for (call, why) in trace.calls.iter().zip(reasons(trace, operations)) {
+        if let Some(point) = explanation.point_of_no_return.filter(|point| point.after + 1 == call.number) {
+            let how = if point.is_exact { "" } else { ", as far as was tried" };
+            let _ok = writeln!(text, "      {END}--- from here on nothing saves it{how} ---{END:#}");
+        }
+        if let Some(why) = why {
+            let _ok = writeln!(text, "      {DIM}{why}{DIM:#}");
+        }
+        row(text, trace.client(call.client), call);
+        if explanation.nearest_swap == Some(call.number) {
+            let _ok = writeln!(
+                text,
+                "      {GOOD}--- it and the next call the other way round, and it passes ---{GOOD:#}"
+            );
+        }
     }
     for operation in operations {
         let indent = indent(operation.client);
@@ -70,7 +94,7 @@ fn indent(client: u32) -> String {
     " ".repeat((COLUMN + 2) * usize::try_from(client.saturating_sub(1)).unwrap_or(0))
 }
 
-fn row(text: &mut String, call: &Call) {
+fn row(text: &mut String, client: u32, call: &Call) {
     let mark = if call.is_change() { format!("{CHANGE}*{CHANGE:#}") } else { " ".to_owned() };
     let result = match &call.result {
         Some(Ok(value)) => format!(" = {value}"),
@@ -78,7 +102,7 @@ fn row(text: &mut String, call: &Call) {
         None if call.name == "exit" => String::new(),
         None => format!(" {END}never returned{END:#}"),
     };
-    let indent = indent(call.client);
+    let indent = indent(client);
     let _ok = writeln!(text, "{:>4}  {indent}{mark} {call}{result}", call.number);
     for change in &call.locks {
         let sign = match change {
@@ -106,7 +130,7 @@ mod tests {
             vec![observation.operations[1].request.clone(), observation.operations[2].request.clone()];
         let calls = crate::call::sketch("1 lock ex 1\n 1 write 2\n 2 write 2");
         observation.traces = vec![Trace { requests, calls, ..Trace::default() }];
-        let text = anstream::adapter::strip_str(&timeline(&observation)).to_string();
+        let text = anstream::adapter::strip_str(&timeline(&observation, None)).to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "add a  acknowledged");
         assert!(lines[1].contains("client 1: add b") && lines[1].contains("client 2: add c"), "{text}");

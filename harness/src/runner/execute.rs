@@ -401,7 +401,7 @@ pub(super) struct Playing<'a> {
     offset: Duration,
     pub(super) operations: Vec<Operation>,
     states: Vec<State>,
-    traces: Vec<Trace>,
+    pub(super) traces: Vec<Trace>,
     memories: Vec<Memory>,
     only_for: BTreeSet<String>,
     power_losses: Vec<Nanos>,
@@ -757,6 +757,7 @@ impl<'a> Playing<'a> {
         self.not_covered.extend(traced.not_covered);
         self.traces.push(Trace {
             requests,
+            clients: Vec::new(),
             calls: traced.calls.into_iter().map(without_data).collect(),
             leaks: traced.leaks,
             is_whole: is_whole && came_to_an_end,

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use crate::case::Explanation;
 use crate::explore::bounded::Bounded;
 use crate::explore::model::StraightLine;
 use crate::explore::random::Portfolio;
@@ -12,7 +13,7 @@ use crate::explore::{Choice, Explorer, Pending, Step};
 use crate::op::{ClientId, Request};
 use crate::runner::pin::Pinned;
 use crate::runner::schedule::Scheduled;
-use crate::runner::shrink::{Explanation, Failing};
+use crate::runner::shrink::Failing;
 use crate::runner::sweep::{Quiet, Sweep, name_of};
 use crate::runner::{Cut, First, Next, Played, RunError, Showing, Stage, TraceError};
 use crate::scenario::interleave::{CLIENTS_MAX, Plan, WAKES, plans};
@@ -42,7 +43,7 @@ pub struct Breadth {
 }
 
 /// How the exploration of one plan ended.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum End {
     /// The explorer wanted no more.
     All,
@@ -106,7 +107,7 @@ impl Sweep<'_> {
                     "{} clients that add and sleep up to {WAKES} times in vain",
                     patient.clients.len()
                 );
-                plans.push(patient);
+                plans.insert(index + 1, patient);
             }
             if self.done.cut.is_some() {
                 return Ok(());
@@ -148,14 +149,16 @@ impl Sweep<'_> {
         end: Option<Instant>,
     ) -> Result<Tried, TraceError> {
         let mut tried = Tried::default();
-        self.done.groups.push((plan.what.clone(), 1, 0));
-        let ended = self.explore_systematically(first, plan, kill, end, &mut tried)?;
-        let clause = told(&ended.0, &ended.1, &tried);
-        if let Some((what, planned, made)) = self.done.groups.last_mut() {
-            *what = format!("{what}: {clause}");
-            (*planned, *made) = (1, usize::from(matches!(ended.0, End::All)));
-        }
+        let ended = self.explore_systematically(first, plan, kill, end, &mut tried);
+        let (end, claims) = match &ended {
+            Ok((end, claims)) => (Some(*end), claims.clone()),
+            // What was done until then is told.
+            Err(_) => (None, Vec::new()),
+        };
+        self.done.explored.push(format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried)));
+        self.done.is_truncated |= !matches!(end, Some(End::All));
         self.take_note(plan, &tried);
+        ended?;
         Ok(tried)
     }
 
@@ -422,7 +425,7 @@ impl Tried {
 }
 
 /// How an exploration ended, in words.
-fn told(end: &End, claims: &[String], tried: &Tried) -> String {
+fn told(end: Option<&End>, claims: &[String], tried: &Tried) -> String {
     let count = tried.executions;
     let about = match tried.estimate {
         Some((estimate, true)) if estimate > count => format!(" of about {estimate}"),
@@ -431,11 +434,11 @@ fn told(end: &End, claims: &[String], tried: &Tried) -> String {
     };
     let claims = if claims.is_empty() { String::new() } else { format!(", {}", claims.join(" and ")) };
     match end {
-        End::All if claims.is_empty() => format!("{count} schedules, all that differ"),
-        End::All => format!("{count} schedules{claims}"),
-        End::TimeUp => format!("{count} schedules{about}{claims}"),
-        End::Found => format!("{count} schedules, ended at violation {}", tried.violations),
-        End::Cut => format!("{count} schedules"),
+        Some(End::All) if claims.is_empty() => format!("{count} schedules, all that differ"),
+        Some(End::All) => format!("{count} schedules{claims}"),
+        Some(End::TimeUp) => format!("{count} schedules{about}{claims}"),
+        Some(End::Found) => format!("{count} schedules, ended at violation {}", tried.violations),
+        Some(End::Cut) | None => format!("{count} schedules{about}"),
     }
 }
 

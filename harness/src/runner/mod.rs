@@ -41,7 +41,6 @@ pub use control::{Control, Timing, control};
 pub use execute::{First, Played, TraceError, trace};
 pub use interleave::{Breadth, classes};
 pub use pin::Pinned;
-pub use shrink::Explanation;
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
 pub use sweep::{Next, Showing, Swept, sweep};

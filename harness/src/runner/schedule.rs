@@ -475,8 +475,11 @@ impl Playing<'_> {
         }
         self.was_disturbed |= interleaving.kill.is_none() || done.has_killed;
         self.turn += 1;
-        let requests = asked.into_iter().map(|(_, request)| request).collect();
+        let (owners, requests): (Vec<ClientId>, Vec<Request>) = asked.into_iter().unzip();
         self.keep(requests, traced, interleaving.kill.is_none(), began);
+        if let Some(trace) = self.traces.last_mut().filter(|_| owners.len() > interleaving.clients.len()) {
+            trace.clients = owners;
+        }
         self.look(false);
         Ok(done)
     }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::case::{Explanation, NoReturn};
 use crate::explore::Explorer;
 use crate::explore::bounded::Bounded;
 use crate::explore::prefixed::Prefixed;
@@ -15,7 +16,7 @@ use crate::scenario::interleave::Plan;
 use crate::scenario::script::KillAt;
 
 /// Executions with fewer clients that are tried for a smaller counterexample.
-const SMALLER_MAX: u32 = 200;
+const SMALLER_MAX: u32 = 400;
 /// Executions that are tried to make its switches fewer.
 const MERGES_MAX: u32 = 60;
 /// Ways on from one step that are tried, before it counts as one from which nothing saves it.
@@ -23,17 +24,8 @@ const WAYS_MAX: u32 = 60;
 /// Swaps that are tried for one that passes.
 const SWAPS_MAX: u32 = 40;
 
-/// What makes a counterexample on a schedule worth reading. Steps are those of the schedule, from 1.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Explanation {
-    /// After so many visible calls every way on that was tried violates it; with whether all there are were tried.
-    pub point_of_no_return: Option<(u32, bool)>,
-    /// Two calls that stand side by side, by the number of the first: the other way round it passes.
-    pub nearest_swap: Option<u32>,
-}
-
 /// How long a counterexample is made smaller at most, and explained.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A schedule that violates something.
 #[derive(Clone)]
@@ -70,7 +62,7 @@ impl Sweep<'_> {
         let smaller = self.with_fewer_switches(first, &end(2), smaller.unwrap_or(failing))?;
         let nearest_swap = self.nearest_swap(first, &end(3), &smaller)?;
         let point_of_no_return = self.point_of_no_return(first, &end(4), &smaller)?;
-        Ok((smaller, Explanation { point_of_no_return, nearest_swap }))
+        Ok((smaller, Explanation { sentence: None, point_of_no_return, nearest_swap }))
     }
 
     /// Runs one execution, and tells whether it violates what the first one did; nothing where the explorer gave it up.
@@ -106,14 +98,16 @@ impl Sweep<'_> {
         let pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| [one, other]));
         // Who is killed has to be there.
         let pairs: Vec<[usize; 2]> = pairs.filter(|pair| trying.kill.is_none() || pair[0] == 0).collect();
-        for preemptions in 0..=1 {
+        // With one preemption first, then in any way that differs.
+        for is_any in [false, true] {
             for pair in &pairs {
                 let clients: Vec<_> = pair.iter().map(|index| failing.plan.clients[*index].clone()).collect();
                 let plan = Plan { clients, what: failing.plan.what.clone(), ..failing.plan.clone() };
-                let mut bounded = Bounded::new(preemptions);
-                while left > 0 && !trying.is_over() && bounded.begin() {
+                let (mut bounded, mut sequential) = (Bounded::new(1), Sequential::default());
+                let explorer: &mut dyn Explorer = if is_any { &mut sequential } else { &mut bounded };
+                while left > 0 && !trying.is_over() && explorer.begin() {
                     left -= 1;
-                    if let Some((scheduled, true)) = self.try_one(first, &plan, trying, &mut bounded)? {
+                    if let Some((scheduled, true)) = self.try_one(first, &plan, trying, explorer)? {
                         return Ok(Some(Failing { plan, scheduled }));
                     }
                 }
@@ -157,7 +151,7 @@ impl Sweep<'_> {
         first: &First,
         trying: &Trying,
         failing: &Failing,
-    ) -> Result<Option<(u32, bool)>, TraceError> {
+    ) -> Result<Option<NoReturn>, TraceError> {
         let schedule = &failing.scheduled.schedule;
         let (mut lost, mut saved, mut is_exact) = (schedule.len(), 0, true);
         while saved + 1 < lost && !trying.is_over() {
@@ -187,7 +181,7 @@ impl Sweep<'_> {
             .calls_before
             .get(lost)
             .or(failing.scheduled.calls_before.last())
-            .map(|calls| (*calls, is_exact)))
+            .map(|calls| NoReturn { after: *calls, is_exact }))
     }
 
     /// Two steps side by side that pass the other way round, the last of them.

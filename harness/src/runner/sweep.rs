@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::call::{Effect, Traced};
+use crate::case::Explanation;
 use crate::fault::has_none;
 use crate::masks::{made, masked_calls, replace_word};
 use crate::observation::{FileState, Observation, Subject, Trace, name_shape};
@@ -11,7 +12,6 @@ use crate::op::{Outcome, Request};
 use crate::persist::{Tree, crash_states};
 use crate::runner::interleave::Breadth;
 use crate::runner::pin::Pinned;
-use crate::runner::shrink::Explanation;
 use crate::runner::{Control, Cut, First, RunError, Stage, TraceError};
 use crate::scenario::script::{Act, Misfortune, Script};
 use crate::scenario::{crash, damage, fault, inheritance, reentry, session, torn_write};
@@ -23,6 +23,10 @@ use crate::target::Format;
 pub struct Swept {
     /// What was planned, in words, with how many executions that is, and how many were made.
     pub groups: Vec<(String, usize, usize)>,
+    /// What was explored, in words, with how far that went.
+    pub explored: Vec<String>,
+    /// Whether an exploration came to no end.
+    pub is_truncated: bool,
     /// Why executions were left out, if any were.
     pub cut: Option<Cut>,
     /// What was left out on purpose, in words.

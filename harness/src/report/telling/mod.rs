@@ -12,11 +12,13 @@ use serde::Serialize;
 
 use crate::accesses::accesses;
 use crate::call::{Call, Class, Effect};
+use crate::case::Explanation;
 use crate::observation::{Observation, Trace, name_some};
 use crate::op::{Operation, Outcome};
 use crate::report::parts::{Part, parts};
 
 pub use holds::Hold;
+pub(in crate::report) use reasons::reasons;
 
 /// Operations beside the traced ones that are told in full; of more, those that were named and those at both ends.
 const ASIDES_MAX: usize = 40;
@@ -209,6 +211,19 @@ impl Telling {
         telling
     }
 
+    /// With what there is to say of the schedule.
+    #[must_use]
+    pub fn explained(mut self, explanation: Option<&Explanation>) -> Self {
+        let Some(explanation) = explanation else { return self };
+        self.sentence.clone_from(&explanation.sentence);
+        self.point_of_no_return = explanation.point_of_no_return.map(|point| point.after.max(1) as usize);
+        self.nearest = explanation.nearest_swap.map(|call| Nearest {
+            step: call as usize,
+            told: "it and the next call the other way round".to_owned(),
+        });
+        self
+    }
+
     /// What was under way was not killed then, but cut off. It was traced to its end nevertheless: what its later calls did
     /// is among what was lost.
     fn power_is_lost(&mut self) {
@@ -239,11 +254,11 @@ impl Telling {
     fn trace(&mut self, number: usize, trace: &Trace, operations: &[Operation], data: &str) {
         let before = self.steps.len();
         self.holds.extend(holds::holds(&trace.calls, before));
-        for (client, request) in (1..).zip(&trace.requests) {
-            let of_client = operations.iter().find(|operation| operation.client == client);
-            self.has_lane(client, &request.to_string(), of_client.map(ending));
+        for (place, request) in (1..).zip(&trace.requests) {
+            let of_place = trace.operation(place, operations);
+            self.has_lane(trace.client(place), &request.to_string(), of_place.map(ending));
         }
-        let reasons = reasons::reasons(&trace.calls, operations);
+        let reasons = reasons(trace, operations);
         let accesses = accesses(&trace.calls, data);
         let mut was_data: BTreeSet<u32> = BTreeSet::new();
         for (at, (call, why)) in trace.calls.iter().zip(reasons).enumerate() {
@@ -251,8 +266,8 @@ impl Telling {
             let is_first = !trace.calls[..at].iter().any(of_client);
             let is_last = !trace.calls[at + 1..].iter().any(of_client);
             let place = call.client.saturating_sub(1) as usize;
-            let operation = operations.iter().find(|operation| operation.client == call.client);
-            let lane = self.lane(call.client);
+            let operation = trace.operation(call.client, operations);
+            let lane = self.lane(trace.client(call.client));
             was_data.extend(opened_as(call, data));
             let own = || accesses.iter().filter(|access| access.at == at);
             let data = match own().next() {

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use crate::call::{Call, Class, LockChange};
+use crate::observation::Trace;
 use crate::op::{Operation, Outcome};
 use crate::report::telling::holds::Held;
 
 /// The reason before each call that is of another client than the call before it.
-pub(super) fn reasons(calls: &[Call], operations: &[Operation]) -> Vec<Option<String>> {
+pub(in crate::report) fn reasons(trace: &Trace, operations: &[Operation]) -> Vec<Option<String>> {
+    let calls = &trace.calls;
+    let shown = |place: u32| trace.client(place);
     let mut held = Held::default();
     let mut waiting: BTreeSet<u32> = BTreeSet::new();
     let mut reasons = Vec::new();
@@ -20,16 +23,17 @@ pub(super) fn reasons(calls: &[Call], operations: &[Operation]) -> Vec<Option<St
             if lock.is_some() {
                 waiting.insert(left);
             }
+            let (own, left_client) = (shown(call.client), shown(left));
             let mut reason = match (lock, next) {
-                (Some(lock), _) => format!("client {left} waits for {lock}"),
+                (Some(lock), _) => format!("client {left_client} waits for {lock}"),
                 (None, Some(next)) if next.name != "exit" => {
-                    format!("client {left} was stopped here, before {next}")
+                    format!("client {left_client} was stopped here, before {next}")
                 }
-                (None, Some(_)) => format!("client {left} was stopped here"),
-                (None, None) => format!("client {left} {}", end(left, operations)),
+                (None, Some(_)) => format!("client {left_client} was stopped here"),
+                (None, None) => format!("client {left_client} {}", end(trace.operation(left, operations))),
             };
             if let Some(path) = takes(call).filter(|_| waiting.contains(&call.client)) {
-                reason.push_str(&format!("; client {} gets {path}, for which it waited", call.client));
+                reason.push_str(&format!("; client {own} gets {path}, for which it waited"));
             }
             reason
         }));
@@ -63,8 +67,8 @@ fn takes(call: &Call) -> Option<&str> {
 }
 
 /// What became of a client that makes no further call.
-fn end(client: u32, operations: &[Operation]) -> &'static str {
-    match operations.iter().find(|operation| operation.client == client).map(|operation| &operation.outcome) {
+fn end(operation: Option<&Operation>) -> &'static str {
+    match operation.map(|operation| &operation.outcome) {
         Some(Outcome::Killed) => "was killed",
         Some(Outcome::Unfinished(_)) => "was killed past its limit",
         Some(Outcome::Stuck) => "could never have gone on, and was killed",

@@ -66,7 +66,7 @@ fn a_lock_that_is_never_had_is_waited_for_once_somebody_has_it() {
     calls[5].result = None;
     calls[5].locks.clear();
     calls[5].arguments = vec![Argument::Descriptor(3, "file1".into())];
-    let reasons = reasons::reasons(&calls, &[]);
+    let reasons = reasons(&Trace { calls: calls.clone(), ..Trace::default() }, &[]);
     assert_eq!(reasons[2].as_deref(), Some("client 2 was stopped here, before stat(db)"));
     assert_eq!(reasons[4].as_deref(), Some("client 2 waits for file1, which client 1 has locked"));
 }
