@@ -49,9 +49,18 @@ pub struct Explanation {
     /// From where on nothing saves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point_of_no_return: Option<NoReturn>,
-    /// The nearest schedule that passes: this call and the next one change places.
+    /// The nearest schedule that passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nearest_swap: Option<u32>,
+    pub nearest: Option<Swap>,
+}
+
+/// Two calls of which the later one comes first where it passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    /// The one that came first.
+    pub earlier: u32,
+    /// The one that should have.
+    pub later: u32,
 }
 
 /// A point of a schedule from which on every way violates the invariant.

@@ -15,8 +15,10 @@ use super::footprint::{Footprint, Locking};
 /// The other way round: after the steps before `at`, these clients make one step each, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reversal {
-    /// How many steps stay as they are.
+    /// How many steps stay as they are: the next one is the earlier of the race.
     pub at: usize,
+    /// The later step of the race; behind the last where it was never made.
+    pub later: usize,
     /// Whose steps come then.
     pub clients: Vec<ClientId>,
     /// Those of them who may come first.
@@ -124,6 +126,21 @@ impl<'a> Order<'a> {
         all
     }
 
+    /// The other ways round of all pairs of steps that conflict, with others between them or not, as far as it is known that
+    /// they can be run.
+    pub fn swaps(&self) -> Vec<Reversal> {
+        let mut all = Vec::new();
+        for (later, step) in self.steps.iter().enumerate() {
+            let clock = self.clocks[later].clone();
+            let later = Later { client: step.client, footprint: &step.footprint, at: later, clock };
+            let conflicting = (0..later.at).filter(|at| {
+                self.steps[*at].client != step.client && self.steps[*at].footprint.conflicts(&step.footprint)
+            });
+            all.extend(conflicting.map(|at| self.reversal(at, &later)).filter(|reversal| reversal.is_sure));
+        }
+        all
+    }
+
     fn without_who_admits(&self, at: usize, client: ClientId, footprint: &Footprint) -> Clock {
         self.clock_before(at, client, footprint, |step| !step.footprint.only_admits(footprint))
     }
@@ -182,7 +199,7 @@ impl<'a> Order<'a> {
             initials.insert(later.client);
         }
         let clients = kept.iter().map(|kept| self.steps[*kept].client).chain([later.client]).collect();
-        Reversal { at, clients, initials, is_sure }
+        Reversal { at, later: later.at, clients, initials, is_sure }
     }
 
     /// The locks that are held after the first `at` steps and then these.

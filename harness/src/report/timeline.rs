@@ -77,11 +77,9 @@ fn traced(text: &mut String, trace: &Trace, operations: &[Operation], explanatio
             let _ok = writeln!(text, "      {DIM}{why}{DIM:#}");
         }
         row(text, trace.client(call.client), call);
-        if explanation.nearest_swap == Some(call.number) {
-            let _ok = writeln!(
-                text,
-                "      {GOOD}--- it and the next call the other way round, and it passes ---{GOOD:#}"
-            );
+        if let Some(swap) = explanation.nearest.filter(|swap| swap.earlier == call.number) {
+            let _ok =
+                writeln!(text, "      {GOOD}--- with call {} before it, it passes ---{GOOD:#}", swap.later);
         }
     }
     for operation in operations {

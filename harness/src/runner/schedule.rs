@@ -410,11 +410,18 @@ pub(super) struct Following<'a> {
     schedule: &'a [ClientId],
     at: usize,
     last: Option<ClientId>,
+    /// Turns that cannot be taken are passed over.
+    is_lenient: bool,
 }
 
 impl<'a> Following<'a> {
     pub(super) fn new(schedule: &'a [ClientId]) -> Self {
-        Self { schedule, at: 0, last: None }
+        Self { schedule, at: 0, last: None, is_lenient: false }
+    }
+
+    /// As far as it can be followed.
+    pub(super) fn leniently(schedule: &'a [ClientId]) -> Self {
+        Self { is_lenient: true, ..Self::new(schedule) }
     }
 }
 
@@ -424,9 +431,13 @@ impl Explorer for Following<'_> {
     }
 
     fn choose(&mut self, pending: &[Pending]) -> Choice {
+        let may_go = || pending.iter().filter(|one| one.is_enabled).map(|one| one.client);
+        let can_go = |client: &ClientId| may_go().any(|other| other == *client);
+        while self.is_lenient && self.schedule.get(self.at).is_some_and(|client| !can_go(client)) {
+            self.at += 1;
+        }
         let wanted = self.schedule.get(self.at).copied();
         self.at += 1;
-        let may_go = || pending.iter().filter(|one| one.is_enabled).map(|one| one.client);
         let next =
             wanted.or_else(|| may_go().find(|client| Some(*client) == self.last)).or_else(|| may_go().min());
         self.last = next;

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::case::{Explanation, NoReturn};
+use crate::case::{Explanation, NoReturn, Swap};
 use crate::explore::Explorer;
 use crate::explore::bounded::Bounded;
 use crate::explore::prefixed::Prefixed;
+use crate::explore::races::Order;
 use crate::explore::sequential::Sequential;
 use crate::op::ClientId;
 use crate::runner::schedule::{Following, Scheduled};
@@ -22,7 +23,7 @@ const MERGES_MAX: u32 = 60;
 /// Ways on from one step that are tried, before it counts as one from which nothing saves it.
 const WAYS_MAX: u32 = 60;
 /// Swaps that are tried for one that passes.
-const SWAPS_MAX: u32 = 40;
+const SWAPS_MAX: usize = 80;
 
 /// How long a counterexample is made smaller at most, and explained.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -60,9 +61,9 @@ impl Sweep<'_> {
         let end = |part: u32| Trying { kill, end: now + most / 4 * part };
         let smaller = self.with_fewer_clients(first, &end(1), &failing)?;
         let smaller = self.with_fewer_switches(first, &end(2), smaller.unwrap_or(failing))?;
-        let nearest_swap = self.nearest_swap(first, &end(3), &smaller)?;
+        let nearest = self.nearest(first, &end(3), &smaller)?;
         let point_of_no_return = self.point_of_no_return(first, &end(4), &smaller)?;
-        Ok((smaller, Explanation { sentence: None, point_of_no_return, nearest_swap }))
+        Ok((smaller, Explanation { sentence: None, point_of_no_return, nearest }))
     }
 
     /// Runs one execution, and tells whether it violates what the first one did; nothing where the explorer gave it up.
@@ -135,7 +136,7 @@ impl Sweep<'_> {
             let schedule: Vec<ClientId> =
                 joined.iter().flat_map(|(client, steps)| std::iter::repeat_n(*client, *steps)).collect();
             let plan = failing.plan.clone();
-            let tried = self.try_one(first, &plan, trying, &mut Following::new(&schedule))?;
+            let tried = self.try_one(first, &plan, trying, &mut Following::leniently(&schedule))?;
             match tried {
                 Some((scheduled, true)) if turns_of(&scheduled.schedule).len() < turns.len() => {
                     failing.scheduled = scheduled;
@@ -184,27 +185,33 @@ impl Sweep<'_> {
             .map(|calls| NoReturn { after: *calls, is_exact }))
     }
 
-    /// Two steps side by side that pass the other way round, the last of them.
-    fn nearest_swap(
+    /// A race of which the other way round passes: the last of them.
+    fn nearest(
         &mut self,
         first: &First,
         trying: &Trying,
         failing: &Failing,
-    ) -> Result<Option<u32>, TraceError> {
+    ) -> Result<Option<Swap>, TraceError> {
         let Scheduled { schedule, steps, calls_before, .. } = &failing.scheduled;
-        let conflicting = (0..steps.len().saturating_sub(1)).rev().filter(|at| {
-            steps[*at].client != steps[at + 1].client
-                && steps[*at].footprint.conflicts(&steps[at + 1].footprint)
-        });
-        for at in conflicting.take(SWAPS_MAX as usize) {
+        let mut reversals = Order::of(steps).swaps();
+        reversals.sort_by_key(|reversal| (reversal.later - reversal.at, reversal.at));
+        for reversal in reversals.into_iter().take(SWAPS_MAX) {
             if trying.is_over() {
                 break;
             }
-            let mut swapped = schedule.clone();
-            swapped.swap(at, at + 1);
-            let tried = self.try_one(first, &failing.plan, trying, &mut Following::new(&swapped))?;
-            if matches!(tried, Some((scheduled, false)) if !scheduled.has_left) {
-                return Ok(calls_before.get(at).map(|calls| calls + 1));
+            let mut rest = schedule[reversal.at..].to_vec();
+            for client in &reversal.clients {
+                if let Some(at) = rest.iter().position(|other| other == client) {
+                    rest.remove(at);
+                }
+            }
+            let swapped = [&schedule[..reversal.at], &reversal.clients, &rest].concat();
+            let tried = self.try_one(first, &failing.plan, trying, &mut Following::leniently(&swapped))?;
+            if matches!(tried, Some((_, false))) {
+                let call = |step: usize| calls_before.get(step).map(|calls| calls + 1);
+                return Ok(call(reversal.at)
+                    .zip(call(reversal.later))
+                    .map(|(earlier, later)| Swap { earlier, later }));
             }
         }
         Ok(None)

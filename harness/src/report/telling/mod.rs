@@ -217,9 +217,9 @@ impl Telling {
         let Some(explanation) = explanation else { return self };
         self.sentence.clone_from(&explanation.sentence);
         self.point_of_no_return = explanation.point_of_no_return.map(|point| point.after.max(1) as usize);
-        self.nearest = explanation.nearest_swap.map(|call| Nearest {
-            step: call as usize,
-            told: "it and the next call the other way round".to_owned(),
+        self.nearest = explanation.nearest.map(|swap| Nearest {
+            step: swap.earlier as usize,
+            told: format!("call {} comes before it", swap.later),
         });
         self
     }
