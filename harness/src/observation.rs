@@ -128,6 +128,9 @@ pub struct Subject {
     pub data: String,
     /// How many records the store takes, where it has a limit.
     pub limit: Option<u32>,
+    /// The same for a form of `add` of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarded_limit: Option<u32>,
     /// The time limit of one operation, in nanoseconds.
     pub timeout: Nanos,
 }

@@ -23,6 +23,13 @@ pub enum Request {
         /// The record's number.
         number: u32,
     },
+    /// Put in the record of this name, in the form that has the limit.
+    AddGuarded {
+        /// The record's name.
+        record: String,
+        /// The record's number.
+        number: u32,
+    },
     /// Tell the records.
     List,
     /// Clean up after a kill.
@@ -44,6 +51,7 @@ impl fmt::Display for Request {
         match self {
             Self::Init => out.write_str("init"),
             Self::Add { record, .. } => write!(out, "add {record}"),
+            Self::AddGuarded { record, .. } => write!(out, "guarded add {record}"),
             Self::List => out.write_str("list"),
             Self::Recover => out.write_str("recover"),
             Self::Rebuild => out.write_str("rebuild"),
@@ -126,7 +134,7 @@ impl Operation {
     /// The record that an `add` was to put in.
     pub fn added(&self) -> Option<&str> {
         match &self.request {
-            Request::Add { record, .. } => Some(record),
+            Request::Add { record, .. } | Request::AddGuarded { record, .. } => Some(record),
             _ => None,
         }
     }

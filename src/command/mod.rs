@@ -115,6 +115,9 @@ enum What {
         /// The rules of risk, a JSON file; none unless given.
         #[arg(long, value_name = "FILE")]
         rules: Option<PathBuf>,
+        /// So many trades may be open at once, whatever the rules say.
+        #[arg(long, value_name = "N")]
+        open_max: Option<usize>,
     },
     /// Close a trade in the log DATA.
     CloseTrade { data: PathBuf, id: String, exit: Amount },
@@ -228,10 +231,25 @@ impl What {
                 lines.extend(position.shares.iter().map(|(symbol, held)| format!("{symbol} {held}")));
                 print(&lines)
             }
-            Self::OpenTrade { data, id, symbol, side, entry, stop, target, size, setup, grade, rules } => {
+            Self::OpenTrade {
+                data,
+                id,
+                symbol,
+                side,
+                entry,
+                stop,
+                target,
+                size,
+                setup,
+                grade,
+                rules,
+                open_max,
+            } => {
                 let symbol = symbol.unwrap_or_else(|| id.clone());
                 let plan = Plan { symbol, side, entry, stop, target, size, setup, grade };
-                let store = TradeStore::open(data, rules_of(rules.as_deref())?)?;
+                let rules = rules_of(rules.as_deref())?;
+                let rules = Rules { open_max: open_max.or(rules.open_max), ..rules };
+                let store = TradeStore::open(data, rules)?;
                 store.open_trade(&id, plan)?.map(drop).map_err(|refused| refusal(&refused))
             }
             Self::CloseTrade { data, id, exit } => {

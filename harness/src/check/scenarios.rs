@@ -115,8 +115,11 @@ impl Run<'_> {
             self.doubt(id, why);
         }
         let is_whole = done.groups.iter().all(|(_, planned, made)| planned == made);
-        let is_complete =
-            done.cut.is_none() && done.bounds.is_empty() && scenario != "torn-write" && is_whole;
+        let is_complete = done.cut.is_none()
+            && done.bounds.is_empty()
+            && scenario != "torn-write"
+            && is_whole
+            && !done.is_bounded;
         self.scenarios.push(ScenarioSummary {
             id: scenario.into(),
             executions: executions as u64,

@@ -48,7 +48,7 @@ impl Run<'_> {
             invariants,
             diagnoses,
             remarks: self.remarks,
-            not_covered: not_covered(self.target).into_iter().chain(self.not_covered).collect(),
+            not_covered: not_covered().into_iter().chain(self.not_covered).collect(),
         };
         report.conclude();
         report
@@ -137,15 +137,6 @@ pub(super) fn not_applicable(invariant: &Invariant, target: &Target) -> Option<&
     }
 }
 
-fn not_covered(target: &Target) -> Vec<String> {
-    let mut texts = vec![
-        "this version kills operations at each of their calls, alone and beside a second client, tears their writes, \
-         fails their calls and cuts the power; it does not yet explore schedules"
-            .to_owned(),
-        "state outside the sandbox directory is shared by all executions and not looked at".to_owned(),
-    ];
-    if target.guard.as_ref().is_some_and(|guard| guard.add.is_some()) {
-        texts.push("[guard] add of the adapter is read, and not yet used".to_owned());
-    }
-    texts
+fn not_covered() -> Vec<String> {
+    vec!["state outside the sandbox directory is shared by all executions and not looked at".to_owned()]
 }

@@ -1,16 +1,15 @@
 //! At no time are two operations inside their critical sections of one data file.
 //!
-//! Judged from the calls of two clients that ran under the tracer together, whatever locks they took. The critical
+//! Judged from the calls of clients that ran under the tracer together, whatever locks they took. The critical
 //! section of an operation goes from its last read of the data file before its first change of it to its last change;
 //! two are inside at once when an effective change by one falls within the other's. A reader alone, and an append that
 //! reads nothing first, have no section that a change could fall into. Typical causes: no lock, a read before the
 //! lock, a lock on a file that is replaced, a POSIX lock that a close gives up.
 
-use crate::accesses::{accesses, critical_section};
-use crate::call::Call;
+use crate::accesses::{Access, accesses, critical_section};
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};
-use crate::observation::Observation;
+use crate::observation::{Observation, Trace};
 use crate::verdict::Judgement;
 
 pub(super) const INVARIANT: Invariant = Invariant {
@@ -26,25 +25,31 @@ fn check(observation: &Observation) -> Judgement {
     let mut judged = false;
     for trace in observation.traces.iter().filter(|trace| trace.requests.len() > 1) {
         let all = accesses(&trace.calls, &observation.subject.data);
-        let section = |client| critical_section(&all, client);
-        let (Some(first), Some(second)) = (section(1), section(2)) else { continue };
-        judged = true;
-        for (one, (from, to), other) in [(1, first, 2), (2, second, 1)] {
-            let intruder = all
-                .iter()
-                .find(|access| access.client == other && access.is_change && (from..to).contains(&access.at));
+        let places = (1..).take(trace.requests.len());
+        let sections: Vec<_> =
+            places.filter_map(|place| Some((place, critical_section(&all, place)?))).collect();
+        judged |= sections.len() > 1;
+        for (one, (from, to)) in &sections {
+            let intruder = all.iter().find(|access| {
+                access.client != *one && access.is_change && (*from..*to).contains(&access.at)
+            });
             if let Some(intruder) = intruder {
-                return Judgement::Violated(tell(&trace.calls, one, (from, to), other, intruder.at));
+                return Judgement::Violated(tell(trace, *one, (*from, *to), intruder));
             }
         }
     }
     if judged { Judgement::Holds } else { Judgement::Silent }
 }
 
-fn tell(calls: &[Call], one: u32, (from, to): (usize, usize), other: u32, at: usize) -> String {
+fn tell(trace: &Trace, one: u32, (from, to): (usize, usize), intruder: &Access) -> String {
+    let calls = &trace.calls;
     format!(
-        "client {other} changed the data file by {} while client {one} was between its {} and its {}",
-        calls[at], calls[from], calls[to]
+        "client {} changed the data file by {} while client {} was between its {} and its {}",
+        trace.client(intruder.client),
+        calls[intruder.at],
+        trace.client(one),
+        calls[from],
+        calls[to]
     )
 }
 
@@ -53,7 +58,6 @@ mod tests {
     use super::super::timeline::observe;
     use super::*;
     use crate::call::sketch;
-    use crate::observation::Trace;
     use crate::op::Request;
 
     fn judge(text: &str) -> Judgement {

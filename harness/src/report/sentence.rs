@@ -4,6 +4,7 @@ use crate::accesses::{Access, accesses};
 use crate::call::{Call, Effect, LockChange};
 use crate::locks::{Lock, Mode, Owner};
 use crate::observation::{Observation, Trace};
+use crate::op::Request;
 
 /// The sentence, where the calls of clients that ran together tell one.
 pub fn sentence(observation: &Observation) -> Option<String> {
@@ -55,7 +56,7 @@ fn lost_record(observation: &Observation) -> Option<&str> {
 
 fn record_of(trace: &Trace, slot: u32) -> Option<&str> {
     match trace.requests.get(slot as usize - 1)? {
-        crate::op::Request::Add { record, .. } => Some(record),
+        Request::Add { record, .. } | Request::AddGuarded { record, .. } => Some(record),
         _ => None,
     }
 }

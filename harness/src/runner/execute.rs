@@ -387,7 +387,9 @@ impl Stage<'_> {
 
     pub(super) fn values(&self, client: ClientId, request: &Request) -> Values {
         let (id, n) = match request {
-            Request::Add { record, number } => (record.clone(), *number),
+            Request::Add { record, number } | Request::AddGuarded { record, number } => {
+                (record.clone(), *number)
+            }
             _ => (String::new(), 0),
         };
         Values { id, n, client, ..self.sandbox.values() }

@@ -16,7 +16,7 @@ use crate::runner::schedule::Scheduled;
 use crate::runner::shrink::Failing;
 use crate::runner::sweep::{Quiet, Sweep, name_of};
 use crate::runner::{Cut, First, Next, Played, RunError, Showing, Stage, TraceError};
-use crate::scenario::interleave::{CLIENTS_MAX, Plan, WAKES, plans};
+use crate::scenario::interleave::{CLIENTS_MAX, Limited, Plan, WAKES, plans};
 use crate::scenario::script::KillAt;
 use crate::scenario::{crash, interleave, interleave_crash};
 
@@ -28,6 +28,9 @@ const VIOLATIONS_MAX: u32 = 3;
 const CHANCE: u32 = 4;
 /// Schedules by chance where no time is set.
 const DRAWN_MAX: u64 = 2_000;
+
+/// How a claim begins that is one of all schedules of a kind.
+const EVERY: &str = "every schedule";
 
 /// How many schedules are to be run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,7 +91,7 @@ impl Sweep<'_> {
                 clients - CLIENTS_MAX
             ));
         }
-        let mut plans = plans(&requests, clients, self.breadth.operations);
+        let mut plans = plans(&requests, clients, self.breadth.operations, self.limited());
         if is_crash {
             plans.truncate(1);
             let Some(plan) = plans.pop() else { return Ok(()) };
@@ -134,6 +137,11 @@ impl Sweep<'_> {
         Ok(())
     }
 
+    fn limited(&self) -> Option<Limited> {
+        let guard = self.stage.target.guard.as_ref()?;
+        Some(Limited { limit: guard.limit, has_own_form: guard.add.is_some() })
+    }
+
     /// What is left of the time for this scenario, for each of so many plans.
     fn share(&self, plans: usize) -> Option<Instant> {
         let now = Instant::now();
@@ -156,7 +164,15 @@ impl Sweep<'_> {
             Err(_) => (None, Vec::new()),
         };
         self.done.explored.push(format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried)));
-        self.done.is_truncated |= !matches!(end, Some(End::All));
+        // Who stops at a violation, or has run every schedule with few preemptions, keeps to a bound; else it was the time.
+        let is_bounded = match end {
+            Some(End::All) => true,
+            Some(End::Found) => true,
+            Some(End::TimeUp) => claims.iter().any(|claim| claim.starts_with(EVERY)),
+            Some(End::Cut) | None => false,
+        };
+        self.done.is_truncated |= !is_bounded;
+        self.done.is_bounded |= !matches!(end, Some(End::All));
         self.take_note(plan, &tried);
         ended?;
         Ok(tried)
@@ -176,7 +192,7 @@ impl Sweep<'_> {
             let mut bounded = Bounded::new(preemptions);
             let ended = self.run_all(first, plan, kill, end, u64::MAX, &mut bounded, tried)?;
             if matches!(ended, End::All) {
-                claims.push(format!("every schedule with at most {preemptions} preemptions"));
+                claims.push(format!("{EVERY} with at most {preemptions} preemptions"));
                 self.done
                     .bounds
                     .push(format!("schedules of {} with more than {preemptions} preemptions", plan.what));
@@ -207,8 +223,8 @@ impl Sweep<'_> {
                 return self.by_chance(first, plan, kill, end, ended, claims, tried);
             }
             claims = vec![match preemptions {
-                0 => "every schedule without preemption".to_owned(),
-                _ => format!("every schedule with at most {preemptions} preemption"),
+                0 => format!("{EVERY} without preemption"),
+                _ => format!("{EVERY} with at most {preemptions} preemption"),
             }];
         }
         let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut WorkList::new(), tried)?;
@@ -397,7 +413,7 @@ impl Sweep<'_> {
 pub fn classes(stage: &Stage<'_>, clients: Vec<Vec<Request>>, intervals: bool) -> Result<u64, TraceError> {
     let _pinned = Pinned::new();
     let first = stage.first()?;
-    let plan = Plan { what: String::new(), clients, is_from_nothing: false, wakes: 0 };
+    let plan = Plan { what: String::new(), before: Vec::new(), clients, is_from_nothing: false, wakes: 0 };
     let mut script = plan.script(Vec::new(), None);
     script.count_intervals(intervals);
     let mut sequential = Sequential::default();

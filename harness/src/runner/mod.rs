@@ -225,6 +225,7 @@ impl<'a> Stage<'a> {
         match request {
             Request::Init => ops.init.as_ref(),
             Request::Add { .. } => Some(&ops.add),
+            Request::AddGuarded { .. } => self.target.guard.as_ref().and_then(|guard| guard.add.as_ref()),
             Request::List => ops.list.as_ref(),
             Request::Recover => ops.recover.as_ref(),
             Request::Rebuild => self.target.derived.as_ref().map(|derived| &derived.rebuild),
@@ -364,6 +365,12 @@ impl<'a> Stage<'a> {
             timeout: nanos(self.target.limits.timeout),
             data: self.target.data.path.display().to_string(),
             limit: self.target.limit_of_plain_add(),
+            guarded_limit: self
+                .target
+                .guard
+                .as_ref()
+                .filter(|guard| guard.add.is_some())
+                .map(|guard| guard.limit),
             ..Subject::default()
         }
     }

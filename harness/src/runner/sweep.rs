@@ -25,8 +25,10 @@ pub struct Swept {
     pub groups: Vec<(String, usize, usize)>,
     /// What was explored, in words, with how far that went.
     pub explored: Vec<String>,
-    /// Whether an exploration came to no end.
+    /// Whether an exploration was ended by the time, with no bound that it kept.
     pub is_truncated: bool,
+    /// Whether an exploration kept to a bound.
+    pub is_bounded: bool,
     /// Why executions were left out, if any were.
     pub cut: Option<Cut>,
     /// What was left out on purpose, in words.
@@ -568,6 +570,7 @@ pub(super) fn name_of(request: &Request) -> &str {
     match request {
         Request::Init => "init",
         Request::Add { .. } => "add",
+        Request::AddGuarded { .. } => "guarded add",
         Request::List => "list",
         Request::Recover => "recover",
         Request::Rebuild => "rebuild",

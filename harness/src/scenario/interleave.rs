@@ -10,7 +10,7 @@
 //! some by chance.
 
 use crate::catalogue::headline;
-use crate::op::Request;
+use crate::op::{Request, record_name};
 use crate::scenario::Scenario;
 use crate::scenario::crash::{add, after};
 use crate::scenario::script::{Act, Interleaving, KillAt, Script};
@@ -27,6 +27,8 @@ pub const CLIENTS: u32 = 3;
 pub const CLIENTS_MAX: u32 = 4;
 /// Operations of one client.
 pub const OPERATIONS_MAX: u32 = 3;
+/// Limits of the records up to which the store is filled for each schedule.
+const FILLED_MAX: u32 = 50;
 /// How often a client may sleep on though nothing was changed, where it sleeps at all: as often as leases of a few
 /// heartbeats have.
 pub const WAKES: u32 = 4;
@@ -36,6 +38,8 @@ pub const WAKES: u32 = 4;
 pub struct Plan {
     /// What they do, in words.
     pub what: String,
+    /// What is added before they come.
+    pub before: Vec<Request>,
     /// What each is asked, one thing after another.
     pub clients: Vec<Vec<Request>>,
     /// Whether the store is empty, as `init` left it.
@@ -48,21 +52,27 @@ impl Plan {
     /// The execution of this plan on a schedule, or with a kill in it.
     pub fn script(&self, schedule: Vec<u32>, kill: Option<KillAt>) -> Script {
         let clients = self.clients.clone();
-        let added = self.clients.iter().flatten().filter_map(|request| match request {
-            Request::Add { number, .. } => Some(*number),
+        let added = self.clients.iter().flatten().chain(&self.before).filter_map(|request| match request {
+            Request::Add { number, .. } | Request::AddGuarded { number, .. } => Some(*number),
             _ => None,
         });
         let next = added.max().map_or(2, |number| number + 1);
         let start = self.is_from_nothing.then_some(Act::Anew);
+        let before = self.before.iter().cloned().map(Act::Operate);
         let interleaving =
             Act::Interleave(Interleaving { clients, wakes: self.wakes, kill, schedule, is_timeless: false });
         let then = if kill.is_some() { [vec![Act::Recover], after(next)].concat() } else { vec![Act::List] };
-        Script { acts: start.into_iter().chain([interleaving]).chain(then).collect() }
+        Script { acts: start.into_iter().chain(before).chain([interleaving]).chain(then).collect() }
     }
 }
 
 /// What is run: adds alone, then beside all else that the store can do.
-pub fn plans(requests: &[Request], clients: u32, operations: Option<u32>) -> Vec<Plan> {
+pub fn plans(
+    requests: &[Request],
+    clients: u32,
+    operations: Option<u32>,
+    limit: Option<Limited>,
+) -> Vec<Plan> {
     let clients = clients.clamp(1, CLIENTS_MAX);
     // Each client has its own records, those of its first operations first.
     let adds = |clients: u32, operations: u32, from: u32| -> Vec<Vec<Request>> {
@@ -71,6 +81,7 @@ pub fn plans(requests: &[Request], clients: u32, operations: Option<u32>) -> Vec
     };
     let plan = |what: String, clients: Vec<Vec<Request>>, is_from_nothing: bool| Plan {
         what,
+        before: Vec::new(),
         clients,
         is_from_nothing,
         wakes: 0,
@@ -81,6 +92,7 @@ pub fn plans(requests: &[Request], clients: u32, operations: Option<u32>) -> Vec
     if operations.is_some() {
         return all;
     }
+    all.extend(limit.filter(|_| clients > 1).and_then(at_the_limit));
     if clients > 1 {
         all.push(plan("2 clients that add the first records".to_owned(), adds(2, 1, 1), true));
     }
@@ -96,13 +108,47 @@ pub fn plans(requests: &[Request], clients: u32, operations: Option<u32>) -> Vec
     all
 }
 
+/// A store that takes no more than so many records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// So many.
+    pub limit: u32,
+    /// Whether it is a form of `add` of its own that has the limit.
+    pub has_own_form: bool,
+}
+
+/// Two that see room for one.
+fn at_the_limit(Limited { limit, has_own_form }: Limited) -> Option<Plan> {
+    let guarded = |number| match has_own_form {
+        true => Request::AddGuarded { record: record_name(number), number },
+        false => add(number),
+    };
+    let is_from_nothing = limit == 1;
+    let first = if is_from_nothing { 1 } else { 2 };
+    (1..=FILLED_MAX).contains(&limit).then(|| Plan {
+        what: format!("2 clients that add where one more is taken, of {limit}"),
+        before: (first..limit).map(add).collect(),
+        clients: vec![vec![guarded(limit.max(first))], vec![guarded(limit.max(first) + 1)]],
+        is_from_nothing,
+        wakes: 0,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_store_with_a_limit_is_filled_up_to_one_before_it_comes() {
+        let plan = at_the_limit(Limited { limit: 3, has_own_form: true }).unwrap();
+        assert_eq!((plan.before, plan.clients.len()), (vec![add(2)], 2));
+        let of_one = at_the_limit(Limited { limit: 1, has_own_form: false }).unwrap();
+        assert!(of_one.is_from_nothing && of_one.before.is_empty() && of_one.clients == [[add(1)], [add(2)]]);
+    }
+
+    #[test]
     fn no_record_is_added_twice_and_clients_of_one_operation_come_first() {
-        for plan in plans(&[add(2), Request::List], 3, None) {
+        for plan in plans(&[add(2), Request::List], 3, None, None) {
             let mut names: Vec<String> = plan
                 .clients
                 .iter()
@@ -115,9 +161,9 @@ mod tests {
             names.dedup();
             assert_eq!(names.len(), count, "{}", plan.what);
         }
-        let all = plans(&[add(2), Request::List], 3, None);
+        let all = plans(&[add(2), Request::List], 3, None, None);
         assert_eq!(all.len(), 4);
         assert!(all[1].is_from_nothing && all[0].clients.len() == 3);
-        assert_eq!(plans(&[], 2, Some(2))[0].clients, [[add(2), add(4)], [add(3), add(5)]]);
+        assert_eq!(plans(&[], 2, Some(2), None)[0].clients, [[add(2), add(4)], [add(3), add(5)]]);
     }
 }
