@@ -66,6 +66,7 @@ pub mod catalogue;
 pub mod check;
 pub mod diagnoses;
 pub mod fault;
+pub mod history;
 pub mod invariants;
 pub mod locks;
 pub mod masks;
