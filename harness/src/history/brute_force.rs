@@ -260,6 +260,13 @@ macro_rules! against_brute_force {
                     prop_assert!(compare(&$value, history)?);
                 }
 
+                /// No search of what an order explains takes long, whatever is unanswered.
+                #[test]
+                fn many_right_answers(plan in plan(80)) {
+                    let history = History::new(explained::<$model>(&$value, &plan, None)).unwrap();
+                    prop_assert!(found(&judge(&$value, &history, 1_000_000)));
+                }
+
                 #[test]
                 fn one_changed_answer(plan in plan(6), at in 0..6usize, pick in any::<prop::sample::Index>()) {
                     let change = pick.get(&<$model>::answered()).clone();

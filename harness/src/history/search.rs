@@ -71,11 +71,8 @@ impl Events {
         let mut ends = vec![(NONE, NONE); times.len()];
         let mut of = vec![(usize::MAX, false)];
         for (event, (_, is_return, at)) in events.iter().enumerate() {
-            if *is_return {
-                ends[*at].1 = event + 1
-            } else {
-                ends[*at].0 = event + 1
-            }
+            let end = if *is_return { &mut ends[*at].1 } else { &mut ends[*at].0 };
+            *end = event + 1;
             of.push((*at, !is_return));
         }
         let count = of.len();

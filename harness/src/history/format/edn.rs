@@ -113,7 +113,9 @@ pub fn is_event(line: &str) -> bool {
     let line = line.trim_start();
     match line.strip_prefix('{') {
         Some(inner) => inner.trim_start().starts_with(':'),
-        None => line.starts_with('#') || line.split_whitespace().any(|word| [":invoke", ":info"].contains(&word)),
+        None => {
+            line.starts_with('#') || line.split_whitespace().any(|word| [":invoke", ":info"].contains(&word))
+        }
     }
 }
 
@@ -161,7 +163,11 @@ impl Event {
 /// Reads a history; see [`self`] for the format.
 pub fn read(text: &str, choice: Choice) -> Result<Option<Judged>, Bad> {
     if choice.limit.is_some() || choice.kind.is_some_and(|kind| kind != Kind::Register) {
-        return Err(Bad::choice("model", "events of Jepsen are read for a register alone", "choose register"));
+        return Err(Bad::choice(
+            "model",
+            "events of Jepsen are read for a register alone",
+            "choose register",
+        ));
     }
     let mut operations: Vec<Option<Operation<Call>>> = Vec::new();
     // What each process waits for: which operation, and what it was invoked with.
@@ -224,11 +230,9 @@ fn call(line: usize, f: &Edn, value: &Edn, answer: Option<&Edn>) -> Result<Call,
         ":read" => Ok(Call::Read(answer.map(Edn::content))),
         ":write" => Ok(Call::Write(value.content())),
         ":cas" => match value {
-            Edn::Many(pair) if pair.len() == 2 => Ok(Call::Cas {
-                old: pair[0].content(),
-                new: pair[1].content(),
-                done: answer.map(|_| true),
-            }),
+            Edn::Many(pair) if pair.len() == 2 => {
+                Ok(Call::Cas { old: pair[0].content(), new: pair[1].content(), done: answer.map(|_| true) })
+            }
             other => Err(Bad::new(line, ":value", format!("{} is no [old new]", other.text()))),
         },
         other => {

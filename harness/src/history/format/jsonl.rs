@@ -209,7 +209,11 @@ mod tests {
         let put = r#"{"client":1,"op":"put","key":"k","value":"v","invoke":12,"return":19}"#;
         for (from, to, says) in [
             ("\"put\"", "\"putt\"", "Some(2) op: a kv has no operation \"putt\" (did you mean \"put\"?)"),
-            ("\"value\"", "\"vlaue\"", "Some(2) vlaue: is no field of this operation (did you mean \"value\"?)"),
+            (
+                "\"value\"",
+                "\"vlaue\"",
+                "Some(2) vlaue: is no field of this operation (did you mean \"value\"?)",
+            ),
             ("\"invoke\":12,", "", "Some(2) invoke: is missing"),
             ("19", "11", "Some(2) return: 11 is before its invocation at 12"),
             ("12", "-1", "Some(2) invoke: -1 is no whole number from 0 on"),
@@ -218,7 +222,8 @@ mod tests {
             ("\"v\"", "null", "Some(2) value: null stands for nothing"),
             ("}", "", "Some(2) : is no JSON"),
         ] {
-            let said = bad(&format!("{}\n{}", put.replace("\"client\":1", "\"client\":2"), put.replace(from, to)));
+            let said =
+                bad(&format!("{}\n{}", put.replace("\"client\":1", "\"client\":2"), put.replace(from, to)));
             assert!(said.starts_with(says), "{said}");
         }
     }

@@ -159,7 +159,11 @@ pub struct Choice {
 /// Reads a history in either format, which its first line tells; `None` where nothing is in it.
 pub fn read(text: &str, choice: Choice) -> Result<Option<Judged>, Bad> {
     if choice.limit.is_some() && choice.kind.is_some_and(|kind| kind != Kind::GuardedSet) {
-        return Err(Bad::choice("limit", "only a guarded-set has a limit", "leave it out, or choose that model"));
+        return Err(Bad::choice(
+            "limit",
+            "only a guarded-set has a limit",
+            "leave it out, or choose that model",
+        ));
     }
     if choice.limit.is_none() && choice.kind == Some(Kind::GuardedSet) {
         return Err(Bad::choice("limit", "is missing", "say how many records the guarded-set takes"));

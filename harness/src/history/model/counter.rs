@@ -59,12 +59,8 @@ impl Model for Counter {
             if amount < least || amount == 0 {
                 continue;
             }
-            let all = i128::from(amount) * one.left as i128;
-            if amount > 0 {
-                up += all
-            } else {
-                down += all
-            }
+            let all = if amount > 0 { &mut up } else { &mut down };
+            *all += i128::from(amount) * one.left as i128;
             helpers.push(index);
         }
         let difference = i128::from(*sum) - state;
