@@ -168,9 +168,9 @@ where
     })
 }
 
-/// How many random cases each test is given: `PICKLOCK_CASES`, else 2000.
+/// How many random cases each test is given: `PICKLOCK_CASES` where it was built, else 2000.
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("PICKLOCK_CASES").ok().and_then(|cases| cases.parse().ok());
+    let cases = option_env!("PICKLOCK_CASES").and_then(|cases| cases.parse().ok());
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases.unwrap_or(2000)) }
 }
 
