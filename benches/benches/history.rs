@@ -95,6 +95,19 @@ fn of_keys(keys: u64, values: u64, chance: &mut Chance) -> History<kv::Call> {
     History::new(operations).expect("a history")
 }
 
+/// The same history, where a read in the middle tells what an early one of the same key told.
+fn with_a_stale_read(history: &History<kv::Call>) -> History<kv::Call> {
+    let mut operations = history.operations().to_vec();
+    let told = |one: &Operation<kv::Call>| match &one.call.call {
+        register::Call::Read(Some(Some(told))) => Some((one.call.key.clone(), told.clone())),
+        _ => None,
+    };
+    let (key, old) = operations.iter().find_map(told).expect("a read");
+    let late = operations[OF_KEYS / 2..].iter_mut().find(|one| told(one).is_some_and(|(its, _)| its == key));
+    late.expect("another").call.call = register::Call::Read(Some(Some(old)));
+    History::new(operations).expect("a history")
+}
+
 /// Mostly adds, and a list now and then: they tell about as many records as there are operations.
 fn of_set(chance: &mut Chance) -> History<set::Call> {
     let mut records: Vec<u32> = Vec::new();
@@ -129,6 +142,16 @@ fn histories(criterion: &mut Criterion) {
         let history = of_keys(keys, values, chance);
         group.bench_function(format!("kv, 10 000 operations, {keys} keys, {values} values"), |bencher| {
             bencher.iter(|| assert_eq!(judge(&Kv, black_box(&history), u64::MAX), Verdict::Linearizable));
+        });
+    }
+    for (keys, values) in [(50, 1_000_000), (10, 1_000_000), (50, 5)] {
+        let history = with_a_stale_read(&of_keys(keys, values, chance));
+        let name = format!("kv, 10 000 operations, {keys} keys, {values} values, a stale read");
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let verdict = judge(&Kv, black_box(&history), 20_000_000);
+                eprintln!("{verdict}");
+            });
         });
     }
     group.finish();

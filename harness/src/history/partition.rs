@@ -23,11 +23,7 @@ pub fn judge<M: Model>(model: &M, history: &History<M::Call>, bound: u64) -> Ver
         match outcome {
             Outcome::Found => {}
             Outcome::Impossible { culprit, state } => {
-                let why = format!(
-                    "fits nowhere: the operations that returned before it can be ordered, and then there is {}",
-                    model.describe_state(&state)
-                );
-                return Verdict::Violated(Explanation::new(model, part[culprit], why, part.iter().copied()));
+                return Verdict::Violated(explained(model, part, part[culprit], &state));
             }
             Outcome::OutOfSteps => {
                 doubt = Some(format!("no order was found, nor that there is none, within {bound} steps"));
@@ -39,6 +35,25 @@ pub fn judge<M: Model>(model: &M, history: &History<M::Call>, bound: u64) -> Ver
         }
     }
     doubt.map_or(Verdict::Linearizable, Verdict::Unknown)
+}
+
+/// Why no order comes past `culprit`; one came to `state` before it.
+fn explained<M: Model>(
+    model: &M,
+    part: &[&Operation<M::Call>],
+    culprit: &Operation<M::Call>,
+    state: &M::State,
+) -> Explanation {
+    let before = part.iter().filter(|one| one.returned.is_some() && one.returned < culprit.returned).count();
+    let state = model.describe_state(state);
+    let why = match before {
+        0 => format!("fits nowhere: it begins with {state}"),
+        1 => format!("fits nowhere: what returned before it leads to {state}"),
+        _ => format!(
+            "fits nowhere: an order of the {before} operations that returned before it leads to {state}, none to this answer"
+        ),
+    };
+    Explanation::new(model, culprit, why, part.iter().copied())
 }
 
 /// Operations by their parts.

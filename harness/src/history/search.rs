@@ -232,7 +232,8 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     fn run(mut self) -> Outcome<M::State> {
-        let mut event = self.events.first();
+        // First what is possible as it is, in the order of invocation; then what is behind a row.
+        let (mut event, mut by_rows) = (self.events.first(), false);
         loop {
             if self.events.first() == NONE {
                 return Outcome::Found;
@@ -244,15 +245,24 @@ impl<'a, M: Model> Search<'a, M> {
                 return Outcome::OutOfMemory;
             }
             let (operation, is_call) = self.events.of[event];
-            event = if is_call {
-                if self.append(operation) { self.events.first() } else { self.events.next[event] }
+            let came_further = if is_call {
+                if by_rows { self.append_by_a_row(operation) } else { self.append(operation) }
+            } else if !by_rows && !self.classes.is_empty() {
+                (event, by_rows) = (self.events.first(), true);
+                continue;
             } else {
                 // Nothing that may come next does, so the last one was wrong.
                 self.note(event);
                 let Some(taken) = self.order.pop() else { return self.impossible() };
-                let event = self.events.ends[taken.operation].0;
-                if self.take_another_way(taken) { self.events.first() } else { self.events.next[event] }
+                event = self.events.ends[taken.operation].0;
+                by_rows = taken.row.is_some();
+                self.take_another_way(taken)
             };
+            if came_further {
+                (event, by_rows) = (self.events.first(), false);
+            } else {
+                event = self.events.next[event];
+            }
         }
     }
 
@@ -277,20 +287,25 @@ impl<'a, M: Model> Search<'a, M> {
         self.model.step(state, call)
     }
 
-    /// Puts the operation next in the order, if it can be; whether it is.
+    /// Puts the operation next in the order, if it is possible; whether it is there.
     fn append(&mut self, operation: usize) -> bool {
-        let (before, highest) = (self.state.clone(), self.highest);
-        let mut taken = Taken { operation, before, highest, row: None };
-        if let Some(after) = self.step(&taken.before, self.call(operation)) {
-            return self.enter(&taken, after) && self.push(taken);
+        let taken = Taken { operation, before: self.state.clone(), highest: self.highest, row: None };
+        match self.step(&taken.before, self.call(operation)) {
+            Some(after) => self.enter(&taken, after) && self.push(taken),
+            None => false,
         }
-        if self.classes.is_empty() {
+    }
+
+    /// Puts the operation next in the order behind a row of what is unanswered, where it is not possible without one.
+    fn append_by_a_row(&mut self, operation: usize) -> bool {
+        let before = self.state.clone();
+        if self.step(&before, self.call(operation)).is_some() {
             return false;
         }
-        let candidates = self.candidates(&taken.before, operation, None).into_iter();
-        let place = Place { state: taken.before.clone(), class: None, candidates };
-        taken.row = Some(Row { places: vec![place] });
-        self.enter_by_a_row(taken)
+        let candidates = self.candidates(&before, operation, None).into_iter();
+        let place = Place { state: before.clone(), class: None, candidates };
+        let row = Some(Row { places: vec![place] });
+        self.enter_by_a_row(Taken { operation, before, highest: self.highest, row })
     }
 
     /// Takes the operation out of the order, and puts it in again behind another row if there is one.

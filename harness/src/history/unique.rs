@@ -16,63 +16,60 @@
 //! That a set needs no search is a case of what Emmi and Enea ("Sound, complete, and tractable linearizability
 //! monitoring for concurrent collections", POPL 2018) show for collections.
 
+use super::explanation::Described;
 use super::model::set::{Call, Set};
 use super::{Explanation, History, Operation, Verdict};
+
+/// What is wrong: with which operation, and why.
+type Wrong = (usize, String);
 
 /// The verdict on a set, if its records are unique: where one is added twice it takes a search.
 pub fn judge(model: &Set, history: &History<Call>) -> Option<Verdict> {
     let operations = history.operations();
-    let mut records = Records::default();
-    for (at, operation) in operations.iter().enumerate() {
-        if let Call::Add { record, done } = &operation.call
-            && *done != Some(false)
-            && !records.added(*record, at)
-        {
-            return None;
-        }
-    }
-    let violation = |at: usize, why: String| {
-        let culprit = &operations[at];
-        let part = std::slice::from_ref(culprit).iter();
-        // What ran beside it does not matter here: what is wrong is named.
-        Some(Verdict::Violated(Explanation {
-            beside: Vec::new(),
-            ..Explanation::new(model, culprit, why, part)
-        }))
+    let mut records = Records::of_adds(operations)?;
+    let wrong = match blocks(model, operations, &mut records) {
+        Ok(blocks) => out_of_order(operations, &blocks)
+            .map(|(early, late)| explain(model, operations, &records, early, late)),
+        Err(wrong) => Some(wrong),
     };
-    let listing = |at: &usize| match &operations[*at].call {
-        Call::List(Some(listed)) => Some((listed.len(), *at)),
-        Call::List(None) | Call::Add { .. } => None,
-    };
-    let mut lists: Vec<(usize, usize)> = (0..operations.len()).filter_map(|at| listing(&at)).collect();
-    lists.sort_unstable();
+    Some(wrong.map_or(Verdict::Linearizable, |(at, why)| {
+        Verdict::Violated(Explanation::new(model, &operations[at], why, operations.iter()))
+    }))
+}
 
-    // The block of each operation: an add's is even, a list's is odd.
+/// The operations by their blocks, each with its block's number: adds and lists in turn.
+fn blocks(
+    model: &Set,
+    operations: &[Operation<Call>],
+    records: &mut Records,
+) -> Result<Vec<(usize, usize)>, Wrong> {
+    let answered = operations.iter().enumerate().filter(|(_, operation)| operation.returned.is_some());
+    let mut lists: Vec<(usize, &[u32])> = answered
+        .filter_map(|(at, operation)| match &operation.call {
+            Call::List(Some(listed)) => Some((at, listed.as_slice())),
+            Call::List(None) | Call::Add { .. } => None,
+        })
+        .collect();
+    lists.sort_by_key(|(_, listed)| listed.len());
+
     let mut blocks: Vec<(usize, usize)> = Vec::with_capacity(operations.len());
     let mut block = 0;
-    let mut before: Option<usize> = None;
-    for (_, at) in lists {
-        let Call::List(Some(listed)) = &operations[at].call else { continue };
-        let mut known = 0;
-        let mut new = Vec::new();
+    let mut before = None;
+    for (at, listed) in lists {
+        let (mut known, mut new) = (0, Vec::new());
         for record in listed {
+            let name = || model.names.name(*record);
             match records.see(*record, at) {
-                Seen::Unknown => {
-                    return violation(
-                        at,
-                        format!("tells of {}, which nobody put in", model.names.name(*record)),
-                    );
-                }
-                Seen::Again => {
-                    return violation(at, format!("tells of {} twice", model.names.name(*record)));
-                }
+                Seen::Unknown => return Err((at, format!("tells of {}, which nobody put in", name()))),
+                Seen::Again => return Err((at, format!("tells of {} twice", name()))),
                 Seen::Known => known += 1,
                 Seen::New(add) => new.push(add),
             }
         }
-        if known < records.listed {
-            let other = before.unwrap_or(at);
-            return violation(at, apart(model, &operations[at], &operations[other]));
+        if let Some(before) = before
+            && known < records.listed
+        {
+            return Err((at, apart(model, &operations[at], &operations[before])));
         }
         if !new.is_empty() || before.is_none() {
             records.listed += new.len();
@@ -82,17 +79,12 @@ pub fn judge(model: &Set, history: &History<Call>) -> Option<Verdict> {
         blocks.push((block - 1, at));
         before = Some(at);
     }
-    for (at, operation) in operations.iter().enumerate() {
-        if let Call::Add { record, done } = &operation.call {
-            let is_in = *done == Some(true) || (done.is_none() && operation.returned.is_some());
-            if is_in && records.first_list(*record).is_none() {
-                blocks.push((block, at));
-            }
-        }
-    }
-    let Some((early, late)) = out_of_order(operations, &blocks) else { return Some(Verdict::Linearizable) };
-    let (at, why) = explain(model, operations, &records, early, late);
-    violation(at, why)
+    let never_listed = (0..operations.len()).filter(|at| match &operations[*at].call {
+        Call::Add { record, done: Some(true) } => records.first_list(*record).is_none(),
+        _ => false,
+    });
+    blocks.extend(never_listed.map(|at| (block, at)));
+    Ok(blocks)
 }
 
 /// An operation of a later block that had returned before one of an earlier block was invoked: the earlier and the later
@@ -124,9 +116,9 @@ fn explain(
     records: &Records,
     early: usize,
     late: usize,
-) -> (usize, String) {
+) -> Wrong {
     let name = |record: &u32| model.names.name(*record);
-    let told = |at: usize| super::explanation::Described::new(model, &operations[at]);
+    let told = |at: usize| Described::new(model, &operations[at]);
     match (&operations[early].call, &operations[late].call) {
         (Call::Add { record, .. }, Call::List(_)) => {
             (late, format!("does not tell of {}, which was in before: {}", name(record), told(early)))
@@ -156,11 +148,12 @@ fn apart(model: &Set, one: &Operation<Call>, other: &Operation<Call>) -> String 
     let (Call::List(Some(here)), Call::List(Some(there))) = (&one.call, &other.call) else {
         return String::new();
     };
-    let lacks: Vec<u32> = there.iter().filter(|record| !here.contains(record)).copied().collect();
+    let lacks: Vec<u32> =
+        there.iter().filter(|record| here.binary_search(record).is_err()).copied().collect();
     format!(
         "does not tell of {} and is beside {}",
         model.names.some(lacks.into_iter()),
-        super::explanation::Described::new(model, other)
+        Described::new(model, other)
     )
 }
 
@@ -177,7 +170,6 @@ enum Seen {
 }
 
 /// All that is known of the records, by their numbers.
-#[derive(Default)]
 struct Records {
     all: Vec<Record>,
     /// How many some list told of, the one that is being read left out.
@@ -192,13 +184,21 @@ struct Record {
 }
 
 impl Records {
-    /// Takes down its add; whether it is the only one.
-    fn added(&mut self, record: u32, at: usize) -> bool {
-        let record = record as usize;
-        if self.all.len() <= record {
-            self.all.resize(record + 1, Record::default());
+    /// The records that were to be put in; `None` where one was twice.
+    fn of_adds(operations: &[Operation<Call>]) -> Option<Self> {
+        let mut all: Vec<Record> = Vec::new();
+        for (at, operation) in operations.iter().enumerate() {
+            if let Call::Add { record, done: None | Some(true) } = operation.call {
+                let record = record as usize;
+                if all.len() <= record {
+                    all.resize(record + 1, Record::default());
+                }
+                if all[record].add.replace(at).is_some() {
+                    return None;
+                }
+            }
         }
-        self.all[record].add.replace(at).is_none()
+        Some(Self { all, listed: 0 })
     }
 
     /// Takes down that the list tells of it.
