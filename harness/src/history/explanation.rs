@@ -60,7 +60,7 @@ pub struct Explanation {
     pub why: String,
     /// How many operations of its part had returned by then, itself among them: they alone are no longer to be ordered.
     pub prefix: usize,
-    /// The operations of its part that were under way beside it.
+    /// The operations of its part that were under way beside it and tell anything: the answered ones first.
     pub beside: Vec<Described>,
 }
 
@@ -73,14 +73,17 @@ impl Explanation {
         part: impl Iterator<Item = &'a Operation<M::Call>> + Clone,
     ) -> Self {
         let ended = |one: &&Operation<M::Call>| one.returned.is_some() && one.returned <= culprit.returned;
+        let tells = |one: &Operation<M::Call>| one.returned.is_some() || !model.only_reads(&one.call);
         let is_beside = |one: &&Operation<M::Call>| {
-            !std::ptr::eq(*one, culprit) && !one.precedes(culprit) && !culprit.precedes(one)
+            !std::ptr::eq(*one, culprit) && !one.precedes(culprit) && !culprit.precedes(one) && tells(one)
         };
+        let mut beside: Vec<&Operation<M::Call>> = part.clone().filter(is_beside).collect();
+        beside.sort_by_key(|one| one.returned.is_none());
         Self {
             culprit: Described::new(model, culprit),
             why,
-            prefix: part.clone().filter(ended).count(),
-            beside: part.filter(is_beside).map(|one| Described::new(model, one)).collect(),
+            prefix: part.filter(ended).count(),
+            beside: beside.into_iter().map(|one| Described::new(model, one)).collect(),
         }
     }
 }
