@@ -439,3 +439,59 @@ fn is_part(less: &[u32], more: &[u32]) -> bool {
     let mut more = more.iter();
     less.iter().all(|one| more.any(|other| other == one))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::model::register::{Call, Content, Register};
+
+    fn content(text: &str) -> Content {
+        Some(text.into())
+    }
+
+    fn found(calls: Vec<(u64, Option<u64>, Call)>) -> bool {
+        let operations: Vec<Operation<Call>> = (1..)
+            .zip(calls)
+            .map(|(client, (invoked, returned, call))| Operation { client, invoked, returned, call, line: 0 })
+            .collect();
+        let operations: Vec<&Operation<Call>> = operations.iter().collect();
+        search(&Register, &operations, &mut 1000) == Outcome::Found
+    }
+
+    /// The first order that comes to the last write has used up the delete that the read needs; the second has not.
+    #[test]
+    fn a_configuration_that_used_up_less_is_not_the_same() {
+        assert!(found(vec![
+            (0, None, Call::Write(None)),
+            (0, Some(10), Call::Write(content("1"))),
+            (0, Some(10), Call::Cas { old: None, new: content("2"), done: Some(true) }),
+            (11, Some(12), Call::Write(content("5"))),
+            (13, Some(14), Call::Read(Some(None))),
+        ]));
+    }
+
+    #[test]
+    fn a_row_is_as_long_as_it_has_to_be() {
+        let cas = |old: Content, new| (0, None, Call::Cas { old, new: content(new), done: None });
+        let chain = [cas(None, "1"), cas(content("1"), "2"), cas(content("2"), "3")];
+        let read = (5, Some(6), Call::Read(Some(content("3"))));
+        assert!(found(chain.iter().cloned().chain([read.clone()]).collect()));
+        assert!(!found(chain.iter().take(2).cloned().chain([read]).collect()));
+    }
+
+    #[test]
+    fn a_part_is_in_the_whole_as_often() {
+        assert!(is_part(&[], &[]) && is_part(&[1, 3], &[1, 2, 3]) && is_part(&[2, 2], &[2, 2, 2]));
+        assert!(!is_part(&[2, 2], &[2]) && !is_part(&[1], &[2]));
+    }
+
+    #[test]
+    fn a_search_ends_at_its_bound() {
+        let write =
+            |at| Operation { client: 1, invoked: at, returned: Some(at), call: Call::Write(None), line: 0 };
+        let operations = [write(1), write(2), write(3)];
+        let operations: Vec<&Operation<Call>> = operations.iter().collect();
+        assert_eq!(search(&Register, &operations, &mut 2), Outcome::OutOfSteps);
+        assert_eq!(search(&Register, &operations, &mut 9), Outcome::Found);
+    }
+}
