@@ -23,7 +23,7 @@
 //!
 //! `use crate::…` points downward only; a test keeps it so.
 //! ```text
-//!                  main.rs + cli/           front door: check · replay · trace · list · explain
+//!                  main.rs + cli/           front door: check · replay · trace · judge · list · explain
 //!            ┌──── check/ · replay.rs ───┐
 //!        report/                      runner/            how to run; never what is correct
 //!            │          ┌────────────────┤
@@ -32,7 +32,7 @@
 //!            └──────────┴──┬─────────────┘
 //!               observation.rs · case.rs                 everything one execution showed, as a value; and as a file
 //!                          │
-//!   scenario/ · persist/ · fault.rs · accesses.rs · steps.rs · masks.rs    pure: no I/O, no clock, no chance but by the seed
+//!   scenario/ · persist/ · history/ · fault.rs · accesses.rs · steps.rs · masks.rs    pure: no I/O, no clock, no chance but by the seed
 //!        op.rs · call.rs · locks.rs · verdict.rs                plain data
 //! ```
 //!
@@ -45,6 +45,8 @@
 //! | – | [`volume`] | what the model allows → what a real file system leaves when its power is cut |
 //! | 5 | [`observation`] | all of one execution, as a value that can be saved and judged again |
 //! | 6 | [`invariants`], [`diagnoses`] | observation → [`verdict::Judgement`] · likely cause |
+//! | – | [`explore`] | what clients are about to do → whose turn it is, until all schedules that differ were run |
+//! | – | [`history`] | a recorded history → whether it is linearizable |
 //! | 7 | [`check`], [`report`], [`case`] | judgements → verdicts, exit status, text, JSON and a page; cases that replay |
 //!
 //! **Architecture invariants.** The judged store is always another process. The runner does not know what correct
@@ -67,6 +69,7 @@ pub mod check;
 pub mod diagnoses;
 pub mod explore;
 pub mod fault;
+pub mod history;
 pub mod invariants;
 pub mod locks;
 pub mod masks;

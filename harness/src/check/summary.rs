@@ -131,6 +131,8 @@ pub(super) fn not_applicable(invariant: &Invariant, target: &Target) -> Option<&
         }
         Needs::Derived if target.derived.is_some() => None,
         Needs::Derived => Some("the target names no [derived] files"),
+        Needs::Guard if target.guard.is_some() => None,
+        Needs::Guard => Some("the target names no [guard]"),
         Needs::Session if target.session.is_some() => None,
         Needs::Session => Some("the target names no [session]"),
         Needs::TransparentData => Some("the data is opaque: only the store can tell whether it is whole"),

@@ -44,6 +44,8 @@ pub(crate) enum Request {
     Trace(Box<TraceArguments>),
     /// Run a case again, call by call, and tell whether it ends the same way
     Replay(Box<ReplayArguments>),
+    /// Judge a recorded history: does some order of its operations explain every answer?
+    Judge(JudgeArguments),
     /// Name what there is: invariants, scenarios, faults, diagnoses, adapters
     List(ListArguments),
     /// Explain an invariant, a scenario, a fault or a diagnosis
@@ -263,6 +265,62 @@ pub(crate) struct ReplayArguments {
     pub(crate) dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) target: TargetArguments,
+}
+
+/// Judge a recorded history: does some order of its operations explain every answer?
+///
+/// A history is linearizable where each operation can be given one moment between its invocation and its return so that
+/// all answers are those of a program that does one operation after another. What never returned may have taken effect
+/// at any moment after its invocation, or never.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+One operation a line, as JSON; \"return\" is null where no answer ever came:
+  {\"client\":1,\"op\":\"put\",\"key\":\"k\",\"value\":\"v\",\"invoke\":12,\"return\":19}
+  {\"client\":2,\"op\":\"get\",\"key\":\"k\",\"result\":\"v\",\"invoke\":20,\"return\":25}
+
+Operations, with their fields beside client, op, invoke and return:
+  set          add: value, [result: \"ok\" or \"refused\"]           list: result: [...]
+  guarded-set  add: value, result: \"ok\" or \"refused\"             list: result: [...]
+  counter      add: value                                         read: result
+  register     write: value   cas: old, new, result as of add     read: result
+  kv           the same of each key: put, cas, get, and delete    (null is what is not there)
+
+Or one event a line of a register, as Jepsen logs it:
+  {:process 0, :type :invoke, :f :write, :value 3}
+  INFO  jepsen.util - 0  :ok  :write  3
+
+Examples:
+  picklock judge history.jsonl
+  picklock judge history.jsonl --model guarded-set --limit 100
+  grep jepsen.util jepsen.log | picklock judge - --format json
+
+Exit status:
+  0 linearizable    1 not linearizable    2 usage    3 not decided within --steps, or nothing to judge")]
+pub(crate) struct JudgeArguments {
+    /// The file with the history; - is standard input
+    #[arg(value_name = "HISTORY")]
+    pub(crate) history: PathBuf,
+    /// What its operations are of [default: what they tell]
+    #[arg(long, value_enum)]
+    pub(crate) model: Option<Model>,
+    /// How many records a guarded-set takes
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// How many steps of the model a search may take
+    #[arg(long, value_name = "N", default_value_t = 100_000_000)]
+    pub(crate) steps: u64,
+    /// Format of the verdict
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Model {
+    Set,
+    Counter,
+    Register,
+    Kv,
+    GuardedSet,
 }
 
 #[derive(Debug, Args)]

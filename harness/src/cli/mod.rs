@@ -4,6 +4,7 @@ mod arguments;
 mod catalogue;
 mod check;
 pub(crate) mod critical;
+mod judge;
 mod keeper;
 mod replay;
 mod trace;
@@ -38,6 +39,7 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         Request::Check(check) => keeper::be_kept(|stop, made| check::run(*check, stop, made)),
         Request::Replay(case) => keeper::be_kept(|stop, made| replay::run(*case, stop, made)),
         Request::Trace(trace) => keeper::be_kept(|stop, made| trace::run(*trace, stop, made)),
+        Request::Judge(judge) => judge::run(&judge),
         Request::List(list) => read_enough(catalogue::list(&list)),
         Request::Explain(explain) => read_enough(catalogue::explain(&explain)),
     };

@@ -12,7 +12,9 @@ mod aftermath;
 mod crash_atomic;
 mod derived_heals;
 mod failed_write_keeps_old;
+mod guard_holds;
 mod honest_failure;
+mod linearizable;
 mod memory_matches_file;
 mod mutual_exclusion;
 mod no_deadlock;
@@ -23,6 +25,7 @@ mod no_residue;
 mod no_self_deadlock;
 mod no_torn_read;
 mod power_loss_atomic;
+mod recorded;
 mod recovers_after_crash;
 #[cfg(test)]
 mod timeline;
@@ -66,6 +69,8 @@ pub enum Needs {
     Session,
     /// Files that it derives from its data.
     Derived,
+    /// A limit on the records.
+    Guard,
     /// No limit on the records, or one that leaves room for five kills, each with an add after it.
     RoomForFiveKills,
 }
@@ -76,6 +81,7 @@ pub const ALL: &[&Invariant] = &[
     &no_torn_read::INVARIANT,
     &no_lost_update::INVARIANT,
     &no_phantom_record::INVARIANT,
+    &linearizable::INVARIANT,
     &mutual_exclusion::INVARIANT,
     &no_deadlock::INVARIANT,
     &no_self_deadlock::INVARIANT,
@@ -88,6 +94,7 @@ pub const ALL: &[&Invariant] = &[
     &failed_write_keeps_old::INVARIANT,
     &power_loss_atomic::INVARIANT,
     &acked_survives_power_loss::INVARIANT,
+    &guard_holds::INVARIANT,
     &memory_matches_file::INVARIANT,
     &derived_heals::INVARIANT,
 ];

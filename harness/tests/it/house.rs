@@ -60,6 +60,7 @@ fn rooms_use_only_what_lies_below_them() {
             "invariants",
             &["op", "locks", "call", "accesses", "verdict", "catalogue", "observation", "invariants"],
         ),
+        ("history", &["op", "catalogue", "history"]),
         ("target", &["op", "catalogue", "observation", "target"]),
         ("sandbox.rs", &["op", "observation", "persist", "target"]),
         (
@@ -139,6 +140,7 @@ fn pure_rooms_do_no_input_and_output_and_read_no_clock() {
         "diagnoses",
         "scenario",
         "invariants",
+        "history",
     ];
     for (path, text) in sources() {
         let Ok(within) = path.strip_prefix(root().join("harness/src")) else { continue };

@@ -14,6 +14,8 @@ mod fault;
 mod house;
 /// A run that is ended at any moment leaves nothing behind.
 mod interrupt;
+/// Recorded histories.
+mod judge;
 /// Bugs that were found, each with its story.
 mod lessons;
 /// The lock table against the system's own.

@@ -1,0 +1,130 @@
+//! Why a history is not linearizable, in a sentence to read.
+
+use std::fmt;
+
+use super::Operation;
+use super::model::Model;
+use crate::op::ClientId;
+
+/// How many of the operations that ran beside are named.
+const NAMED: usize = 6;
+
+/// One operation, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Who asked.
+    pub client: ClientId,
+    /// What was asked and answered.
+    pub call: String,
+    /// When it was asked.
+    pub invoked: u64,
+    /// When it was answered.
+    pub returned: Option<u64>,
+    /// Where it stands in the text, from 1; 0 where it was not read from one.
+    pub line: usize,
+}
+
+impl Described {
+    /// The operation in the words of its model.
+    pub fn new<M: Model>(model: &M, operation: &Operation<M::Call>) -> Self {
+        Self {
+            client: operation.client,
+            call: model.describe(&operation.call),
+            invoked: operation.invoked,
+            returned: operation.returned,
+            line: operation.line,
+        }
+    }
+}
+
+impl fmt::Display for Described {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "`{}` of client {} ({}..", self.call, self.client, self.invoked)?;
+        match self.returned {
+            Some(returned) => write!(out, "{returned}")?,
+            None => out.write_str("?")?,
+        }
+        if self.line > 0 {
+            write!(out, ", line {}", self.line)?;
+        }
+        out.write_str(")")
+    }
+}
+
+/// Why a history is not linearizable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The operation whose answer fits nowhere.
+    pub culprit: Described,
+    /// What is wrong with it, in a few words that follow its name.
+    pub why: String,
+    /// How many operations of its part had returned by then, itself among them: they alone are no longer to be ordered.
+    pub prefix: usize,
+    /// The operations of its part that were under way beside it and tell anything: the answered ones first.
+    pub beside: Vec<Described>,
+}
+
+impl Explanation {
+    /// The explanation that `culprit` fits nowhere among `part`, the operations that it has to do with.
+    pub fn new<'a, M: Model>(
+        model: &M,
+        culprit: &'a Operation<M::Call>,
+        why: String,
+        part: impl Iterator<Item = &'a Operation<M::Call>> + Clone,
+    ) -> Self {
+        let ended = |one: &&Operation<M::Call>| one.returned.is_some() && one.returned <= culprit.returned;
+        let tells = |one: &Operation<M::Call>| one.returned.is_some() || !model.only_reads(&one.call);
+        let is_beside = |one: &&Operation<M::Call>| {
+            !std::ptr::eq(*one, culprit) && !one.precedes(culprit) && !culprit.precedes(one) && tells(one)
+        };
+        let mut beside: Vec<&Operation<M::Call>> = part.clone().filter(is_beside).collect();
+        beside.sort_by_key(|one| one.returned.is_none());
+        Self {
+            culprit: Described::new(model, culprit),
+            why,
+            prefix: part.filter(ended).count(),
+            beside: beside.into_iter().map(|one| Described::new(model, one)).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.culprit, self.why)?;
+        match self.beside.as_slice() {
+            [] => out.write_str("; nothing ran beside it"),
+            beside => {
+                let named: Vec<String> = beside.iter().take(NAMED).map(ToString::to_string).collect();
+                write!(out, "; beside it ran {}", named.join(", "))?;
+                match beside.len() - named.len() {
+                    0 => Ok(()),
+                    more => write!(out, " and {more} more"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::model::counter::{Call, Counter};
+
+    #[test]
+    fn it_names_the_operation_its_interval_and_what_ran_beside_it() {
+        let operation =
+            |client, invoked, returned, call| Operation { client, invoked, returned, call, line: 0 };
+        let all = [
+            operation(1, 0, Some(1), Call::Add(1)),
+            operation(2, 2, Some(5), Call::Read(Some(7))),
+            operation(1, 5, None, Call::Add(2)),
+            operation(3, 6, Some(7), Call::Add(3)),
+        ];
+        let explained = Explanation::new(&Counter, &all[1], "is wrong".into(), all.iter());
+        assert_eq!(explained.prefix, 2);
+        assert_eq!(
+            explained.to_string(),
+            "`read → 7` of client 2 (2..5) is wrong; beside it ran `add 2` of client 1 (5..?)"
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! The records of a set, as a row of bits by their numbers.
+
+/// Which records are in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Members {
+    /// Never with a zero at its end, so that equal sets are equal rows.
+    words: Vec<u64>,
+}
+
+impl Members {
+    /// Whether the record is in.
+    pub fn contains(&self, record: u32) -> bool {
+        self.words.get(record as usize / 64).is_some_and(|word| word >> (record % 64) & 1 == 1)
+    }
+
+    /// The same with the record in it.
+    #[must_use]
+    pub fn with(&self, record: u32) -> Self {
+        let at = record as usize / 64;
+        let mut words = self.words.clone();
+        words.resize(words.len().max(at + 1), 0);
+        words[at] |= 1 << (record % 64);
+        Self { words }
+    }
+
+    /// How many are in.
+    pub fn count(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether these are the records, each named once.
+    pub fn are(&self, sorted: &[u32]) -> bool {
+        is_strictly_sorted(sorted)
+            && self.count() == sorted.len()
+            && sorted.iter().all(|record| self.contains(*record))
+    }
+
+    /// All of them, sorted.
+    pub fn all(&self) -> Vec<u32> {
+        let bits = self.words.iter().enumerate().flat_map(|(at, word)| {
+            let set = (0..64).filter(move |bit| word >> bit & 1 == 1);
+            set.map(move |bit| u32::try_from(at * 64 + bit).unwrap_or(u32::MAX))
+        });
+        bits.collect()
+    }
+}
+
+/// Whether the list is sorted and names nothing twice.
+pub fn is_strictly_sorted(list: &[u32]) -> bool {
+    list.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_what_was_put_in() {
+        let members = Members::default().with(70).with(3).with(70);
+        assert_eq!((members.count(), members.all()), (2, vec![3, 70]));
+        assert!(members.contains(3) && !members.contains(4) && !members.contains(700));
+        assert!(members.are(&[3, 70]));
+        assert!(!members.are(&[3, 3]) && !members.are(&[3]) && !members.are(&[3, 71]));
+    }
+}

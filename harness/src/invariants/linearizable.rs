@@ -1,0 +1,90 @@
+//! The answers of all clients fit one sequential order that respects real time.
+//!
+//! Judged where operations overlapped, from what was answered alone: each add that was acknowledged took effect at one
+//! moment between its invocation and its return, one that was refused or found the store busy had none, any other may have
+//! one or none; each list told what was in at one moment of its own, and so did each look at the file with nothing under
+//! way. Where no order of those moments gives all answers, it is violated. Typical causes: a list that tells an old
+//! state after a newer one was told, an acknowledgement before the change can be seen, two changes of which one is lost.
+
+use crate::catalogue::headline;
+use crate::history::model::set::{Call, Set};
+use crate::history::{Verdict, judge, unique};
+use crate::invariants::recorded::{is_meant, recorded};
+use crate::invariants::{Invariant, Needs};
+use crate::observation::Observation;
+use crate::op::Request;
+use crate::verdict::Judgement;
+
+pub(super) const INVARIANT: Invariant = Invariant {
+    id: "linearizable",
+    statement: headline(include_str!("linearizable.rs")),
+    source: include_str!("linearizable.rs"),
+    needs: Needs::Nothing,
+    unjudged: "no two operations overlapped, or nothing was told afterwards",
+    check,
+};
+
+/// Steps of a search, where a record was added more than once.
+const STEPS_MAX: u64 = 200_000;
+
+fn check(observation: &Observation) -> Judgement {
+    let tells = |request: &Request| {
+        matches!(request, Request::Add { .. } | Request::AddGuarded { .. } | Request::List)
+    };
+    let recorded =
+        recorded(observation, |operation| tells(&operation.request) && is_meant(operation, observation));
+    let Some((history, names)) = recorded else { return Judgement::Silent };
+    if !history.operations().iter().any(|operation| matches!(operation.call, Call::List(_))) {
+        return Judgement::Silent;
+    }
+    let set = Set { names };
+    match unique::judge(&set, &history).unwrap_or_else(|| judge(&set, &history, STEPS_MAX)) {
+        Verdict::Linearizable => Judgement::Holds,
+        Verdict::Violated(explanation) => Judgement::Violated(explanation.to_string()),
+        Verdict::Unknown(why) => Judgement::Inconclusive(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::timeline::{holds, silent, violated};
+    use super::check;
+
+    #[test]
+    fn what_fits_an_order_holds_whatever_the_times() {
+        holds(check, "c1 add a 0..10 ok\n c2 add b 5..15 ok\n c3 list 6..9 ok = b\n c1 list 20..21 ok = a b");
+        holds(
+            check,
+            "c1 add a 0..10 killed\n c2 add b 5..15 ok\n c1 add c 16..17 ok\n c1 list 20..21 ok = b c",
+        );
+    }
+
+    #[test]
+    fn an_old_state_after_a_newer_one_violates() {
+        violated(
+            check,
+            "fits nowhere",
+            "c1 add a 0..10 ok\n c2 add b 5..15 ok\n c3 list 6..7 ok = a\n c3 list 8..9 ok = b\n c1 list 20..21 ok = a b",
+        );
+    }
+
+    #[test]
+    fn a_list_without_what_was_acknowledged_before_it_violates() {
+        violated(
+            check,
+            "a",
+            "c1 add a 0..2 ok\n c2 add b 1..15 ok\n c3 list 6..7 ok = b\n c1 list 20..21 ok = a b",
+        );
+    }
+
+    #[test]
+    fn a_refused_record_that_is_told_violates() {
+        violated(check, "b", "c1 add a 0..9 ok\n c2 add b 1..8 refused\n c1 list 20..21 ok = a b");
+    }
+
+    #[test]
+    fn one_after_another_says_nothing() {
+        silent(check, "c1 add a 0..2 ok\n c1 list 3..4 ok = a");
+        silent(check, "c1 add a 0..9 ok\n c2 add b 1..8 ok");
+    }
+}

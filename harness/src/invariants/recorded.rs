@@ -1,0 +1,83 @@
+//! What an execution showed of a set of records, as a history: adds, and what lists and looks at the file told.
+
+use crate::history::model::Names;
+use crate::history::model::set::Call;
+use crate::history::{History, Operation as Recorded};
+use crate::observation::Observation;
+use crate::op::{ClientId, Operation, Outcome, Request};
+
+/// Nobody's number: a look at the data file.
+const NOBODY: ClientId = ClientId::MAX;
+
+/// The history of the operations that `counts` wants, with the names of its records; nothing where no two of them
+/// overlapped. What was in the store from the start is left out, and so is what it told before it had mended itself.
+pub(super) fn recorded(
+    observation: &Observation,
+    counts: impl Fn(&Operation) -> bool,
+) -> Option<(History<Call>, Names)> {
+    let mut names = Names::default();
+    let mut operations: Vec<Recorded<Call>> = Vec::new();
+    let mut told = |records: &[String]| {
+        let own = records.iter().filter(|record| !observation.subject.initial_records.contains(*record));
+        let mut numbers: Vec<u32> = own.map(|record| names.number(record)).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let counted: Vec<&Operation> =
+        observation.operations.iter().filter(|operation| counts(operation)).collect();
+    for operation in &counted {
+        let call = match (&operation.request, &operation.records) {
+            (Request::List, Some(records)) => Call::List(Some(told(records))),
+            _ => {
+                let Some(record) = operation.added() else { continue };
+                let record = told(&[record.to_owned()]).first().copied();
+                let Some(record) = record else { continue };
+                let done = match operation.outcome {
+                    Outcome::Acknowledged => Some(true),
+                    Outcome::Refused => Some(false),
+                    // It found the lock taken, and changed nothing.
+                    Outcome::Busy => continue,
+                    _ => None,
+                };
+                Call::Add { record, done }
+            }
+        };
+        let is_known = !matches!(call, Call::Add { done: None, .. });
+        let returned = is_known.then_some(operation.returned);
+        operations.push(Recorded {
+            client: operation.client,
+            invoked: operation.invoked,
+            returned,
+            call,
+            line: 0,
+        });
+    }
+    for state in observation.states.iter().filter(|state| observation.settled_at(state.at)) {
+        let Some(records) = &state.records else { continue };
+        let call = Call::List(Some(told(records)));
+        operations.push(Recorded {
+            client: NOBODY,
+            invoked: state.at,
+            returned: Some(state.at),
+            call,
+            line: 0,
+        });
+    }
+    let overlap = |(at, one): (usize, &&Operation)| counted[at + 1..].iter().any(|other| one.overlaps(other));
+    if !counted.iter().enumerate().any(overlap) {
+        return None;
+    }
+    let history = History::new(operations.clone()).or_else(|_| {
+        // Requests of one session overlap: then each is as good as a client.
+        let own = (1..).zip(operations).map(|(client, operation)| Recorded { client, ..operation });
+        History::new(own.collect())
+    });
+    Some((history.ok()?, names))
+}
+
+/// Whether what an operation told, or did, is to be explained: no answer to a fault, none before the store had mended
+/// itself.
+pub(super) fn is_meant(operation: &Operation, observation: &Observation) -> bool {
+    let is_list = operation.request == Request::List;
+    operation.fault.is_none() && (!is_list || observation.settled_at(operation.invoked))
+}
