@@ -45,6 +45,10 @@ pub(crate) enum Request {
     /// Run a case again, call by call, and tell whether it ends the same way
     Replay(Box<ReplayArguments>),
     /// Judge a recorded history: does some order of its operations explain every answer?
+    ///
+    /// A history is linearizable where each operation can be given one moment between its invocation and its return so
+    /// that all answers are those of a program that does one operation after another. What never returned may have taken
+    /// effect at any moment after its invocation, or never.
     Judge(JudgeArguments),
     /// Name what there is: invariants, scenarios, faults, diagnoses, adapters
     List(ListArguments),
@@ -267,11 +271,6 @@ pub(crate) struct ReplayArguments {
     pub(crate) target: TargetArguments,
 }
 
-/// Judge a recorded history: does some order of its operations explain every answer?
-///
-/// A history is linearizable where each operation can be given one moment between its invocation and its return so that
-/// all answers are those of a program that does one operation after another. What never returned may have taken effect
-/// at any moment after its invocation, or never.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 One operation a line, as JSON; \"return\" is null where no answer ever came:
