@@ -22,7 +22,7 @@ pub fn run_all<W: World>(
     start: &W,
     explorer: &mut dyn Explorer,
     most: u64,
-    seen: &mut dyn FnMut(&W, &[Step], &[Pending]),
+    seen: &mut dyn FnMut(&W, &[Step]),
 ) -> bool {
     let mut made = 0;
     loop {
@@ -39,7 +39,7 @@ pub fn run_all<W: World>(
             let pending = world.pending();
             if !pending.iter().any(|one| one.is_enabled) {
                 explorer.end(&pending);
-                seen(&world, &steps, &pending);
+                seen(&world, &steps);
                 break;
             }
             match explorer.choose(&pending) {
@@ -79,7 +79,7 @@ impl StraightLine {
     /// How many classes of schedules there are, and whether that is all or just as many as were counted.
     pub fn size(&self, most: u64) -> (u64, bool) {
         let mut sequential = Sequential::default();
-        let is_all = run_all(self, &mut sequential, most, &mut |_, _, _| ());
+        let is_all = run_all(self, &mut sequential, most, &mut |_, _| ());
         (sequential.executions(), is_all)
     }
 }

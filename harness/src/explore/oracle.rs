@@ -310,10 +310,13 @@ impl World for Small {
     }
 }
 
+/// What could be done, who sleeps there, who went first before, and who does now.
+type Frame = (Vec<Pending>, BTreeSet<ClientId>, BTreeSet<ClientId>, ClientId);
+
 /// Sleep sets alone: every state is come to, and of each class one execution ends.
 #[derive(Default)]
 struct SleepSets {
-    frames: Vec<(Vec<Pending>, BTreeSet<ClientId>, BTreeSet<ClientId>, ClientId)>,
+    frames: Vec<Frame>,
     steps: Vec<Step>,
     has_begun: bool,
 }
@@ -393,7 +396,7 @@ type Classes = BTreeSet<Vec<(ClientId, Vec<Vec<u32>>)>>;
 /// What an explorer comes to: classes of executions, outcomes, and how many executions that took.
 fn explored(start: &Small, explorer: &mut dyn Explorer) -> (Classes, BTreeSet<String>, u64) {
     let (mut classes, mut outcomes, mut count) = (Classes::new(), BTreeSet::new(), 0);
-    let is_all = run_all(start, explorer, 200_000, &mut |world, steps, _| {
+    let is_all = run_all(start, explorer, 200_000, &mut |world, steps| {
         classes.insert(Order::of(steps).class());
         outcomes.insert(world.outcome());
         count += 1;
@@ -451,9 +454,9 @@ fn programs() -> impl Strategy<Value = Vec<Vec<Op>>> {
     ]
 }
 
-/// Programs that are compared with the oracle, as `PICKLOCK_CASES` has it.
+/// Programs that are compared with the oracle, as `PICKLOCK_CASES` had it when this was built.
 fn cases() -> u32 {
-    std::env::var("PICKLOCK_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(10_000)
+    option_env!("PICKLOCK_CASES").and_then(|cases| cases.parse().ok()).unwrap_or(10_000)
 }
 
 proptest! {
@@ -550,12 +553,12 @@ fn a_work_list_can_be_saved_taken_up_again_and_split() {
     let mut keep = |steps: &[Step]| {
         classes.insert(Order::of(steps).class());
     };
-    assert!(!run_all(&start, &mut list, 7, &mut |_, steps, _| keep(steps)), "it has more than seven");
+    assert!(!run_all(&start, &mut list, 7, &mut |_, steps| keep(steps)), "it has more than seven");
     let saved = serde_json::to_string(&list).unwrap();
     let taken_up: WorkList = serde_json::from_str(&saved).unwrap();
     assert!(taken_up.len() > 2);
     for part in 1..=2 {
-        run_all(&start, &mut taken_up.clone().part(part, 2), 10_000, &mut |_, steps, _| keep(steps));
+        run_all(&start, &mut taken_up.clone().part(part, 2), 10_000, &mut |_, steps| keep(steps));
     }
     assert_eq!(classes, whole);
 }

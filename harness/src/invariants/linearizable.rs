@@ -63,7 +63,7 @@ mod tests {
     fn an_old_state_after_a_newer_one_violates() {
         violated(
             check,
-            "fits nowhere",
+            "list",
             "c1 add a 0..10 ok\n c2 add b 5..15 ok\n c3 list 6..7 ok = a\n c3 list 8..9 ok = b\n c1 list 20..21 ok = a b",
         );
     }

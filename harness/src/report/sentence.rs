@@ -24,7 +24,7 @@ pub fn sentence(observation: &Observation) -> Option<String> {
             let is_lost = |access: &&Access| lost.is_none() || record_of(trace, access.client) == lost;
             let early = between().find(is_lost)?;
             let (c1, c2) = (trace.client(early.client), trace.client(late));
-            let what = record_of(trace, early.client).map_or("its change".to_owned(), |record| record.to_owned());
+            let what = record_of(trace, early.client).map_or("its change", |record| record);
             let held = locked(&trace.calls[..read], late);
             let before = match first_lock(&trace.calls, late) {
                 Some((at, file)) if at > read => format!(" before it held {file}"),
@@ -100,7 +100,7 @@ fn locked(calls: &[Call], client: u32) -> Option<Lock> {
         match change {
             LockChange::Taken(lock, _) => held.push(*lock),
             LockChange::Released(lock, _) => {
-                held.retain(|other| other.owner != lock.owner || other.file != lock.file)
+                held.retain(|other| other.owner != lock.owner || other.file != lock.file);
             }
             LockChange::Refused(..) => {}
         }

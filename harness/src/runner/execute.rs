@@ -32,7 +32,6 @@ use crate::tracer::{self, Director, Surroundings, Templates, Traceable};
 /// More operations are never traced at once.
 const TURN: u32 = 64;
 /// Torn readings of one execution that are kept.
-
 const EXAMPLES_MAX: usize = 3;
 
 /// Why there is no trace of an operation.
