@@ -279,18 +279,23 @@ impl Sweep<'_> {
         let took = fresh.operations.first().map_or(Duration::ZERO, |ended| ended.returned - ended.invoked);
         // A copy that hangs is no copy; it need not take all the time that an operation may.
         let patience = (took * 10).max(Duration::from_millis(500));
-        let Some(copy) = self.stage.trace_copy(request, patience)? else { return Ok(()) };
-        let templates = self.stage.with_templates(|templates| templates.groups()).unwrap_or_default();
-        if templates.iter().any(|template| tells(&copy, *template)) {
-            self.stage.refuse_copies("it keeps its process id from before its first visible call");
-            return Ok(());
-        }
+        let Some(mut copy) = self.stage.trace_copy(request, patience)? else { return Ok(()) };
         if fresh.operations.iter().any(|ended| ended.survivors > 0) {
             self.stage.refuse_copies("it leaves processes behind");
             return Ok(());
         }
-        let end = |traced: &Traced| traced.operations.first().map(|ended| (ended.end, ended.stdout.clone()));
-        if end(&copy) != end(fresh) || steps_of(&copy.calls) != steps_of(&fresh.calls) {
+        if !is_same(&copy, fresh) {
+            // It may have kept its process id, and look whether it still has it.
+            self.stage.with_templates(|templates| templates.keep_pid(true));
+            self.stage.lay_first()?;
+            if let Some(again) = self.stage.trace_copy(request, patience)? {
+                copy = again;
+            }
+        }
+        let templates = self.stage.with_templates(|templates| templates.groups()).unwrap_or_default();
+        if templates.iter().any(|template| tells(&copy, *template)) {
+            self.stage.refuse_copies("it keeps its process id from before its first visible call");
+        } else if !is_same(&copy, fresh) {
             self.stage.refuse_copies("the undisturbed run of a copy differs from that of a fresh start");
         }
         Ok(())
@@ -549,6 +554,12 @@ pub(super) struct Seen {
 
 fn group(what: impl Into<String>, scripts: Vec<Script>) -> Group {
     Group { what: what.into(), scripts }
+}
+
+/// Whether a copy went the way of a fresh start.
+fn is_same(copy: &Traced, fresh: &Traced) -> bool {
+    let end = |traced: &Traced| traced.operations.first().map(|ended| (ended.end, ended.stdout.clone()));
+    end(copy) == end(fresh) && steps_of(&copy.calls) == steps_of(&fresh.calls)
 }
 
 /// Whether the operation has told this process id to anybody: in what it wrote, or in a name.

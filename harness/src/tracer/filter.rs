@@ -37,7 +37,9 @@ pub(super) fn program(is_scheduled: bool) -> Vec<libc::sock_filter> {
         program.push(statement(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()));
     }
     let timed: &[i64] = if is_scheduled { clock::CALLS } else { &[] };
-    for number in shape::ALL.iter().map(|shape| shape.number).chain(timed.iter().copied()) {
+    for number in
+        shape::ALL.iter().map(|shape| shape.number).chain(timed.iter().copied()).chain([libc::SYS_getpid])
+    {
         program.push(jump(number_of(number), 0, 1));
         program.push(statement(RETURN, libc::SECCOMP_RET_TRACE));
     }

@@ -79,6 +79,11 @@ pub(super) fn set_failure(thread: Pid, errno: i32) -> Result<(), Errno> {
     write(thread, registers)
 }
 
+/// Lets the call that is about to be made do nothing and return this.
+pub(super) fn answer(thread: Pid, value: i32) -> Result<(), Errno> {
+    refuse(thread, -value)
+}
+
 /// After a call has returned: it is told this result.
 pub(super) fn set_result(thread: Pid, result: i64) -> Result<(), Errno> {
     let mut registers = read(thread)?;

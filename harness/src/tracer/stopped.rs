@@ -48,6 +48,11 @@ pub(super) enum Event {
 }
 
 impl Entry {
+    /// Whether it asks for the process id.
+    pub(super) fn asks_for_pid(&self) -> bool {
+        !self.is_foreign && i64::try_from(self.number).is_ok_and(|number| number == libc::SYS_getpid)
+    }
+
     /// Whether its process is about to exit.
     pub(super) fn is_exit(&self) -> bool {
         !self.is_foreign && i64::try_from(self.number).is_ok_and(|number| number == libc::SYS_exit_group)

@@ -33,6 +33,8 @@ pub struct Templates {
     all: Vec<Template>,
     /// Why no copies are made of this target.
     refused: Option<String>,
+    /// Copies are told the process id of their template: what it kept of that is theirs then.
+    keeps_pid: bool,
 }
 
 #[derive(Debug)]
@@ -78,9 +80,20 @@ pub(super) struct Copy {
     pub(super) process: Pid,
     pub(super) stopped: Stopped,
     pub(super) output: (File, File),
+    pub(super) template: Pid,
 }
 
 impl Templates {
+    /// Copies are told the process id of their template, or their own.
+    pub fn keep_pid(&mut self, keeps: bool) {
+        self.keeps_pid = keeps;
+    }
+
+    /// Whether they are.
+    pub fn keeps_pid(&self) -> bool {
+        self.keeps_pid
+    }
+
     /// No copies are made from now on, for this reason.
     pub fn refuse(&mut self, why: impl Into<String>) {
         self.end();
@@ -226,7 +239,12 @@ impl Template {
         // It has run no other program since it was made, so this is allowed (setpgid(2)).
         setpgid(copy, copy).map_err(TracerError::system("give a copy a group"))?;
         let clone = |file: &File| file.try_clone().map_err(TracerError::system("duplicate a descriptor"));
-        Ok(Some(Copy { process: copy, stopped, output: (clone(&self.output.0)?, clone(&self.output.1)?) }))
+        Ok(Some(Copy {
+            process: copy,
+            stopped,
+            output: (clone(&self.output.0)?, clone(&self.output.1)?),
+            template: self.process,
+        }))
     }
 
     fn end(self) {

@@ -9,9 +9,9 @@ use nix::unistd::Pid;
 use crate::call::{End, Ended, Traced};
 use crate::tracer::descriptor;
 use crate::tracer::machine::{Held, LOOK_MIN, Machine, SURVIVORS_MAX, kill_processes, poll_or_none, resumed};
-use crate::tracer::start;
 use crate::tracer::stopped::{Entry, Event, Stopped, poll};
 use crate::tracer::{Director, Templates, TracerError, content, scratch, template};
+use crate::tracer::{registers, start};
 
 impl<'a> Machine<'a> {
     pub(super) fn start(&mut self, number: u32) -> Result<(), TracerError> {
@@ -49,7 +49,7 @@ impl<'a> Machine<'a> {
         copy: template::Copy,
         template: Option<Pid>,
     ) -> Result<(), TracerError> {
-        let template::Copy { process, stopped, output } = copy;
+        let template::Copy { process, stopped, output, template: made_of } = copy;
         match template {
             Some(template) => {
                 self.deadline.forget(template);
@@ -62,6 +62,7 @@ impl<'a> Machine<'a> {
             client.output = Some(output);
             client.root = Some(process);
             client.is_copy = true;
+            client.made_of = Some(made_of);
         }
         // It makes the call that its template is stopped at.
         resumed(stopped.go_on(None))
@@ -97,6 +98,18 @@ impl<'a> Machine<'a> {
             Some(copy) => self.go_on_as_copy(number, copy, Some(process)).map(|()| None),
             None => Ok(None),
         }
+    }
+
+    /// A copy asks for its process id: where it is to be its template's, that is what it is told.
+    pub(super) fn tell_pid(&self, stopped: Stopped) -> Result<(), TracerError> {
+        let thread = stopped.thread();
+        let keeps = self.surroundings.templates.is_some_and(|templates| held(templates).keeps_pid());
+        let made_of =
+            self.root_of(thread).and_then(|number| self.numbered().find(|(other, _)| *other == number));
+        if let Some(template) = made_of.and_then(|(_, client)| client.made_of).filter(|_| keeps) {
+            registers::answer(thread, template.as_raw()).map_err(TracerError::system("answer a call"))?;
+        }
+        resumed(stopped.go_on(None))
     }
 
     pub(super) fn release(&mut self, number: u32) -> Result<(), TracerError> {

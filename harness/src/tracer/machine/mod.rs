@@ -86,6 +86,8 @@ struct Client<'a> {
     still: Option<Duration>,
     /// It is a copy of a template.
     is_copy: bool,
+    /// Of this one.
+    made_of: Option<Pid>,
     /// The director wanted all of it dead.
     is_killed: bool,
     /// One of its processes was killed alone: the operation ends with the last of the others.
@@ -139,6 +141,7 @@ impl<'a> Machine<'a> {
             survivors: 0,
             still: None,
             is_copy: false,
+            made_of: None,
             is_killed: false,
             is_maimed: false,
         });
@@ -301,6 +304,7 @@ impl<'a> Machine<'a> {
                 self.ended(thread, end);
                 Ok(())
             }
+            Event::Entry(stopped, entry) if entry.asks_for_pid() => self.tell_pid(stopped),
             Event::Entry(stopped, entry) => self.entry(stopped, &entry, director),
             Event::Exit(stopped, result) => self.exit(stopped, result),
             Event::Born(stopped, child) => {
