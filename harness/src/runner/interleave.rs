@@ -388,6 +388,11 @@ impl Sweep<'_> {
                 &format!("order of what clients do unseen, such as in pipes and sockets, in {what}"),
             );
         }
+        if tried.time_passed {
+            self.leave_out(format!(
+                "what others might have done while time passed for one who slept, in {what}"
+            ));
+        }
         if tried.has_polled && plan.wakes == 0 {
             self.leave_out(format!("the end of a sleep before anything was changed, in {what}"));
         }

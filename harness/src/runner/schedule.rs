@@ -13,7 +13,7 @@ use crate::runner::execute::Playing;
 use crate::scenario::script::{Interleaving, KillAt};
 use crate::tracer::{Director, Move, Rest, Scene, Treatment, Turn, Upcoming};
 
-/// Steps of one kind in a row that come to nothing, after which a client waits until something is changed.
+/// Calls that fail in the same way, after which a client waits until something is changed.
 const SPINS_MAX: usize = 3;
 /// How often in one execution time passes for those who wait in a sleep, with nobody else able to go on.
 const PATIENCE: u32 = 2000;
@@ -109,6 +109,14 @@ struct UnderWay {
     returns: bool,
 }
 
+/// A step of a client that changed nothing.
+#[derive(Clone, Debug)]
+struct Tried {
+    footprint: Footprint,
+    /// Whether the call failed.
+    is_vain: bool,
+}
+
 /// A client, and how far it has come.
 #[derive(Clone, Debug, Default)]
 struct Client {
@@ -118,7 +126,7 @@ struct Client {
     /// Visible calls that its operation has made.
     calls: u32,
     /// What it did since it slept last, or changed something.
-    iteration: Vec<Footprint>,
+    iteration: Vec<Tried>,
     /// Whether that changed anything.
     has_changed: bool,
     /// Whether others changed something that it looked at since.
@@ -135,9 +143,11 @@ impl Client {
         }
         match turn.sleeps {
             Some(_) => !self.iteration.is_empty(),
+            // What succeeds goes on somewhere, such as the next part of a long read.
             None => {
-                let alike = self.iteration.iter().filter(|footprint| **footprint == turn.footprint).count();
-                !turn.footprint.is_empty() && alike >= SPINS_MAX
+                let alike =
+                    self.iteration.iter().filter(|tried| tried.is_vain && tried.footprint == turn.footprint);
+                alike.count() >= SPINS_MAX
             }
         }
     }
@@ -145,7 +155,7 @@ impl Client {
     /// What it looked at, as one who waits for a change of it.
     fn watched(&self) -> Footprint {
         let mut watched = Footprint::default();
-        for footprint in &self.iteration {
+        for Tried { footprint, .. } in &self.iteration {
             watched.is_unknown |= footprint.is_unknown;
             for (resource, access) in &footprint.touched {
                 let how = if *access == Access::Other { Access::Other } else { Access::Read };
@@ -217,7 +227,8 @@ impl<'a> Scheduling<'a> {
             own.iteration.clear();
             (own.has_changed, own.is_woken) = (false, false);
         } else if !footprint.is_empty() {
-            own.iteration.push(footprint.clone());
+            let is_vain = calls.iter().any(|call| matches!(call.result, Some(Err(_))));
+            own.iteration.push(Tried { footprint: footprint.clone(), is_vain });
             own.has_changed |= has_changed;
         }
         if has_ended {

@@ -22,8 +22,11 @@ use crate::tracer::registers::{self, Registers};
 use crate::tracer::stopped::{Event, Stopped, wait_for};
 use crate::tracer::{Traceable, TracerError};
 
-/// Time-outs that were computed when a template was started would have run out in a copy of an old one.
+/// Time-outs that were computed when a template was started would have run out in a copy of an old one; but one that
+/// takes long to start is worth some more. Where that makes a difference a copy does not do what a fresh start does.
 const AGE_MAX: Duration = Duration::from_secs(2);
+const AGE_MAX_OF_SLOW: Duration = Duration::from_secs(8);
+const STARTS: u32 = 40;
 /// Templates that are kept at a time: the operations of one execution.
 const TEMPLATES_MAX: usize = 16;
 
@@ -42,6 +45,7 @@ struct Template {
     key: Key,
     process: Pid,
     began: Instant,
+    age_max: Duration,
     registers: Registers,
     entry_number: u64,
     tid_address: Option<u64>,
@@ -123,7 +127,7 @@ impl Templates {
         traceable: &Traceable<'_>,
         is_scheduled: bool,
     ) -> Result<Option<Copy>, TracerError> {
-        let old = |template: &Template| template.began.elapsed() > AGE_MAX;
+        let old = |template: &Template| template.began.elapsed() > template.age_max;
         while let Some(at) = self.all.iter().position(old) {
             self.all.remove(at).end();
         }
@@ -144,6 +148,7 @@ impl Templates {
         sandbox: &Path,
         tid_address: Option<u64>,
         output: &(File, File),
+        took: Duration,
     ) -> Result<Option<Stopped>, TracerError> {
         let process = stopped.thread();
         if self.refused.is_some() || !cfg!(target_arch = "x86_64") || traceable.stdin.is_some() {
@@ -161,6 +166,7 @@ impl Templates {
             key: Key::of(traceable, is_scheduled),
             process,
             began: Instant::now(),
+            age_max: (took * STARTS).clamp(AGE_MAX, AGE_MAX_OF_SLOW),
             registers: registers::read(process).map_err(TracerError::system("read registers"))?,
             entry_number: number,
             tid_address,

@@ -37,6 +37,7 @@ impl<'a> Machine<'a> {
         client.output = Some(output);
         client.root = Some(root);
         client.invoked = now;
+        client.started = now;
         client.starting = Some(started);
         self.deadline.watch(root);
         Ok(())
@@ -78,6 +79,7 @@ impl<'a> Machine<'a> {
     ) -> Result<Option<Stopped>, TracerError> {
         let Some(templates) = self.surroundings.templates else { return Ok(Some(stopped)) };
         let process = stopped.thread();
+        let now = self.began.elapsed();
         let tid_address = self.mirror.tid_addresses.get(&process).copied();
         let has_timer = self.mirror.has_timer(number);
         let sandbox = self.mirror.sandbox.clone();
@@ -85,10 +87,19 @@ impl<'a> Machine<'a> {
         let Some(client) = self.client(number) else { return Ok(Some(stopped)) };
         let traceable = client.traceable;
         let is_fit = !client.is_copy && client.root == Some(process) && !has_timer;
+        let took = now.saturating_sub(client.started);
         let Some(output) = client.output.as_ref().filter(|_| is_fit) else { return Ok(Some(stopped)) };
         let mut templates = held(templates);
-        let left =
-            templates.keep(traceable, is_scheduled, stopped, entry.number, &sandbox, tid_address, output)?;
+        let left = templates.keep(
+            traceable,
+            is_scheduled,
+            stopped,
+            entry.number,
+            &sandbox,
+            tid_address,
+            output,
+            took,
+        )?;
         if left.is_some() {
             return Ok(left);
         }

@@ -80,6 +80,8 @@ struct Client<'a> {
     /// On its way to its program.
     starting: Option<Started>,
     root: Option<Pid>,
+    /// When its process was started.
+    started: Duration,
     invoked: Duration,
     returned: Option<(Duration, End)>,
     survivors: usize,
@@ -136,6 +138,7 @@ impl<'a> Machine<'a> {
             output: None,
             starting: None,
             root: None,
+            started: Duration::ZERO,
             invoked: Duration::ZERO,
             returned: None,
             survivors: 0,
