@@ -30,7 +30,7 @@ impl Selection {
     /// What `--only` and `--skip` leave.
     ///
     /// # Errors
-    /// An id that does not exist, or is not built yet.
+    /// An id that does not exist.
     pub fn new(only: &[String], skip: &[String]) -> Result<Self, UsageError> {
         let mut selection = Self::default();
         let chosen = Ids::read("--only", only)?;
@@ -73,11 +73,7 @@ impl Ids {
 }
 
 /// What is wrong with an id that names nothing.
-pub fn unknown_id<'a>(flag: &str, id: &str, known: impl Iterator<Item = &'a &'a str> + Clone) -> UsageError {
-    if known.clone().any(|reserved| *reserved == id) {
-        return UsageError::new(flag, format!("{id} is not built in this version"))
-            .help("`picklock list` names what is");
-    }
+pub fn unknown_id<'a>(flag: &str, id: &str, known: impl Iterator<Item = &'a &'a str>) -> UsageError {
     let error = UsageError::new(flag, format!("there is no {id:?}"));
     match nearest(id, known.copied()) {
         Some(meant) => error.help(format!("did you mean {meant}?")),
@@ -107,10 +103,9 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_names_nothing_says_what_was_meant_or_that_it_is_not_built() {
+    fn an_id_that_names_nothing_says_what_was_meant() {
         let told = |id: &str| selection(&[id], &[]).unwrap_err().to_string();
         assert!(told("valid-dat").contains("did you mean valid-data?"));
-        assert!(told("interleave").contains("not built in this version"));
         assert!(told("xyzzy").contains("picklock list"));
     }
 }

@@ -36,7 +36,9 @@ const OPERATIONS_MAX: u32 = 1_000_000;
 const DESCRIPTORS_PER_CLIENT: u64 = 6;
 const DESCRIPTORS_BESIDE: u64 = 32;
 /// The invariants that are judged by what the tracer does or sees: without it they stay open.
-const BY_THE_TRACER: [&str; 11] = [
+const BY_THE_TRACER: [&str; 13] = [
+    "linearizable",
+    "guard-holds",
     "crash-atomic",
     "acked-survives-crash",
     "recovers-after-crash",

@@ -28,6 +28,15 @@ impl Run<'_> {
                 self.diagnose(&[trace]);
                 Next::GoOn
             }
+            Showing::Unconfirmed => {
+                for id in std::mem::take(&mut self.looked_for) {
+                    self.doubt(
+                        id,
+                        "a copy violated it, and there was no time to see whether a fresh start does",
+                    );
+                }
+                Next::GoOn
+            }
             Showing::Unreached { script } => {
                 self.doubt_the_derived(script);
                 Next::GoOn

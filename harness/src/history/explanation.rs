@@ -37,9 +37,14 @@ impl Described {
     }
 }
 
+/// With its times, unless in the alternate form.
 impl fmt::Display for Described {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "`{}` of client {} ({}..", self.call, self.client, self.invoked)?;
+        write!(out, "`{}` of client {}", self.call, self.client)?;
+        if out.alternate() {
+            return Ok(());
+        }
+        write!(out, " ({}..", self.invoked)?;
         match self.returned {
             Some(returned) => write!(out, "{returned}")?,
             None => out.write_str("?")?,
@@ -90,11 +95,13 @@ impl Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} {}", self.culprit, self.why)?;
+        let shown = |one: &Described| if out.alternate() { format!("{one:#}") } else { one.to_string() };
+        let (culprit, named): (String, Vec<String>) =
+            (shown(&self.culprit), self.beside.iter().take(NAMED).map(shown).collect());
+        write!(out, "{culprit} {}", self.why)?;
         match self.beside.as_slice() {
             [] => out.write_str("; nothing ran beside it"),
             beside => {
-                let named: Vec<String> = beside.iter().take(NAMED).map(ToString::to_string).collect();
                 write!(out, "; beside it ran {}", named.join(", "))?;
                 match beside.len() - named.len() {
                     0 => Ok(()),

@@ -7,7 +7,7 @@
 use crate::catalogue::headline;
 use crate::history::model::guarded_set::GuardedSet;
 use crate::history::{Verdict, judge};
-use crate::invariants::recorded::{is_meant, recorded};
+use crate::invariants::recorded::{is_meant, recorded, told};
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
 use crate::op::{Operation, Request};
@@ -45,16 +45,18 @@ fn check(observation: &Observation) -> Judgement {
         observation.operations.iter().all(|operation| operation.added().is_none() || tells(operation));
     let could_fill = observation.operations.iter().filter(|operation| operation.added().is_some()).count();
     let was_refused = limited().any(Operation::changed_nothing);
-    if !all_tell || (could_fill <= limit as usize && !was_refused) {
+    let initial = subject.initial_records.len();
+    let Some(room) = (limit as usize).checked_sub(initial) else { return Judgement::Silent };
+    if !all_tell || (could_fill <= room && !was_refused) {
         return Judgement::Silent;
     }
     let Some((history, names)) = recorded(observation, tells) else { return Judgement::Silent };
-    let initial = subject.initial_records.len();
-    let Some(room) = (limit as usize).checked_sub(initial) else { return Judgement::Silent };
+    let of_init =
+        if initial > 0 { format!(", {initial} of them there from the start") } else { String::new() };
     match judge(&GuardedSet::new(room, names), &history, STEPS_MAX) {
         Verdict::Linearizable => Judgement::Holds,
         Verdict::Violated(explanation) => {
-            Judgement::Violated(format!("no order fits a limit of {limit}: {explanation}"))
+            Judgement::Violated(format!("no order fits a limit of {limit}{of_init}: {}", told(&explanation)))
         }
         Verdict::Unknown(why) => Judgement::Inconclusive(why),
     }

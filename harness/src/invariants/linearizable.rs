@@ -9,7 +9,7 @@
 use crate::catalogue::headline;
 use crate::history::model::set::{Call, Set};
 use crate::history::{Verdict, judge, unique};
-use crate::invariants::recorded::{is_meant, recorded};
+use crate::invariants::recorded::{is_meant, recorded, told};
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
 use crate::op::Request;
@@ -40,7 +40,7 @@ fn check(observation: &Observation) -> Judgement {
     let set = Set { names };
     match unique::judge(&set, &history).unwrap_or_else(|| judge(&set, &history, STEPS_MAX)) {
         Verdict::Linearizable => Judgement::Holds,
-        Verdict::Violated(explanation) => Judgement::Violated(explanation.to_string()),
+        Verdict::Violated(explanation) => Judgement::Violated(told(&explanation)),
         Verdict::Unknown(why) => Judgement::Inconclusive(why),
     }
 }
@@ -80,6 +80,21 @@ mod tests {
     #[test]
     fn a_refused_record_that_is_told_violates() {
         violated(check, "b", "c1 add a 0..9 ok\n c2 add b 1..8 refused\n c1 list 20..21 ok = a b");
+    }
+
+    /// A list that began before a kill may have read after it, before anything had mended the store.
+    #[test]
+    fn what_was_told_before_the_store_had_mended_itself_is_not_judged() {
+        silent(
+            check,
+            "c1 add a 0..10 ok\n c2 add b 11..20 killed\n c3 list 12..25 ok =\n c1 add c 30..31 ok",
+        );
+    }
+
+    #[test]
+    fn a_look_at_the_file_has_no_client_and_no_time() {
+        let text = "c1 add a 0..9 ok\n c2 add b 1..8 ok\n state 20 whole = a";
+        violated(check, "seen in the data file", text);
     }
 
     #[test]

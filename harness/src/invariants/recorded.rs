@@ -2,7 +2,7 @@
 
 use crate::history::model::Names;
 use crate::history::model::set::Call;
-use crate::history::{History, Operation as Recorded};
+use crate::history::{Explanation, History, Operation as Recorded};
 use crate::observation::Observation;
 use crate::op::{ClientId, Operation, Outcome, Request};
 
@@ -33,6 +33,8 @@ pub(super) fn recorded(
                 let record = told(&[record.to_owned()]).first().copied();
                 let Some(record) = record else { continue };
                 let done = match operation.outcome {
+                    // What it says after a fault is another's business.
+                    _ if operation.fault.is_some() => None,
                     Outcome::Acknowledged => Some(true),
                     Outcome::Refused => Some(false),
                     // It found the lock taken, and changed nothing.
@@ -75,9 +77,15 @@ pub(super) fn recorded(
     Some((history.ok()?, names))
 }
 
-/// Whether what an operation told, or did, is to be explained: no answer to a fault, none before the store had mended
-/// itself.
+/// An explanation without times, which differ from run to run; who looks at the file is no client.
+pub(super) fn told(explanation: &Explanation) -> String {
+    format!("{explanation:#}").replace(&format!("of client {NOBODY}"), "seen in the data file")
+}
+
+/// Whether what an operation told, or did, is to be explained: a list without a fault, and not before the store had
+/// mended itself.
 pub(super) fn is_meant(operation: &Operation, observation: &Observation) -> bool {
-    let is_list = operation.request == Request::List;
-    operation.fault.is_none() && (!is_list || observation.settled_at(operation.invoked))
+    let is_settled =
+        || observation.settled_at(operation.invoked) && observation.settled_at(operation.returned);
+    operation.request != Request::List || (operation.fault.is_none() && is_settled())
 }

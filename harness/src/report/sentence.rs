@@ -28,6 +28,7 @@ pub fn sentence(observation: &Observation) -> Option<String> {
             let held = locked(&trace.calls[..read], late);
             let before = match first_lock(&trace.calls, late) {
                 Some((at, file)) if at > read => format!(" before it held {file}"),
+                None if makes_a_lock_file(&trace.calls[..read], late) => String::new(),
                 None => " without a lock".to_owned(),
                 Some((_, file)) if held.is_none() => format!(" when it had given {file} up"),
                 Some((_, file)) => match same_lock(&trace.calls, early, late) {
@@ -81,6 +82,18 @@ fn looked(calls: &[Call], all: &[Access], client: u32, data: &str) -> Option<(us
         (None, Some(opened)) => Some((opened, "opened")),
         (None, None) => None,
     }
+}
+
+/// Whether a client made a name that only one can make, which may be its lock.
+fn makes_a_lock_file(calls: &[Call], client: u32) -> bool {
+    calls.iter().filter(|call| call.client == client).any(|call| {
+        let is_exclusive = call.operands().any(|operand| operand.contains("O_EXCL"));
+        match &call.effect {
+            Some(Effect::SymbolicLinked { .. } | Effect::FolderMade { .. } | Effect::Linked { .. }) => true,
+            Some(Effect::Created { .. }) => is_exclusive,
+            _ => false,
+        }
+    })
 }
 
 /// The first exclusive lock that a client took, and on what.

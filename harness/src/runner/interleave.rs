@@ -16,7 +16,7 @@ use crate::runner::schedule::Scheduled;
 use crate::runner::shrink::Failing;
 use crate::runner::sweep::{Quiet, Sweep, name_of};
 use crate::runner::{Cut, First, Next, Played, RunError, Showing, Stage, TraceError};
-use crate::scenario::interleave::{CLIENTS_MAX, Limited, Plan, WAKES, plans};
+use crate::scenario::interleave::{CLIENTS_MAX, FILLED_MAX, Limited, OPERATIONS_MAX, Plan, WAKES, plans};
 use crate::scenario::script::KillAt;
 use crate::scenario::{crash, interleave, interleave_crash};
 
@@ -28,9 +28,6 @@ const VIOLATIONS_MAX: u32 = 3;
 const CHANCE: u32 = 4;
 /// Schedules by chance where no time is set.
 const DRAWN_MAX: u64 = 2_000;
-
-/// How a claim begins that is one of all schedules of a kind.
-const EVERY: &str = "every schedule";
 
 /// How many schedules are to be run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,6 +67,10 @@ struct Tried {
     time_passed: bool,
     is_crowded: bool,
     has_sleepers: bool,
+    has_timers: bool,
+    is_too_long: bool,
+    has_survivors: bool,
+    is_unseen: bool,
     /// Where a schedule that begins the same went another way.
     differs: Option<String>,
     last: Scheduled,
@@ -90,6 +91,12 @@ impl Sweep<'_> {
                 "{} of {clients} clients, more than are scheduled at once",
                 clients - CLIENTS_MAX
             ));
+        }
+        if self.breadth.operations.is_some_and(|operations| operations > OPERATIONS_MAX) {
+            self.leave_out(format!("more than {OPERATIONS_MAX} operations of one client"));
+        }
+        if self.limited().is_some_and(|limited| limited.limit > FILLED_MAX) {
+            self.leave_out(format!("clients at the limit, since it is above {FILLED_MAX}"));
         }
         let mut plans = plans(&requests, clients, self.breadth.operations, self.limited());
         if is_crash {
@@ -124,13 +131,30 @@ impl Sweep<'_> {
         let Some(quiet) = all.first() else { return Ok(()) };
         // The calls differ in number where others are there: one point more stands for its exit, whenever that is.
         let points = crash::points(&quiet.traced.calls);
-        let count = points.len();
+        let (count, mut schedules, mut complete) = (points.len(), 0, 0);
         for (index, before) in points.into_iter().enumerate() {
             let kill = KillAt { client: 1, before };
-            let mut plan = plan.clone();
-            plan.what = format!("{}, client 1 killed before its call {before}", plan.what);
-            self.explore(first, &plan, Some(kill), self.share(count - index))?;
-            if self.done.cut.is_some() {
+            let was_truncated = std::mem::replace(&mut self.done.is_truncated, false);
+            let explored = self.explore(first, plan, Some(kill), self.share(count - index));
+            complete += usize::from(!self.done.is_truncated);
+            self.done.is_truncated |= was_truncated;
+            let is_over = match &explored {
+                Ok(tried) => {
+                    schedules += tried.executions;
+                    self.done.cut.is_some()
+                }
+                Err(_) => true,
+            };
+            if is_over || index + 1 == count {
+                self.done.explored.push(format!(
+                    "{}, of which client 1 is killed before one of its calls: {}, all that differ at {complete} of \
+                     {count} points",
+                    plan.what,
+                    counted(schedules, "schedule")
+                ));
+            }
+            explored?;
+            if is_over {
                 return Ok(());
             }
         }
@@ -139,7 +163,9 @@ impl Sweep<'_> {
 
     fn limited(&self) -> Option<Limited> {
         let guard = self.stage.target.guard.as_ref()?;
-        Some(Limited { limit: guard.limit, has_own_form: guard.add.is_some() })
+        // What was there before the first add is in too.
+        let there = u32::try_from(self.subject.initial_records.len()).unwrap_or(u32::MAX);
+        Some(Limited { limit: guard.limit.checked_sub(there)?, has_own_form: guard.add.is_some() })
     }
 
     /// What is left of the time for this scenario, for each of so many plans.
@@ -163,15 +189,11 @@ impl Sweep<'_> {
             // What was done until then is told.
             Err(_) => (None, Vec::new()),
         };
-        self.done.explored.push(format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried)));
-        // Who stops at a violation, or has run every schedule with few preemptions, keeps to a bound; else it was the time.
-        let is_bounded = match end {
-            Some(End::All) => true,
-            Some(End::Found) => true,
-            Some(End::TimeUp) => claims.iter().any(|claim| claim.starts_with(EVERY)),
-            Some(End::Cut) | None => false,
-        };
-        self.done.is_truncated |= !is_bounded;
+        if kill.is_none() {
+            self.done.explored.push(format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried)));
+        }
+        // Who stops at a violation keeps to a bound; else it was the time.
+        self.done.is_truncated |= !matches!(end, Some(End::All | End::Found));
         self.done.is_bounded |= !matches!(end, Some(End::All));
         self.take_note(plan, &tried);
         ended?;
@@ -192,7 +214,10 @@ impl Sweep<'_> {
             let mut bounded = Bounded::new(preemptions);
             let ended = self.run_all(first, plan, kill, end, u64::MAX, &mut bounded, tried)?;
             if matches!(ended, End::All) {
-                claims.push(format!("{EVERY} with at most {preemptions} preemptions"));
+                claims.push(format!(
+                    "every schedule with at most {}",
+                    counted(preemptions.into(), "preemption")
+                ));
                 self.done
                     .bounds
                     .push(format!("schedules of {} with more than {preemptions} preemptions", plan.what));
@@ -223,8 +248,8 @@ impl Sweep<'_> {
                 return self.by_chance(first, plan, kill, end, ended, claims, tried);
             }
             claims = vec![match preemptions {
-                0 => format!("{EVERY} without preemption"),
-                _ => format!("{EVERY} with at most {preemptions} preemption"),
+                0 => "every schedule without preemption".to_owned(),
+                _ => "every schedule with at most 1 preemption".to_owned(),
             }];
         }
         let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut WorkList::new(), tried)?;
@@ -293,6 +318,8 @@ impl Sweep<'_> {
             )?;
             tried.take(&scheduled, watching.compare(&scheduled));
             let Some(played) = played else { continue };
+            tried.is_unseen |= !played.not_covered.is_empty();
+            tried.has_survivors |= scheduled.has_survivors;
             self.done.not_covered.extend(played.not_covered.iter().cloned());
             let next = self.show(first, plan, kill, played, scheduled, tried.violations == 0)?;
             self.execution += 1;
@@ -339,14 +366,29 @@ impl Sweep<'_> {
             };
         }
         let found = Failing { plan: plan.clone(), scheduled };
-        if is_to_be_shrunk {
-            let (smallest, explanation) = self.shrink(first, kill, found.clone())?;
-            let next = self.show_anew(first, kill, &smallest, Some(explanation))?;
-            if next != Next::GoOn {
-                return Ok(next);
+        let shown = if is_to_be_shrunk { self.show_smallest(first, kill, &found) } else { Ok(Next::GoOn) };
+        let next = match shown {
+            Ok(Next::GoOn) => self.show_anew(first, kill, &found, None),
+            other => other,
+        };
+        let next = match next {
+            // There is no time to look once more: it is known that it was seen.
+            Err(error) => {
+                let script = found.plan.script(found.scheduled.schedule, kill);
+                let observation = Box::new(played.observation);
+                let _next = match played.has_copies {
+                    true => (self.sink)(Showing::Unconfirmed),
+                    false => (self.sink)(Showing::Execution {
+                        observation,
+                        script: &script,
+                        has_copies: false,
+                        explanation: None,
+                    }),
+                };
+                return Err(error);
             }
-        }
-        let next = self.show_anew(first, kill, &found, None)?;
+            Ok(next) => next,
+        };
         if next == Next::GoOn {
             self.stage.refuse_copies("on the same schedule a copy violated what a fresh start did not");
             self.leave_out(format!(
@@ -355,6 +397,17 @@ impl Sweep<'_> {
             ));
         }
         Ok(next)
+    }
+
+    /// Makes a violation smaller, as far as there is time, and shows it.
+    fn show_smallest(
+        &mut self,
+        first: &First,
+        kill: Option<KillAt>,
+        found: &Failing,
+    ) -> Result<Next, TraceError> {
+        let (smallest, explanation) = self.shrink(first, kill, found.clone())?;
+        self.show_anew(first, kill, &smallest, Some(explanation))
     }
 
     /// Only what a fresh start shows is held against the store.
@@ -387,6 +440,18 @@ impl Sweep<'_> {
                 1,
                 &format!("order of what clients do unseen, such as in pipes and sockets, in {what}"),
             );
+        }
+        if tried.has_timers {
+            self.leave_out(format!("a wait that its timer ends while others go on, in {what}"));
+        }
+        if tried.is_too_long {
+            self.leave_out(format!("executions of more steps than are taken, in {what}"));
+        }
+        if tried.has_survivors {
+            self.leave_out(format!("the order of what outlives its operation, in {what}"));
+        }
+        if tried.is_unseen {
+            self.leave_out(format!("what is not seen, as told under not covered, in {what}"));
         }
         if tried.time_passed {
             self.leave_out(format!(
@@ -438,6 +503,8 @@ impl Tried {
         self.time_passed |= scheduled.time_passed;
         self.is_crowded |= scheduled.is_crowded;
         self.has_sleepers |= scheduled.has_sleepers;
+        self.has_timers |= scheduled.has_timers;
+        self.is_too_long |= scheduled.is_too_long;
         if let Some(differs) = differs {
             self.differs.get_or_insert(differs);
         }
@@ -454,20 +521,30 @@ fn told(end: Option<&End>, claims: &[String], tried: &Tried) -> String {
         _ => String::new(),
     };
     let claims = if claims.is_empty() { String::new() } else { format!(", {}", claims.join(" and ")) };
+    let schedules = counted(count, "schedule");
     match end {
-        Some(End::All) if claims.is_empty() => format!("{count} schedules, all that differ"),
-        Some(End::All) => format!("{count} schedules{claims}"),
-        Some(End::TimeUp) => format!("{count} schedules{about}{claims}"),
-        Some(End::Found) => format!("{count} schedules, ended at violation {}", tried.violations),
-        Some(End::Cut) | None => format!("{count} schedules{about}"),
+        Some(End::All) if claims.is_empty() && tried.has_polled => {
+            format!("{schedules}, all that differ where who slept in vain sleeps on")
+        }
+        Some(End::All) if claims.is_empty() => format!("{schedules}, all that differ"),
+        Some(End::All) => format!("{schedules}{claims}"),
+        Some(End::TimeUp) => format!("{schedules}{about}{claims}, until the time was up"),
+        Some(End::Found) => format!("{schedules}, ended at violation {}", tried.violations),
+        Some(End::Cut) | None => format!("{schedules}{about}"),
     }
+}
+
+/// So many of something.
+fn counted(count: u64, what: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{ending}")
 }
 
 /// An explorer, and what was done on its last schedule: what begins the same must go on the same.
 struct Watching<'a> {
     explorer: &'a mut dyn Explorer,
     last: Vec<ClientId>,
-    names: Vec<&'static str>,
+    names: Vec<String>,
 }
 
 impl Watching<'_> {
@@ -482,6 +559,10 @@ impl Watching<'_> {
                 scheduled.schedule[at], self.names[at], scheduled.names[at]
             )
         });
+        let ended_early =
+            scheduled.schedule.len() == same && same < self.last.len() && !scheduled.was_abandoned;
+        let told =
+            told.or_else(|| ended_early.then(|| format!("after the same {same} steps it was over once")));
         self.last.clone_from(&scheduled.schedule);
         self.names.clone_from(&scheduled.names);
         told.or_else(|| {

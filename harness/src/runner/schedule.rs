@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::call::{Call, Class, End, LockChange};
+use crate::call::{Call, Class, End, Errno, LockChange};
 use crate::explore::footprint::{Access, Footprint, Locking, invocation, returning};
 use crate::explore::{Choice, Explorer, Pending, Step};
 use crate::op::{ClientId, Request};
@@ -13,8 +13,10 @@ use crate::runner::execute::Playing;
 use crate::scenario::script::{Interleaving, KillAt};
 use crate::tracer::{Director, Move, Rest, Scene, Treatment, Turn, Upcoming};
 
-/// Calls that fail in the same way, after which a client waits until something is changed.
-const SPINS_MAX: usize = 3;
+/// How often a client asks for the same in vain, without a sleep, before it waits until something is changed.
+const SPINS_MAX: usize = 20;
+/// Steps of one execution; more have too many orders to look at.
+const STEPS_MAX: usize = 2000;
 /// How often in one execution time passes for those who wait in a sleep, with nobody else able to go on.
 const PATIENCE: u32 = 2000;
 
@@ -65,7 +67,7 @@ pub(super) struct Scheduled {
     /// How many visible calls had returned before each step.
     pub(super) calls_before: Vec<u32>,
     /// What each step was, in a word.
-    pub(super) names: Vec<&'static str>,
+    pub(super) names: Vec<String>,
     /// The steps.
     pub(super) steps: Vec<Step>,
     /// The explorer wanted no more of it.
@@ -80,6 +82,12 @@ pub(super) struct Scheduled {
     pub(super) has_polled: bool,
     /// Time passed for somebody who waited in a sleep, since nobody else could go on.
     pub(super) time_passed: bool,
+    /// An operation left processes behind, which nobody schedules.
+    pub(super) has_survivors: bool,
+    /// A client waited for a lock that a timer may have let it give up while others went on.
+    pub(super) has_timers: bool,
+    /// It had more steps than are taken.
+    pub(super) is_too_long: bool,
     /// A step that was chosen could not be made: the store took another way.
     pub(super) has_left: bool,
 }
@@ -104,16 +112,18 @@ struct UnderWay {
     client: ClientId,
     slot: u32,
     footprint: Footprint,
+    /// What the call itself touches, where it was taken for a wait.
+    own: Footprint,
     is_sleep: bool,
     /// Whether the return of the operation is part of it.
     returns: bool,
 }
 
 /// A step of a client that changed nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Tried {
     footprint: Footprint,
-    /// Whether the call failed.
+    /// Whether something that only one can have was not to be had: a lock, or a new name.
     is_vain: bool,
 }
 
@@ -131,6 +141,8 @@ struct Client {
     has_changed: bool,
     /// Whether others changed something that it looked at since.
     is_woken: bool,
+    /// Whether it has done nothing since it slept.
+    has_slept: bool,
     /// How often it may sleep on though nothing was changed.
     wakes: u32,
 }
@@ -142,7 +154,8 @@ impl Client {
             return false;
         }
         match turn.sleeps {
-            Some(_) => !self.iteration.is_empty(),
+            // Who sleeps again and again looks at something that nobody sees.
+            Some(_) => !self.iteration.is_empty() || self.has_slept,
             // What succeeds goes on somewhere, such as the next part of a long read.
             None => {
                 let alike =
@@ -200,9 +213,8 @@ impl<'a> Scheduling<'a> {
 
     /// The step under way has been made.
     fn complete(&mut self, calls: &[&Call], has_ended: bool) {
-        let Some(UnderWay { client, mut footprint, is_sleep, returns, .. }) = self.under_way.take() else {
-            return;
-        };
+        let Some(step) = self.under_way.take() else { return };
+        let UnderWay { client, mut footprint, own: own_footprint, is_sleep, returns, .. } = step;
         // A child that ended gave up what nobody could know it would.
         for change in calls.iter().flat_map(|call| &call.locks) {
             if let LockChange::Released(lock, _) = change
@@ -225,10 +237,15 @@ impl<'a> Scheduling<'a> {
         let own = &mut self.clients[index];
         if is_sleep {
             own.iteration.clear();
-            (own.has_changed, own.is_woken) = (false, false);
+            (own.has_changed, own.is_woken, own.has_slept) = (false, false, true);
         } else if !footprint.is_empty() {
-            let is_vain = calls.iter().any(|call| matches!(call.result, Some(Err(_))));
-            own.iteration.push(Tried { footprint: footprint.clone(), is_vain });
+            let is_vain = calls.iter().any(|call| is_refusal(call));
+            let tried = Tried { footprint: own_footprint, is_vain };
+            // Who reads on and on looks at one thing.
+            if is_vain || !own.iteration.contains(&tried) {
+                own.iteration.push(tried);
+            }
+            own.has_slept = false;
             own.has_changed |= has_changed;
         }
         if has_ended {
@@ -273,6 +290,7 @@ impl<'a> Scheduling<'a> {
             }
             let mut footprint = turn.footprint.clone();
             let mut is_enabled = turn.can_go;
+            self.done.has_timers |= !is_enabled && turn.has_timer;
             if turn.is_exit {
                 footprint.touched.extend(self.interval[1].touched.iter().cloned());
             }
@@ -282,6 +300,8 @@ impl<'a> Scheduling<'a> {
                     is_enabled = false;
                     sleepers.push((turn.sleeps.unwrap_or_default(), pending.len()));
                     footprint = state.watched();
+                    footprint.touched.extend(turn.footprint.touched.iter().cloned());
+                    footprint.locks.extend(turn.footprint.locks.iter().copied());
                 }
             } else if turn.sleeps.is_some() && state.is_woken && state.wakes == 0 {
                 footprint = state.watched();
@@ -341,13 +361,20 @@ impl<'a> Scheduling<'a> {
         self.done.schedule.push(client);
         self.done.calls_before.push(u32::try_from(self.seen_calls).unwrap_or(u32::MAX));
         self.done.names.push(match (is_invocation, is_killed) {
-            (true, _) => "invocation",
-            (false, true) => "kill",
-            (false, false) => turn.name,
+            (true, _) => "invocation".to_owned(),
+            (false, true) => "kill".to_owned(),
+            (false, false) if turn.label.is_empty() => turn.name.to_owned(),
+            (false, false) => turn.label.clone(),
         });
         let returns = !is_invocation && (turn.is_exit || is_killed);
-        self.under_way =
-            Some(UnderWay { client, slot, footprint: chosen.footprint.clone(), is_sleep, returns });
+        self.under_way = Some(UnderWay {
+            client,
+            slot,
+            footprint: chosen.footprint.clone(),
+            own: turn.footprint.clone(),
+            is_sleep,
+            returns,
+        });
         match (is_invocation, is_killed) {
             (true, _) => Move::Invoke(slot),
             (false, true) => {
@@ -388,9 +415,14 @@ impl Director for Scheduling<'_> {
         let pending = self.pending(scene);
         if pending.iter().all(|one| !one.is_enabled) {
             // Whoever sleeps in something that nobody schedules may wake.
-            if self.has_sleeper(scene) {
+            if self.has_sleeper(scene) || scene.may_wake {
+                self.done.has_sleepers = true;
                 return Move::Again;
             }
+            return self.give_up(&pending);
+        }
+        if self.done.schedule.len() >= STEPS_MAX {
+            (self.done.was_abandoned, self.done.is_too_long) = (true, true);
             return self.give_up(&pending);
         }
         match self.explorer.choose(&pending) {
@@ -400,6 +432,16 @@ impl Director for Scheduling<'_> {
                 self.give_up(&pending)
             }
         }
+    }
+}
+
+/// Whether a call asked for what only one can have, and in vain.
+fn is_refusal(call: &Call) -> bool {
+    let is_lock = call.class == Class::Lock;
+    match &call.result {
+        Some(Err(Errno(libc::EEXIST))) => true,
+        Some(Err(Errno(libc::EAGAIN | libc::EACCES))) => is_lock,
+        _ => false,
     }
 }
 
@@ -474,7 +516,8 @@ impl Playing<'_> {
         let how = self.how().scheduled();
         let mut traced = self.stage.trace_of(&asked, &mut scheduling, how)?;
         scheduling.end(&traced.calls);
-        let done = scheduling.done;
+        let mut done = scheduling.done;
+        done.has_survivors = traced.operations.iter().any(|ended| ended.survivors > 0);
         self.has_copies |= traced.has_copies;
         self.was_just_killed = false;
         if done.was_abandoned {

@@ -128,7 +128,7 @@ impl Sweep<'_> {
         let mut at = 0;
         loop {
             let turns = turns_of(&failing.scheduled.schedule);
-            let Some(joined) = joined(&turns, at) else { return Ok(failing) };
+            let Some(joined) = joined(&turns, at / 2, at % 2 == 1) else { return Ok(failing) };
             if left == 0 || trying.is_over() {
                 return Ok(failing);
             }
@@ -155,6 +155,7 @@ impl Sweep<'_> {
     ) -> Result<Option<NoReturn>, TraceError> {
         let schedule = &failing.scheduled.schedule;
         let (mut lost, mut saved, mut is_exact) = (schedule.len(), 0, true);
+        // Nobody saves what has happened; whether anything does before is what is looked for.
         while saved + 1 < lost && !trying.is_over() {
             let middle = (lost + saved) / 2;
             let mut rest = Sequential::default();
@@ -223,14 +224,15 @@ fn turns_of(schedule: &[ClientId]) -> Vec<(ClientId, usize)> {
     schedule.chunk_by(|one, next| one == next).filter_map(|turn| Some((*turn.first()?, turn.len()))).collect()
 }
 
-/// The turns with the `at`-th one and the next of the same client put together, in the place of the first.
-fn joined(turns: &[(ClientId, usize)], at: usize) -> Option<Vec<(ClientId, usize)>> {
+/// The turns with the `at`-th one and the next of the same client put together, in the place of the first or of the second.
+fn joined(turns: &[(ClientId, usize)], at: usize, is_late: bool) -> Option<Vec<(ClientId, usize)>> {
     let has_next = |index: &usize| turns[index + 1..].iter().any(|(client, _)| *client == turns[*index].0);
     let index = (0..turns.len()).filter(has_next).nth(at)?;
     let next = turns.iter().skip(index + 1).position(|(client, _)| *client == turns[index].0)? + index + 1;
     let mut joined = turns.to_vec();
-    joined[index].1 += joined[next].1;
-    joined.remove(next);
+    let (kept, gone) = if is_late { (next, index) } else { (index, next) };
+    joined[kept].1 += joined[gone].1;
+    joined.remove(gone);
     Some(joined)
 }
 
@@ -239,11 +241,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_of_one_client_are_put_together_in_the_place_of_the_first() {
+    fn turns_of_one_client_are_put_together_in_the_place_of_either() {
         let turns = turns_of(&[1, 1, 2, 1, 2, 3]);
         assert_eq!(turns, [(1, 2), (2, 1), (1, 1), (2, 1), (3, 1)]);
-        assert_eq!(joined(&turns, 0).unwrap(), [(1, 3), (2, 1), (2, 1), (3, 1)]);
-        assert_eq!(joined(&turns, 1).unwrap(), [(1, 2), (2, 2), (1, 1), (3, 1)]);
-        assert_eq!(joined(&turns, 2), None);
+        assert_eq!(joined(&turns, 0, false).unwrap(), [(1, 3), (2, 1), (2, 1), (3, 1)]);
+        assert_eq!(joined(&turns, 1, false).unwrap(), [(1, 2), (2, 2), (1, 1), (3, 1)]);
+        assert_eq!(joined(&turns, 0, true).unwrap(), [(2, 1), (1, 3), (2, 1), (3, 1)]);
+        assert_eq!(joined(&turns, 2, false), None);
     }
 }

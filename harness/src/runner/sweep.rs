@@ -80,6 +80,8 @@ pub enum Showing<'a> {
         /// Whether it tells what is looked for.
         is_first: bool,
     },
+    /// What the first trial violated could not be confirmed by a fresh start any more.
+    Unconfirmed,
     /// What was to be done for real, since a derived state violated something, could not be.
     Unreached {
         /// What was played.
@@ -117,6 +119,14 @@ pub fn sweep(
     match sweep.run() {
         Ok(()) => {}
         Err(TraceError::Run(RunError::Stopped)) => {
+            sweep.done.cut.get_or_insert(if stage.stop.is_requested() {
+                Cut::Interrupted
+            } else {
+                Cut::Budget
+            });
+        }
+        // What goes wrong while it is being ended is part of the end.
+        Err(_) if stage.is_cut() => {
             sweep.done.cut.get_or_insert(if stage.stop.is_requested() {
                 Cut::Interrupted
             } else {

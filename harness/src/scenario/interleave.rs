@@ -28,7 +28,7 @@ pub const CLIENTS_MAX: u32 = 4;
 /// Operations of one client.
 pub const OPERATIONS_MAX: u32 = 3;
 /// Limits of the records up to which the store is filled for each schedule.
-const FILLED_MAX: u32 = 50;
+pub const FILLED_MAX: u32 = 50;
 /// How often a client may sleep on though nothing was changed, where it sleeps at all: as often as leases of a few
 /// heartbeats have.
 pub const WAKES: u32 = 4;
@@ -86,12 +86,14 @@ pub fn plans(
         is_from_nothing,
         wakes: 0,
     };
+    let of_clients = |count: u32| if count == 1 { "1 client".to_owned() } else { format!("{count} clients") };
+    let adding = |count: u32| {
+        if count == 1 { "1 client that adds".to_owned() } else { format!("{count} clients that add") }
+    };
     let each = operations.unwrap_or(1).clamp(1, OPERATIONS_MAX);
-    let of_each = if each == 1 { String::new() } else { format!(" of {each} adds each") };
-    let mut all = vec![plan(format!("{clients} clients{of_each} that add"), adds(clients, each, 2), false)];
-    if operations.is_some() {
-        return all;
-    }
+    let of_each = if each == 1 { String::new() } else { format!(" with {each} adds each") };
+    let mut all =
+        vec![plan(format!("{}{of_each} that add", of_clients(clients)), adds(clients, each, 2), false)];
     all.extend(limit.filter(|_| clients > 1).and_then(at_the_limit));
     if clients > 1 {
         all.push(plan("2 clients that add the first records".to_owned(), adds(2, 1, 1), true));
@@ -100,9 +102,9 @@ pub fn plans(
         let beside = if clients > 2 { 2 } else { 1 };
         let mut all_clients = adds(beside, 1, 2);
         all_clients.push(vec![other.clone()]);
-        all.push(plan(format!("{beside} clients that add beside {other}"), all_clients, false));
+        all.push(plan(format!("{} beside one that does {other}", adding(beside)), all_clients, false));
     }
-    if clients > 1 {
+    if clients > 1 && operations.is_none() {
         all.push(plan("2 clients that add twice".to_owned(), adds(2, 2, 2), false));
     }
     all

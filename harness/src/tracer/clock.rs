@@ -27,6 +27,8 @@ pub(super) const CALLS: &[i64] = &[
 ];
 
 const NANOS: u64 = 1_000_000_000;
+/// Seconds that a sleep may take at most and still be one that ends; some thirty years, so that clocks do not overflow.
+const LONGEST: u64 = 1 << 30;
 
 /// A call that has to do with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +57,11 @@ pub(super) fn of(thread: Pid, entry: &Entry, ahead: Duration) -> Option<Timed> {
         i64::try_from(entry.number).ok().filter(|number| !entry.is_foreign && CALLS.contains(number))?;
     let argument = |index: usize| entry.arguments[index];
     let span = |address: u64, parts: u64| {
-        let (seconds, rest) = (memory::word(thread, address)?, memory::word(thread, address + 8)?);
-        Some(Duration::from_secs(seconds) + Duration::from_nanos(rest.saturating_mul(NANOS / parts)))
+        let (seconds, rest) =
+            (memory::word(thread, address)?, memory::word(thread, address.checked_add(8)?)?);
+        // What is no time at all is for the kernel to refuse, and what is for ever is no sleep.
+        let is_span = seconds <= LONGEST && rest < parts;
+        is_span.then(|| Duration::from_secs(seconds) + Duration::from_nanos(rest * (NANOS / parts)))
     };
     let asked = |address, parts, is_result| Timed::Ask(Asked { address, parts, is_result });
     let sleeps = |span: Option<Duration>| span.map_or(Timed::Other, Timed::Sleep);
@@ -68,7 +73,8 @@ pub(super) fn of(thread: Pid, entry: &Entry, ahead: Duration) -> Option<Timed> {
                 0 => sleeps(until),
                 _ => sleeps(until.and_then(|until| {
                     let clock = i32::try_from(argument(0)).ok()?;
-                    let now = now(clock)? + ahead;
+                    let now = now(clock)?.checked_add(ahead)?;
+                    // One that is over by then sleeps no more.
                     Some(until.saturating_sub(now))
                 })),
             }
@@ -78,7 +84,7 @@ pub(super) fn of(thread: Pid, entry: &Entry, ahead: Duration) -> Option<Timed> {
         libc::SYS_pselect6 if argument(0) == 0 && argument(4) != 0 => sleeps(span(argument(4), NANOS)),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_poll if argument(1) == 0 && argument(2) as i32 >= 0 => {
-            Timed::Sleep(Duration::from_millis(argument(2) & 0xffff_ffff))
+            Timed::Sleep(Duration::from_millis(argument(2) & 0x7fff_ffff))
         }
         libc::SYS_ppoll if argument(1) == 0 && argument(2) != 0 => sleeps(span(argument(2), NANOS)),
         libc::SYS_clock_gettime => match argument(0) as i32 {
@@ -114,15 +120,16 @@ impl Asked {
     pub(super) fn answer(self, thread: Pid, result: i64, ahead: Duration) -> Option<()> {
         let Self { address, parts, is_result } = self;
         if is_result {
-            let later = result + i64::try_from(ahead.as_secs()).ok()?;
+            let later = result.checked_add(i64::try_from(ahead.as_secs()).ok()?)?;
             if address != 0 {
                 memory::set_word(thread, address, later.cast_unsigned()).ok()?;
             }
             return registers::set_result(thread, later).ok();
         }
-        let (seconds, rest) = (memory::word(thread, address)?, memory::word(thread, address + 8)?);
-        let told = Duration::from_secs(seconds) + Duration::from_nanos(rest.saturating_mul(NANOS / parts));
-        let later = told + ahead;
+        let (seconds, rest) =
+            (memory::word(thread, address)?, memory::word(thread, address.checked_add(8)?)?);
+        let told = Duration::new(seconds, u32::try_from(rest.saturating_mul(NANOS / parts)).ok()?);
+        let later = told.checked_add(ahead)?;
         memory::set_word(thread, address, later.as_secs()).ok()?;
         memory::set_word(thread, address + 8, u64::from(later.subsec_nanos()) / (NANOS / parts)).ok()
     }

@@ -3,7 +3,7 @@
 use nix::unistd::Pid;
 
 use crate::call::{Argument, Class};
-use crate::locks::{END, Kind, Mode, Owner, Range};
+use crate::locks::{END, Kind, Lock, Mode, Owner, Range};
 use crate::tracer::mirror::{Mirror, Pending, Wanted};
 use crate::tracer::shape::{Flags, Form};
 use crate::tracer::{descriptor, memory, names, path};
@@ -90,8 +90,9 @@ impl Mirror {
                 }
                 self.add_descriptor(thread, call, int(descriptor))?;
                 call.arguments.push(Argument::Bytes(argument(1)));
+                let path = self.path_of(thread, int(descriptor));
+                self.not_covered.insert(format!("the store maps {path}: when it looks at that is not seen"));
                 if int(flags) & libc::MAP_SHARED != 0 && int(protection) & libc::PROT_WRITE != 0 {
-                    let path = self.path_of(thread, int(descriptor));
                     self.not_covered.insert(format!(
                         "the store maps {path} shared and writable: such writes are not seen"
                     ));
@@ -177,9 +178,40 @@ impl Mirror {
                     matches!(command, libc::F_SETLKW | libc::F_OFD_SETLKW) && may_lock(thread, fd, mode);
                 call.wants = Some(Wanted { file: open.file, kind, owner, mode, range, waits });
             }
+            libc::F_GETLK | libc::F_OFD_GETLK => {
+                self.add_descriptor(thread, call, fd)?;
+                let open = self.open_file(thread, fd)?;
+                let (lock_type, range) = record_lock(thread, fd, call.entry.arguments[2])?;
+                let mode = if lock_type == libc::F_RDLCK { Mode::Shared } else { Mode::Exclusive };
+                let (kind, owner) = match command {
+                    libc::F_OFD_GETLK => (Kind::Ofd, Owner::Description(open.description)),
+                    _ => (Kind::Posix, Owner::Process(self.process_of(thread)?.number)),
+                };
+                call.arguments.push(Argument::Flags(names::fcntl_command(command).to_owned()));
+                call.asks_about = Some(Lock { file: open.file, kind, owner, mode, range });
+            }
             _ => return None,
         }
         Some(())
+    }
+}
+
+impl Pending {
+    /// Looks where a lock lies that is counted from the end of its file, or from where its descriptor stands.
+    pub(super) fn look_at_range(&mut self, thread: Pid) {
+        let (fd, address) = (self.entry.arguments[0] as i32, self.entry.arguments[2]);
+        if let (Form::Fcntl, Some(wanted)) = (self.shape.form, &mut self.wants)
+            && let Some((_, range)) = record_lock(thread, fd, address)
+        {
+            wanted.range = range;
+        }
+    }
+
+    /// Whether where its lock lies depends on what is in the file.
+    pub(super) fn is_from_end(&self, thread: Pid) -> bool {
+        let whence =
+            || memory::word(thread, self.entry.arguments[2]).map(|head| i32::from((head >> 16) as i16));
+        self.shape.form == Form::Fcntl && self.wants.is_some() && whence() == Some(libc::SEEK_END)
     }
 }
 

@@ -19,24 +19,25 @@ impl Mirror {
         let nothing = Footprint::default();
         let Some(call) = self.pending(thread) else { return nothing };
         let int = |index: usize| call.entry.arguments[index] as i32;
-        let paths: Vec<(String, Option<FileId>)> =
-            call.paths.iter().map(|path| (path::shown(path, &self.sandbox), file_at(path))).collect();
+        let paths: Vec<Named> = call.paths.iter().map(|path| self.resolved(call, path)).collect();
         let first = paths.first();
         let name = call.shape.name;
         match (call.shape.form, call.shape.class) {
             (Form::Open { .. }, _) => match first {
-                Some((path, file)) => opening(call, path, *file),
+                Some(named) => named.linked(opening(call, &named.path, named.file)),
                 None => nothing,
             },
             (Form::Path { .. }, class) => match first {
-                Some((path, file)) => of_path(class, name, path, *file),
+                Some(named) => named.linked(of_path(class, name, named)),
                 // The descriptor itself is meant.
                 None => self.through(thread, int(0), class, name),
             },
             (Form::Paths { .. }, _) => match paths.as_slice() {
-                [(from, one), (to, other)] => {
-                    nothing.doing(&Deed::Rename { from, to, files: [*one, *other] })
-                }
+                [from, to] => nothing.doing(&Deed::Rename {
+                    from: &from.path,
+                    to: &to.path,
+                    files: [from.file, to.file],
+                }),
                 _ => nothing,
             },
             (Form::Everything, _) | (_, Class::Sync) => nothing,
@@ -46,9 +47,19 @@ impl Mirror {
                 both.touched.extend(read.touched);
                 both
             }
-            (Form::Flock | Form::Fcntl, _) => match &call.wants {
-                Some(wanted) => self.locking(wanted),
-                None => nothing,
+            (Form::Flock | Form::Fcntl, _) => match (&call.wants, call.asks_about) {
+                (Some(wanted), _) => {
+                    let locking = self.locking(wanted);
+                    match self.open_file(thread, int(0)).filter(|_| call.is_from_end(thread)) {
+                        Some(open) => {
+                            let opened = self.opened_as(&open);
+                            locking.doing(&Deed::Read { file: open.file, opened: &opened })
+                        }
+                        None => locking,
+                    }
+                }
+                (None, Some(lock)) => nothing.locking(Locking::Try(lock)),
+                (None, None) => nothing,
             },
             (Form::Close, _) => self.closing(thread, &[int(0)]),
             (Form::CloseRange, _) => {
@@ -67,6 +78,17 @@ impl Mirror {
             (Form::File | Form::Bytes { .. } | Form::Buffer { .. } | Form::Vector { .. }, class) => {
                 self.through(thread, int(0), class, name)
             }
+        }
+    }
+
+    fn resolved(&self, call: &Pending, path: &Path) -> Named {
+        let real = std::fs::canonicalize(path).ok().filter(|real| follows(call) && real != path);
+        let found = std::fs::symlink_metadata(real.as_deref().unwrap_or(path)).ok();
+        Named {
+            path: path::shown(real.as_deref().unwrap_or(path), &self.sandbox),
+            file: found.as_ref().map(|found| (found.dev(), found.ino())),
+            is_folder: found.is_some_and(|found| found.is_dir()),
+            link: real.map(|_| path::shown(path, &self.sandbox)),
         }
     }
 
@@ -97,7 +119,13 @@ impl Mirror {
             Class::Write => nothing.doing(&Deed::Write { file, opened: &opened }),
             Class::Attribute => nothing.doing(&Deed::Change { file }),
             Class::Inspect => {
-                nothing.doing(&Deed::Inspect { file }).doing(&Deed::Read { file, opened: &opened })
+                let looked =
+                    nothing.doing(&Deed::Inspect { file }).doing(&Deed::Read { file, opened: &opened });
+                // How many names are in a folder is told with it.
+                match self.sandbox.join(&opened).is_dir() {
+                    true => looked.doing(&Deed::List { path: folder_name(&opened) }),
+                    false => looked,
+                }
             }
             _ => nothing,
         }
@@ -179,8 +207,9 @@ fn opening(call: &Pending, path: &str, file: Option<FileId>) -> Footprint {
     }
 }
 
-fn of_path(class: Class, name: &str, path: &str, file: Option<FileId>) -> Footprint {
+fn of_path(class: Class, name: &str, named: &Named) -> Footprint {
     let nothing = Footprint::default();
+    let (path, file) = (named.path.as_str(), named.file);
     match (class, name) {
         (Class::Name, "unlink" | "unlinkat" | "rmdir") => nothing.doing(&Deed::Remove { path, file }),
         (Class::Name, _) => nothing.doing(&Deed::Make { path, is_there: file.is_some() }),
@@ -192,15 +221,45 @@ fn of_path(class: Class, name: &str, path: &str, file: Option<FileId>) -> Footpr
         // Its size and its times are told with it.
         (Class::Inspect, "stat" | "lstat" | "newfstatat" | "statx") => {
             let looked_up = nothing.doing(&Deed::LookUp { path, file });
-            file.map_or(looked_up.clone(), |file| looked_up.doing(&Deed::Read { file, opened: path }))
+            let told =
+                file.map_or(looked_up.clone(), |file| looked_up.doing(&Deed::Read { file, opened: path }));
+            if named.is_folder { told.doing(&Deed::List { path: folder_name(path) }) } else { told }
         }
         _ => nothing.doing(&Deed::LookUp { path, file }),
     }
 }
 
-/// The file that a path stands for now.
-fn file_at(path: &Path) -> Option<FileId> {
-    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+/// What a path stands for now.
+struct Named {
+    /// The name itself, where a link leads to it.
+    path: String,
+    file: Option<FileId>,
+    is_folder: bool,
+    /// The name of that link.
+    link: Option<String>,
+}
+
+impl Named {
+    /// Who follows a link looks that up too.
+    fn linked(&self, footprint: Footprint) -> Footprint {
+        match &self.link {
+            Some(link) => footprint.doing(&Deed::LookUp { path: link, file: None }),
+            None => footprint,
+        }
+    }
+}
+
+/// Whether a call works on what a symbolic link leads to, and not on the link.
+fn follows(call: &Pending) -> bool {
+    let has = |flag: i32| call.flags & flag != 0;
+    match (call.shape.form, call.shape.class, call.shape.name) {
+        (Form::Open { .. }, ..) => !(has(libc::O_NOFOLLOW) || has(libc::O_CREAT) && has(libc::O_EXCL)),
+        (_, Class::Name, _) => false,
+        (_, _, "lstat" | "lchown" | "readlink" | "readlinkat") => false,
+        (_, _, "newfstatat") => call.entry.arguments[3] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0,
+        (_, _, "statx") => call.entry.arguments[2] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0,
+        _ => true,
+    }
 }
 
 /// A folder as [`Deed`]s call the one that an entry lies in: the sandbox itself has no name.

@@ -81,7 +81,8 @@ impl Pending {
         if !matches!(self.shape.form, Form::Open { .. }) {
             return;
         }
-        let found = self.paths.first().and_then(|path| std::fs::symlink_metadata(path).ok());
+        // A link is followed, unless it is in the way.
+        let found = self.paths.first().and_then(|path| std::fs::metadata(path).ok());
         let is_new = self.flags & libc::O_CREAT != 0 && found.is_none();
         self.was_missing = is_new;
         self.creates = is_new || self.flags & libc::O_TRUNC != 0;
@@ -107,6 +108,8 @@ pub(super) struct Pending {
     pub(super) flags: i32,
     /// Whether what an open empties was empty before.
     pub(super) was_empty: bool,
+    /// The lock that it asks about, without taking it.
+    pub(super) asks_about: Option<Lock>,
 }
 
 /// What a call asks of the locks: a lock, or no lock, on a range.
@@ -285,6 +288,7 @@ impl Mirror {
             is_path: false,
             flags: 0,
             was_empty: false,
+            asks_about: None,
         };
         if self.examine(thread, &mut call).is_none() {
             return false;
@@ -325,7 +329,7 @@ impl Mirror {
                 }
             }
             (Form::Duplicate { .. }, Ok(new)) => locks = self.duplicate(thread, int(0), new as i32),
-            (Form::Fcntl, Ok(new)) if call.wants.is_none() => {
+            (Form::Fcntl, Ok(new)) if call.wants.is_none() && call.asks_about.is_none() => {
                 locks = self.duplicate(thread, int(0), new as i32);
             }
             (Form::Paths { .. }, Ok(_)) if call.shape.name.starts_with("rename") => self.renamed(&call.paths),
@@ -354,6 +358,18 @@ impl Mirror {
         }
     }
 
+    /// What a thread is about to do: the call with its flags; of a lock, on what.
+    pub(super) fn label(&self, thread: Pid) -> String {
+        let Some(call) = self.pending(thread) else { return String::new() };
+        let is_lock = call.shape.class == Class::Lock;
+        let shown = call.arguments.iter().filter_map(|argument| match argument {
+            Argument::Flags(flags) => Some(flags.as_str()),
+            Argument::Descriptor(_, name) if is_lock => Some(name.as_str()),
+            _ => None,
+        });
+        std::iter::once(call.shape.name).chain(shown).collect::<Vec<_>>().join(" ")
+    }
+
     /// The lock that a thread is about to wait for, whether it can be had or not.
     pub(super) fn awaited(&self, thread: Pid) -> Option<Lock> {
         self.pending(thread)?.wants.filter(|wanted| wanted.waits)?.lock()
@@ -363,6 +379,7 @@ impl Mirror {
     pub(super) fn look_again(&mut self, thread: Pid) {
         if let Some(call) = self.threads.get_mut(&thread).and_then(|known| known.pending.as_mut()) {
             call.look();
+            call.look_at_range(thread);
         }
     }
 
@@ -556,7 +573,8 @@ impl Mirror {
         let file = descriptor::file(thread, fd)?;
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
         let number = self.files.entry(file).or_insert((next, String::new())).0;
-        let name = self.name(&shown);
+        // Its own name, whatever link it was opened by.
+        let name = self.name(&path::shown(&path::of_descriptor(thread, fd), &self.sandbox));
         self.files.insert(file, (number, shown));
         let description = self.descriptions.open();
         let process = self.threads.get(&thread)?.process;
@@ -717,7 +735,8 @@ impl Mirror {
             self.process_of(thread).map_or((0, 0), |process| (process.number, process.client));
         let thread = self.threads.get(&thread).map_or(0, |thread| thread.number);
         // `fcntl` is a lock call only where it asks for a lock.
-        let is_duplicate = call.shape.form == Form::Fcntl && call.wants.is_none();
+        let is_duplicate =
+            call.shape.form == Form::Fcntl && call.wants.is_none() && call.asks_about.is_none();
         self.calls.push(Call {
             number: u32::try_from(self.calls.len() + 1).unwrap_or(u32::MAX),
             client,

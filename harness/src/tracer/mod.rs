@@ -185,6 +185,8 @@ pub struct Scene<'a> {
     pub turns: &'a [Turn],
     /// The calls that have returned since the last time.
     pub calls: &'a [Call],
+    /// Whether somebody who is not stopped may go on by himself.
+    pub may_wake: bool,
 }
 
 /// Where a scheduled client stands.
@@ -204,6 +206,10 @@ pub struct Turn {
     pub name: &'static str,
     /// Whether more of its threads stand before a visible call.
     pub has_others: bool,
+    /// Whether a timer may end its wait.
+    pub has_timer: bool,
+    /// What that step is, in words that are the same in every run that goes the same way.
+    pub label: String,
     /// The locks that it holds.
     pub holds: Vec<Lock>,
 }

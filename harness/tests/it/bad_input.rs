@@ -290,13 +290,6 @@ const ROWS: &[Row] = &[
         says: &["--only", "did you mean no-lost-update?"],
     },
     Row {
-        what: "an id that is not built yet",
-        arguments: &["check", "--only", "interleave"],
-        files: &[],
-        status: 2,
-        says: &["interleave is not built in this version"],
-    },
-    Row {
         what: "a file system that cannot be confirmed on",
         arguments: &["check", "--confirm", "ext5"],
         files: &[],

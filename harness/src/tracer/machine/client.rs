@@ -180,6 +180,7 @@ impl<'a> Machine<'a> {
     /// Kills whatever still lives, and waits for its end.
     pub(in crate::tracer) fn end_all(&mut self) -> Result<(), TracerError> {
         self.held.clear();
+        self.freed.clear();
         self.waiting.clear();
         self.parked.clear();
         loop {

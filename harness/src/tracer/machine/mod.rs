@@ -44,6 +44,8 @@ pub(super) struct Machine<'a> {
     deadline: Deadline,
     began: Instant,
     held: Vec<Held>,
+    /// Calls of what outlived its operation, which are made as soon as all have come to rest.
+    freed: Vec<Held>,
     waiting: Vec<Waiting>,
     /// Calls of clients whose turn it is not, with what they are.
     parked: Vec<(Pid, Stopped, Entry)>,
@@ -161,6 +163,7 @@ impl<'a> Machine<'a> {
             )?,
             began: Instant::now(),
             held: Vec::new(),
+            freed: Vec::new(),
             waiting: Vec::new(),
             parked: Vec::new(),
             spins: BTreeMap::new(),
@@ -360,12 +363,16 @@ impl<'a> Machine<'a> {
         };
         client.survivors = if client.is_killed { 0 } else { survivors };
         client.returned = Some((now, end));
+        if survivors > 0 && self.surroundings.is_scheduled {
+            self.let_survivors_go(number);
+        }
     }
 
     /// Of a thread that is gone nothing is waited for.
     fn forget_the_gone(&mut self) {
         let living: BTreeSet<Pid> = self.mirror.threads().collect();
         self.held.retain(|held| living.contains(&held.thread));
+        self.freed.retain(|held| living.contains(&held.thread));
         self.waiting.retain(|waiting| living.contains(&waiting.thread));
         self.parked.retain(|(thread, ..)| living.contains(thread));
         self.in_flight.retain(|thread, _| living.contains(thread));

@@ -14,7 +14,7 @@ impl<'a> Machine<'a> {
     /// The threads that are neither held nor wait for a lock, with what they do.
     pub(super) fn running(&self) -> Vec<(Pid, Sleep)> {
         let is_running = |thread: &Pid| {
-            !self.held.iter().any(|held| held.thread == *thread)
+            !self.held.iter().chain(&self.freed).any(|held| held.thread == *thread)
                 && !self.parked.iter().any(|(parked, ..)| parked == thread)
                 && !self.waiting.iter().any(|waiting| waiting.thread == *thread)
         };

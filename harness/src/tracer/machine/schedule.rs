@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::call::Call;
 use crate::explore::footprint::Footprint;
+use crate::tracer::asleep::Sleep;
 use crate::tracer::clock::{self, Timed};
 use crate::tracer::machine::{Change, Held, LOOK_MAX, LOOK_MIN, Machine, Waiting, poll_or_none, resumed};
 use crate::tracer::stopped::{Entry, Event, Stopped};
@@ -34,7 +35,7 @@ impl Machine<'_> {
                 return Ok(Some(event));
             }
             let is_starting = self.clients.iter().any(|client| client.starting.is_some());
-            let held = self.held.len() + self.waiting.len();
+            let held = self.held.len() + self.waiting.len() + self.freed.len();
             if !is_starting && !self.has_dying() && self.mirror.threads().count() == held {
                 return Ok(None);
             }
@@ -107,10 +108,12 @@ impl Machine<'_> {
                 self.clients.iter().all(|client| client.root.is_none() || client.returned.is_some());
             return self.pause();
         }
+        self.go_on_after_the_end()?;
+        let may_wake = self.running().iter().any(|(_, sleep)| matches!(sleep, Sleep::Awake | Sleep::Other));
         let turns: Vec<Turn> =
             (1..).zip(&self.clients).map(|(number, client)| self.turn(number, client)).collect();
         let calls = self.mirror.calls.get(self.told_calls..).unwrap_or_default();
-        let wanted = director.turn(&Scene { turns: &turns, calls });
+        let wanted = director.turn(&Scene { turns: &turns, calls, may_wake });
         self.told_calls = self.mirror.calls.len();
         match wanted {
             Move::Start(number) => self.start(number),
@@ -160,7 +163,9 @@ impl Machine<'_> {
     fn turn(&self, number: u32, client: &super::Client<'_>) -> Turn {
         let of_client = |held: &&Held| self.mirror.client_of(held.thread) == Some(number);
         let mut held = self.held.iter().filter(of_client);
-        let first = held.next();
+        let can_go = |held: &&Held| self.can_go(held);
+        let first = self.held.iter().filter(of_client).find(can_go).or_else(|| held.next());
+        let others = self.held.iter().filter(of_client).count() > 1;
         let rest = match (client.root, client.returned) {
             (None, _) => Rest::NotStarted,
             (_, Some(_)) => Rest::Ended,
@@ -174,18 +179,17 @@ impl Machine<'_> {
             sleeps: None,
             is_exit: false,
             name: "",
-            has_others: held.next().is_some(),
+            has_others: others,
+            has_timer: self.mirror.has_timer(number),
+            label: String::new(),
             holds: if first.is_some() { self.mirror.held_by(number) } else { Vec::new() },
         };
         match first.map(|held| (held.before, held.thread)) {
             Some((Before::Call, thread)) => {
                 turn.footprint = self.mirror.footprint(thread);
                 turn.name = self.mirror.pending(thread).map_or("", |pending| pending.shape.name);
-                turn.can_go = self.mirror.awaited(thread).is_none_or(|lock| {
-                    self.mirror.is_conversion(&lock)
-                        || self.mirror.obstacles(&lock).is_empty()
-                        || self.closes_posix_cycle(&lock)
-                });
+                turn.can_go = first.is_some_and(|held| self.can_go(held));
+                turn.label = self.mirror.label(thread);
             }
             Some((Before::Exit, thread)) => {
                 turn.footprint = self.mirror.footprint_of_exit(thread);
@@ -197,16 +201,48 @@ impl Machine<'_> {
         turn
     }
 
-    /// Lets the first of a client's stopped threads make its step.
+    /// Whether what a stopped thread is about to do can be done now.
+    fn can_go(&self, held: &Held) -> bool {
+        let awaited = self.mirror.awaited(held.thread).filter(|_| held.before == Before::Call);
+        awaited.is_none_or(|lock| {
+            self.mirror.is_conversion(&lock)
+                || self.mirror.obstacles(&lock).is_empty()
+                || self.closes_posix_cycle(&lock)
+        })
+    }
+
+    /// An operation has ended, and left processes: nobody schedules those any more.
+    pub(super) fn let_survivors_go(&mut self, number: u32) {
+        let (left, held): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| self.mirror.client_of(held.thread) == Some(number));
+        self.held = held;
+        self.freed.extend(left);
+    }
+
+    /// Lets those go on that outlived their operation.
+    fn go_on_after_the_end(&mut self) -> Result<(), TracerError> {
+        for Held { stopped, before, .. } in std::mem::take(&mut self.freed) {
+            match before {
+                Before::Call => self.admit(stopped)?,
+                Before::Exit | Before::Sleep(_) => resumed(stopped.go_on(None))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the first of a client's stopped threads that can go on make its step.
     fn make_step(&mut self, number: u32) -> Result<(), TracerError> {
         let of_client = |held: &Held| self.mirror.client_of(held.thread) == Some(number);
-        let Some(at) = self.held.iter().position(of_client) else { return Ok(()) };
+        let goes = |held: &Held| of_client(held) && self.can_go(held);
+        let position = self.held.iter().position(goes).or_else(|| self.held.iter().position(of_client));
+        let Some(at) = position else { return Ok(()) };
         let Held { thread, stopped, before, .. } = self.held.remove(at);
         self.active = number;
         match before {
             Before::Exit => resumed(stopped.go_on(None)),
             Before::Sleep(span) => {
-                self.ahead += span;
+                self.ahead = self.ahead.saturating_add(span);
                 registers::refuse(thread, 0).map_err(TracerError::system("skip a sleep"))?;
                 resumed(stopped.go_on(None))
             }
