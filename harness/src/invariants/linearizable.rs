@@ -94,7 +94,11 @@ mod tests {
     #[test]
     fn a_look_at_the_file_has_no_client_and_no_time() {
         let text = "c1 add a 0..9 ok\n c2 add b 1..8 ok\n state 20 whole = a";
-        violated(check, "seen in the data file", text);
+        violated(
+            check,
+            "seen in the data file does not tell of b, which was in before: `add b → ok` of client 2;",
+            text,
+        );
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! What an execution showed of a set of records, as a history: adds, and what lists and looks at the file told.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 use crate::history::model::Names;
 use crate::history::model::set::Call;
 use crate::history::{Explanation, History, Operation as Recorded};
@@ -79,7 +83,12 @@ pub(super) fn recorded(
 
 /// An explanation without times, which differ from run to run; who looks at the file is no client.
 pub(super) fn told(explanation: &Explanation) -> String {
-    format!("{explanation:#}").replace(&format!("of client {NOBODY}"), "seen in the data file")
+    static TIMES: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r" \(\d+\.\.(\d+|\?)\)").ok());
+    let told = format!("{explanation:#}").replace(&format!("of client {NOBODY}"), "seen in the data file");
+    match TIMES.as_ref() {
+        Some(times) => times.replace_all(&told, "").into_owned(),
+        None => told,
+    }
 }
 
 /// Whether what an operation told, or did, is to be explained: a list without a fault, and not before the store had

@@ -185,6 +185,8 @@ impl Sweep<'_> {
         let mut tried = Tried::default();
         let ended = self.explore_systematically(first, plan, kill, end, &mut tried);
         let (end, claims) = match &ended {
+            // What was given up for its length was not run.
+            Ok((End::All, claims)) if tried.is_too_long => (Some(End::Cut), claims.clone()),
             Ok((end, claims)) => (Some(*end), claims.clone()),
             // What was done until then is told.
             Err(_) => (None, Vec::new()),

@@ -30,6 +30,7 @@ mod programs;
 mod replay;
 /// The JSON report and its schema.
 mod report;
+/// Orders of the calls of several clients.
 mod schedules;
 mod session;
 /// Who waits for whom when nobody can go on.

@@ -5,20 +5,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use serde_json::Value;
+
 use picklock::op::{Request, record_name};
 use picklock::runner::{Stage, Stop, classes};
 use picklock::sandbox::Sandbox;
 use picklock::target::flags::Flags;
+
+use crate::programs::{invariant, judge, python_script, scenario};
 
 /// The studied programs: each does its few calls, and nothing else that is visible. Their first argument says which.
 const PROGRAMS: &str = r#"
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static char path[4096], lock_path[4200], temporary[4200], content[65536];
+
+static void nothing(int signal) {}
 
 static int open_or_die(const char *name, int flags) {
     int fd = open(name, flags, 0644);
@@ -83,6 +92,82 @@ int main(int count, char **words) {
         flock(lock, LOCK_UN);
         close(lock);
         return 0;
+    case 'P': /* as A, but its content is read byte by byte, and its size is asked for again and again */
+        fd = open_or_die(path, O_RDWR | O_CREAT);
+        flock(fd, LOCK_EX);
+        {
+            struct stat found;
+            int length = 0;
+            for (int time = 0; time < 30; time++) fstat(fd, &found);
+            while (read(fd, content + length, 1) == 1) length++;
+            length += sprintf(content + length, "%s\n", words[4]);
+            if (pwrite(fd, content, length, 0) != length) return 1;
+        }
+        flock(fd, LOCK_UN);
+        close(fd);
+        return 0;
+    case 'U': /* the same without the lock */
+        fd = open_or_die(path, O_RDWR | O_CREAT);
+        {
+            int length = 0;
+            while (read(fd, content + length, 1) == 1) length++;
+            length += sprintf(content + length, "%s\n", words[4]);
+            if (pwrite(fd, content, length, 0) != length) return 1;
+        }
+        return 0;
+    case 'G': /* who sees by F_GETLK that somebody has the lock leaves it to him */
+        lock = open_or_die(lock_path, O_RDWR | O_CREAT);
+        {
+            struct flock wanted = {.l_type = F_WRLCK};
+            fcntl(lock, F_GETLK, &wanted);
+            if (wanted.l_type != F_UNLCK) return 0;
+            wanted = (struct flock){.l_type = F_WRLCK};
+            fcntl(lock, F_SETLKW, &wanted);
+        }
+        fd = open_or_die(path, O_RDWR | O_CREAT);
+        read_modify_write(fd, fd, words[4]);
+        return 0;
+    case 'S': /* who sees by the links of a folder that somebody is in there leaves it to him */
+        lock = open_or_die(lock_path, O_RDWR | O_CREAT);
+        mkdir(temporary, 0755);
+        {
+            struct stat found;
+            stat(temporary, &found);
+            if (found.st_nlink > 2) return 0;
+        }
+        flock(lock, LOCK_EX);
+        {
+            char inside[4400];
+            sprintf(inside, "%s/%s", temporary, words[4]);
+            mkdir(inside, 0755);
+            fd = open_or_die(path, O_RDWR | O_CREAT);
+            read_modify_write(fd, fd, words[4]);
+            rmdir(inside);
+        }
+        return 0;
+    case 'L': /* emptied through a symbolic link, and read by its own name; what is empty is taken for nothing */
+        fd = open_or_die(path, O_RDWR | O_CREAT);
+        {
+            int length = read(fd, content, sizeof content - 64);
+            symlink("store.txt", temporary);
+            length += sprintf(content + length, "%s\n", words[4]);
+            int to = open_or_die(temporary, O_WRONLY | O_TRUNC);
+            if (write(to, content, length) != length) return 1;
+        }
+        return 0;
+    case 'Z': /* sleeps for ever, says its argument, and no time at all passes */
+        {
+            struct timespec none = {.tv_sec = -1, .tv_nsec = 500};
+            struct timespec ages = {.tv_sec = 0x7fffffffffffffff, .tv_nsec = 0};
+            if (nanosleep(&none, 0) == 0) return 1;
+            alarm(1);
+            signal(SIGALRM, nothing);
+            nanosleep(&ages, 0);
+        }
+        fd = open_or_die(path, O_RDWR | O_CREAT);
+        flock(fd, LOCK_EX);
+        read_modify_write(fd, fd, words[4]);
+        return 0;
     case 'F': /* the lock file is removed on release */
         lock = open_or_die(lock_path, O_RDWR | O_CREAT);
         flock(lock, LOCK_EX);
@@ -135,4 +220,95 @@ fn the_studied_programs_have_as_many_classes_as_real_processes() {
     assert_eq!((count('B', 2, false), count('B', 3, false), count('B', 3, true)), (4, 36, 120));
     assert_eq!((count('C', 2, false), count('C', 3, false)), (2, 6));
     assert_eq!((count('F', 2, false), count('F', 3, false)), (6, 72));
+}
+
+/// What the scenario `interleave` says of a program, with nothing else.
+fn explored(program: char, arguments: &[&str], status: i32) -> Value {
+    let store = COMPILED.1.display();
+    let folder = tempfile::tempdir().unwrap();
+    let (add, list) =
+        (format!("{store} {program} add {{data}} {{id}}"), format!("{store} {program} list {{data}}"));
+    let target = ["--data", "store.txt", "--add", &add, "--list", &list];
+    let chosen = ["--only", "interleave,no-lost-update"];
+    judge(folder.path(), status, &[&chosen, arguments, &target].concat())
+}
+
+/// Who read on and on was taken for one who waits, and kept from going on: of a store with no lock at all one schedule was
+/// run, "all that differ", and it held. Only who asks in vain for what one alone can have is a waiter.
+#[test]
+fn who_reads_on_and_on_is_not_taken_for_one_who_waits() {
+    assert_eq!(count('P', 2, false), 2);
+    let report = explored('U', &["--clients", "2", "--ops", "1"], 1);
+    assert_eq!(invariant(&report, "no-lost-update")["verdict"], "violated", "{report:#}");
+}
+
+/// `F_GETLK` was no visible call, the links of a folder changed with no step that touched it, and what was emptied through
+/// a symbolic link was taken for the link: each hid the one order that loses a record.
+#[test]
+fn what_is_looked_at_in_a_roundabout_way_is_looked_at() {
+    for program in ['G', 'S', 'L'] {
+        let report = explored(program, &["--clients", "2", "--ops", "1"], 1);
+        assert_eq!(invariant(&report, "no-lost-update")["verdict"], "violated", "{program}: {report:#}");
+    }
+}
+
+/// A sleep of a negative time is refused by the kernel, and one for ever ends with a signal: neither makes a clock of it.
+#[test]
+fn a_sleep_that_is_none_is_left_to_the_system() {
+    let report = explored('Z', &["--clients", "2", "--ops", "1", "--budget", "20s"], 0);
+    assert_eq!(invariant(&report, "no-lost-update")["verdict"], "holds", "{report:#}");
+}
+
+/// A store in Python that polls for its lock as a widely used library does.
+const POLLING: &str = r#"import json, os, sys
+sys.path.insert(0, os.environ["LIBRARY"])
+from filelock import FileLock
+verb, path = sys.argv[1], sys.argv[2]
+def load():
+    try:
+        with open(path) as f:
+            return json.loads(f.read() or "[]")
+    except FileNotFoundError:
+        return []
+if verb == "list":
+    print("\n".join(load()))
+    sys.exit()
+with FileLock(path + (".lock" if verb == "add" else "")):
+    records = load() + [sys.argv[3]]
+    with open(path + ".tmp", "w") as f:
+        json.dump(records, f)
+        f.flush()
+        os.fsync(f.fileno())
+    os.rename(path + ".tmp", path)
+"#;
+
+/// Two clients with `filelock` from the package index, on a lock file of its own: each schedule is run, as far as who sleeps
+/// in vain sleeps on.
+#[test]
+fn a_python_store_with_a_polling_lock_library_is_explored_and_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("filelock-4.2.11");
+    if !library.join("filelock").is_dir() {
+        let installed = Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+            .arg(&library)
+            .arg("filelock==4.2.11")
+            .output()
+            .unwrap();
+        assert!(installed.status.success(), "{}", crate::stderr(&installed));
+    }
+    python_script(folder.path(), "polling.py", POLLING);
+    let adapter = format!(
+        "[data]\npath = \"store.json\"\nrecords = \"$[*]\"\n[ops]\nadd = [\"./polling.py\", \"add\", \"{{data}}\", \"{{id}}\"]\n\
+         list = [\"./polling.py\", \"list\", \"{{data}}\"]\n[env]\nLIBRARY = {library:?}\n"
+    );
+    fs::write(folder.path().join("picklock.toml"), &adapter).unwrap();
+    let only =
+        ["--only", "interleave,no-lost-update,no-deadlock", "--clients", "2", "--ops", "1", "--exhaustive"];
+    let report = judge(folder.path(), 0, &only);
+    let interleave = scenario(&report, "interleave");
+    assert_eq!(interleave["coverage"], "bounded", "{interleave:#}");
+    assert!(
+        interleave["bound"].as_str().unwrap().contains("all that differ where who slept in vain sleeps on")
+    );
 }
