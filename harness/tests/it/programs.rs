@@ -160,13 +160,48 @@ fn the_forms_of_the_reference_store_that_are_journals_hold() {
 fn forms_hold(forms: &[&str]) {
     for form in forms {
         let folder = tempfile::tempdir().unwrap();
-        let report = judge(folder.path(), 0, &["--adapter", &format!("store-{form}"), "--budget", "10m"]);
+        // Schedules have a test of their own.
+        let skip = ["--skip", "interleave,interleave-crash,guard-holds", "--budget", "10m"];
+        let report = judge(folder.path(), 0, &[&["--adapter", &format!("store-{form}")], &skip[..]].concat());
         for one in report["scenarios"].as_array().unwrap() {
             assert_ne!(one["coverage"], "truncated", "{form}: {one:#}");
         }
         assert_eq!(invariant(&report, "memory-matches-file")["verdict"], "holds", "{form}");
         let derived = if *form == "trades" { "holds" } else { "not-applicable" };
         assert_eq!(invariant(&report, "derived-heals")["verdict"], derived, "{form}");
+    }
+}
+
+/// All schedules of three clients with one operation each, for each form that is one operation a process; those of a
+/// conversation are too many, and are run with two.
+#[test]
+fn all_schedules_of_each_form_of_the_reference_store_are_run_and_hold() {
+    for (form, clients) in [
+        ("document", "3"),
+        ("journal", "3"),
+        ("ledger", "3"),
+        ("trades", "3"),
+        ("saved", "3"),
+        ("in-place", "3"),
+        ("shards", "2"),
+        ("context", "2"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let chosen = [
+            "--only",
+            "interleave,no-lost-update,linearizable,mutual-exclusion,no-deadlock,guard-holds",
+            "--clients",
+            clients,
+        ];
+        let form = format!("store-{form}");
+        let report = judge(
+            folder.path(),
+            0,
+            &[&chosen[..], &["--ops", "1", "--exhaustive", "--adapter", &form]].concat(),
+        );
+        assert_eq!(scenario(&report, "interleave")["coverage"], "complete", "{form}: {report:#}");
+        let guard = if form == "store-trades" { "holds" } else { "not-applicable" };
+        assert_eq!(invariant(&report, "guard-holds")["verdict"], guard, "{form}");
     }
 }
 
