@@ -58,7 +58,7 @@
       return;
     }
     const isNow = last.number === step.number;
-    make(panel, "p", isNow ? "changed by this step" : `unchanged since step ${last.number}`, "soft");
+    make(panel, "p", isNow ? "changed by this call" : `unchanged since call ${last.number}`, "soft");
     const before = changes.pop();
     const told = isNow && before ? compare(lines(before.content), lines(last.content)) : lines(last.content).map((line) => ["", line]);
     const block = make(panel, "pre");
@@ -73,7 +73,7 @@
     if (held.length === 0) make(panel, "p", "nobody holds one", "soft");
     for (const hold of held) {
       const client = telling.lanes[hold.lane]?.client;
-      make(panel, "p", `client ${client}: ${hold.mode} ${hold.kind} on ${hold.file}, since step ${hold.from}`);
+      make(panel, "p", `client ${client}: ${hold.mode} ${hold.kind} on ${hold.file}, since call ${hold.from}`);
     }
   };
 
@@ -82,7 +82,7 @@
     panel.hidden = selected < 0;
     const step = telling.steps[selected];
     if (!step) return;
-    make(panel, "h4", `Step ${step.number} of ${telling.steps.length}`);
+    make(panel, "h4", `Call ${step.number} of ${telling.steps.length}`);
     make(panel, "p", telling.lanes[step.lane]?.label, "soft");
     const call = make(panel, "p");
     make(call, "code", step.call);
@@ -158,7 +158,7 @@
       count += here;
       places += here > 0;
     }
-    found.textContent = words === "" ? "" : count === 0 ? "no step matches" : `${count} steps match, in ${places} of ${examples.length} counterexamples`;
+    found.textContent = words === "" ? "" : count === 0 ? "no call matches" : `${count} calls match, in ${places} of ${examples.length} counterexamples`;
   };
 
   const clear = () => {

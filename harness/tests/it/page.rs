@@ -105,7 +105,7 @@ fn in_a_browser_nothing_of_the_store_runs_and_a_reader_steps_and_searches_with_t
     for what in ["open", "searches", "typed", "cleared", "help"] {
         assert_eq!(seen[what], true, "{what}: {seen:#}");
     }
-    assert!(seen["panel"].as_str().unwrap().starts_with("Step 3 of"), "{seen:#}");
+    assert!(seen["panel"].as_str().unwrap().starts_with("Call 3 of"), "{seen:#}");
     assert_eq!((&seen["matches"], &seen["images"]), (&1.into(), &0.into()), "{seen:#}");
     assert_eq!(seen["errors"], serde_json::json!([]));
 }

@@ -216,7 +216,7 @@ impl Telling {
     pub fn explained(mut self, explanation: Option<&Explanation>) -> Self {
         let Some(explanation) = explanation else { return self };
         self.sentence.clone_from(&explanation.sentence);
-        self.point_of_no_return = explanation.point_of_no_return.map(|point| point.after.max(1) as usize);
+        self.point_of_no_return = explanation.point_of_no_return.map(|point| point.after as usize + 1);
         self.nearest = explanation.nearest.map(|swap| Nearest {
             step: swap.earlier as usize,
             told: format!("call {} comes before it", swap.later),
