@@ -300,3 +300,43 @@ pub fn invocation() -> Footprint {
 pub fn returning() -> Footprint {
     Footprint::default().with(Resource::Interval, Access::Other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(deed: &Deed<'_>) -> Footprint {
+        Footprint::default().doing(deed)
+    }
+
+    /// In another order the name stands for the file that is read, and its emptying takes what is read away.
+    #[test]
+    fn an_open_that_empties_a_name_conflicts_with_a_read_of_whatever_was_opened_by_it() {
+        let empties = of(&Deed::Empty { path: "db", file: Some((1, 2)) });
+        let reads = |opened| of(&Deed::Read { file: (1, 1), opened });
+        assert!(empties.conflicts(&reads("db")) && !empties.conflicts(&reads("other")));
+    }
+
+    /// In another order there is something to remove.
+    #[test]
+    fn a_name_that_is_not_there_is_removed_as_one_that_is() {
+        let removes = of(&Deed::Remove { path: "lock", file: None });
+        assert!(removes.conflicts(&of(&Deed::LookUp { path: "lock", file: None })));
+        assert!(!removes.conflicts(&of(&Deed::LookUp { path: "db", file: None })));
+    }
+
+    /// A property of intervals is none of a class unless their ends are part of it.
+    #[test]
+    fn a_return_conflicts_with_an_invocation_and_two_of_a_kind_do_not() {
+        assert!(returning().conflicts(&invocation()) && invocation().conflicts(&returning()));
+        assert!(!invocation().conflicts(&invocation()) && !returning().conflicts(&returning()));
+    }
+
+    #[test]
+    fn entries_of_one_folder_commute_and_its_list_does_not() {
+        let make = |path| of(&Deed::Make { path, is_there: false });
+        assert!(!make("d/a").conflicts(&make("d/b")) && make("d/a").conflicts(&make("d/a")));
+        assert!(make("d/a").conflicts(&of(&Deed::List { path: "d" })));
+        assert!(make("d").conflicts(&of(&Deed::LookUp { path: "d/a", file: None })), "the folder on the way");
+    }
+}

@@ -133,9 +133,10 @@ mod tests {
         assert_eq!(lines[0], "add a  acknowledged");
         assert!(lines[1].contains("client 1: add b") && lines[1].contains("client 2: add c"), "{text}");
         assert!(lines[3].contains("+ takes exclusive flock on file1"), "{text}");
-        assert!(lines[5].starts_with(&format!("   3  {}* write(2) = 0", indent(2))), "{text}");
+        assert!(lines[5].ends_with("client 1 was killed"), "{text}");
+        assert!(lines[6].starts_with(&format!("   3  {}* write(2) = 0", indent(2))), "{text}");
         assert!(
-            lines[6].ends_with("killed") && lines.last().unwrap().ends_with("acknowledged: a c"),
+            lines[7].ends_with("killed") && lines.last().unwrap().ends_with("acknowledged: a c"),
             "{text}"
         );
     }
