@@ -76,10 +76,15 @@ impl StraightLine {
         Self { made: vec![0; clients.len()], clients, locks: LockTable::default() }
     }
 
-    /// How many classes of schedules there are, and whether that is all or just as many as were counted.
-    pub fn size(&self, most: u64) -> (u64, bool) {
+    /// How many classes of schedules there are, and whether that is all or just as many as were counted until it was enough.
+    pub fn size(&self, most: u64, is_enough: &dyn Fn() -> bool) -> (u64, bool) {
+        /// Executions between two looks at whether it is.
+        const AT_ONCE: u64 = 5;
         let mut sequential = Sequential::default();
-        let is_all = run_all(self, &mut sequential, most, &mut |_, _| ());
+        let mut is_all = false;
+        while !is_all && sequential.executions() < most && !is_enough() {
+            is_all = run_all(self, &mut sequential, AT_ONCE, &mut |_, _| ());
+        }
         (sequential.executions(), is_all)
     }
 }

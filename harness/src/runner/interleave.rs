@@ -1,7 +1,7 @@
 //! Explores the schedules of some clients: one execution after another, as an explorer wants them, until all that differ
 //! were run or the time is up; then some by chance.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::case::Explanation;
 use crate::explore::bounded::Bounded;
@@ -22,6 +22,8 @@ use crate::scenario::{crash, interleave, interleave_crash};
 
 /// Classes that are counted for an estimate, and beyond which those with few preemptions are run first.
 const ESTIMATE_MAX: u64 = 2_000;
+/// How long is counted for that.
+const ESTIMATE_TIME: Duration = Duration::from_millis(300);
 /// Executions of one plan that violate something, after which no more is looked for.
 const VIOLATIONS_MAX: u32 = 3;
 /// Of the time for one plan, what is kept for schedules by chance where there is no time for all.
@@ -236,7 +238,11 @@ impl Sweep<'_> {
         if !matches!(ended, End::TimeUp) || self.is_over(chance) {
             return self.by_chance(first, plan, kill, end, ended, claims, tried);
         }
-        let estimate = StraightLine::of(&tried.last.steps).size(ESTIMATE_MAX);
+        let estimate = {
+            let end = Instant::now() + ESTIMATE_TIME;
+            let is_enough = || Instant::now() >= end || self.stage.is_time_up();
+            StraightLine::of(&tried.last.steps).size(ESTIMATE_MAX, &is_enough)
+        };
         tried.estimate = Some(estimate);
         if estimate.1 {
             let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut sequential, tried)?;

@@ -317,7 +317,18 @@ fn what_is_not_claimed_does_not_count_and_what_is_not_chosen_is_left_out() {
     let report = judge(
         folder.path(),
         0,
-        &with(&["--disclaim", "no-lost-update", "--disclaim", "no-residue", "--skip", ON_A_KIND_DISK]),
+        &with(&[
+            "--disclaim",
+            "no-lost-update",
+            "--disclaim",
+            "linearizable",
+            "--disclaim",
+            "no-residue",
+            "--skip",
+            "interleave,interleave-crash",
+            "--skip",
+            ON_A_KIND_DISK,
+        ]),
     );
     assert_eq!(invariant(&report, "no-lost-update")["verdict"], "violated");
     assert_eq!(invariant(&report, "no-lost-update")["claimed"], false);
