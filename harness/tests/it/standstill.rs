@@ -258,6 +258,8 @@ fn a_wait_that_a_signal_ends_is_no_deadlock() {
         folder.path(),
         0,
         &[
+            "--skip",
+            "linearizable",
             "--only",
             "inheritance",
             "--skip",
