@@ -454,9 +454,9 @@ fn programs() -> impl Strategy<Value = Vec<Vec<Op>>> {
     ]
 }
 
-/// Programs that are compared with the oracle, as `PICKLOCK_CASES` had it when this was built.
+/// Programs that are compared with the oracle, as `PICKLOCK_PROGRAMS` had it when this was built.
 fn cases() -> u32 {
-    option_env!("PICKLOCK_CASES").and_then(|cases| cases.parse().ok()).unwrap_or(10_000)
+    option_env!("PICKLOCK_PROGRAMS").and_then(|cases| cases.parse().ok()).unwrap_or(10_000)
 }
 
 proptest! {

@@ -183,9 +183,9 @@ fn all_schedules_of_each_form_of_the_reference_store_are_run_and_hold() {
     for (form, clients) in [
         ("document", "3"),
         ("journal", "3"),
-        ("ledger", "3"),
+        ("ledger", "2"),
         ("trades", "3"),
-        ("saved", "3"),
+        ("saved", "2"),
         ("in-place", "3"),
         ("shards", "2"),
         ("context", "2"),
