@@ -84,12 +84,24 @@ impl Context {
         Self::open_on(disk::real(), path.as_ref())
     }
 
+    /// The context in the file `path`, of which nothing is read yet: this process believes it empty until its first
+    /// operation, which reads it. For a program that does one thing and ends, which has no use for reading it twice.
+    ///
+    /// # Errors
+    /// As for [`Journal::open`].
+    pub fn unread(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::unread_on(disk::real(), path.as_ref())
+    }
+
     pub(crate) fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, Error> {
-        let journal = Journal::open_on(disk, path)?;
-        let context =
-            Self { journal, read_to: Mutex::new(Place::default()), believed: Mutex::new(State::default()) };
+        let context = Self::unread_on(disk, path)?;
         context.read()?;
         Ok(context)
+    }
+
+    fn unread_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, Error> {
+        let journal = Journal::open_on(disk, path)?;
+        Ok(Self { journal, read_to: Mutex::new(Place::default()), believed: Mutex::new(State::default()) })
     }
 
     /// What this process believes. Reads nothing, and waits for nobody.
@@ -187,7 +199,10 @@ impl Context {
         self.journal.refuse_nested()?;
         let mut read_to = self.read_to();
         let rotated = self.journal.rotate();
-        self.catch_up(&mut read_to)?;
+        // What was never read need not be read for this.
+        if read_to.is_somewhere() {
+            self.catch_up(&mut read_to)?;
+        }
         rotated
     }
 

@@ -61,6 +61,13 @@ pub(crate) struct Place {
     offset: u64,
 }
 
+impl Place {
+    /// Whether anything was read up to it.
+    pub(crate) fn is_somewhere(&self) -> bool {
+        self.known.is_some()
+    }
+}
+
 /// What was added since a place.
 #[derive(Debug)]
 pub(crate) struct Since<T> {
@@ -269,7 +276,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     /// that is never rotated or rewritten.
     pub(crate) fn read_durable_from(&self, from: u64) -> Result<(Vec<T>, u64), Error> {
         let mut records = Vec::new();
-        let there = self.file()?;
+        let there = self.file_to_read()?;
         let end = match &there {
             Some((known, length)) => self.end_of_lines(&*known.file, *length)?,
             None => 0,
@@ -496,6 +503,19 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
             *opened = Some(known.clone());
         }
         Ok(Some((known, status.length)))
+    }
+
+    /// The same for a single look, which takes one call less and creates nothing.
+    fn file_to_read(&self) -> Result<Option<(Known, u64)>, Error> {
+        let file = match self.disk.open(&self.path, How::Read) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(Error::io("open", &self.path))?,
+        };
+        let status = file.status().map_err(Error::io("examine", &self.path))?;
+        match status.is_file {
+            true => Ok(Some((Known { file, id: status.id }, status.length))),
+            false => Err(Error::new("read", &self.path, ErrorKind::NotAFile)),
+        }
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<Known>> {

@@ -85,7 +85,7 @@ pub(super) fn open(
         }),
         Forms::Saved => Box::new(SavedSession::<Names>::open(data)?),
         Forms::InPlace => Box::new(TornWhileWritten::<Names>::open(data)?),
-        Forms::Context => Box::new(Context::open(data)?),
+        Forms::Context => Box::new(Context::unread(data)?),
         Forms::Shards => Box::new(Sharded { shards: Shards::open(data)?, writer: writer.to_owned() }),
     })
 }

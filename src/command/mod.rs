@@ -259,15 +259,15 @@ impl What {
                 print(&[format!("{sign}{}", outcome.amount)])
             }
             Self::Reconcile { data, every } => reconcile(&data, every),
-            Self::Checkpoint { data } => match Context::open(data)?.checkpoint()? {
+            Self::Checkpoint { data } => match Context::unread(data)?.checkpoint()? {
                 Ok(number) => print(&[number.to_string()]),
                 Err(refused) => Err(refusal(&refused)),
             },
             Self::Revert { data, checkpoint } => {
-                Context::open(data)?.revert_to(checkpoint)?.map_err(|refused| refusal(&refused))
+                Context::unread(data)?.revert_to(checkpoint)?.map_err(|refused| refusal(&refused))
             }
-            Self::Usage { data, tokens } => Ok(Context::open(data)?.usage(tokens)?),
-            Self::Clear { data } => Ok(Context::open(data)?.clear()?),
+            Self::Usage { data, tokens } => Ok(Context::unread(data)?.usage(tokens)?),
+            Self::Clear { data } => Ok(Context::unread(data)?.clear()?),
             Self::Session { data, form } => Ok(session::run(form.form, &data)?),
         }
     }
