@@ -23,6 +23,8 @@ pub struct Context {
     /// How far the file was read; who changes anything has it from before the lock to after the write.
     read_to: Mutex<Place>,
     believed: Mutex<State>,
+    /// Whether memory follows the file after each change.
+    is_believing: bool,
 }
 
 /// One line of a context.
@@ -84,8 +86,8 @@ impl Context {
         Self::open_on(disk::real(), path.as_ref())
     }
 
-    /// The context in the file `path`, of which nothing is read yet: this process believes it empty until its first
-    /// operation, which reads it. For a program that does one thing and ends, which has no use for reading it twice.
+    /// The context in the file `path`, of which this process believes nothing: its memory stays empty but for
+    /// [`Context::read`], and a change reads what it needs, under the lock. For a program that does one thing and ends.
     ///
     /// # Errors
     /// As for [`Journal::open`].
@@ -94,14 +96,19 @@ impl Context {
     }
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, Error> {
-        let context = Self::unread_on(disk, path)?;
+        let context = Self { is_believing: true, ..Self::unread_on(disk, path)? };
         context.read()?;
         Ok(context)
     }
 
     fn unread_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, Error> {
         let journal = Journal::open_on(disk, path)?;
-        Ok(Self { journal, read_to: Mutex::new(Place::default()), believed: Mutex::new(State::default()) })
+        Ok(Self {
+            journal,
+            read_to: Mutex::new(Place::default()),
+            believed: Mutex::new(State::default()),
+            is_believing: false,
+        })
     }
 
     /// What this process believes. Reads nothing, and waits for nobody.
@@ -199,10 +206,7 @@ impl Context {
         self.journal.refuse_nested()?;
         let mut read_to = self.read_to();
         let rotated = self.journal.rotate();
-        // What was never read need not be read for this.
-        if read_to.is_somewhere() {
-            self.catch_up(&mut read_to)?;
-        }
+        self.follow(&mut read_to)?;
         rotated
     }
 
@@ -219,7 +223,7 @@ impl Context {
             if caught_up.is_err() { Err(Refusal::Cancelled) } else { decide(&self.memory()) }
         });
         // After an error too: whether the line is in is for the file to say.
-        let believes = self.catch_up(&mut read_to);
+        let believes = self.follow(&mut read_to);
         let added = added?;
         caught_up?;
         believes.map(|()| added)
@@ -232,9 +236,19 @@ impl Context {
         self.journal.refuse_nested()?;
         let mut read_to = self.read_to();
         let rewritten = self.journal.rewrite(keep);
-        let believes = self.catch_up(&mut read_to);
+        let believes = self.follow(&mut read_to);
         let rewritten = rewritten?;
         believes.map(|()| rewritten)
+    }
+
+    /// What memory does after a change: it takes in what the file has, or forgets what was only needed for the change.
+    fn follow(&self, read_to: &mut Place) -> Result<(), Error> {
+        if self.is_believing {
+            return self.catch_up(read_to);
+        }
+        *read_to = Place::default();
+        *self.believed() = State::default();
+        Ok(())
     }
 
     /// Takes in what the file has and memory has not.

@@ -61,13 +61,6 @@ pub(crate) struct Place {
     offset: u64,
 }
 
-impl Place {
-    /// Whether anything was read up to it.
-    pub(crate) fn is_somewhere(&self) -> bool {
-        self.known.is_some()
-    }
-}
-
 /// What was added since a place.
 #[derive(Debug)]
 pub(crate) struct Since<T> {

@@ -604,6 +604,10 @@ impl<'a> Playing<'a> {
                 self.operate(request.clone())?;
                 self.look(false);
             }
+            Act::OperateAs { client, request } => {
+                self.operate_as(*client, request.clone())?;
+                self.look(false);
+            }
             Act::Recover => {
                 if self.was_just_killed && self.stage.target.ops.recover.is_some() {
                     self.operate(Request::Recover)?;
@@ -636,14 +640,18 @@ impl<'a> Playing<'a> {
         How { turn: self.turn, may_copy: self.may_copy, is_unread: !self.has_data, ..How::default() }
     }
 
-    /// One operation, undisturbed: as a copy of a template where there may be some, since that is quicker.
     fn operate(&mut self, request: Request) -> Result<Outcome, TraceError> {
+        self.operate_as(1, request)
+    }
+
+    /// One operation, undisturbed: as a copy of a template where there may be some, since that is quicker.
+    fn operate_as(&mut self, client: ClientId, request: Request) -> Result<Outcome, TraceError> {
         if self.may_copy && self.stage.copies() {
-            return self.operate_copy(request);
+            return self.operate_copy(client, request);
         }
         let began = self.now();
         let clock = Instant::now();
-        let mut operation = self.stage.operate(1, request, clock, None, &|| (), &|_| ())?;
+        let mut operation = self.stage.operate(client, request, clock, None, &|| (), &|_| ())?;
         operation.invoked += nanos(began);
         operation.returned += nanos(began);
         let outcome = operation.outcome.clone();
@@ -651,16 +659,17 @@ impl<'a> Playing<'a> {
         if self.stage.is_cut() { Err(RunError::Stopped.into()) } else { Ok(outcome) }
     }
 
-    fn operate_copy(&mut self, request: Request) -> Result<Outcome, TraceError> {
+    fn operate_copy(&mut self, client: ClientId, request: Request) -> Result<Outcome, TraceError> {
         let began = self.now();
-        let requests = [request];
-        let traced = self.stage.trace(&requests, &mut Directing::new(None), self.how())?;
+        let asked = [(client, request)];
+        let traced = self.stage.trace_of(&asked, &mut Directing::new(None), self.how())?;
         self.has_copies |= traced.has_copies;
         self.turn += 1;
         (self.stage.on_operation)();
-        let [request] = requests;
+        let [(_, request)] = asked;
         let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
-        let operation = self.operation(ended, request, began, false);
+        let mut operation = self.operation(ended, request, began, false);
+        operation.client = client;
         if let Some(standstill) = standstill(&traced.stuck) {
             self.standstill.get_or_insert(standstill);
         }

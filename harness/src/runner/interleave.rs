@@ -100,7 +100,10 @@ impl Sweep<'_> {
         if self.limited().is_some_and(|limited| limited.limit > FILLED_MAX) {
             self.leave_out(format!("clients at the limit, since it is above {FILLED_MAX}"));
         }
-        let mut plans = plans(&requests, clients, self.breadth.operations, self.limited());
+        let mut plans = {
+            let has_places = self.stage.target.ops.add.names_client();
+            plans(&requests, clients, self.breadth.operations, self.limited(), has_places)
+        };
         if is_crash {
             plans.truncate(1);
             let Some(plan) = plans.pop() else { return Ok(()) };

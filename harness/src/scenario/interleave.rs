@@ -10,7 +10,7 @@
 //! some by chance.
 
 use crate::catalogue::headline;
-use crate::op::{Request, record_name};
+use crate::op::{ClientId, Request, record_name};
 use crate::scenario::Scenario;
 use crate::scenario::crash::{add, after};
 use crate::scenario::script::{Act, Interleaving, KillAt, Script};
@@ -38,8 +38,8 @@ pub const WAKES: u32 = 4;
 pub struct Plan {
     /// What they do, in words.
     pub what: String,
-    /// What is added before they come.
-    pub before: Vec<Request>,
+    /// What is added before they come, and by whom.
+    pub before: Vec<(ClientId, Request)>,
     /// What each is asked, one thing after another.
     pub clients: Vec<Vec<Request>>,
     /// Whether the store is empty, as `init` left it.
@@ -52,13 +52,16 @@ impl Plan {
     /// The execution of this plan on a schedule, or with a kill in it.
     pub fn script(&self, schedule: Vec<u32>, kill: Option<KillAt>) -> Script {
         let clients = self.clients.clone();
-        let added = self.clients.iter().flatten().chain(&self.before).filter_map(|request| match request {
-            Request::Add { number, .. } | Request::AddGuarded { number, .. } => Some(*number),
-            _ => None,
-        });
+        let added =
+            self.clients.iter().flatten().chain(self.before.iter().map(|(_, request)| request)).filter_map(
+                |request| match request {
+                    Request::Add { number, .. } | Request::AddGuarded { number, .. } => Some(*number),
+                    _ => None,
+                },
+            );
         let next = added.max().map_or(2, |number| number + 1);
         let start = self.is_from_nothing.then_some(Act::Anew);
-        let before = self.before.iter().cloned().map(Act::Operate);
+        let before = self.before.iter().cloned().map(|(client, request)| Act::OperateAs { client, request });
         let interleaving =
             Act::Interleave(Interleaving { clients, wakes: self.wakes, kill, schedule, is_timeless: false });
         let then = if kill.is_some() { [vec![Act::Recover], after(next)].concat() } else { vec![Act::List] };
@@ -72,8 +75,11 @@ pub fn plans(
     clients: u32,
     operations: Option<u32>,
     limit: Option<Limited>,
+    has_places: bool,
 ) -> Vec<Plan> {
     let clients = clients.clamp(1, CLIENTS_MAX);
+    // Who has a place of its own in the store has it before the others look for it; that it makes it is a plan of its own.
+    let settled = if has_places { clients } else { 1 };
     // Each client has its own records, those of its first operations first.
     let adds = |clients: u32, operations: u32, from: u32| -> Vec<Vec<Request>> {
         let of = |client: u32| (0..operations).map(|place| add(from + place * clients + client)).collect();
@@ -81,11 +87,15 @@ pub fn plans(
     };
     let plan = |what: String, clients: Vec<Vec<Request>>, is_from_nothing: bool| Plan {
         what,
-        before: Vec::new(),
+        before: match is_from_nothing {
+            true => Vec::new(),
+            false => (2..=settled).map(|client| (client, add(client))).collect(),
+        },
         clients,
         is_from_nothing,
         wakes: 0,
     };
+    let next = settled + 1;
     let of_clients = |count: u32| if count == 1 { "1 client".to_owned() } else { format!("{count} clients") };
     let adding = |count: u32| {
         if count == 1 { "1 client that adds".to_owned() } else { format!("{count} clients that add") }
@@ -93,19 +103,19 @@ pub fn plans(
     let each = operations.unwrap_or(1).clamp(1, OPERATIONS_MAX);
     let of_each = if each == 1 { String::new() } else { format!(" with {each} adds each") };
     let mut all =
-        vec![plan(format!("{}{of_each} that add", of_clients(clients)), adds(clients, each, 2), false)];
+        vec![plan(format!("{}{of_each} that add", of_clients(clients)), adds(clients, each, next), false)];
     all.extend(limit.filter(|_| clients > 1).and_then(at_the_limit));
     if clients > 1 {
         all.push(plan("2 clients that add the first records".to_owned(), adds(2, 1, 1), true));
     }
     for other in requests.iter().filter(|request| !matches!(request, Request::Add { .. })) {
         let beside = if clients > 2 { 2 } else { 1 };
-        let mut all_clients = adds(beside, 1, 2);
+        let mut all_clients = adds(beside, 1, next);
         all_clients.push(vec![other.clone()]);
         all.push(plan(format!("{} beside one that does {other}", adding(beside)), all_clients, false));
     }
     if clients > 1 && operations.is_none() {
-        all.push(plan("2 clients that add twice".to_owned(), adds(2, 2, 2), false));
+        all.push(plan("2 clients that add twice".to_owned(), adds(2, 2, next), false));
     }
     all
 }
@@ -129,7 +139,7 @@ fn at_the_limit(Limited { limit, has_own_form }: Limited) -> Option<Plan> {
     let first = if is_from_nothing { 1 } else { 2 };
     (1..=FILLED_MAX).contains(&limit).then(|| Plan {
         what: format!("2 clients that add where one more is taken, of {limit}"),
-        before: (first..limit).map(add).collect(),
+        before: (first..limit).map(|number| (1, add(number))).collect(),
         clients: vec![vec![guarded(limit.max(first))], vec![guarded(limit.max(first) + 1)]],
         is_from_nothing,
         wakes: 0,
@@ -143,14 +153,27 @@ mod tests {
     #[test]
     fn a_store_with_a_limit_is_filled_up_to_one_before_it_comes() {
         let plan = at_the_limit(Limited { limit: 3, has_own_form: true }).unwrap();
-        assert_eq!((plan.before, plan.clients.len()), (vec![add(2)], 2));
+        assert_eq!((plan.before, plan.clients.len()), (vec![(1, add(2))], 2));
         let of_one = at_the_limit(Limited { limit: 1, has_own_form: false }).unwrap();
         assert!(of_one.is_from_nothing && of_one.before.is_empty() && of_one.clients == [[add(1)], [add(2)]]);
     }
 
+    /// Sharded writers: the files that each makes once were looked for by all others in thousands of orders.
+    #[test]
+    fn clients_with_places_of_their_own_have_added_once_but_where_the_first_records_are_added() {
+        let all = plans(&[add(2), Request::List], 3, None, None, true);
+        let settled = vec![(2, add(2)), (3, add(3))];
+        assert_eq!(
+            (&all[0].before, &all[0].clients),
+            (&settled, &vec![vec![add(4)], vec![add(5)], vec![add(6)]])
+        );
+        assert!(all[1].is_from_nothing && all[1].before.is_empty());
+        assert!(all[2..].iter().all(|plan| plan.before == settled));
+    }
+
     #[test]
     fn no_record_is_added_twice_and_clients_of_one_operation_come_first() {
-        for plan in plans(&[add(2), Request::List], 3, None, None) {
+        for plan in plans(&[add(2), Request::List], 3, None, None, false) {
             let mut names: Vec<String> = plan
                 .clients
                 .iter()
@@ -163,9 +186,9 @@ mod tests {
             names.dedup();
             assert_eq!(names.len(), count, "{}", plan.what);
         }
-        let all = plans(&[add(2), Request::List], 3, None, None);
+        let all = plans(&[add(2), Request::List], 3, None, None, false);
         assert_eq!(all.len(), 4);
         assert!(all[1].is_from_nothing && all[0].clients.len() == 3);
-        assert_eq!(plans(&[], 2, Some(2), None)[0].clients, [[add(2), add(4)], [add(3), add(5)]]);
+        assert_eq!(plans(&[], 2, Some(2), None, false)[0].clients, [[add(2), add(4)], [add(3), add(5)]]);
     }
 }

@@ -31,6 +31,13 @@ pub enum Act {
     },
     /// One operation, undisturbed; then a look at the files.
     Operate(Request),
+    /// The same of another client than the first.
+    OperateAs {
+        /// The client.
+        client: ClientId,
+        /// What it is asked.
+        request: Request,
+    },
     /// `recover`, where the store has it and something was killed just before; then a look at the files.
     Recover,
     /// `list`, where the store has it; then a look at the files.

@@ -297,6 +297,11 @@ impl Target {
 }
 
 impl Command {
+    /// Whether it differs from client to client.
+    pub fn names_client(&self) -> bool {
+        self.words.iter().any(Template::names_client)
+    }
+
     /// A command of these words, each a template.
     ///
     /// # Errors

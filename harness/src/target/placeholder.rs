@@ -116,6 +116,11 @@ impl Template {
         word
     }
 
+    /// Whether it differs from client to client.
+    pub fn names_client(&self) -> bool {
+        self.parts.contains(&Part::Placeholder(Placeholder::Client))
+    }
+
     /// The word itself, where it has no placeholder.
     pub fn literal(&self) -> Option<&OsStr> {
         match self.parts.as_slice() {
