@@ -23,7 +23,10 @@ pub fn masked(text: &str, pids: &BTreeSet<i32>, made: &BTreeSet<String>, usual: 
     for path in made {
         // A name that differs in its process id alone is told with that masked.
         let has_pid = without_pids(path) != *path;
-        if let Some(known) = usual.iter().find_map(|usual| random_part(usual, path)).filter(|_| !has_pid) {
+        // What another run called the same has a fixed name.
+        let may_be_random = !has_pid && !usual.contains(path);
+        if let Some(known) = usual.iter().find_map(|usual| random_part(usual, path)).filter(|_| may_be_random)
+        {
             masked = masked.replace(path, &known);
         }
     }
@@ -47,8 +50,11 @@ pub fn masked_calls(calls: &[Call], pids: &BTreeSet<i32>, usual: &BTreeSet<Strin
 /// in one stretch within one folder. The stretch reaches as far as letters, digits and `_` do, since what is equal at
 /// its ends is chance.
 fn random_part(usual: &str, path: &str) -> Option<String> {
-    if usual == path || usual.len() != path.len() {
+    if usual == path {
         return None;
+    }
+    if usual.len() != path.len() {
+        return random_number(usual, path);
     }
     let chars: Vec<char> = path.chars().collect();
     let common = usual.chars().zip(path.chars()).take_while(|(one, other)| one == other).count();
@@ -66,6 +72,19 @@ fn random_part(usual: &str, path: &str) -> Option<String> {
     }
     let (head, tail): (String, String) = (chars[..from].iter().collect(), chars[to..].iter().collect());
     Some(format!("{head}{{random}}{tail}"))
+}
+
+/// The same where the random part is a number, which need not have the same length: one of so many digits that it counts
+/// nothing.
+fn random_number(usual: &str, path: &str) -> Option<String> {
+    const DIGITS_MIN: usize = 6;
+    let common = usual.bytes().zip(path.bytes()).take_while(|(one, other)| one == other).count();
+    let is_digit = |text: &str, at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
+    let from = (0..=common).rev().take_while(|at| *at == common || is_digit(path, *at)).last()?;
+    let digits = |text: &str| (from..).take_while(|at| is_digit(text, *at)).count();
+    let (one, other) = (digits(usual), digits(path));
+    let is_like = one.min(other) >= DIGITS_MIN && usual[from + one..] == path[from + other..];
+    is_like.then(|| format!("{}{{random}}{}", &path[..from], &path[from + other..]))
 }
 
 /// Replaces `word` where no digit stands beside it.
@@ -91,6 +110,22 @@ mod tests {
     #[test]
     fn a_process_id_is_masked_where_it_is_no_part_of_another_number() {
         assert_eq!(replace_word("db.12.tmp, 312, 12", "12", "{pid}"), "db.{pid}.tmp, 312, {pid}");
+    }
+
+    /// Go, and write-file-atomic, take decimal numbers: the temporary names of each run were taken for one shared name.
+    #[test]
+    fn a_random_number_may_be_of_another_length_and_a_short_one_counts_something() {
+        assert_eq!(random_part("db.868363106", "db.2924449338").as_deref(), Some("db.{random}"));
+        assert_eq!(random_part("db.201971890.tmp", "db.2019718904.tmp").as_deref(), Some("db.{random}.tmp"));
+        assert_eq!(random_part("db.9", "db.10"), None);
+        assert_eq!(random_part("db.868363106.a", "db.2924449338.b"), None);
+    }
+
+    #[test]
+    fn a_name_that_other_runs_have_too_is_no_random_one() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let (made, usual) = (names(&["pending.data"]), names(&["pending.data", "backlog.data"]));
+        assert_eq!(masked("write(pending.data)", &BTreeSet::new(), &made, &usual), "write(pending.data)");
     }
 
     #[test]

@@ -238,7 +238,9 @@ pub struct View<'a> {
 impl Observation {
     /// What the store was seen to hold whenever nothing was under way, in the order of time.
     pub fn views(&self) -> Vec<View<'_>> {
-        let listed = self.operations.iter().filter(|list| !self.overlapped(list)).filter_map(|list| {
+        // What a list says that a fault has struck tells of the list, and not of the store.
+        let is_telling = |list: &&Operation| list.fault.is_none() && !self.overlapped(list);
+        let listed = self.operations.iter().filter(is_telling).filter_map(|list| {
             Some(View { at: list.invoked, source: "list", records: list.records.as_deref()? })
         });
         let read = self.states.iter().filter_map(|state| {

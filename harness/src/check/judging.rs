@@ -165,6 +165,16 @@ impl Run<'_> {
         }
     }
 
+    /// What a derived state violated was not done for real before the time was up: the next scenario has nothing to do with it.
+    pub(super) fn doubt_what_was_left(&mut self) {
+        for id in std::mem::take(&mut self.derived_violations) {
+            self.doubt(
+                id,
+                "a derived state violates it, and the time was up before it could be done for real; try a larger --budget",
+            );
+        }
+    }
+
     pub(super) fn doubt(&mut self, id: &str, why: &str) {
         for (_, tally) in self.tallies.iter_mut().filter(|(invariant, _)| invariant.id == id) {
             tally.doubt.get_or_insert(why.to_owned());

@@ -65,6 +65,7 @@ impl Run<'_> {
                 }
             }
         });
+        self.doubt_what_was_left();
         let done = match ran {
             Ok(done) => done,
             Err(TraceError::Run(error)) => return Err(error),

@@ -47,6 +47,16 @@ impl<'a> Aftermath<'a> {
         self.observation.views().into_iter().filter(|view| self.is_settled(view.at))
     }
 
+    /// Whether what struck is to be blamed where this record is gone. One that was added while a struck operation was held
+    /// may never have been in: then it was lost among the two, whatever struck later.
+    fn is_to_blame_for(&self, record: &str) -> bool {
+        let Some(add) = self.observation.add_of(record) else { return true };
+        let is_beside = self.struck.iter().any(|struck| !std::ptr::eq(*struck, add) && struck.overlaps(add));
+        let was_seen =
+            || self.observation.views().iter().any(|view| view.records.iter().any(|seen| seen == record));
+        !is_beside || was_seen()
+    }
+
     fn struck_records(&self) -> impl Iterator<Item = &'a str> {
         self.struck.iter().filter_map(|struck| struck.added())
     }
@@ -84,6 +94,7 @@ impl<'a> Aftermath<'a> {
             }
             let mut harmed = observation.missing_from(view);
             harmed.retain(|record| self.struck_records().all(|struck| struck != *record));
+            harmed.retain(|record| self.is_to_blame_for(record));
             if !harmed.is_empty() {
                 return Some(format!(
                     "{what} of one operation harmed other records; not in {source} any more: {}",
@@ -109,7 +120,8 @@ impl<'a> Aftermath<'a> {
         let mut judged = false;
         for view in self.views() {
             judged |= self.observation.acknowledged_by(view.at).next().is_some();
-            let lost = self.observation.missing_from(view);
+            let mut lost = self.observation.missing_from(view);
+            lost.retain(|record| self.is_to_blame_for(record));
             if !lost.is_empty() {
                 return Judgement::Violated(format!(
                     "after {} {} acknowledged records are not in {} any more: {}",

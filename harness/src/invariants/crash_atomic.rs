@@ -56,6 +56,19 @@ mod tests {
         violated(check, "stays broken", &format!("{KILLED} state 60 broken"));
     }
 
+    /// gdbmtool, locked out by a client that was held, adds nothing and exits 0: the kill of the holder was blamed for it.
+    #[test]
+    fn a_record_that_was_added_while_the_killed_one_was_held_and_never_seen_is_not_laid_to_the_kill() {
+        let held =
+            "c1 add a 0..10 ok\n c1 add b 20..50 killed still 25\n c2 add c 30..40 ok\n c1 add d 60..70 ok\n";
+        holds(check, &format!("{held} c1 list 80..81 ok = a d"));
+        violated(
+            check,
+            "harmed other records",
+            &format!("{held} state 55 whole = a c\n c1 list 80..81 ok = a d"),
+        );
+    }
+
     #[test]
     fn a_record_that_comes_and_goes_after_the_kill_violates() {
         violated(

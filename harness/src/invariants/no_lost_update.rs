@@ -96,6 +96,14 @@ mod tests {
         doubtful(check, "c1 add a 0..10 ok\n c2 add b 5..20 ok\n c1 list 30..31 failed");
     }
 
+    /// `git config` prints nothing and exits 0 where its read fails: the records were in the store all the same.
+    #[test]
+    fn what_a_list_says_that_a_fault_has_struck_tells_nothing_of_the_store() {
+        let adds = "c1 add a 0..10 ok\n c2 add b 5..20 ok\n";
+        silent(check, &format!("{adds} c1 list 30..31 ok with read-eio ="));
+        violated(check, "not in list: a, b", &format!("{adds} c1 list 30..31 ok ="));
+    }
+
     #[test]
     fn no_overlap_or_no_view_is_no_evidence() {
         silent(check, "c1 add a 0..10 ok\n c2 add b 15..20 ok\n c1 list 30..31 ok = a b");

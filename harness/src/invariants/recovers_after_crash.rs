@@ -68,7 +68,16 @@ fn after<'a>(killed: &Operation, observation: &'a Observation) -> Vec<&'a Operat
         Some(first) if first.request == Request::Recover => 2,
         _ => 1,
     };
-    in_peace.into_iter().take(count).filter(|next| next.outcome != Outcome::Killed).collect()
+    // Who found the store busy beside one that came later tells nothing.
+    let is_alone = |next: &&Operation| {
+        !observation.operations.iter().any(|other| !std::ptr::eq(other, *next) && other.overlaps(next))
+    };
+    let tells = |next: &&Operation| match next.outcome {
+        Outcome::Killed => false,
+        Outcome::Busy => is_alone(next),
+        _ => true,
+    };
+    in_peace.into_iter().take(count).filter(tells).collect()
 }
 
 /// What a failure after a kill comes to.
@@ -129,6 +138,14 @@ mod tests {
             );
         }
         violated(check, "list", "c1 add a 0..10 killed\n c1 list 20..30 failed");
+    }
+
+    /// A store that says that it is busy, killed beside two others: the second came, and the third had the lock first.
+    #[test]
+    fn who_finds_the_store_busy_beside_one_that_came_later_says_nothing() {
+        let crowd = "c1 add a 0..10 killed\n c2 add x 5..12 ok\n";
+        silent(check, &format!("{crowd} c2 add b 20..30 busy\n c3 add c 22..28 ok"));
+        doubtful(check, &format!("{crowd} c2 add b 20..30 busy"));
     }
 
     #[test]

@@ -56,6 +56,11 @@ pub(crate) fn observe(timeline: &str) -> Observation {
                 let operation = operation(client, request, span, outcome, None);
                 observation.operations.push(Operation { fault: Some((*fault).into()), ..operation });
             }
+            [client, "add", record, span, outcome, "still", since] => {
+                let request = Request::Add { record: (*record).into(), number: 0 };
+                let operation = operation(client, request, span, outcome, None);
+                observation.operations.push(Operation { still: Some(since.parse().unwrap()), ..operation });
+            }
             [client, "list", span, outcome, "with", fault] => {
                 let operation = operation(client, Request::List, span, outcome, names);
                 observation.operations.push(Operation { fault: Some((*fault).into()), ..operation });

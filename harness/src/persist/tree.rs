@@ -270,8 +270,9 @@ impl Tree {
                 if matches!(name, Name::Folder(_)) {
                     return unmodelled("renamed a folder");
                 }
-                // Two names of one file: rename(2) does nothing then.
-                if self.names.get(to) != Some(&name) || from == to {
+                // Two names of one file: rename(2) does nothing then. Two links that say the same are two.
+                let is_one = matches!(name, Name::File(_)) && self.names.get(to) == Some(&name);
+                if !is_one || from == to {
                     self.names.remove(from);
                     self.names.insert(to.clone(), name);
                 }

@@ -246,8 +246,14 @@ impl Page {
             }
             _ => {
                 let holding = of(Verdict::Holds).len();
+                let cut = report.scenarios.iter().filter(|one| one.coverage == Coverage::Truncated);
+                let cut: Vec<&str> = cut.map(|one| one.id.as_str()).collect();
+                let as_far = match cut.is_empty() {
+                    true => String::new(),
+                    false => format!(", as far as there was time: not all was tried of {}", cut.join(", ")),
+                };
                 self.line(&format!(
-                    "{interrupted}{GOOD}holds{GOOD:#}: all {holding} claimed invariants that apply  {tail}"
+                    "{interrupted}{GOOD}holds{GOOD:#}: all {holding} claimed invariants that apply{as_far}  {tail}"
                 ));
             }
         }

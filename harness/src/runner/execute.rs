@@ -379,9 +379,10 @@ impl Stage<'_> {
             is_interactive: how.is_interactive,
             is_scheduled: how.is_scheduled,
         };
+        let began = Instant::now();
         let traced = tracer::run(&surroundings, traceables, director)?;
         // What was cut short tells nothing.
-        if self.is_cut() { Err(RunError::Stopped.into()) } else { Ok(traced) }
+        if self.is_cut() { Err(self.cut(began).into()) } else { Ok(traced) }
     }
 
     pub(super) fn values(&self, client: ClientId, request: &Request) -> Values {
@@ -656,7 +657,7 @@ impl<'a> Playing<'a> {
         operation.returned += nanos(began);
         let outcome = operation.outcome.clone();
         self.operations.push(operation);
-        if self.stage.is_cut() { Err(RunError::Stopped.into()) } else { Ok(outcome) }
+        if self.stage.is_cut() { Err(self.stage.cut(clock).into()) } else { Ok(outcome) }
     }
 
     fn operate_copy(&mut self, client: ClientId, request: Request) -> Result<Outcome, TraceError> {

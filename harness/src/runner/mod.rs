@@ -81,6 +81,8 @@ pub struct Stage<'a> {
     /// Whether any operation ran that was not traced since strays were last looked for: of one that is traced, all that
     /// comes of it is traced too, and ended with it.
     may_have_strays: AtomicBool,
+    /// The longest that operations under the tracer had run when the hard end cut them short, in milliseconds.
+    cut_after: AtomicU64,
     /// Past this, a round starts no operation, so that all rounds get their share of the time.
     round_end: Mutex<Option<Instant>>,
 }
@@ -144,6 +146,7 @@ impl<'a> Stage<'a> {
             under_way: Mutex::default(),
             ended: AtomicU64::new(0),
             may_have_strays: AtomicBool::new(true),
+            cut_after: AtomicU64::new(0),
             round_end: Mutex::default(),
         }
     }
@@ -193,6 +196,21 @@ impl<'a> Stage<'a> {
     /// Whether operations are cut short by now, and nothing more can be judged.
     fn is_cut(&self) -> bool {
         self.stop.is_requested() || self.hard_end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// The hard end has cut operations short that began then.
+    fn cut(&self, began: Instant) -> RunError {
+        if !self.stop.is_requested() {
+            let ran = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.cut_after.fetch_max(ran, Ordering::Relaxed);
+        }
+        RunError::Stopped
+    }
+
+    /// The longest that operations had run when the time for all was up; nothing where none was cut short.
+    pub fn longest_cut(&self) -> Option<Duration> {
+        let ran = self.cut_after.load(Ordering::Relaxed);
+        (ran > 0).then(|| Duration::from_millis(ran))
     }
 
     /// How many operations left processes behind that outlived them.

@@ -312,6 +312,8 @@ impl Sweep<'_> {
     }
 
     fn crash(&mut self, first: &First, all: &[Quiet<'_>]) -> Result<(), TraceError> {
+        // They are few, and nothing else shows what they show.
+        self.derived_files(first)?;
         let points: Vec<Vec<u32>> = all.iter().map(|one| crash::points(&one.traced.calls)).collect();
         for (index, (one, points)) in all.iter().zip(&points).enumerate() {
             self.derived(first, one)?;
@@ -339,7 +341,6 @@ impl Sweep<'_> {
                 ));
             }
         }
-        self.derived_files(first)?;
         let others = all.iter().zip(&points).skip(1);
         others
             .into_iter()

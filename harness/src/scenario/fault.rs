@@ -6,10 +6,11 @@
 //! to list, add and list, with nothing failing any more. After a sync that failed, what it was to make durable is dropped
 //! as the kernel drops it, and the power is lost when the operation was acknowledged: a sync that is tried again has nothing
 //! to write. Where a lock fails and the operation goes on, it is held before it changes the data, and a second client comes.
-//! Beyond two thousand faults of one operation those of the last calls come first.
+//! What changes something, makes it durable or locks it fails first, then what reads, then all else: should the time not be
+//! enough, what matters most was tried. No more than two thousand faults of one operation are.
 
 use crate::accesses::accesses;
-use crate::call::Call;
+use crate::call::{Call, Class};
 use crate::catalogue::headline;
 use crate::fault::{FaultId, What, of_call};
 use crate::op::Request;
@@ -37,9 +38,21 @@ pub fn scripts(request: &Request, calls: &[Call]) -> (Vec<Script>, usize) {
             }
         }
     }
+    faults.sort_by_key(|(point, _)| weight(&calls[*point as usize - 1]));
     let left_out = faults.len().saturating_sub(FAULTS_MAX);
-    faults.drain(..left_out);
+    faults.truncate(FAULTS_MAX);
     (faults.into_iter().map(|(point, what)| alone(request, calls, point, what)).collect(), left_out)
+}
+
+/// What comes first, from 0.
+fn weight(call: &Call) -> u8 {
+    match call.class {
+        Class::Write | Class::Name | Class::Sync | Class::Lock => 0,
+        _ if call.creates => 0,
+        Class::Read => 1,
+        Class::Open | Class::Close => 2,
+        Class::Inspect | Class::Attribute | Class::Process => 3,
+    }
 }
 
 /// The faults of its locks, each beside a second client that comes where the operation is about to change the data.

@@ -18,6 +18,11 @@ pub(super) fn size(process: Pid, descriptor: i32) -> Option<u64> {
     Some(fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?.size())
 }
 
+/// The permissions of its file.
+pub(super) fn mode(process: Pid, descriptor: i32) -> Option<u32> {
+    Some(fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?.mode() & 0o7777)
+}
+
 /// Its position, in bytes.
 pub(super) fn position(process: Pid, descriptor: i32) -> Option<u64> {
     let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{descriptor}")).ok()?;

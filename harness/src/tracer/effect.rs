@@ -95,6 +95,15 @@ impl Mirror {
                 let path = self.files.values().find(|(number, _)| Some(*number) == file)?.1.clone();
                 Some(Effect::ModeSet { path, mode: call.entry.arguments[1] as u32 & 0o7777 })
             }
+            // An access list is a mode too: GNU sed, cp and mv set the mode of a new file by one.
+            (Class::Attribute, Form::Path { .. }) if name.ends_with("xattr") => {
+                Some(Effect::ModeSet { mode: mode_of(call.paths.first()?), path: shown(0)? })
+            }
+            (Class::Attribute, Form::File) if name.ends_with("xattr") => {
+                let path = self.files.values().find(|(number, _)| Some(*number) == file)?.1.clone();
+                let mode = descriptor::mode(thread, call.entry.arguments[0] as i32)?;
+                Some(Effect::ModeSet { path, mode })
+            }
             // An owner that is the one it has anyway.
             (Class::Attribute, _) if name.contains("chown") && is_own(call) => None,
             // Times are not part of what is laid out again.

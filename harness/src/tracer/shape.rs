@@ -157,6 +157,12 @@ shapes! {
     SYS_fchown Attribute Form::File;
     SYS_fchownat Attribute path_at(0, 1);
     SYS_utimensat Attribute path_at(0, 1);
+    SYS_setxattr Attribute path(0);
+    SYS_lsetxattr Attribute path(0);
+    SYS_fsetxattr Attribute Form::File;
+    SYS_removexattr Attribute path(0);
+    SYS_lremovexattr Attribute path(0);
+    SYS_fremovexattr Attribute Form::File;
 
     SYS_sync Sync Form::Everything;
     SYS_fsync Sync Form::File;
