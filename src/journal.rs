@@ -270,20 +270,21 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     pub(crate) fn read_durable_from(&self, from: u64) -> Result<(Vec<T>, u64), Error> {
         let mut records = Vec::new();
         let there = self.file_to_read()?;
-        let end = match &there {
-            Some((known, length)) => self.end_of_lines(&*known.file, *length)?,
-            None => 0,
-        };
-        if end < from {
-            let why = format!("{from} bytes of it were read before, and there are {end}");
+        let length = there.as_ref().map_or(0, |(_, length)| *length);
+        if length < from {
+            let why = format!("{from} bytes of it were read before, and there are {length}");
             return Err(Error::new("read", &self.path, ErrorKind::Corrupt(why)));
         }
-        if let Some((known, _)) = there.filter(|_| end > from) {
+        let Some((known, _)) = there.filter(|_| length > from) else { return Ok((records, from)) };
+        // At once: what the sync below is for is what was read.
+        let mut content = read_range(&*known.file, from, length).map_err(Error::io("read", &self.path))?;
+        content.truncate(whole_lines(&content));
+        if !content.is_empty() {
             self.sync(&*known.file)?;
             self.sync_name(&known)?;
-            parse_lines(&*known.file, from, end, &self.path, &mut records)?;
+            parse_all(&content, from, &self.path, &mut records)?;
         }
-        Ok((records, end))
+        Ok((records, from + content.len() as u64))
     }
 
     /// What was added since `place`, which moves to the end.
@@ -667,6 +668,21 @@ fn end_of_lines(file: &dyn Opened, length: u64) -> io::Result<u64> {
     Ok(end)
 }
 
+/// The same of lines that are in memory, from the beginning of one on: how many bytes.
+fn whole_lines(content: &[u8]) -> usize {
+    let start_before =
+        |end: usize| content[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let mut end = start_before(content.len());
+    while end > 0 {
+        let start = start_before(end - 1);
+        if !content[start..end].contains(&0) {
+            break;
+        }
+        end = start;
+    }
+    end
+}
+
 /// Where the line begins that the byte before `end` is in, or would be: behind the last line feed before `end`.
 fn line_start(file: &dyn Opened, end: u64) -> io::Result<u64> {
     let mut to = end;
@@ -696,6 +712,16 @@ fn parse_lines<T: DeserializeOwned>(
     records: &mut Vec<T>,
 ) -> Result<(), Error> {
     let content = read_range(file, from, end).map_err(Error::io("read", path))?;
+    parse_all(&content, from, path, records)
+}
+
+/// The records of these lines, which are the file's from this offset on.
+fn parse_all<T: DeserializeOwned>(
+    content: &[u8],
+    from: u64,
+    path: &Path,
+    records: &mut Vec<T>,
+) -> Result<(), Error> {
     let lines = content.split_inclusive(|byte| *byte == b'\n');
     for (line, number) in lines.zip(1..) {
         records.push(parse(line, path, &format!("line {number} from byte {from} on"))?);
