@@ -25,10 +25,6 @@ use crate::tracer::Templates;
 use crate::verdict::Tally;
 use crate::volume::Kind;
 
-/// What is long for an operation that the budget cut short: so long, and so many times as long as one undisturbed.
-const LONG_CUT: Duration = Duration::from_secs(2);
-const LONG_CUT_FACTOR: u32 = 20;
-
 /// Counterexamples that a report holds for one invariant, beside the first one of each scenario.
 const COUNTEREXAMPLES_MAX: usize = 3;
 /// Remarks on portability in a report.
@@ -364,7 +360,6 @@ impl<'a> Run<'a> {
             }
         }
         self.note_copies(templates);
-        self.doubt_what_was_cut(&stage, &control);
         let survivors = stage.operations_with_survivors();
         if survivors > 0 {
             self.remarks.push(Remark::new(
@@ -373,23 +368,6 @@ impl<'a> Run<'a> {
             ));
         }
         Ok(())
-    }
-
-    /// An operation that had run for long when the time was up might never have ended: a store that waits for a dead one's
-    /// lock has a time limit that is longer than the share of a scenario.
-    fn doubt_what_was_cut(&mut self, stage: &Stage<'_>, control: &Control) {
-        let usual = control.timing.whole;
-        let is_long = |ran: &Duration| *ran >= LONG_CUT.max(usual * LONG_CUT_FACTOR);
-        let Some(ran) = stage.longest_cut().filter(is_long) else { return };
-        let why = format!(
-            "the budget ended an operation that had run for {:.1} s, where {:.2} s is usual; try a larger --budget, or a \
-             shorter time limit in the adapter",
-            ran.as_secs_f64(),
-            usual.as_secs_f64()
-        );
-        for id in ["recovers-after-crash", "no-deadlock", "no-self-deadlock"] {
-            self.doubt(id, &why);
-        }
     }
 
     /// Takes note of why no copies were made, if there should have been some.

@@ -1,6 +1,6 @@
 //! Runs one scenario after another, and tells what each came to.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::check::{BY_THE_TRACER, Run, milliseconds};
 use crate::observation::Observation;
@@ -9,6 +9,10 @@ use crate::runner::{self, Control, Next, RunError, Showing, Stage, TraceError};
 use crate::sandbox::Sandbox;
 use crate::scenario::stress;
 use std::ops::ControlFlow;
+
+/// What is long for an operation that the budget cut short: so long, and so many times as long as one undisturbed.
+const LONG_CUT: Duration = Duration::from_secs(2);
+const LONG_CUT_FACTOR: u32 = 5;
 
 impl Run<'_> {
     /// Runs a scenario that is made from quiet runs under the tracer.
@@ -66,6 +70,7 @@ impl Run<'_> {
             }
         });
         self.doubt_what_was_left();
+        self.doubt_what_was_cut(scenario, stage, control.timing.whole);
         let done = match ran {
             Ok(done) => done,
             Err(TraceError::Run(error)) => return Err(error),
@@ -147,6 +152,22 @@ impl Run<'_> {
             crowd: None,
         });
         Ok(())
+    }
+
+    /// An operation that ran after a kill, and had run for long when the time was up, might never have ended: a store that
+    /// waits for a dead one's lock has a time limit that is longer than the share of a scenario.
+    fn doubt_what_was_cut(&mut self, scenario: &str, stage: &Stage<'_>, usual: Duration) {
+        let is_long = |ran: &Duration| *ran >= LONG_CUT.max(usual * LONG_CUT_FACTOR);
+        let Some(ran) = stage.take_longest_cut().filter(is_long) else { return };
+        // Who suffers a fault may take all the time that it has.
+        if matches!(scenario, "crash" | "torn-write") {
+            let (ran, usual) = (ran.as_secs_f64(), usual.as_secs_f64());
+            let why = format!(
+                "the budget ended an operation that had run for {ran:.1} s after a kill, where {usual:.2} s is usual; try a \
+                 larger --budget, or a shorter time limit in the adapter"
+            );
+            self.doubt("recovers-after-crash", &why);
+        }
     }
 
     /// How many schedules are to be run.

@@ -381,7 +381,7 @@ impl Stage<'_> {
         };
         let began = Instant::now();
         let traced = tracer::run(&surroundings, traceables, director)?;
-        // What was cut short tells nothing.
+        // What was cut short tells nothing, but that it may have waited for nobody.
         if self.is_cut() { Err(self.cut(began).into()) } else { Ok(traced) }
     }
 

@@ -81,7 +81,7 @@ pub struct Stage<'a> {
     /// Whether any operation ran that was not traced since strays were last looked for: of one that is traced, all that
     /// comes of it is traced too, and ended with it.
     may_have_strays: AtomicBool,
-    /// The longest that operations under the tracer had run when the hard end cut them short, in milliseconds.
+    /// The longest that operations had run when the hard end cut them short, in milliseconds.
     cut_after: AtomicU64,
     /// Past this, a round starts no operation, so that all rounds get their share of the time.
     round_end: Mutex<Option<Instant>>,
@@ -207,9 +207,9 @@ impl<'a> Stage<'a> {
         RunError::Stopped
     }
 
-    /// The longest that operations had run when the time for all was up; nothing where none was cut short.
-    pub fn longest_cut(&self) -> Option<Duration> {
-        let ran = self.cut_after.load(Ordering::Relaxed);
+    /// The longest that operations had run when the time was up, since this was asked last; nothing where none was cut short.
+    pub fn take_longest_cut(&self) -> Option<Duration> {
+        let ran = self.cut_after.swap(0, Ordering::Relaxed);
         (ran > 0).then(|| Duration::from_millis(ran))
     }
 

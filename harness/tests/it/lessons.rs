@@ -207,3 +207,22 @@ fn the_stop_of_an_orphan_that_is_traced_is_taken_by_nobody_else() {
     let report = judge(folder.path(), 0, &[&arguments[..], &commands].concat());
     assert_eq!(scenario(&report, "crash")["operations"]["failed"], 0, "{report:#}");
 }
+
+/// A store that polls for the lock file of a dead one was said to recover: its time limit was longer than the share of the
+/// scenario, and what hung when the time was up was forgotten.
+#[test]
+fn who_hangs_after_a_kill_until_the_time_is_up_is_not_said_to_recover() {
+    let folder = tempfile::tempdir().unwrap();
+    let polls = r#"data=$2
+if [ "$1" = list ]; then cat "$data"; exit; fi
+until (set -C; : >"$data.lock") 2>/dev/null; do sleep 0.05; done
+echo "$3" >>"$data"
+rm "$data.lock"
+"#;
+    script(folder.path(), "store", &format!("#!/bin/sh\n{polls}"));
+    let only = ["--only", "crash,recovers-after-crash", "--budget", "6s", "--data", "db.txt"];
+    let report = judge(folder.path(), 3, &[&only[..], &["--", "./store"]].concat());
+    let told = invariant(&report, "recovers-after-crash");
+    assert_eq!(told["verdict"], "inconclusive", "{told:#}");
+    assert!(told["reason"].as_str().unwrap().contains("the budget ended an operation"), "{told:#}");
+}
