@@ -36,10 +36,29 @@ pub fn steps_of(calls: &[Call]) -> Vec<String> {
         .collect()
 }
 
-/// A file that was made during the trace goes by its turn, whatever its name.
+/// A file that was made during the trace goes by its turn, whatever its name. Processes are numbered as they come, of all
+/// clients together: which of two clients makes its first one earlier is chance.
 fn named(operand: &str, made: &BTreeMap<&str, usize>) -> String {
     match made.get(operand) {
         Some(turn) => format!("{{new {turn}}}"),
+        None if is_process(operand) => "process".to_owned(),
         None => operand.to_owned(),
+    }
+}
+
+fn is_process(operand: &str) -> bool {
+    operand.strip_prefix("process ").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two Node stores that each start a process: the replay of a finding diverged where the other one was quicker.
+    #[test]
+    fn a_process_is_not_told_by_its_number_among_those_of_all_clients() {
+        let none = BTreeMap::new();
+        assert_eq!(named("process 2", &none), named("process 4", &none));
+        assert_eq!(named("process.json", &none), "process.json");
     }
 }
