@@ -4,6 +4,7 @@
 //! those are run that differ in more than the order of calls that do not touch the same name, file or lock, invocations
 //! and returns of operations among them; so that where all of those were run, all schedules are judged. Three clients add
 //! at once, to a store with a record and to an empty one; others list, and do what else the store can do; two add twice.
+//! Where `add` names the client, each has added once before, but for the first records.
 //! A lock that is taken is waited for outside the kernel, so that it is seen at once when nobody can go on. A sleep takes
 //! no time: the clock of the clients runs ahead by it, and who sleeps after it has found nothing changed sleeps on until
 //! something is. Where there are more schedules than the budget allows, those with few preemptions come first, and then
