@@ -82,6 +82,7 @@ pub mod runner;
 pub mod sandbox;
 pub mod scenario;
 pub mod selection;
+pub mod shard;
 pub mod steps;
 pub mod target;
 pub mod tracer;

@@ -9,6 +9,7 @@ use crate::invariants::Invariant;
 use crate::masks::{made, masked};
 use crate::observation::Observation;
 use crate::report::Counterexample;
+use crate::report::baseline::Baseline;
 use crate::report::sentence::sentence;
 use crate::report::telling::{About, Cause, Telling};
 use crate::sandbox::Sandbox;
@@ -19,6 +20,8 @@ use crate::target::Target;
 pub(super) struct Finding<'a> {
     pub(super) invariant: &'static str,
     pub(super) target: &'a Target,
+    /// Where in its scenario it stands.
+    pub(super) place: u64,
     pub(super) observation: &'a Observation,
     /// What was played, where that can be played again.
     pub(super) script: Option<&'a Script>,
@@ -52,9 +55,10 @@ impl Finding<'_> {
             replay: path.as_ref().map(|path| format!("picklock replay {}{flags}", shell_words::quote(path))),
             case: path,
             scenario: self.observation.scenario.clone(),
+            place: self.place,
             summary: told,
             replayable: case.is_some(),
-            known: false,
+            known: self.is_known(options),
             confirmed: Vec::new(),
             diagnosis: self.diagnosis(),
             explanation: self.explanation.cloned(),
@@ -64,11 +68,20 @@ impl Finding<'_> {
     }
 
     /// The likeliest cause: one that this execution shows, else one that quiet runs show.
-    fn diagnosis(&self) -> Option<String> {
+    pub(super) fn diagnosis(&self) -> Option<String> {
         let own = diagnoses::read(&self.observation.traces, &self.observation.subject.data);
         let shown = diagnoses::explaining(&own, self.invariant)
             .or_else(|| diagnoses::explaining(self.quiet, self.invariant))?;
         Some(shown.diagnosis.id.to_owned())
+    }
+
+    /// Whether a baseline has this way of breaking the invariant.
+    fn is_known(&self, options: &Options) -> bool {
+        let diagnosis = self.diagnosis();
+        let knows = |baseline: &Baseline| {
+            baseline.knows(self.invariant, &self.observation.scenario, diagnosis.as_deref())
+        };
+        options.baseline.as_ref().is_some_and(knows)
     }
 
     fn name(&self) -> String {

@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 
 use crate::check::confirming::Open;
-use crate::check::{COUNTEREXAMPLES_MAX, PORTABILITY_MAX, Run, finding, summary};
+use crate::check::{PORTABILITY_MAX, Run, finding, summary};
 use crate::diagnoses::{self, Shown};
 use crate::invariants::Invariant;
 use crate::observation::{Observation, Trace};
 use crate::op::{CANCELLED, Limit, Operation, Outcome};
-use crate::report::{OperationCounts, Remark};
+use crate::report::{OperationCounts, Remark, is_worth_showing};
 use crate::runner::Next;
 use crate::sandbox::Sandbox;
 use crate::scenario::script::Script;
@@ -77,21 +77,20 @@ impl Run<'_> {
             tally.add(index, invariant.judge(observation));
             let Some((_, seen)) = tally.violations.get(before).cloned() else { continue };
             let found = self.counterexamples.entry(invariant.id).or_default();
-            // A way that no other scenario showed is worth one more.
-            let is_first_of_scenario = found.iter().all(|one| one.scenario != observation.scenario);
-            if found.len() >= COUNTEREXAMPLES_MAX && !is_first_of_scenario {
-                continue;
-            }
             let explanation = finding::explained(invariant.id, observation, self.explanation.as_ref());
             let finding = finding::Finding {
                 invariant: invariant.id,
                 target: self.target,
+                place: self.place,
                 observation,
                 script,
                 seen: &seen,
                 quiet: &self.quiet,
                 explanation: explanation.as_ref(),
             };
+            if !is_worth_showing(found, &observation.scenario, finding.diagnosis().as_deref()) {
+                continue;
+            }
             let (counterexample, unsaved) = finding.into_counterexample(self.options, sandbox);
             if found.iter().any(|other| other.case.is_some() && other.case == counterexample.case) {
                 continue;
@@ -228,9 +227,11 @@ impl Run<'_> {
     }
 
     pub(super) fn claimed_is_violated(&self) -> bool {
-        self.tallies
-            .iter()
-            .any(|(invariant, tally)| self.is_claimed(invariant.id) && tally.verdict() == Verdict::Violated)
+        let is_known =
+            |id: &str| self.counterexamples.get(id).is_some_and(|found| found.iter().all(|one| one.known));
+        self.tallies.iter().any(|(invariant, tally)| {
+            self.is_claimed(invariant.id) && tally.verdict() == Verdict::Violated && !is_known(invariant.id)
+        })
     }
 }
 

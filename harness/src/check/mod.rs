@@ -1,6 +1,7 @@
 //! `check`: runs the scenarios on a target, judges what they show, and makes the report.
 
 mod confirming;
+mod divided;
 mod finding;
 mod judging;
 mod scenarios;
@@ -14,19 +15,21 @@ use std::time::{Duration, Instant};
 use crate::case::Explanation;
 use crate::diagnoses::Shown;
 use crate::invariants::{self, Invariant};
+use crate::report::baseline::Baseline;
 use crate::report::telling::Telling;
 use crate::report::{Counterexample, Remark, Report, ScenarioSummary};
 use crate::runner::{self, Control, RunError, Stage, Stop};
 use crate::sandbox::Sandbox;
 use crate::scenario::{self, stress};
 use crate::selection::Selection;
+use crate::shard::Shard;
 use crate::target::{Target, UsageError};
 use crate::tracer::Templates;
 use crate::verdict::Tally;
 use crate::volume::Kind;
 
-/// Counterexamples that a report holds for one invariant, beside the first one of each scenario.
-const COUNTEREXAMPLES_MAX: usize = 3;
+pub use divided::check_in_parts;
+
 /// Remarks on portability in a report.
 const PORTABILITY_MAX: usize = 3;
 /// More clients at once, or more operations of each, are no plan that ends.
@@ -65,6 +68,8 @@ pub struct Options {
     pub operations: Option<u32>,
     /// Schedules with at most so many preemptions alone, all of them.
     pub preemptions: Option<u32>,
+    /// Which part of it is run.
+    pub shard: Shard,
     /// Of all chance.
     pub seed: u64,
     /// A ceiling for the whole run; none for no end.
@@ -83,6 +88,8 @@ pub struct Options {
     pub cases: Option<Cases>,
     /// The file systems on which what the persistence model allows is tried.
     pub confirm: Vec<Kind>,
+    /// Violations that are known: they neither count nor end a run that ends at the first violation.
+    pub baseline: Option<Baseline>,
     /// The program that is `{store}` and `{critical}` when it is called by those names; without it, they do not work.
     pub multi_call: Option<PathBuf>,
 }
@@ -103,6 +110,7 @@ impl Default for Options {
             clients: None,
             operations: None,
             preemptions: None,
+            shard: Shard::default(),
             seed: 1,
             budget: Some(Duration::from_secs(60)),
             dir: None,
@@ -112,6 +120,7 @@ impl Default for Options {
             copies: true,
             cases: None,
             confirm: Vec::new(),
+            baseline: None,
             multi_call: None,
         }
     }
@@ -269,6 +278,8 @@ struct Run<'a> {
     looked_for: Vec<&'static str>,
     /// What there is to say of the execution that is judged.
     explanation: Option<Explanation>,
+    /// Where in its scenario it stands.
+    place: u64,
     /// What the derived state violated that is being done for real.
     derived_violations: Vec<&'static str>,
     /// Findings of power losses, to be tried on real file systems.
@@ -311,6 +322,7 @@ impl<'a> Run<'a> {
             has_quiet_runs: false,
             looked_for: Vec::new(),
             explanation: None,
+            place: 0,
             derived_violations: Vec::new(),
             open: Vec::new(),
             blamed: BTreeSet::new(),

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::check::{BY_THE_TRACER, Run, milliseconds};
 use crate::observation::Observation;
+use crate::report::extent::{Explored, Extent, Killed, Part};
 use crate::report::{Coverage, OperationCounts, Rate, Remark, ScenarioSummary};
 use crate::runner::{self, Control, Next, RunError, Showing, Stage, TraceError};
 use crate::sandbox::Sandbox;
@@ -47,7 +48,7 @@ impl Run<'_> {
             }
             Showing::Derived { observation, script } => self.take_derived(&observation, script),
             Showing::Trial { observation, is_first } => self.try_out(observation, is_first),
-            Showing::Execution { observation, script, has_copies, explanation } => {
+            Showing::Execution { place, observation, script, has_copies, explanation } => {
                 if has_copies && self.is_unclear(&observation) {
                     return Next::Confirm;
                 }
@@ -56,7 +57,7 @@ impl Run<'_> {
                     self.remark_on_portability(&observation);
                     return Next::GoOn;
                 }
-                self.explanation = explanation;
+                (self.explanation, self.place) = (explanation, place);
                 match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
                     ControlFlow::Break(()) => Next::End,
                     // It is looked for no more than a few of them.
@@ -87,6 +88,10 @@ impl Run<'_> {
                     states: 0,
                     coverage: Coverage::Truncated,
                     bound: format!("it could not go on: {other}"),
+                    extent: Extent {
+                        ended: Some(format!("it could not go on: {other}")),
+                        ..Extent::default()
+                    },
                     elapsed_ms: milliseconds(began.elapsed()),
                     operations: counts,
                     plan: None,
@@ -97,30 +102,40 @@ impl Run<'_> {
         };
         control.subject = done.subject;
         self.has_quiet_runs = true;
-        let told: Vec<String> = done
-            .groups
-            .iter()
-            .map(|(what, planned, made)| match planned == made {
-                true => format!("all {planned} {what}"),
-                false => format!("{made} of {planned} {what}"),
-            })
-            .collect();
-        let told: Vec<String> = told.into_iter().chain(done.explored).collect();
-        let missing = match done.cut {
-            None => "",
-            Some(runner::Cut::Budget) => "; the budget ended it",
-            Some(runner::Cut::FailFast) => "; ended at the first violation",
-            Some(runner::Cut::Interrupted | runner::Cut::Hung) => "; interrupted",
-        };
-        // Of one write only some lengths are tried: that is the bound of this scenario, whatever the store.
-        let each = if scenario == "torn-write" { "; at most twelve of one write" } else { "" };
-        let torn = match done.states {
-            (_, 0) => String::new(),
-            (_, torn) => format!("; {torn} of the derived states have a data file that is not whole"),
-        };
-        let bounded = match done.bounds.is_empty() {
-            true => String::new(),
-            false => format!("; left out: {}", done.bounds.join(", ")),
+        let is_whole = done.groups.iter().all(|(_, planned, made)| planned == made);
+        let is_complete = done.cut.is_none()
+            && done.bounds.is_empty()
+            && scenario != "torn-write"
+            && is_whole
+            && !done.is_bounded;
+        let extent = Extent {
+            parts: done
+                .groups
+                .into_iter()
+                .map(|(what, planned, made)| Part { what, planned: planned as u64, made: made as u64 })
+                .collect(),
+            explored: done.explored.into_iter().map(|(place, told)| Explored { place, told }).collect(),
+            killed: done.killed.map(|runner::Kills { plan, schedules, complete, points }| Killed {
+                plan,
+                schedules,
+                complete,
+                points,
+            }),
+            // Of one write only some lengths are tried: that is the bound of this scenario, whatever the store.
+            kept_to: match scenario {
+                "torn-write" => vec!["at most twelve of one write".to_owned()],
+                _ => Vec::new(),
+            },
+            torn_states: done.states.1,
+            left_out: done.bounds,
+            ended: done.cut.map(|cut| {
+                match cut {
+                    runner::Cut::Budget => "the budget ended it",
+                    runner::Cut::FailFast => "ended at the first violation",
+                    runner::Cut::Interrupted | runner::Cut::Hung => "interrupted",
+                }
+                .to_owned()
+            }),
         };
         if done.cut == Some(runner::Cut::Budget) {
             self.cut_short.get_or_insert(format!("the budget ended {scenario}"));
@@ -129,12 +144,6 @@ impl Run<'_> {
         for (id, why) in &done.doubts {
             self.doubt(id, why);
         }
-        let is_whole = done.groups.iter().all(|(_, planned, made)| planned == made);
-        let is_complete = done.cut.is_none()
-            && done.bounds.is_empty()
-            && scenario != "torn-write"
-            && is_whole
-            && !done.is_bounded;
         self.scenarios.push(ScenarioSummary {
             id: scenario.into(),
             executions: executions as u64,
@@ -145,7 +154,8 @@ impl Run<'_> {
                 None if is_complete => Coverage::Complete,
                 None => Coverage::Bounded,
             },
-            bound: format!("{}{each}{torn}{bounded}{missing}", told.join(", ")),
+            bound: extent.told(),
+            extent,
             elapsed_ms: milliseconds(began.elapsed()),
             operations: counts,
             plan: None,
@@ -176,6 +186,7 @@ impl Run<'_> {
             clients: self.options.clients,
             operations: self.options.operations,
             preemptions: self.options.preemptions,
+            shard: self.options.shard,
             seed: self.options.seed,
         }
     }
@@ -217,7 +228,8 @@ impl Run<'_> {
         self.watcher.begins("stress", plan.operations());
         let mut counts = OperationCounts::default();
         let mut executions = 0;
-        let ran = runner::stress(stage, &plan, control, &mut |observation| {
+        let ran = runner::stress(stage, &plan, control, self.options.shard, &mut |place, observation| {
+            self.place = place;
             self.take(&observation, None, &mut executions, &mut counts, sandbox)
         });
         let done = match &ran {
@@ -230,32 +242,31 @@ impl Run<'_> {
                 "it could not be seen when the store works on its folder, so kills fell anywhere in an operation",
             ));
         }
-        let planned = plan.rounds.len();
+        let (planned, made) = (done.planned as u64, done.rounds as u64);
         if done.cut == Some(runner::Cut::Budget) {
-            self.cut_short =
-                Some(format!("the budget left only {} of {planned} rounds of stress whole", done.rounds));
+            self.cut_short = Some(format!("the budget left only {made} of {planned} rounds of stress whole"));
         }
-        let missing = match done.cut {
-            None => String::new(),
-            Some(runner::Cut::Budget) => {
-                format!("; the budget left only {} of {planned} rounds whole", done.rounds)
-            }
-            Some(runner::Cut::Hung) => {
-                format!("; given up after {} of {planned} rounds, since clients did not end", done.rounds)
-            }
-            Some(runner::Cut::FailFast) => {
-                format!("; ended at the first violation, after {} of {planned} rounds", done.rounds)
-            }
-            Some(runner::Cut::Interrupted) => {
-                format!("; interrupted after {} of {planned} rounds", done.rounds)
-            }
+        let extent = Extent {
+            parts: vec![Part { what: format!("rounds of {clients} clients or of one alone"), planned, made }],
+            kept_to: vec!["kills at random moments".to_owned()],
+            ended: done.cut.map(|cut| {
+                match cut {
+                    runner::Cut::Budget => "the budget ended it",
+                    runner::Cut::Hung => "given up, since clients did not end",
+                    runner::Cut::FailFast => "ended at the first violation",
+                    runner::Cut::Interrupted => "interrupted",
+                }
+                .to_owned()
+            }),
+            ..Extent::default()
         };
         self.scenarios.push(ScenarioSummary {
             id: "stress".into(),
             executions: executions as u64,
             states: 0,
             coverage: if done.cut.is_some() { Coverage::Truncated } else { Coverage::Bounded },
-            bound: format!("{clients} clients, then one alone; kills at random moments{missing}"),
+            bound: extent.told(),
+            extent,
             elapsed_ms: milliseconds(began.elapsed()),
             operations: counts,
             plan: Some(plan.fingerprint()),

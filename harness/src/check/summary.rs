@@ -5,6 +5,7 @@ use crate::diagnoses::{self, Shown};
 use crate::invariants::{Invariant, Needs};
 use crate::report::{
     ControlSummary, DiagnosisSummary, InvariantSummary, Remark, Report, SCHEMA, TargetSummary, Tool,
+    explained_away,
 };
 use crate::target::{Format, Target};
 use crate::verdict::Verdict;
@@ -21,11 +22,11 @@ impl Run<'_> {
         };
         let passed = control.passed;
         let invariants = if passed { self.invariants() } else { Vec::new() };
+        if let Some(baseline) = self.options.baseline.as_ref().filter(|_| passed) {
+            self.remarks.extend(baseline.remarks(&self.scenarios, &invariants));
+        }
         let mut diagnoses = if passed { summaries(&self.quiet, &self.disturbed) } else { Vec::new() };
-        let recovers =
-            invariants.iter().any(|one| one.id == "recovers-after-crash" && one.verdict == Verdict::Holds);
-        // A store that goes on after every kill removes what a dead owner left.
-        diagnoses.retain(|diagnosis| !recovers || diagnosis.id != "lock-file-survives-kill");
+        explained_away(&invariants, &mut diagnoses);
         let commands = self.target.commands().into_iter();
         let mut report = Report {
             schema: SCHEMA,
@@ -42,7 +43,7 @@ impl Run<'_> {
             interrupted,
             seed: self.options.seed,
             elapsed_ms: milliseconds(self.began.elapsed()),
-            shard: None,
+            shard: (!self.options.shard.is_whole()).then(|| self.options.shard.to_string()),
             control,
             scenarios: if passed { self.scenarios } else { Vec::new() },
             invariants,
@@ -76,6 +77,7 @@ impl Run<'_> {
                     verdict,
                     judged: tally.judged,
                     reason,
+                    is_doubted: tally.doubt.is_some(),
                     counterexamples: self.counterexamples.get(invariant.id).cloned().unwrap_or_default(),
                     violations: tally.violations.len() as u64,
                 }

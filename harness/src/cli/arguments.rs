@@ -6,6 +6,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use clap::builder::Styles;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use picklock::shard::Shard;
 use picklock::target::flags::Flags;
 use picklock::volume::Kind;
 
@@ -54,6 +55,12 @@ pub(crate) enum Request {
     List(ListArguments),
     /// Explain an invariant, a scenario, a fault or a diagnosis
     Explain(ExplainArguments),
+    /// Put the reports of all shards of one run together
+    Merge(MergeArguments),
+    /// Print what makes a shell complete picklock's arguments
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write one for each command into a folder
+    Man(ManArguments),
 }
 
 // An empty style inside `{n}`, since clap would make a line feed of it.
@@ -113,6 +120,18 @@ pub(crate) struct CheckArguments {
     /// Try what a power loss may leave on real file systems too: ext4, xfs, btrfs (takes root and their mkfs)
     #[arg(long, value_name = "FS[,FS]", value_delimiter = ',', help_heading = "What to try")]
     pub(crate) confirm: Vec<Kind>,
+    /// Divide the run over so many threads
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        hide_default_value = true,
+        help_heading = "What to try"
+    )]
+    pub(crate) jobs: u32,
+    /// Run only part I of N, on this machine; `picklock merge` puts the reports of all together
+    #[arg(long, value_name = "I/N", help_heading = "What to try")]
+    pub(crate) shard: Option<Shard>,
     /// Start every operation anew, instead of copying processes that are stopped at their first visible call
     #[arg(long, help_heading = "What to try")]
     pub(crate) no_copies: bool,
@@ -127,12 +146,15 @@ pub(crate) struct CheckArguments {
     #[arg(long, value_name = "ID", help_heading = "What counts")]
     pub(crate) disclaim: Vec<String>,
 
-    /// Format of the report
-    #[arg(long, value_enum, default_value_t = Format::Human, help_heading = "Report")]
-    pub(crate) format: Format,
-    /// Write the report to this file instead of standard output
-    #[arg(long, value_name = "FILE", help_heading = "Report")]
-    pub(crate) output: Option<PathBuf>,
+    /// Violations that are known: they do not fail the run, new ones do
+    #[arg(long, value_name = "FILE", help_heading = "What counts")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// Write the file of --baseline anew, with what this run found
+    #[arg(long, requires = "baseline", help_heading = "What counts")]
+    pub(crate) update_baseline: bool,
+
+    #[command(flatten)]
+    pub(crate) report: ReportArguments,
     /// Write the report to this file as a web page too, with every finding to step through
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) html: Option<PathBuf>,
@@ -142,15 +164,66 @@ pub(crate) struct CheckArguments {
     /// Leave a copy of the sandbox of each finding in the folder for cases
     #[arg(long, help_heading = "Report")]
     pub(crate) keep: bool,
+}
+
+/// What a report looks like, and where it goes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Report")]
+pub(crate) struct ReportArguments {
+    /// Format of the report
+    #[arg(long, value_enum, default_value_t = ReportFormat::Human)]
+    pub(crate) format: ReportFormat,
+    /// Write the report to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
     /// Colours
-    #[arg(long, value_enum, default_value_t = Color::Auto, help_heading = "Report")]
+    #[arg(long, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
     /// Only what broke, and the verdict
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "Report")]
+    #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// Everything
-    #[arg(short, long, help_heading = "Report")]
+    #[arg(short, long)]
     pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each shard is run by itself, on a machine of its own or one after another, with the same target, seed and
+selection; together they run what one run without --shard does:
+  picklock check --shard 1/4 --format json --output 1.json …
+  picklock merge 1.json 2.json 3.json 4.json
+
+Exit status: that of check for the whole run; 3 where the report of a shard is missing")]
+pub(crate) struct MergeArguments {
+    /// The JSON reports of all shards
+    #[arg(value_name = "REPORT", required = true)]
+    pub(crate) reports: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) report: ReportArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  picklock completions bash > /etc/bash_completion.d/picklock
+  picklock completions zsh > \"${fpath[1]}/_picklock\"
+  picklock completions fish > ~/.config/fish/completions/picklock.fish")]
+pub(crate) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  picklock man | man -l -
+  picklock man --output /usr/local/share/man/man1")]
+pub(crate) struct ManArguments {
+    /// Write picklock.1 and a page for each command into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -350,6 +423,18 @@ pub(crate) enum Listed {
 pub(crate) enum Format {
     Human,
     Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people
+    Human,
+    /// As harness/schema/report-1.json describes it
+    Json,
+    /// JUnit XML, one test case for each invariant
+    Junit,
+    /// Annotations of a GitHub workflow
+    Github,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

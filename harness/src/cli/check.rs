@@ -2,28 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
 
-use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use picklock::catalogue::INVARIANT_IDS;
-use picklock::check::{Cases, CheckError, Options, Watcher, check, check_and_tell};
-use picklock::report::Report;
-use picklock::report::human::{self, Detail};
+use picklock::check::{Cases, CheckError, Options, check, check_and_tell, check_in_parts};
+use picklock::report::baseline::Baseline;
 use picklock::report::page::page;
 use picklock::runner::Stop;
 use picklock::selection::{Selection, unknown_id};
 use picklock::target::{Target, UsageError, adapter, builtin};
 
-use crate::cli::arguments::{CheckArguments, Color, Format, Named, TargetArguments};
-
-/// Columns of a report that no terminal shows.
-const WIDTH: usize = 120;
+use crate::cli::arguments::{CheckArguments, Named, TargetArguments};
+use crate::cli::output::{Delivery, open};
+use crate::cli::progress::Progress;
 
 /// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
 pub(crate) fn run(
@@ -31,29 +25,20 @@ pub(crate) fn run(
     stop: &Stop,
     made: &(dyn Fn(&Path) + Sync),
 ) -> anyhow::Result<u8> {
-    let (output, html, color) = (arguments.output.clone(), arguments.html.clone(), arguments.color);
-    let detail = match (arguments.quiet, arguments.verbose) {
-        (true, _) => Detail::Quiet,
-        (_, true) => Detail::Verbose,
-        _ => Detail::Normal,
-    };
-    let format = arguments.format;
+    let (html, jobs) = (arguments.html.clone(), arguments.jobs);
+    let update = arguments.baseline.clone().filter(|_| arguments.update_baseline);
+    let report_arguments = arguments.report.clone();
     let (target, options) = prepare(arguments)?;
     // Only now: a slip in the arguments must not cost the report of the last run.
-    let mut out = Output::open(output.as_deref(), color)?;
+    let mut delivery = Delivery::open(&report_arguments)?;
     let web = html.map(|path| open("--html", &path).map(|file| (path, file))).transpose()?;
-    let is_human = format == Format::Human;
-    if is_human && detail != Detail::Quiet {
-        match out.write(&human::header(&target)) {
-            // Nobody reads, and somebody may still want the exit status.
-            Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => {}
-            written => written.context("cannot write the report")?,
-        }
-    }
-    let progress = Progress::new(made, detail != Detail::Quiet);
-    let checked = match web {
-        Some(_) => check_and_tell(&target, &options, stop, &progress),
-        None => check(&target, &options, stop, &progress).map(|report| (report, Vec::new())),
+    delivery.announce(&target)?;
+    let progress = Progress::new(made, delivery.shows_progress());
+    let tells = web.is_some();
+    let checked = match (jobs, tells) {
+        (1, true) => check_and_tell(&target, &options, stop, &progress),
+        (1, false) => check(&target, &options, stop, &progress).map(|report| (report, Vec::new())),
+        (jobs, tells) => check_in_parts(&target, &options, jobs, stop, &progress, tells),
     };
     progress.finish();
     let (report, tellings) = match checked {
@@ -61,24 +46,28 @@ pub(crate) fn run(
         Err(CheckError::Usage(error)) => return Err(error.into()),
         Err(other) => return Err(other.into()),
     };
-    let written = if is_human {
-        out.write(&human::body(&report, detail, out.width()))
-    } else {
-        out.write(&report.to_json())
-    };
     if let Some((path, mut file)) = web {
         file.write_all(page(&report, &tellings).as_bytes())
             .with_context(|| format!("cannot write the page {path:?}"))?;
     }
-    finish(&report, written)
+    if let (Some(path), Some(baseline)) = (update, &options.baseline) {
+        // A run that was not whole does not know what is gone.
+        if report.control.passed && !report.interrupted {
+            fs::write(&path, baseline.updated(&report))
+                .with_context(|| format!("cannot write the baseline {path:?}"))?;
+        }
+    }
+    delivery.deliver(&report)
 }
 
-fn finish(report: &Report, written: io::Result<()>) -> anyhow::Result<u8> {
-    match written {
-        Ok(()) => Ok(report.exit),
-        // Whoever read the output has seen enough, and still wants the exit status.
-        Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => Ok(report.exit),
-        Err(other) => Err(anyhow::Error::new(other).context("cannot write the report")),
+/// The baseline of this file. One that is to be written need not be there yet.
+fn baseline(path: &Path, may_be_missing: bool) -> Result<Baseline, UsageError> {
+    let today = jiff::tz::TimeZone::UTC.to_datetime(jiff::Timestamp::now()).date();
+    match fs::read_to_string(path) {
+        Ok(text) => Baseline::parse(&text, &path.display().to_string(), today),
+        Err(why) if why.kind() == io::ErrorKind::NotFound && may_be_missing => Ok(Baseline::empty(today)),
+        Err(why) => Err(UsageError::new("--baseline", format!("{path:?} cannot be read: {why}"))
+            .help("--update-baseline writes it")),
     }
 }
 
@@ -97,7 +86,10 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
             claims.insert(id.clone(), claimed);
         }
     }
+    let baseline = arguments.baseline.as_deref().map(|path| baseline(path, arguments.update_baseline));
     let options = Options {
+        baseline: baseline.transpose()?,
+        shard: arguments.shard.unwrap_or_default(),
         selection: Selection::new(&arguments.only, &arguments.skip)?,
         clients: arguments.clients,
         operations: arguments.ops,
@@ -130,104 +122,4 @@ pub(crate) fn target(arguments: TargetArguments) -> anyhow::Result<Target> {
         Named::Commands(flags) => flags.into_target(&folder)?,
     };
     Ok(target)
-}
-
-fn open(flag: &'static str, path: &Path) -> Result<File, UsageError> {
-    OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(|why| {
-        UsageError::new(flag, format!("{path:?} cannot be written: {why}"))
-            .help("name a file in a folder that exists and is writable")
-    })
-}
-
-/// Where the report goes.
-enum Output {
-    Terminal(AutoStream<io::Stdout>),
-    File(PathBuf, Box<AutoStream<File>>),
-}
-
-impl Output {
-    /// Opens it before anything runs: a report that cannot be written must not be found out at the end.
-    fn open(path: Option<&Path>, color: Color) -> anyhow::Result<Self> {
-        let choice = match color {
-            Color::Auto => None,
-            Color::Always => Some(ColorChoice::Always),
-            Color::Never => Some(ColorChoice::Never),
-        };
-        let Some(path) = path else {
-            let stream = match choice {
-                Some(choice) => AutoStream::new(io::stdout(), choice),
-                None => AutoStream::auto(io::stdout()),
-            };
-            return Ok(Self::Terminal(stream));
-        };
-        let file = open("--output", path)?;
-        let stream = AutoStream::new(file, choice.unwrap_or(ColorChoice::Never));
-        Ok(Self::File(path.to_owned(), Box::new(stream)))
-    }
-
-    fn write(&mut self, text: &str) -> io::Result<()> {
-        match self {
-            Self::Terminal(stream) => stream.write_all(text.as_bytes()).and_then(|()| stream.flush()),
-            Self::File(path, stream) => stream
-                .write_all(text.as_bytes())
-                .map_err(|why| io::Error::new(why.kind(), format!("{path:?}: {why}"))),
-        }
-    }
-
-    fn width(&self) -> usize {
-        let stdout = io::stdout();
-        match self {
-            Self::Terminal(_) if stdout.is_terminal() => match rustix::termios::tcgetwinsize(&stdout) {
-                Ok(size) if size.ws_col > 0 => usize::from(size.ws_col).max(40),
-                _ => WIDTH,
-            },
-            _ => WIDTH,
-        }
-    }
-}
-
-/// Progress on standard error, where that is a terminal.
-struct Progress<'a> {
-    made: &'a (dyn Fn(&Path) + Sync),
-    is_shown: bool,
-    bar: Mutex<ProgressBar>,
-}
-
-impl<'a> Progress<'a> {
-    fn new(made: &'a (dyn Fn(&Path) + Sync), is_wanted: bool) -> Self {
-        let is_shown = is_wanted && io::stderr().is_terminal();
-        Self { made, is_shown, bar: Mutex::new(ProgressBar::hidden()) }
-    }
-
-    fn finish(&self) {
-        self.bar.lock().unwrap_or_else(PoisonError::into_inner).finish_and_clear();
-    }
-}
-
-impl Watcher for Progress<'_> {
-    fn made(&self, folder: &Path) {
-        (self.made)(folder);
-    }
-
-    fn begins(&self, scenario: &str, operations: u64) {
-        if !self.is_shown {
-            return;
-        }
-        self.finish();
-        let bar = ProgressBar::with_draw_target(Some(operations), ProgressDrawTarget::stderr_with_hz(10));
-        // Where the template were wrong the default would do as well.
-        if let Ok(style) =
-            ProgressStyle::with_template("  {msg:<12} [{bar:30}] about {pos} of {len} operations, {elapsed}")
-        {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.set_message(scenario.to_owned());
-        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar;
-    }
-
-    fn operation(&self) {
-        if self.is_shown {
-            self.bar.lock().unwrap_or_else(PoisonError::into_inner).inc(1);
-        }
-    }
 }

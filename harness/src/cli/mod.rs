@@ -6,6 +6,10 @@ mod check;
 pub(crate) mod critical;
 mod judge;
 mod keeper;
+mod manual;
+mod merge;
+mod output;
+mod progress;
 mod replay;
 mod trace;
 
@@ -42,6 +46,9 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         Request::Judge(judge) => judge::run(&judge),
         Request::List(list) => read_enough(catalogue::list(&list)),
         Request::Explain(explain) => read_enough(catalogue::explain(&explain)),
+        Request::Merge(reports) => merge::run(&reports),
+        Request::Completions(completions) => read_enough(manual::completions(&completions)),
+        Request::Man(man) => read_enough(manual::man(&man)),
     };
     match ended {
         Ok(status) => ExitCode::from(status),

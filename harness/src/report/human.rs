@@ -136,6 +136,7 @@ impl Page {
     fn invariant(&mut self, invariant: &InvariantSummary, detail: Detail) {
         let (word, style) = match invariant.verdict {
             Verdict::Holds => ("holds", GOOD),
+            Verdict::Violated if invariant.is_known() => ("known", DOUBT),
             Verdict::Violated => ("VIOLATED", BAD),
             Verdict::Inconclusive => ("inconclusive", DOUBT),
             Verdict::NotApplicable => ("not-applicable", DIM),
@@ -145,7 +146,8 @@ impl Page {
         let mut text = match (&invariant.reason, invariant.verdict) {
             (Some(reason), _) => reason.clone(),
             (None, Verdict::Violated) => {
-                format!("in {} of {} executions judged", invariant.violations, invariant.judged)
+                let known = if invariant.is_known() { "violated as the baseline knows, " } else { "" };
+                format!("{known}in {} of {} executions judged", invariant.violations, invariant.judged)
             }
             (None, _) => format!("in all {} executions judged", invariant.judged),
         };
@@ -214,7 +216,10 @@ impl Page {
         };
         let seconds = report.elapsed_ms as f64 / 1000.0;
         let tail = format!("{DIM}seed {}, {seconds:.1} s, exit {}{DIM:#}", report.seed, report.exit);
-        let (broken, doubtful) = (of(Verdict::Violated), of(Verdict::Inconclusive));
+        let broken: Vec<&str> =
+            claimed().filter(|one| one.is_newly_violated()).map(|one| one.id.as_str()).collect();
+        let known = claimed().filter(|one| one.is_known()).count();
+        let doubtful = of(Verdict::Inconclusive);
         self.line("");
         let interrupted =
             if report.interrupted { format!("{DOUBT}interrupted{DOUBT:#}; so far: ") } else { String::new() };
@@ -248,12 +253,17 @@ impl Page {
                 let holding = of(Verdict::Holds).len();
                 let cut = report.scenarios.iter().filter(|one| one.coverage == Coverage::Truncated);
                 let cut: Vec<&str> = cut.map(|one| one.id.as_str()).collect();
+                let but = if known > 0 {
+                    format!(" but {known} that are known to be violated")
+                } else {
+                    String::new()
+                };
                 let as_far = match cut.is_empty() {
                     true => String::new(),
                     false => format!(", as far as there was time: not all was tried of {}", cut.join(", ")),
                 };
                 self.line(&format!(
-                    "{interrupted}{GOOD}holds{GOOD:#}: all {holding} claimed invariants that apply{as_far}  {tail}"
+                    "{interrupted}{GOOD}holds{GOOD:#}: all {holding} claimed invariants that apply{but}{as_far}  {tail}"
                 ));
             }
         }

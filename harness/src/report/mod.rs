@@ -8,7 +8,14 @@ use crate::case::Explanation;
 use crate::op::Outcome;
 use crate::verdict::Verdict;
 
+use extent::Extent;
+
+pub mod baseline;
+pub mod extent;
+pub mod github;
 pub mod human;
+pub mod junit;
+pub mod merge;
 pub mod page;
 mod parts;
 pub mod sentence;
@@ -38,7 +45,7 @@ pub struct Report {
     pub seed: u64,
     /// Milliseconds from the start to this report.
     pub elapsed_ms: u64,
-    /// Which part of a divided run this is.
+    /// Which shard of a divided run this is.
     pub shard: Option<String>,
     /// Whether the store works undisturbed.
     pub control: ControlSummary,
@@ -108,6 +115,9 @@ pub struct ScenarioSummary {
     pub coverage: Coverage,
     /// What the space is bounded by, or what is missing.
     pub bound: String,
+    /// The same in numbers, which add up over the shards of a divided run.
+    #[serde(default)]
+    pub extent: Extent,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
     /// How its operations ended.
@@ -179,10 +189,35 @@ pub struct InvariantSummary {
     pub judged: u64,
     /// Why it is inconclusive or not applicable.
     pub reason: Option<String>,
+    /// Whether something that was run could not be told: then it does not hold, whatever else was judged.
+    #[serde(default)]
+    pub is_doubted: bool,
     /// Executions that violate it: the first few.
     pub counterexamples: Vec<Counterexample>,
     /// How many executions violate it in all.
     pub violations: u64,
+}
+
+impl InvariantSummary {
+    /// Whether it is violated in ways alone that a baseline knows.
+    pub fn is_known(&self) -> bool {
+        !self.counterexamples.is_empty() && self.counterexamples.iter().all(|one| one.known)
+    }
+
+    /// Whether it is violated in a way that no baseline knows.
+    pub fn is_newly_violated(&self) -> bool {
+        self.verdict == Verdict::Violated && !self.is_known()
+    }
+}
+
+/// Counterexamples that a report holds for one invariant, beside the first one of each scenario and likely cause.
+pub const COUNTEREXAMPLES_MAX: usize = 3;
+
+/// Whether a report that has `found` holds one more counterexample, of this scenario and likely cause: a way that no other
+/// showed is always worth one more.
+pub(crate) fn is_worth_showing(found: &[Counterexample], scenario: &str, diagnosis: Option<&str>) -> bool {
+    found.len() < COUNTEREXAMPLES_MAX
+        || found.iter().all(|one| one.scenario != scenario || one.diagnosis.as_deref() != diagnosis)
 }
 
 /// One execution that violates an invariant.
@@ -192,6 +227,9 @@ pub struct Counterexample {
     pub case: Option<String>,
     /// The scenario that found it.
     pub scenario: String,
+    /// Where in that scenario it stands, whichever shard of a divided run has found it.
+    #[serde(default)]
+    pub place: u64,
     /// What was seen, in one sentence.
     pub summary: String,
     /// Whether it can be run again, call by call.
@@ -223,6 +261,13 @@ pub struct DiagnosisSummary {
     pub call: String,
     /// In one sentence.
     pub summary: String,
+}
+
+/// A store that goes on after every kill removes what a dead owner left.
+pub(crate) fn explained_away(invariants: &[InvariantSummary], diagnoses: &mut Vec<DiagnosisSummary>) {
+    let recovers =
+        invariants.iter().any(|one| one.id == "recovers-after-crash" && one.verdict == Verdict::Holds);
+    diagnoses.retain(|diagnosis| !recovers || diagnosis.id != "lock-file-survives-kill");
 }
 
 /// Something worth knowing that is no verdict.
@@ -272,9 +317,9 @@ impl Report {
     pub(crate) fn conclude(&mut self) {
         let claimed = || self.invariants.iter().filter(|invariant| invariant.claimed);
         let any = |verdict: Verdict| claimed().any(|invariant| invariant.verdict == verdict);
-        self.verdict = if any(Verdict::Violated) {
+        self.verdict = if claimed().any(InvariantSummary::is_newly_violated) {
             Verdict::Violated
-        } else if any(Verdict::Inconclusive) || !any(Verdict::Holds) {
+        } else if any(Verdict::Inconclusive) || !(any(Verdict::Holds) || any(Verdict::Violated)) {
             // What has judged nothing is inconclusive, and never a pass.
             Verdict::Inconclusive
         } else {

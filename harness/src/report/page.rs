@@ -66,7 +66,9 @@ fn headline(report: &Report) -> Headline {
         let claimed = report.invariants.iter().filter(|one| one.claimed && one.verdict == verdict);
         claimed.map(|one| one.id.as_str()).collect::<Vec<_>>()
     };
-    let (broken, doubtful) = (of(Verdict::Violated), of(Verdict::Inconclusive));
+    let doubtful = of(Verdict::Inconclusive);
+    let new = report.invariants.iter().filter(|one| one.claimed && one.is_newly_violated());
+    let broken: Vec<&str> = new.map(|one| one.id.as_str()).collect();
     let (class, word, rest) = match report.exit {
         exit::CONTROL_FAILED => ("violated", "Not judged", "the store does not work undisturbed".to_owned()),
         _ if !broken.is_empty() => ("violated", "Violated", broken.join(", ")),

@@ -14,11 +14,12 @@ use crate::op::{ClientId, Request};
 use crate::runner::pin::Pinned;
 use crate::runner::schedule::Scheduled;
 use crate::runner::shrink::Failing;
-use crate::runner::sweep::{Quiet, Sweep, name_of};
+use crate::runner::sweep::{Kills, Quiet, Sweep, name_of};
 use crate::runner::{Cut, First, Next, Played, RunError, Showing, Stage, TraceError};
 use crate::scenario::interleave::{CLIENTS_MAX, FILLED_MAX, Limited, OPERATIONS_MAX, Plan, WAKES, plans};
 use crate::scenario::script::KillAt;
 use crate::scenario::{crash, interleave, interleave_crash};
+use crate::shard::Shard;
 
 /// Classes that are counted for an estimate, and beyond which those with few preemptions are run first.
 const ESTIMATE_MAX: u64 = 2_000;
@@ -40,6 +41,8 @@ pub struct Breadth {
     pub operations: Option<u32>,
     /// All schedules with at most so many preemptions, and no others.
     pub preemptions: Option<u32>,
+    /// The part of a divided run that this is.
+    pub shard: Shard,
     /// Of all chance.
     pub seed: u64,
 }
@@ -100,21 +103,22 @@ impl Sweep<'_> {
         if self.limited().is_some_and(|limited| limited.limit > FILLED_MAX) {
             self.leave_out(format!("clients at the limit, since it is above {FILLED_MAX}"));
         }
-        let mut plans = {
-            let has_places = self.stage.target.ops.add.names_client();
-            plans(&requests, clients, self.breadth.operations, self.limited(), has_places)
-        };
+        let has_places = self.stage.target.ops.add.names_client();
+        let plans = plans(&requests, clients, self.breadth.operations, self.limited(), has_places);
         if is_crash {
-            plans.truncate(1);
-            let Some(plan) = plans.pop() else { return Ok(()) };
-            return self.interleave_kills(first, &plan, all);
+            let Some(plan) = plans.first() else { return Ok(()) };
+            return self.interleave_kills(first, plan, all);
         }
+        // All schedules of one plan are one place: which of them there are, only those that were run tell.
+        let mut plans: Vec<(u64, Plan)> =
+            plans.into_iter().filter_map(|plan| Some((self.next_place()?, plan))).collect();
         let mut index = 0;
-        while let Some(plan) = plans.get(index).cloned() {
+        while let Some((place, plan)) = plans.get(index).cloned() {
+            self.place = place;
             let left = plans.len() - index;
             let tried = self.explore(first, &plan, None, self.share(left))?;
             // Where sleeps are part of it, time may pass while others could go on: as far as two clients show that.
-            if tried.has_polled && plan.wakes == 0 && index == 0 {
+            if tried.has_polled && plan.wakes == 0 && place == 0 {
                 let mut patient = plan.clone();
                 patient.clients.truncate(2);
                 patient.wakes = WAKES;
@@ -122,7 +126,7 @@ impl Sweep<'_> {
                     "{} clients that add and sleep up to {WAKES} times in vain",
                     patient.clients.len()
                 );
-                plans.insert(index + 1, patient);
+                plans.insert(index + 1, (place, patient));
             }
             if self.done.cut.is_some() {
                 return Ok(());
@@ -136,12 +140,15 @@ impl Sweep<'_> {
         let Some(quiet) = all.first() else { return Ok(()) };
         // The calls differ in number where others are there: one point more stands for its exit, whenever that is.
         let points = crash::points(&quiet.traced.calls);
-        let (count, mut schedules, mut complete) = (points.len(), 0, 0);
-        for (index, before) in points.into_iter().enumerate() {
+        let points: Vec<(u64, u32)> =
+            points.into_iter().filter_map(|point| Some((self.next_place()?, point))).collect();
+        let (count, mut schedules, mut complete) = (points.len(), 0, 0_u64);
+        for (index, (place, before)) in points.into_iter().enumerate() {
+            self.place = place;
             let kill = KillAt { client: 1, before };
             let was_truncated = std::mem::replace(&mut self.done.is_truncated, false);
             let explored = self.explore(first, plan, Some(kill), self.share(count - index));
-            complete += usize::from(!self.done.is_truncated);
+            complete += u64::from(!self.done.is_truncated);
             self.done.is_truncated |= was_truncated;
             let is_over = match &explored {
                 Ok(tried) => {
@@ -151,12 +158,8 @@ impl Sweep<'_> {
                 Err(_) => true,
             };
             if is_over || index + 1 == count {
-                self.done.explored.push(format!(
-                    "{}, of which client 1 is killed before one of its calls: {}, all that differ at {complete} of \
-                     {count} points",
-                    plan.what,
-                    counted(schedules, "schedule")
-                ));
+                self.done.killed =
+                    Some(Kills { plan: plan.what.clone(), schedules, complete, points: count as u64 });
             }
             explored?;
             if is_over {
@@ -197,7 +200,8 @@ impl Sweep<'_> {
             Err(_) => (None, Vec::new()),
         };
         if kill.is_none() {
-            self.done.explored.push(format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried)));
+            let told = format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried));
+            self.done.explored.push((self.place, told));
         }
         // Who stops at a violation keeps to a bound; else it was the time.
         self.done.is_truncated |= !matches!(end, Some(End::All | End::Found));
@@ -370,7 +374,9 @@ impl Sweep<'_> {
             let script = plan.script(scheduled.schedule, kill);
             let observation = Box::new(played.observation);
             let has_copies = played.has_copies;
-            let shown = Showing::Execution { observation, script: &script, has_copies, explanation: None };
+            let place = self.place;
+            let shown =
+                Showing::Execution { place, observation, script: &script, has_copies, explanation: None };
             return match (self.sink)(shown) {
                 Next::Confirm => Ok(self.play_as(first, &script, false)?.1),
                 other => Ok(other),
@@ -390,6 +396,7 @@ impl Sweep<'_> {
                 let _next = match played.has_copies {
                     true => (self.sink)(Showing::Unconfirmed),
                     false => (self.sink)(Showing::Execution {
+                        place: self.place,
                         observation,
                         script: &script,
                         has_copies: false,
@@ -437,7 +444,14 @@ impl Sweep<'_> {
             return Ok(Next::GoOn);
         }
         let observation = Box::new(played.observation);
-        Ok((self.sink)(Showing::Execution { observation, script: &script, has_copies: false, explanation }))
+        let place = self.place;
+        Ok((self.sink)(Showing::Execution {
+            place,
+            observation,
+            script: &script,
+            has_copies: false,
+            explanation,
+        }))
     }
 
     /// What keeps an exploration from being complete, in words.

@@ -43,7 +43,7 @@ pub use interleave::{Breadth, classes};
 pub use pin::Pinned;
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
-pub use sweep::{Next, Showing, Swept, sweep};
+pub use sweep::{Kills, Next, Showing, Swept, sweep};
 
 use groups::Survivors;
 use kill::Kill;

@@ -28,7 +28,10 @@ struct Struck<'a> {
 }
 
 impl Sweep<'_> {
+    /// All of it is one place: what one state shows to be missing is not looked for in the next.
     pub(super) fn power_loss(&mut self, first: &First, all: &[Quiet<'_>]) -> Result<(), TraceError> {
+        let Some(place) = self.next_place() else { return Ok(()) };
+        self.place = place;
         let request = add(1);
         self.stage.lay()?;
         let before = self.stage.sandbox.tree();

@@ -18,6 +18,7 @@ use crate::runner::reader::Reader;
 use crate::runner::touch::Events;
 use crate::runner::{RunError, Stage, Stop, nanos, waits};
 use crate::scenario::stress::{Plan, Round, Step};
+use crate::shard::Shard;
 
 /// Rounds in which clients did not end before the rest is given up.
 const HUNG_ROUNDS_MAX: u32 = 2;
@@ -29,6 +30,8 @@ const QUICK: Duration = Duration::from_millis(2);
 /// How the scenario went, beside what it showed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stress {
+    /// Rounds that were to be run.
+    pub planned: usize,
     /// Rounds that were run to their end.
     pub rounds: usize,
     /// Why the others were not, if there are others.
@@ -63,7 +66,8 @@ pub enum Cut {
     Interrupted,
 }
 
-/// Runs `plan`, handing every execution to `sink`, which may end it.
+/// Runs the rounds of `plan` that this shard of the run has, handing every execution and its place to `sink`, which may
+/// end it.
 ///
 /// # Errors
 /// Where the harness could not do its part.
@@ -71,16 +75,19 @@ pub fn stress(
     stage: &Stage<'_>,
     plan: &Plan,
     control: &Control,
-    sink: &mut dyn FnMut(Observation) -> ControlFlow<()>,
+    shard: Shard,
+    sink: &mut dyn FnMut(u64, Observation) -> ControlFlow<()>,
 ) -> Result<Stress, RunError> {
-    let mut done = Stress::default();
+    let all = (0..).zip(&plan.rounds);
+    let rounds: Vec<(u64, &Round)> = all.filter(|(place, _)| shard.has("stress", *place)).collect();
+    let mut done = Stress { planned: rounds.len(), ..Stress::default() };
     let mut hung = 0;
-    for (index, round) in plan.rounds.iter().enumerate() {
+    for (index, (place, round)) in rounds.iter().enumerate() {
         if stage.is_time_up() {
             done.cut = Some(if stage.stop.is_requested() { Cut::Interrupted } else { Cut::Budget });
             return Ok(done);
         }
-        stage.begin_round(plan.rounds.len() - index);
+        stage.begin_round(rounds.len() - index);
         let mut execution = Execution::new(stage, control, round)?;
         let ran = match round {
             Round::Crowd(clients) => execution.crowd(clients, &mut done),
@@ -89,9 +96,9 @@ pub fn stress(
         let is_hung = execution.is_hung();
         // Clients start nothing more once the round's time is over.
         let is_whole = execution.operations.len() as u64 >= round.operations();
-        let observation = execution.into_observation(u32::try_from(index + 1).unwrap_or(u32::MAX));
+        let observation = execution.into_observation(u32::try_from(place + 1).unwrap_or(u32::MAX));
         // What an execution showed before it was stopped still counts.
-        let flow = sink(observation);
+        let flow = sink(*place, observation);
         match ran {
             Ok(()) => {}
             Err(RunError::Stopped) => {
@@ -111,7 +118,7 @@ pub fn stress(
             return Ok(done);
         }
     }
-    if done.rounds < plan.rounds.len() {
+    if done.rounds < rounds.len() {
         done.cut = Some(Cut::Budget);
     }
     Ok(done)

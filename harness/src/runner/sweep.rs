@@ -23,8 +23,10 @@ use crate::target::Format;
 pub struct Swept {
     /// What was planned, in words, with how many executions that is, and how many were made.
     pub groups: Vec<(String, usize, usize)>,
-    /// What was explored, in words, with how far that went.
-    pub explored: Vec<String>,
+    /// What was explored, by its place and in words, with how far that went.
+    pub explored: Vec<(u64, String)>,
+    /// What was explored with a kill in it.
+    pub killed: Option<Kills>,
     /// Whether an exploration was ended by the time, with no bound that it kept.
     pub is_truncated: bool,
     /// Whether an exploration kept to a bound.
@@ -41,6 +43,19 @@ pub struct Swept {
     pub not_covered: BTreeSet<String>,
     /// The target, with what the quiet runs told of it.
     pub subject: Subject,
+}
+
+/// Schedules of one plan, with a kill of client 1 before one of its calls.
+#[derive(Clone, Debug)]
+pub struct Kills {
+    /// The plan, in words.
+    pub plan: String,
+    /// Those that were run.
+    pub schedules: u64,
+    /// The points at which all that differ were run.
+    pub complete: u64,
+    /// The points there are.
+    pub points: u64,
 }
 
 /// What is to happen after an execution was shown.
@@ -63,6 +78,8 @@ pub enum Showing<'a> {
     /// An execution, and what was played. What a copy shows is to be confirmed by a fresh start before it is held
     /// against the store.
     Execution {
+        /// Its place in the scenario: what comes of one is run by one shard of a divided run.
+        place: u64,
         /// What it showed.
         observation: Box<Observation>,
         /// What was played.
@@ -115,7 +132,17 @@ pub fn sweep(
 ) -> Result<Swept, TraceError> {
     let _pinned = Pinned::new();
     let subject = control.subject.clone();
-    let mut sweep = Sweep { stage, subject, scenario, sink, done: Swept::default(), execution: 0, breadth };
+    let mut sweep = Sweep {
+        stage,
+        subject,
+        scenario,
+        sink,
+        done: Swept::default(),
+        execution: 0,
+        place: 0,
+        places: 0,
+        breadth,
+    };
     match sweep.run() {
         Ok(()) => {}
         Err(TraceError::Run(RunError::Stopped)) => {
@@ -154,11 +181,22 @@ pub(super) struct Sweep<'a> {
     pub(super) sink: &'a mut dyn FnMut(Showing<'_>) -> Next,
     pub(super) done: Swept,
     pub(super) execution: u32,
+    /// Where in the scenario what is run stands.
+    pub(super) place: u64,
+    /// How many places were counted, whoever has them.
+    places: u64,
     /// How many schedules are to be run.
     pub(super) breadth: Breadth,
 }
 
 impl Sweep<'_> {
+    /// The next place of the scenario, if this shard of the run has it.
+    pub(super) fn next_place(&mut self) -> Option<u64> {
+        let place = self.places;
+        self.places += 1;
+        self.breadth.shard.has(self.scenario, place).then_some(place)
+    }
+
     fn run(&mut self) -> Result<(), TraceError> {
         let mut first = self.stage.first()?;
         let ops = &self.stage.target.ops;
@@ -378,10 +416,16 @@ impl Sweep<'_> {
         }
         self.done.groups.push((
             format!("points of {} beside another client, where it reads, changes or locks", name_of(request)),
-            points.len(),
+            0,
             0,
         ));
-        for point in points {
+        let points: Vec<(u64, u32)> =
+            points.into_iter().filter_map(|point| Some((self.next_place()?, point))).collect();
+        if let Some((_, planned, _)) = self.done.groups.last_mut() {
+            *planned = points.len();
+        }
+        for (place, point) in points {
+            self.place = place;
             let mut was_disturbed = false;
             for what in crash::BESIDE {
                 let script = crash::beside_another(request, &quiet.calls, point, what);
@@ -413,9 +457,14 @@ impl Sweep<'_> {
             Err(unmodelled) => return self.not_derived(name, &unmodelled.to_string()),
         };
         self.bound(states.left_out(), &format!("page cuts of long writes of {name}"));
-        self.done.groups.push((format!("derived crash states of {name}"), states.clone().count(), 0));
+        let count = states.clone().count();
+        let places: Vec<Option<u64>> = (0..count).map(|_| self.next_place()).collect();
+        let planned = places.iter().flatten().count();
+        self.done.groups.push((format!("derived crash states of {name}"), planned, 0));
         let data = &self.stage.target.data;
-        for state in states {
+        for (state, place) in states.zip(places) {
+            let Some(place) = place else { continue };
+            self.place = place;
             if self.stage.is_time_up() {
                 return Err(RunError::Stopped.into());
             }
@@ -467,8 +516,11 @@ impl Sweep<'_> {
         if group.scripts.is_empty() || self.done.cut.is_some() {
             return Ok(());
         }
-        self.done.groups.push((group.what, group.scripts.len(), 0));
-        for script in &group.scripts {
+        let scripts: Vec<(u64, &Script)> =
+            group.scripts.iter().filter_map(|script| Some((self.next_place()?, script))).collect();
+        self.done.groups.push((group.what, scripts.len(), 0));
+        for (place, script) in scripts {
+            self.place = place;
             let seen = self.play_once(first, script)?;
             if let Some((_, _, made)) = self.done.groups.last_mut() {
                 // A store that does not make the same calls each time may have ended before the point was reached.
@@ -533,6 +585,7 @@ impl Sweep<'_> {
         let outcomes = played.observation.operations.iter().map(|one| one.outcome.clone()).collect();
         let observation = Box::new(played.observation);
         let next = (self.sink)(Showing::Execution {
+            place: self.place,
             observation,
             script,
             has_copies: played.has_copies,

@@ -33,6 +33,8 @@ mod report;
 /// Orders of the calls of several clients.
 mod schedules;
 mod session;
+/// Runs that are divided.
+mod shards;
 /// Who waits for whom when nobody can go on.
 mod standstill;
 /// One operation's visible calls.

@@ -18,6 +18,7 @@ fn report(text: &str) -> Report {
         verdict: Verdict::Violated,
         judged: 2,
         reason: Some(text.into()),
+        is_doubted: false,
         counterexamples: Vec::new(),
         violations: 1,
     };
@@ -27,6 +28,7 @@ fn report(text: &str) -> Report {
         states: 0,
         coverage: Coverage::Bounded,
         bound: text.into(),
+        extent: crate::report::extent::Extent::default(),
         elapsed_ms: 1,
         operations: OperationCounts::default(),
         plan: None,

@@ -1,0 +1,100 @@
+//! A run that is divided over threads, each with the part of it that it would have on a machine of its own.
+
+use std::path::Path;
+use std::thread;
+
+use crate::check::{CheckError, Options, Watcher, judge, milliseconds};
+use crate::report::merge::join;
+use crate::report::telling::Telling;
+use crate::report::{Counterexample, Report};
+use crate::runner::{RunError, Stop};
+use crate::shard::Shard;
+use crate::target::{Target, UsageError};
+
+/// More at once than any machine has use for.
+const JOBS_MAX: u32 = 256;
+
+/// Judges `target` in so many parts at once, each in a sandbox of its own; and tells each counterexample of the report as a
+/// story, where that is wanted.
+///
+/// # Errors
+/// As in [`check`](crate::check::check); of several, that of the first part.
+pub fn check_in_parts(
+    target: &Target,
+    options: &Options,
+    jobs: u32,
+    stop: &Stop,
+    watcher: &dyn Watcher,
+    tells: bool,
+) -> Result<(Report, Vec<Telling>), CheckError> {
+    let shard = options.shard;
+    let parts: Option<Vec<Shard>> = (0..jobs).map(|job| part(shard, job, jobs)).collect();
+    let Some(parts) = parts.filter(|parts| !parts.is_empty() && jobs <= JOBS_MAX) else {
+        return Err(UsageError::new("--jobs", format!("must be from 1 to {JOBS_MAX}, not {jobs}")).into());
+    };
+    let began = std::time::Instant::now();
+    let run = |(job, part): (usize, &Shard)| {
+        let options = Options { shard: *part, ..options.clone() };
+        match job {
+            0 => judge(target, &options, stop, watcher, tells),
+            _ => judge(target, &options, stop, &Quiet(watcher), tells),
+        }
+    };
+    let all: Vec<Result<(Report, Vec<Telling>), CheckError>> = thread::scope(|scope| {
+        let threads: Vec<_> = parts.iter().enumerate().map(|part| scope.spawn(move || run(part))).collect();
+        let panicked = || RunError::System {
+            what: "go on with one part of the run",
+            why: std::io::Error::other("its thread panicked"),
+        };
+        threads.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(panicked().into()))).collect()
+    });
+    let (mut reports, mut tellings) = (Vec::new(), Vec::new());
+    for one in all {
+        let (report, told) = one?;
+        reports.push(report);
+        tellings.extend(told);
+    }
+    let mut report = join(&reports, shard);
+    report.elapsed_ms = milliseconds(began.elapsed());
+    tellings.retain(|telling| {
+        let is_its = |one: &Counterexample| one.replay == telling.about.replay;
+        let of = report.invariants.iter().find(|one| one.id == telling.about.invariant);
+        of.is_some_and(|one| one.counterexamples.iter().any(is_its))
+    });
+    Ok((report, tellings))
+}
+
+/// The part of a part that one of so many jobs has: together they have what the part has.
+fn part(shard: Shard, job: u32, jobs: u32) -> Option<Shard> {
+    let index = job.checked_mul(shard.of())?.checked_add(shard.index())?;
+    Shard::new(index, shard.of().checked_mul(jobs)?)
+}
+
+/// One part alone tells which scenario is under way.
+struct Quiet<'a>(&'a dyn Watcher);
+
+impl Watcher for Quiet<'_> {
+    fn made(&self, folder: &Path) {
+        self.0.made(folder);
+    }
+
+    fn operation(&self) {
+        self.0.operation();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jobs_of_a_part_have_together_what_the_part_has() {
+        let whole = Shard::new(2, 3).unwrap();
+        let jobs: Vec<Shard> = (0..4).map(|job| part(whole, job, 4).unwrap()).collect();
+        for place in 0..100 {
+            let count = jobs.iter().filter(|job| job.has("crash", place)).count();
+            // The start of a scenario is the same for both.
+            assert_eq!(count, usize::from(whole.has("crash", place)), "{place}");
+        }
+    }
+}

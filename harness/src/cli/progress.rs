@@ -1,0 +1,54 @@
+//! Progress of a run, on standard error, where that is a terminal.
+
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use picklock::check::Watcher;
+
+/// What is shown of it.
+pub(crate) struct Progress<'a> {
+    made: &'a (dyn Fn(&Path) + Sync),
+    is_shown: bool,
+    bar: Mutex<ProgressBar>,
+}
+
+impl<'a> Progress<'a> {
+    pub(crate) fn new(made: &'a (dyn Fn(&Path) + Sync), is_wanted: bool) -> Self {
+        let is_shown = is_wanted && io::stderr().is_terminal();
+        Self { made, is_shown, bar: Mutex::new(ProgressBar::hidden()) }
+    }
+
+    pub(crate) fn finish(&self) {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner).finish_and_clear();
+    }
+}
+
+impl Watcher for Progress<'_> {
+    fn made(&self, folder: &Path) {
+        (self.made)(folder);
+    }
+
+    fn begins(&self, scenario: &str, operations: u64) {
+        if !self.is_shown {
+            return;
+        }
+        self.finish();
+        let bar = ProgressBar::with_draw_target(Some(operations), ProgressDrawTarget::stderr_with_hz(10));
+        // Where the template were wrong the default would do as well.
+        if let Ok(style) =
+            ProgressStyle::with_template("  {msg:<12} [{bar:30}] about {pos} of {len} operations, {elapsed}")
+        {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(scenario.to_owned());
+        *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+    }
+
+    fn operation(&self) {
+        if self.is_shown {
+            self.bar.lock().unwrap_or_else(PoisonError::into_inner).inc(1);
+        }
+    }
+}

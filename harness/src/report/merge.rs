@@ -1,0 +1,269 @@
+//! Puts the reports of all shards of a divided run together into the one that a whole run would have made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::diagnoses;
+use crate::report::baseline::GONE;
+use crate::report::{
+    Counterexample, Coverage, DiagnosisSummary, InvariantSummary, OperationCounts, Rate, Remark, Report,
+    ScenarioSummary, exit, explained_away, is_worth_showing,
+};
+use crate::scenario;
+use crate::shard::Shard;
+use crate::verdict::Verdict;
+
+/// Why reports cannot be put together. Each names the file at fault.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MergeError {
+    /// There is nothing to put together.
+    #[error("no report was given")]
+    Nothing,
+    /// It is the report of a whole run.
+    #[error("{0}: its \"shard\" is null: it is the report of a whole run, and not of a shard")]
+    Whole(String),
+    /// What stands there is no shard.
+    #[error("{0}: its \"shard\" is {1:?}, which is no shard of a run")]
+    NoPart(String, String),
+    /// Two of them are the same shard.
+    #[error("{0} and {1} are both shard {2}")]
+    Twice(String, String, Shard),
+    /// They are not of one run.
+    #[error("{0} and {1} are not of one run: their {2:?} differs")]
+    Differs(String, String, &'static str),
+}
+
+/// The report of all shards, and which of them are missing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merged {
+    /// What they come to. With shards missing nothing that is not violated holds, and the exit status is
+    /// [`exit::INCONCLUSIVE`] whatever was found.
+    pub report: Report,
+    /// The shards whose reports were not given.
+    pub missing: Vec<Shard>,
+}
+
+/// Puts the reports of shards together, each with the name of its file.
+///
+/// # Errors
+/// Where they are not shards of one run.
+pub fn merge(reports: Vec<(String, Report)>) -> Result<Merged, MergeError> {
+    let mut parts: BTreeMap<u32, (String, Report)> = BTreeMap::new();
+    let mut of = None;
+    for (name, report) in reports {
+        let shard = shard_of(&name, &report)?;
+        if let Some((other, first)) = parts.values().next() {
+            expect_same_run((other, first), (&name, &report), of == Some(shard.of()))?;
+        }
+        of = Some(shard.of());
+        if let Some((other, _)) = parts.insert(shard.index(), (name.clone(), report)) {
+            return Err(MergeError::Twice(other, name, shard));
+        }
+    }
+    let of = of.ok_or(MergeError::Nothing)?;
+    let missing: Vec<Shard> = (1..=of)
+        .filter(|index| !parts.contains_key(index))
+        .filter_map(|index| Shard::new(index, of))
+        .collect();
+    let parts: Vec<Report> = parts.into_values().map(|(_, report)| report).collect();
+    Ok(Merged { report: put_together(&parts, of, None, &missing), missing })
+}
+
+fn shard_of(name: &str, report: &Report) -> Result<Shard, MergeError> {
+    let text = report.shard.as_ref().ok_or_else(|| MergeError::Whole(name.to_owned()))?;
+    text.parse().map_err(|_| MergeError::NoPart(name.to_owned(), text.clone()))
+}
+
+fn expect_same_run(
+    (other, first): (&str, &Report),
+    (name, report): (&str, &Report),
+    is_divided_alike: bool,
+) -> Result<(), MergeError> {
+    let ids = |report: &Report| -> Vec<(String, bool)> {
+        report.invariants.iter().map(|one| (one.id.clone(), one.claimed)).collect()
+    };
+    // A shard whose control failed, or that was interrupted, has judged nothing.
+    let is_same_selection = !first.control.passed || !report.control.passed || ids(first) == ids(report);
+    for (what, is_same) in [
+        ("shard", is_divided_alike),
+        ("tool", first.tool == report.tool),
+        ("target", first.target == report.target),
+        ("seed", first.seed == report.seed),
+        ("invariants", is_same_selection),
+    ] {
+        if !is_same {
+            return Err(MergeError::Differs(other.to_owned(), name.to_owned(), what));
+        }
+    }
+    Ok(())
+}
+
+/// The report of one shard, or of the whole run, from the reports of what it was divided into: at least one, and none missing.
+pub(crate) fn join(parts: &[Report], shard: Shard) -> Report {
+    let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+    put_together(parts, of, (!shard.is_whole()).then(|| shard.to_string()), &[])
+}
+
+fn put_together(parts: &[Report], of: u32, shard: Option<String>, missing: &[Shard]) -> Report {
+    let mut report = parts[0].clone();
+    let unpassed = parts.iter().find(|part| !part.control.passed);
+    if let Some(part) = unpassed {
+        report.control = part.control.clone();
+    }
+    let passed: Vec<&Report> = parts.iter().filter(|part| part.control.passed).collect();
+    report.shard = shard;
+    report.interrupted = parts.iter().any(|part| part.interrupted);
+    report.elapsed_ms = parts.iter().map(|part| part.elapsed_ms).max().unwrap_or(0);
+    report.scenarios = scenarios(&passed);
+    report.invariants = invariants(&passed);
+    if !missing.is_empty() {
+        let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        let why = format!("the report of shard {} is missing", told.join(", "));
+        for invariant in report.invariants.iter_mut().filter(|one| one.verdict == Verdict::Holds) {
+            invariant.verdict = Verdict::Inconclusive;
+            invariant.is_doubted = true;
+            invariant.reason = Some(why.clone());
+        }
+    }
+    report.diagnoses = likely_causes(&passed);
+    explained_away(&report.invariants, &mut report.diagnoses);
+    report.remarks = remarks(parts);
+    let executions: u64 = report.scenarios.iter().map(|one| one.executions).sum();
+    report.remarks.push(Remark::new(
+        "merged",
+        format!(
+            "{} of {of} shards, {executions} executions in all; the control and the quiet runs, which are no executions, were \
+             made by each shard for itself",
+            parts.len()
+        ),
+    ));
+    let seen: BTreeSet<&String> = parts.iter().flat_map(|part| &part.not_covered).collect();
+    let mut told: Vec<String> = parts[0].not_covered.clone();
+    told.extend(seen.into_iter().filter(|one| !parts[0].not_covered.contains(one)).cloned());
+    report.not_covered = told;
+    report.conclude();
+    if !missing.is_empty() {
+        report.exit = exit::INCONCLUSIVE;
+    }
+    report
+}
+
+fn scenarios(parts: &[&Report]) -> Vec<ScenarioSummary> {
+    let mut all: Vec<ScenarioSummary> = Vec::new();
+    for other in parts.iter().flat_map(|part| &part.scenarios) {
+        match all.iter_mut().find(|own| own.id == other.id) {
+            Some(own) => add(own, other),
+            None => all.push(other.clone()),
+        }
+    }
+    let place = |one: &ScenarioSummary| scenario::ORDER.iter().position(|id| *id == one.id);
+    all.sort_by_key(place);
+    all
+}
+
+fn add(own: &mut ScenarioSummary, other: &ScenarioSummary) {
+    own.executions += other.executions;
+    own.states += other.states;
+    own.coverage = match (own.coverage, other.coverage) {
+        (Coverage::Truncated, _) | (_, Coverage::Truncated) => Coverage::Truncated,
+        (Coverage::Bounded, _) | (_, Coverage::Bounded) => Coverage::Bounded,
+        _ => Coverage::Complete,
+    };
+    own.extent.add(&other.extent);
+    own.bound = own.extent.told();
+    own.elapsed_ms += other.elapsed_ms;
+    let counts = &mut own.operations;
+    let OperationCounts { acknowledged, refused, busy, failed, killed } = other.operations;
+    counts.acknowledged += acknowledged;
+    counts.refused += refused;
+    counts.busy += busy;
+    counts.failed += failed;
+    counts.killed += killed;
+    match (&mut own.crowd, other.crowd) {
+        (Some(own), Some(Rate { operations, killed, elapsed_ms, readers_cpu_ms })) => {
+            own.operations += operations;
+            own.killed += killed;
+            own.elapsed_ms += elapsed_ms;
+            own.readers_cpu_ms += readers_cpu_ms;
+        }
+        (own, other) => *own = own.or(other),
+    }
+}
+
+fn invariants(parts: &[&Report]) -> Vec<InvariantSummary> {
+    let Some(first) = parts.first() else { return Vec::new() };
+    first.invariants.iter().map(|one| invariant(one, parts)).collect()
+}
+
+fn invariant(one: &InvariantSummary, parts: &[&Report]) -> InvariantSummary {
+    let all: Vec<&InvariantSummary> =
+        parts.iter().flat_map(|part| &part.invariants).filter(|other| other.id == one.id).collect();
+    let judged = all.iter().map(|one| one.judged).sum();
+    let violations = all.iter().map(|one| one.violations).sum();
+    let doubted = all.iter().find(|one| one.is_doubted);
+    let (verdict, reason) = match one.verdict {
+        Verdict::NotApplicable => (Verdict::NotApplicable, one.reason.clone()),
+        _ if violations > 0 => (Verdict::Violated, None),
+        // A shard that was not told why, such as beside a violation, is asked no more.
+        _ if doubted.is_some() => {
+            let reason = doubted.and_then(|one| one.reason.clone());
+            (Verdict::Inconclusive, reason.or(Some("a shard of the run could not tell".to_owned())))
+        }
+        _ if judged > 0 => (Verdict::Holds, None),
+        _ => (Verdict::Inconclusive, all.iter().find_map(|one| one.reason.clone())),
+    };
+    InvariantSummary {
+        id: one.id.clone(),
+        claimed: one.claimed,
+        verdict,
+        judged,
+        reason,
+        is_doubted: doubted.is_some(),
+        counterexamples: counterexamples(&all),
+        violations,
+    }
+}
+
+/// Those that the whole run would have come upon first.
+fn counterexamples(all: &[&InvariantSummary]) -> Vec<Counterexample> {
+    let mut found: Vec<&Counterexample> = all.iter().flat_map(|one| &one.counterexamples).collect();
+    let order = |one: &Counterexample| scenario::ORDER.iter().position(|id| *id == one.scenario);
+    found.sort_by_key(|one| (order(one), one.place));
+    let mut shown: Vec<Counterexample> = Vec::new();
+    for one in found {
+        let is_known = shown.iter().any(|other| other.case.is_some() && other.case == one.case);
+        if !is_known && is_worth_showing(&shown, &one.scenario, one.diagnosis.as_deref()) {
+            shown.push(one.clone());
+        }
+    }
+    shown
+}
+
+fn likely_causes(parts: &[&Report]) -> Vec<DiagnosisSummary> {
+    let told = |id: &str| parts.iter().flat_map(|part| &part.diagnoses).find(|one| one.id == id).cloned();
+    diagnoses::ALL.iter().filter_map(|diagnosis| told(diagnosis.id)).collect()
+}
+
+/// What every shard remarks is said once, anything else with whose remark it is.
+fn remarks(parts: &[Report]) -> Vec<Remark> {
+    let mut all: Vec<Remark> = Vec::new();
+    for part in parts {
+        for remark in &part.remarks {
+            let is_of_all = parts.iter().all(|other| other.remarks.contains(remark));
+            if !is_of_all && remark.id == GONE {
+                continue;
+            }
+            let of_shard = part.shard.as_deref().unwrap_or_default();
+            let remark = match is_of_all {
+                true => remark.clone(),
+                false => Remark::new(&remark.id, format!("shard {of_shard}: {}", remark.text)),
+            };
+            if !all.contains(&remark) {
+                all.push(remark);
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! A shard: a part of a run that is divided over several machines or processors, `--shard I/N`.
+//!
+//! What a scenario runs is counted in an order that depends on the target and the selection alone, and dealt out like
+//! cards; what comes of one such place is run by one shard alone, so that all shards together run what a whole run does.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use crate::catalogue::SCENARIO_IDS;
+
+/// More parts than this are a slip of the finger.
+const SHARDS_MAX: u32 = 10_000;
+
+/// One of so many parts of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shard {
+    /// How many parts there are.
+    of: NonZeroU32,
+    /// Which of them this is, from 1.
+    index: u32,
+}
+
+/// The whole of it.
+impl Default for Shard {
+    fn default() -> Self {
+        Self { of: NonZeroU32::MIN, index: 1 }
+    }
+}
+
+impl Shard {
+    /// Shard `index` of `of`, counted from 1; nothing where there is none such.
+    pub fn new(index: u32, of: u32) -> Option<Self> {
+        let of = NonZeroU32::new(of).filter(|of| of.get() <= SHARDS_MAX)?;
+        (1..=of.get()).contains(&index).then_some(Self { of, index })
+    }
+
+    /// Which part this is, from 1.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
+    /// How many parts there are.
+    pub fn of(self) -> u32 {
+        self.of.get()
+    }
+
+    /// Whether there is no other.
+    pub fn is_whole(self) -> bool {
+        self.of.get() == 1
+    }
+
+    /// Whether this shard runs what has this place in a scenario. The scenarios begin at different shards, since many of
+    /// them have only a few places.
+    pub fn has(self, scenario: &str, place: u64) -> bool {
+        let start = SCENARIO_IDS.iter().position(|id| *id == scenario).unwrap_or(0) as u64;
+        (place + start) % u64::from(self.of.get()) == u64::from(self.index - 1)
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}", self.index, self.of)
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("{text:?} is no shard such as 1/4: I/N with I from 1 to N, and N at most {SHARDS_MAX}")
+        };
+        let (index, of) = text.split_once('/').ok_or_else(wrong)?;
+        let number = |text: &str| text.parse().map_err(|_| wrong());
+        Self::new(number(index)?, number(of)?).ok_or_else(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_belongs_to_one_shard_alone() {
+        for of in 1..=7 {
+            let parts: Vec<Shard> = (1..=of).map(|index| Shard::new(index, of).unwrap()).collect();
+            for scenario in SCENARIO_IDS {
+                for place in 0..50 {
+                    assert_eq!(parts.iter().filter(|part| part.has(scenario, place)).count(), 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_shard_is_written_as_it_is_read_and_nonsense_is_refused() {
+        assert_eq!("3/4".parse::<Shard>().unwrap().to_string(), "3/4");
+        for wrong in ["", "3", "0/4", "5/4", "1/0", "a/b", "1/4/2", "-1/2", "1/10001"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+}

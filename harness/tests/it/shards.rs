@@ -1,0 +1,95 @@
+//! A run that is divided: the union of its shards is the whole run, and a lost one is noticed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{expect_status, picklock, stderr, stdout};
+
+/// A store that loses updates, killed, scheduled, struck by faults and by power losses.
+const STORE: [&str; 7] = [
+    "--add",
+    "{critical} add {data} {id}",
+    "--list",
+    "{critical} list {data}",
+    "--only",
+    "crash,power-loss,interleave,interleave-crash,reentry",
+    "--exhaustive",
+];
+
+fn checked(folder: &Path, more: &[&str], status: i32) -> Value {
+    let output =
+        picklock(folder, &["check"]).args(STORE).args(["--format", "json"]).args(more).output().unwrap();
+    expect_status(&output, status);
+    serde_json::from_str(&stdout(&output)).unwrap()
+}
+
+/// What must be the same of a whole run and of its shards together. Executions may be more, and are none here.
+fn essence(report: &Value) -> (Vec<Value>, Vec<Value>, u64) {
+    let scenarios = report["scenarios"].as_array().unwrap();
+    let executions = scenarios.iter().map(|one| one["executions"].as_u64().unwrap()).sum();
+    // The bound has the crash points, and the schedules of each plan: its classes.
+    let of_scenario = |one: &Value| {
+        let keys = ["id", "states", "coverage", "bound", "operations"];
+        keys.into_iter().map(|key| one[key].clone()).collect::<Value>()
+    };
+    let of_invariant = |one: &Value| {
+        let cases: Vec<&Value> =
+            one["counterexamples"].as_array().unwrap().iter().map(|found| &found["case"]).collect();
+        serde_json::json!([one["id"], one["verdict"], one["judged"], one["violations"], cases])
+    };
+    let invariants = report["invariants"].as_array().unwrap().iter().map(of_invariant).collect();
+    (scenarios.iter().map(of_scenario).collect(), invariants, executions)
+}
+
+#[test]
+fn the_union_of_four_shards_is_the_whole_run_and_a_lost_one_leaves_it_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = checked(folder.path(), &[], 1);
+    let mut judged = BTreeSet::new();
+    for index in 1..=4 {
+        let shard = format!("{index}/4");
+        let file = format!("{index}.json");
+        let output =
+            picklock(folder.path(), &["check", "--shard", &shard, "--output", &file, "--format", "json"])
+                .args(STORE)
+                .output()
+                .unwrap();
+        let report: Value =
+            serde_json::from_slice(&std::fs::read(folder.path().join(&file)).unwrap()).unwrap();
+        assert_eq!(report["shard"], shard.as_str(), "{}", stderr(&output));
+        judged.insert(serde_json::to_string(&essence(&report).1).unwrap());
+    }
+    assert!(judged.len() > 1, "the shards did the same");
+    let merged = |files: &[&str], status| {
+        let output = picklock(folder.path(), &["merge", "--format", "json"]).args(files).output().unwrap();
+        expect_status(&output, status);
+        (serde_json::from_str::<Value>(&stdout(&output)).unwrap(), stderr(&output))
+    };
+    let (all, _) = merged(&["3.json", "1.json", "4.json", "2.json"], 1);
+    assert_eq!(essence(&all), essence(&whole));
+    assert_eq!((&all["verdict"], &all["shard"]), (&"violated".into(), &Value::Null));
+    let (lost, told) = merged(&["1.json", "2.json", "4.json"], 3);
+    assert!(told.contains("the report of shard 3/4 is missing"), "{told}");
+    let holds = |report: &Value| report.to_string().matches("\"verdict\":\"holds\"").count();
+    assert_eq!((holds(&lost), holds(&all) > 3), (0, true), "what was lost might have violated anything");
+    // The same in threads of one process.
+    assert_eq!(essence(&checked(folder.path(), &["--jobs", "3"], 1)), essence(&whole));
+}
+
+#[test]
+fn what_is_no_shard_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |arguments: &[&str]| {
+        let output = picklock(folder.path(), arguments).output().unwrap();
+        expect_status(&output, 2);
+        stderr(&output)
+    };
+    assert!(told(&["check", "--shard", "5/4"]).contains("is no shard such as 1/4"));
+    assert!(told(&["check", "--jobs", "0"]).contains("--jobs: must be from 1 to"));
+    assert!(told(&["merge"]).contains("REPORT"));
+    std::fs::write(folder.path().join("a.json"), "{\"schema\": 7}").unwrap();
+    assert!(told(&["merge", "a.json"]).contains("has schema 7"));
+    assert!(told(&["merge", "b.json"]).contains("cannot be read"));
+}
