@@ -2,29 +2,25 @@
 //!
 //! It starts a store as its users do, as processes; takes over their system calls, kills them at each, tears their
 //! writes, fails their calls, cuts the power; lets many of them run at full speed; and judges what the store made of it.
-//! [`check::check`] is the door; the `picklock` program is a thin front to it.
+//! In a test of one's own program, [`check()`] is the door:
 //!
 //! ```no_run
-//! use picklock::check::{Options, check};
-//! use picklock::runner::Stop;
-//! use picklock::target::flags::Flags;
-//!
-//! let flags = Flags {
-//!     add: Some("./store add {data} {id}".into()),
-//!     list: Some("./store list {data}".into()),
-//!     ..Flags::default()
-//! };
-//! let target = flags.into_target(std::path::Path::new(".")).unwrap();
-//! let report = check(&target, &Options::default(), &Stop::new().unwrap(), &()).unwrap();
-//! assert_eq!(report.exit, 0, "{}", report.to_json());
+//! #[test]
+//! fn the_store_survives() {
+//!     picklock::check(env!("CARGO_BIN_EXE_store")).data("store.json").assert_holds();
+//! }
+//! # fn main() {}
 //! ```
+//!
+//! `harness/example` is a whole crate with such a test. Below it is [`check::check`], to which the `picklock` program is a
+//! thin front too.
 //!
 //! # The house
 //!
 //! `use crate::…` points downward only; a test keeps it so.
 //! ```text
-//!                  main.rs + cli/           front door: check · replay · trace · judge · list · explain
-//!            ┌──── check/ · replay.rs ───┐
+//!                  main.rs + cli/           front door: check · bench · replay · trace · judge · merge · list · explain
+//!            ┌── check/ · replay.rs · bench/ ─┐
 //!        report/                      runner/            how to run; never what is correct
 //!            │          ┌────────────────┤
 //!            │       target/   sandbox.rs · tracer/ · volume/    with runner/, the only rooms that touch the kernel
@@ -47,7 +43,7 @@
 //! | 6 | [`invariants`], [`diagnoses`] | observation → [`verdict::Judgement`] · likely cause |
 //! | – | [`explore`] | what clients are about to do → whose turn it is, until all schedules that differ were run |
 //! | – | [`history`] | a recorded history → whether it is linearizable |
-//! | 7 | [`check`], [`report`], [`case`] | judgements → verdicts, exit status, text, JSON and a page; cases that replay |
+//! | 7 | [`mod@check`], [`report`], [`case`] | judgements → verdicts, exit status, text, JSON and a page; cases that replay |
 //!
 //! **Architecture invariants.** The judged store is always another process. The runner does not know what correct
 //! means, and an invariant sees nothing but an observation. `unsafe` stands in `tracer/` and `volume/` alone. A violation is a value, not an error: errors mean that the
@@ -62,6 +58,7 @@ compile_error!(
 );
 
 pub mod accesses;
+pub mod bench;
 pub mod call;
 pub mod case;
 pub mod catalogue;
@@ -71,6 +68,7 @@ pub mod explore;
 pub mod fault;
 pub mod history;
 pub mod invariants;
+mod library;
 pub mod locks;
 pub mod masks;
 pub mod observation;
@@ -88,3 +86,5 @@ pub mod target;
 pub mod tracer;
 pub mod verdict;
 pub mod volume;
+
+pub use library::{Check, check};

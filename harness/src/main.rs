@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use picklock::bench::locks::LOCKER;
+
 fn main() -> ExitCode {
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_default();
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
     match Path::new(&name).file_name().and_then(|name| name.to_str()) {
         Some("picklock-store") => ExitCode::from(picklock_store::command::run(arguments)),
         Some("picklock-critical") => ExitCode::from(cli::critical::run(&arguments)),
+        Some(LOCKER) => ExitCode::from(cli::locker::run(&arguments)),
         _ => cli::run(&name, &arguments),
     }
 }

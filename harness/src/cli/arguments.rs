@@ -6,6 +6,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use clap::builder::Styles;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use picklock::bench::requirement::Requirement;
 use picklock::shard::Shard;
 use picklock::target::flags::Flags;
 use picklock::volume::Kind;
@@ -41,6 +42,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Request {
     /// Judge a store
     Check(Box<CheckArguments>),
+    /// Measure locks, or how many updates a store makes in a second
+    Bench(Box<BenchArguments>),
     /// Show one operation's visible system calls, lock by lock, with every crash point numbered
     Trace(Box<TraceArguments>),
     /// Run a case again, call by call, and tell whether it ends the same way
@@ -302,6 +305,69 @@ impl TargetArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Without a target: lock primitives, taken by processes in turn. With one: how many updates the store makes in a
+second, by clients and as it grows, one-shot and in a session. Every rate stands beside fairness and the
+longest wait: who polls for a lock looks fast because one client has it to itself.
+
+Examples:
+  picklock bench
+  picklock bench --locks flock,o-excl --clients 8 --hold 0s --html locks.html
+  picklock bench --adapter sqlite3 --dir . --require 'p99<50ms' --require 'jain>0.8'
+  picklock bench --add './store add {data} {id}' --compare './other add {data} {id}'
+
+Exit status:
+  0 measured    1 something required is not so, or two were inside at once, or an update was lost
+  2 usage    4 the store does not work undisturbed    130 interrupted (what was measured is written)")]
+pub(crate) struct BenchArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    /// A second store, run alternately with the first: a program of the plain convention, an adapter file, or a command
+    /// that adds
+    #[arg(long, value_name = "CMD", help_heading = "What to measure")]
+    pub(crate) compare: Option<String>,
+    /// These lock primitives alone: flock, posix, ofd, std, fs4, fd-lock, o-excl, mkdir, store
+    #[arg(long, value_name = "ID", value_delimiter = ',', help_heading = "What to measure")]
+    pub(crate) locks: Vec<String>,
+    /// Clients at once, one number after another
+    #[arg(
+        long,
+        value_name = "N[,N]",
+        value_delimiter = ',',
+        default_value = "1,2,4,8",
+        help_heading = "What to measure"
+    )]
+    pub(crate) clients: Vec<u32>,
+    /// For how long a lock is held, one after another
+    #[arg(long, value_name = "DURATION", value_delimiter = ',', default_value = "0s,1ms", value_parser = humantime::parse_duration, help_heading = "What to measure")]
+    pub(crate) hold: Vec<Duration>,
+    /// How often each figure is measured; the median counts
+    #[arg(long, value_name = "N", default_value_t = 3, help_heading = "What to measure")]
+    pub(crate) runs: u32,
+    /// For how long each time
+    #[arg(long, value_name = "DURATION", default_value = "250ms", value_parser = duration, help_heading = "What to measure")]
+    pub(crate) time: Duration,
+    /// Measure on the file system of this folder [default: a memory file system]
+    #[arg(long, value_name = "PATH", help_heading = "What to measure")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Fail where a figure is not so: 'p99<50ms', 'jain>0.8', 'rate>1000'; of p50, p99, p999, max, rate, jain
+    #[arg(long, value_name = "EXPR", help_heading = "What counts")]
+    pub(crate) require: Vec<Requirement>,
+    /// Format of the figures
+    #[arg(long, value_enum, default_value_t = Format::Human, help_heading = "Report")]
+    pub(crate) format: Format,
+    /// Write the figures to this file instead of standard output
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write them as a web page too, with plots
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub(crate) html: Option<PathBuf>,
+    /// Colours
+    #[arg(long, value_enum, default_value_t = Color::Auto, help_heading = "Report")]
+    pub(crate) color: Color,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct TraceArguments {
     /// The operation: add, list, init, recover, or one of [ops.other]
     #[arg(value_name = "OP", default_value = "add")]
@@ -334,7 +400,7 @@ pub(crate) struct ReplayArguments {
     /// Leave a copy of the sandbox beside the case
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Write the calls to this file, as JSON
+    /// Write the calls to this file as a trace in Chrome's format, such as ui.perfetto.dev shows
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Run on the file system of this folder [default: a memory file system]

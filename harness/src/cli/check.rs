@@ -109,9 +109,13 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
 }
 
 pub(crate) fn target(arguments: TargetArguments) -> anyhow::Result<Target> {
+    target_named(arguments.named())
+}
+
+pub(crate) fn target_named(named: Named) -> anyhow::Result<Target> {
     let folder = env::current_dir()?;
     let default = Path::new("picklock.toml");
-    let target = match arguments.named() {
+    let target = match named {
         Named::Nothing if default.is_file() => adapter::read(default)?,
         Named::Nothing => Target::embedded(&folder),
         Named::Adapter(name) if Path::new(&name).is_file() || name.contains(['/', '.']) => {

@@ -1,11 +1,13 @@
 //! The front door: arguments in, exit status out.
 
 mod arguments;
+mod bench;
 mod catalogue;
 mod check;
 pub(crate) mod critical;
 mod judge;
 mod keeper;
+pub(crate) mod locker;
 mod manual;
 mod merge;
 mod output;
@@ -39,8 +41,11 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         }
     };
     let ended = match parsed.request {
-        Request::Check(_) | Request::Trace(_) | Request::Replay(_) if !is_kept => keeper::keep(arguments),
+        Request::Check(_) | Request::Bench(_) | Request::Trace(_) | Request::Replay(_) if !is_kept => {
+            keeper::keep(arguments)
+        }
         Request::Check(check) => keeper::be_kept(|stop, made| check::run(*check, stop, made)),
+        Request::Bench(bench) => keeper::be_kept(|stop, made| bench::run(*bench, stop, made)),
         Request::Replay(case) => keeper::be_kept(|stop, made| replay::run(*case, stop, made)),
         Request::Trace(trace) => keeper::be_kept(|stop, made| trace::run(*trace, stop, made)),
         Request::Judge(judge) => judge::run(&judge),

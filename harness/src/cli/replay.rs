@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use picklock::case::{Case, Difference};
 use picklock::check::Watcher;
 use picklock::replay::{Options, Outcome, ReplayError, Replayed, replay};
-use picklock::report::{exit, timeline};
+use picklock::report::{chrome, exit, timeline};
 use picklock::runner::Stop;
 use picklock::target::{Target, UsageError, adapter};
 
@@ -53,8 +53,7 @@ pub(crate) fn run(
         Err(other) => return Err(other.into()),
     };
     if let Some(file) = &arguments.trace {
-        let json = serde_json::to_string_pretty(&replayed.observation.traces)? + "\n";
-        fs::write(file, json)
+        fs::write(file, chrome::chrome_trace(&replayed.observation))
             .map_err(|why| UsageError::new("--trace", format!("{file:?} cannot be written: {why}")))?;
     }
     tell(&case, &target, &replayed)

@@ -11,6 +11,7 @@ use crate::verdict::Verdict;
 use extent::Extent;
 
 pub mod baseline;
+pub mod chrome;
 pub mod extent;
 pub mod github;
 pub mod human;

@@ -17,6 +17,7 @@ mod shrink;
 mod stop;
 mod stress;
 mod sweep;
+mod throughput;
 mod touch;
 mod waits;
 
@@ -44,6 +45,8 @@ pub use pin::Pinned;
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
 pub use sweep::{Kills, Next, Showing, Swept, sweep};
+
+pub use throughput::{Served, records, throughput};
 
 use groups::Survivors;
 use kill::Kill;

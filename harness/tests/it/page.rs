@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -63,13 +64,14 @@ fn made(folder: &Path) -> PathBuf {
     folder.join("page.html")
 }
 
-/// What the page is when all its scripts have run.
-fn rendered(folder: &Path, page: &Path) -> String {
+/// What the page is when all its scripts have run, in a browser that is told this beside.
+fn rendered(folder: &Path, page: &Path, beside: &[&str]) -> String {
     let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
         Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
     });
     let output = Command::new(browser.expect("a browser: apt-get install chromium"))
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"])
+        .args(beside)
         .arg(format!("--user-data-dir={}", folder.join("browser").display()))
         .arg(format!("file://{}", page.display()))
         .output()
@@ -82,14 +84,14 @@ fn rendered(folder: &Path, page: &Path) -> String {
 fn in_a_browser_nothing_of_the_store_runs_and_a_reader_steps_and_searches_with_the_keyboard() {
     let folder = tempfile::tempdir().unwrap();
     let page = made(folder.path());
-    let dom = rendered(folder.path(), &page);
+    let dom = rendered(folder.path(), &page, &[]);
     assert!(dom.contains("<title>Violated: ./store – picklock</title>"), "{dom:.2000}");
     assert!(dom.contains("class=\"scripted\"") && dom.contains("aria-current=\"step\""));
     assert!(dom.contains("&lt;img src=x onerror=") && !dom.contains("<img"));
     let text = fs::read_to_string(page).unwrap();
     let copy = folder.path().join("copy.html");
     fs::write(&copy, text.replacen("<title>", &format!("{BEFORE}<title>"), 1) + AFTER).unwrap();
-    let dom = rendered(folder.path(), &copy);
+    let dom = rendered(folder.path(), &copy, &[]);
     let (_, rest) = dom.split_once("<output id=\"seen\">").expect("the script of the test did not end");
     let seen: Value = serde_json::from_str(rest.split_once("</output>").unwrap().0).unwrap();
     for (what, value) in [
@@ -142,4 +144,102 @@ fn a_run_that_is_interrupted_leaves_the_page_so_far() {
     assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
     expect_status(&run.wait_with_output().unwrap(), 130);
     assert!(fs::read_to_string(page).unwrap().contains("interrupted, this is the report so far"));
+}
+
+/// It bundles axe-core 4.12.1, which is under the MPL 2.0; nothing else of it is wanted.
+const AXE: &str = "axe-playwright-python==0.1.8";
+
+/// Judges the page as it is, with all its counterexamples open, while it is searched, and with its help; told once a rule and state.
+const AUDIT: &str = r##"<script>
+(async () => {
+  const found = new Set();
+  let passed = 0;
+  const audit = async (state) => {
+    // What is opened tells so later, and is drawn after that.
+    await new Promise((done) => setTimeout(done, 100));
+    const { violations, passes } = await axe.run();
+    passed += passes.length;
+    for (const { id, nodes } of violations) found.add(`${id} (${state}): ${nodes[0].target} ${nodes[0].failureSummary}`);
+  };
+  const search = document.getElementById("search");
+  await audit("as it is");
+  for (const example of document.querySelectorAll(".example")) example.open = true;
+  if (search) {
+    await audit("open");
+    search.value = "write"; search.dispatchEvent(new Event("input"));
+    await audit("searched");
+    search.value = ""; search.dispatchEvent(new Event("input"));
+  }
+  document.getElementById("help").showModal();
+  await audit("help");
+  return { passed, found: [...found], dark: matchMedia("(prefers-color-scheme: dark)").matches, width: innerWidth };
+})().catch((error) => ({ error: String(error) })).then((told) => {
+  document.body.append(Object.assign(document.createElement("output"), { id: "audit", textContent: JSON.stringify(told) }));
+});
+</script>"##;
+
+/// axe-core's script, as the package index has it.
+fn axe() -> String {
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("axe-playwright-python-0.1.8");
+    let script = library.join("axe_playwright_python/axe.min.js");
+    if !script.is_file() {
+        let installed = Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+            .arg(&library)
+            .arg(AXE)
+            .output()
+            .unwrap();
+        assert!(installed.status.success(), "{}", stderr(&installed));
+    }
+    fs::read_to_string(script).unwrap()
+}
+
+/// What axe-core finds on a page, in a window of this size, on light or dark paper: each rule with the first place.
+fn audited(folder: &Path, page: &str, (width, height): (u32, u32), is_dark: bool) -> Vec<String> {
+    let copy = folder.join("audit.html");
+    fs::write(&copy, format!("{page}<script>{}</script>{AUDIT}", axe())).unwrap();
+    let window = format!("--window-size={width},{height}");
+    let paper = format!("--blink-settings=preferredColorScheme={}", u8::from(!is_dark));
+    let dom = rendered(folder, &copy, &[&window, &paper]);
+    let (_, rest) = dom.split_once("<output id=\"audit\">").expect("axe did not end");
+    let told = rest.split_once("</output>").unwrap().0;
+    let told =
+        told.replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", "\u{a0}").replace("&amp;", "&");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    // It was judged, and as asked for.
+    assert!(told["passed"].as_u64().is_some_and(|passed| passed >= 40), "{told:#}");
+    assert_eq!((&told["dark"], &told["width"]), (&is_dark.into(), &width.into()), "{told:#}");
+    told["found"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn axe_finds_no_barrier_on_a_page_and_finds_those_that_are_put_there() {
+    // Low, so that the panel does not hold all its text; narrow, so that the story does not: no window is narrower.
+    const LOW: (u32, u32) = (1400, 420);
+    const NARROW: (u32, u32) = (500, 800);
+    let folder = tempfile::tempdir().unwrap();
+    let page = fs::read_to_string(made(folder.path())).unwrap();
+    for (window, is_dark) in [(LOW, false), (LOW, true), (NARROW, false)] {
+        let found = audited(folder.path(), &page, window, is_dark);
+        assert!(found.is_empty(), "{window:?}, dark: {is_dark}: {found:#?}");
+    }
+    let holds = ["check", "--ops", "25", "--only", "stress", "--html", "holds.html"];
+    assert!(picklock(folder.path(), &holds).output().is_ok());
+    let holds = fs::read_to_string(folder.path().join("holds.html")).unwrap();
+    assert_eq!(audited(folder.path(), &holds, LOW, true), [""; 0]);
+    // One barrier each: the rule that finds it, and what is taken away, with what stands there then.
+    let barriers = [
+        ("button-name", "<button>Close</button>", "<button></button>"),
+        ("color-contrast", "--soft: #68645c", "--soft: #b8b4ac"),
+        ("html-has-lang", "<html lang=\"en\">", "<html>"),
+        ("label", "<label for=\"search\">", "<label>"),
+        ("scrollable-region-focusable", " tabindex=\"0\"", ""),
+    ];
+    let broken = barriers.iter().fold(page, |page, (_, text, instead)| {
+        assert!(page.contains(text), "{text}");
+        page.replace(text, instead)
+    });
+    let found = audited(folder.path(), &broken, NARROW, false);
+    let rules: BTreeSet<&str> = found.iter().filter_map(|one| Some(one.split_once(' ')?.0)).collect();
+    assert_eq!(Vec::from_iter(rules), barriers.map(|(rule, ..)| rule), "{found:#?}");
 }

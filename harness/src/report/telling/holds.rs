@@ -71,7 +71,7 @@ impl Held {
 }
 
 /// All locks of a trace that comes after so many steps, in the order in which they were taken.
-pub(super) fn holds(calls: &[Call], before: usize) -> Vec<Hold> {
+pub(in crate::report) fn holds(calls: &[Call], before: usize) -> Vec<Hold> {
     let mut held = Held::default();
     let mut open: BTreeMap<(Key, Mode), usize> = BTreeMap::new();
     let mut holds: Vec<Hold> = Vec::new();

@@ -18,6 +18,7 @@ use crate::op::{Operation, Outcome};
 use crate::report::parts::{Part, parts};
 
 pub use holds::Hold;
+pub(in crate::report) use holds::holds;
 pub(in crate::report) use reasons::reasons;
 
 /// Operations beside the traced ones that are told in full; of more, those that were named and those at both ends.
@@ -253,7 +254,7 @@ impl Telling {
 
     fn trace(&mut self, number: usize, trace: &Trace, operations: &[Operation], data: &str) {
         let before = self.steps.len();
-        self.holds.extend(holds::holds(&trace.calls, before));
+        self.holds.extend(holds(&trace.calls, before));
         for (place, request) in (1..).zip(&trace.requests) {
             let of_place = trace.operation(place, operations);
             self.has_lane(trace.client(place), &request.to_string(), of_place.map(ending));

@@ -1,0 +1,232 @@
+//! How many updates a store makes in a second, by clients and by records, one-shot and in a session, and beside another one.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::figures::{Figure, Latencies, jain};
+use super::{Comparison, Growth, Measure, Row};
+use crate::report::exit;
+use crate::runner::{self, Control, RunError, Served, Stage, Stop};
+use crate::sandbox::Sandbox;
+use crate::target::{Target, UsageError};
+
+/// Updates of one client for the growth of their cost, at most, and how long they may take.
+const GROWTH_UPDATES: u32 = 1000;
+const GROWTH_TIME: std::time::Duration = std::time::Duration::from_secs(4);
+/// Into so many parts they are divided.
+const GROWTH_PARTS: usize = 5;
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Usage(#[from] UsageError),
+    /// The store does not work undisturbed.
+    #[error("{0} does not work undisturbed: {1}")]
+    Control(String, String),
+    /// The harness could not do its part.
+    #[error("{0}")]
+    Run(#[from] RunError),
+}
+
+impl BenchError {
+    /// The exit status that goes with it.
+    pub fn exit(&self) -> u8 {
+        match self {
+            Self::Usage(_) => exit::USAGE,
+            Self::Control(..) => exit::CONTROL_FAILED,
+            Self::Run(_) => exit::INTERNAL,
+        }
+    }
+}
+
+/// What the stores came to.
+#[derive(Clone, Debug, Default)]
+pub struct Updates {
+    /// A line for each store, way to drive it and number of clients.
+    pub rows: Vec<Row>,
+    /// How the cost of an update grows.
+    pub growth: Vec<Growth>,
+    /// The first store beside the second.
+    pub comparison: Vec<Comparison>,
+}
+
+/// A store, one way to drive it, and where it works.
+struct Driven<'a> {
+    name: String,
+    stage: Stage<'a>,
+    in_session: bool,
+}
+
+/// All runs of one line.
+#[derive(Default)]
+struct Cell {
+    rates: Vec<f64>,
+    took: Latencies,
+    counts: Vec<u64>,
+    jains: Vec<f64>,
+    lost: u64,
+    failed: u64,
+}
+
+/// Measures these stores, the first beside each of the others, each in a sandbox of its own on the file system of `dir`.
+///
+/// # Errors
+/// Where one of them does not work, or the harness could not do its part.
+pub fn measure(
+    targets: &[&Target],
+    measure: &Measure,
+    dir: Option<&Path>,
+    multi_call: &Path,
+    stop: &Stop,
+    made: &dyn Fn(&Path),
+    tick: &dyn Fn(),
+) -> Result<Updates, BenchError> {
+    let mut sandboxes = Vec::new();
+    for target in targets {
+        let sandbox = Sandbox::create(dir, &target.data, Some(multi_call), made)
+            .map_err(|why| UsageError::new("--dir", format!("there can be no sandbox: {why}")))?;
+        sandboxes.push(sandbox);
+    }
+    let measured = measure_in(targets, &sandboxes, measure, stop, tick);
+    for sandbox in sandboxes {
+        sandbox.remove().map_err(|why| RunError::System { what: "remove the sandbox", why })?;
+    }
+    measured
+}
+
+fn measure_in(
+    targets: &[&Target],
+    sandboxes: &[Sandbox],
+    measure: &Measure,
+    stop: &Stop,
+    tick: &dyn Fn(),
+) -> Result<Updates, BenchError> {
+    let mut all = Vec::new();
+    for (target, sandbox) in targets.iter().zip(sandboxes) {
+        for in_session in [false, true] {
+            if in_session && target.session.is_none() {
+                continue;
+            }
+            let how = if in_session { "session" } else { "one-shot" };
+            let stage = Stage::new(target, sandbox, stop, &|| ());
+            all.push(Driven { name: format!("{} {how}", target.name), stage, in_session });
+        }
+    }
+    for driven in all.iter().filter(|driven| !driven.in_session) {
+        let Control { failure, .. } = match runner::control(&driven.stage) {
+            Err(RunError::Stopped) => return Ok(Updates::default()),
+            control => control?,
+        };
+        if let Some(why) = failure {
+            return Err(BenchError::Control(driven.stage.target.name.clone(), why));
+        }
+    }
+    let mut lines: Vec<(usize, u32, Cell)> = Vec::new();
+    for clients in &measure.clients {
+        lines.extend((0..all.len()).map(|driven| (driven, *clients, Cell::default())));
+    }
+    // A round more, which counts for nothing; and one after another over all of them, so that a busy moment strikes all alike.
+    for round in 0..=measure.runs {
+        for (driven, clients, cell) in &mut lines {
+            if stop.is_requested() {
+                break;
+            }
+            let time = if round == 0 { measure.time / 5 } else { measure.time };
+            let driven = &all[*driven];
+            let began = std::time::Instant::now();
+            let served = runner::throughput(&driven.stage, *clients, time, u32::MAX, driven.in_session)?;
+            let took = began.elapsed();
+            if round > 0 {
+                let there = runner::records(&driven.stage)?;
+                cell.take(&served, took.as_secs_f64(), there);
+            }
+            tick();
+        }
+    }
+    let mut updates = Updates { comparison: compared(&all, &lines), ..Updates::default() };
+    for driven in &all {
+        if !stop.is_requested() {
+            updates.growth.extend(growth(driven)?);
+        }
+        tick();
+    }
+    updates.rows =
+        lines.into_iter().map(|(driven, clients, cell)| cell.into_row(&all[driven].name, clients)).collect();
+    Ok(updates)
+}
+
+/// The first store beside each other one that is driven in the same way: run by run, so that what slowed one slowed both.
+fn compared(all: &[Driven<'_>], lines: &[(usize, u32, Cell)]) -> Vec<Comparison> {
+    let mut comparisons = Vec::new();
+    for (driven, clients, cell) in lines {
+        let of_first = lines.iter().find(|(first, same, _)| {
+            same == clients
+                && first < driven
+                && all[*first].in_session == all[*driven].in_session
+                && !std::ptr::eq(all[*first].stage.target, all[*driven].stage.target)
+        });
+        let Some((_, _, first)) = of_first else { continue };
+        let ratios: Vec<f64> =
+            first.rates.iter().zip(&cell.rates).filter(|(_, b)| **b > 0.0).map(|(a, b)| a / b).collect();
+        let (other, ratio) = (all[*driven].name.clone(), Figure::of(&ratios));
+        comparisons.push(Comparison { other, clients: *clients, ratio });
+    }
+    comparisons
+}
+
+fn growth(driven: &Driven<'_>) -> Result<Vec<Growth>, RunError> {
+    let served = runner::throughput(&driven.stage, 1, GROWTH_TIME, GROWTH_UPDATES, driven.in_session)?;
+    let took: Vec<u64> = served.into_iter().flat_map(|one| one.took).collect();
+    let size = took.len() / GROWTH_PARTS;
+    if size == 0 {
+        return Ok(Vec::new());
+    }
+    let parts = took.chunks_exact(size).take(GROWTH_PARTS).enumerate();
+    Ok(parts
+        .map(|(place, part)| {
+            let mut sorted = part.to_vec();
+            sorted.sort_unstable();
+            let records = (place * size + size / 2) as u64;
+            Growth { name: driven.name.clone(), records, update_ns: sorted[size / 2] }
+        })
+        .collect())
+}
+
+impl Cell {
+    fn take(&mut self, served: &[Served], seconds: f64, there: Option<Vec<String>>) {
+        let count: usize = served.iter().map(|one| one.took.len()).sum();
+        self.rates.push(count as f64 / seconds);
+        self.counts.resize(served.len(), 0);
+        for (total, one) in self.counts.iter_mut().zip(served) {
+            *total += one.took.len() as u64;
+            self.failed += one.failed;
+            one.took.iter().for_each(|nanos| self.took.add(*nanos, 1));
+        }
+        self.jains.push(jain(&served.iter().map(|one| one.took.len() as f64).collect::<Vec<_>>()));
+        if let Some(there) = there {
+            let there: BTreeSet<&str> = there.iter().map(String::as_str).collect();
+            let acknowledged = served.iter().flat_map(|one| &one.records);
+            self.lost += acknowledged.filter(|record| !there.contains(record.as_str())).count() as u64;
+        }
+    }
+
+    fn into_row(self, name: &str, clients: u32) -> Row {
+        let total = self.counts.iter().sum::<u64>().max(1) as f64;
+        let share = |count: Option<&u64>| count.map_or(0.0, |count| *count as f64 / total);
+        Row {
+            name: name.to_owned(),
+            clients,
+            hold_ns: 0,
+            rate: Figure::of(&self.rates),
+            wait: self.took.latency(),
+            handover_ns: None,
+            jain: Figure::of(&self.jains).median,
+            shares: (share(self.counts.iter().min()), share(self.counts.iter().max())),
+            violations: self.lost,
+            failed: self.failed,
+            of_flushes: 0.0,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! `picklock bench`: from the arguments to what is measured, and from the figures to where they are wanted.
+
+use std::env;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use picklock::bench::locks::{self, Primitive};
+use picklock::bench::page::page;
+use picklock::bench::place::place;
+use picklock::bench::table::table;
+use picklock::bench::updates::{self, Updates};
+use picklock::bench::{LOCKS, Measure, Measured, SCHEMA};
+use picklock::report::{Tool, exit};
+use picklock::runner::Stop;
+use picklock::sandbox::Sandbox;
+use picklock::selection::unknown_id;
+use picklock::target::flags::Flags;
+use picklock::target::{Target, UsageError};
+
+use crate::cli::arguments::{BenchArguments, ERROR, Format, Named};
+use crate::cli::check::target_named;
+use crate::cli::output::{Output, open};
+
+/// More clients at once are a slip of the finger.
+const CLIENTS_MAX: u32 = 1000;
+
+/// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
+pub(crate) fn run(
+    arguments: BenchArguments,
+    stop: &Stop,
+    made: &(dyn Fn(&Path) + Sync),
+) -> anyhow::Result<u8> {
+    if let Some(wrong) = arguments.clients.iter().find(|clients| !(1..=CLIENTS_MAX).contains(*clients)) {
+        return Err(
+            UsageError::new("--clients", format!("must be from 1 to {CLIENTS_MAX}, not {wrong}")).into()
+        );
+    }
+    let mut out = Output::open(arguments.output.as_deref(), arguments.color)?;
+    let web =
+        arguments.html.as_ref().map(|path| open("--html", path).map(|file| (path, file))).transpose()?;
+    let measure = Measure {
+        clients: arguments.clients.clone(),
+        holds: arguments.hold.clone(),
+        runs: arguments.runs.max(1),
+        time: arguments.time,
+    };
+    let named = arguments.target.named();
+    let measured = match named {
+        Named::Nothing => {
+            let primitives = primitives(&arguments.locks)?;
+            of_locks(&primitives, &measure, arguments.dir.as_deref(), stop, made)?
+        }
+        named => {
+            let target = target_named(named)?;
+            let other = arguments.compare.as_deref().map(other).transpose()?;
+            let targets: Vec<&Target> = std::iter::once(&target).chain(&other).collect();
+            let bar =
+                bar(targets.len() as u64 * 2 * measure.clients.len() as u64 * u64::from(measure.runs + 1));
+            let (dir, program) = (arguments.dir.as_deref(), env::current_exe()?);
+            let done = updates::measure(&targets, &measure, dir, &program, stop, made, &|| bar.inc(1));
+            bar.finish_and_clear();
+            match done {
+                Ok(updates) => measured(&target.name, updates, arguments.dir.as_deref(), made)?,
+                Err(updates::BenchError::Usage(error)) => return Err(error.into()),
+                Err(error) => {
+                    writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {error}")?;
+                    return Ok(error.exit());
+                }
+            }
+        }
+    };
+    let mut measured = measured;
+    measured.interrupted = stop.is_requested();
+    let all = arguments.require.iter().flat_map(|one| measured.rows.iter().filter_map(|row| one.unmet(row)));
+    measured.unmet = all.collect();
+    let is_broken = measured.rows.iter().any(|row| row.violations > 0);
+    measured.exit = match measured.interrupted {
+        true => exit::INTERRUPTED,
+        false if is_broken || !measured.unmet.is_empty() => exit::VIOLATED,
+        false => exit::HOLDS,
+    };
+    if let Some((path, mut file)) = web {
+        file.write_all(page(&measured).as_bytes())
+            .with_context(|| format!("cannot write the page {path:?}"))?;
+    }
+    let text = match arguments.format {
+        Format::Human => table(&measured),
+        Format::Json => measured.to_json(),
+    };
+    match out.write(&text) {
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(why).context("cannot write the figures"))
+        }
+        _ => Ok(measured.exit),
+    }
+}
+
+fn primitives(ids: &[String]) -> Result<Vec<Primitive>, UsageError> {
+    if ids.is_empty() {
+        return Ok(locks::ALL.to_vec());
+    }
+    let known: Vec<&str> = locks::ALL.iter().map(|one| one.id).collect();
+    ids.iter().map(|id| locks::find(id).ok_or_else(|| unknown_id("--locks", id, known.iter()))).collect()
+}
+
+fn of_locks(
+    primitives: &[Primitive],
+    measure: &Measure,
+    dir: Option<&Path>,
+    stop: &Stop,
+    made: &(dyn Fn(&Path) + Sync),
+) -> anyhow::Result<Measured> {
+    let sandbox = sandbox(dir, made)?;
+    let cells = primitives.len() * measure.clients.len() * measure.holds.len();
+    let bar = bar(cells as u64 * u64::from(measure.runs + 1));
+    let program = env::current_exe()?;
+    let rows = locks::measure(primitives, measure, &sandbox.dir(), &program, stop, &|| bar.inc(1));
+    bar.finish_and_clear();
+    let place = place(&sandbox.dir());
+    sandbox.remove()?;
+    Ok(Measured {
+        schema: SCHEMA,
+        tool: tool(),
+        subject: LOCKS.to_owned(),
+        place: place.context("cannot measure a flush")?,
+        rows: rows.context("cannot measure the locks")?,
+        growth: Vec::new(),
+        comparison: Vec::new(),
+        unmet: Vec::new(),
+        interrupted: false,
+        exit: exit::HOLDS,
+    })
+}
+
+fn measured(
+    subject: &str,
+    updates: Updates,
+    dir: Option<&Path>,
+    made: &(dyn Fn(&Path) + Sync),
+) -> anyhow::Result<Measured> {
+    let sandbox = sandbox(dir, made)?;
+    let place = place(&sandbox.dir());
+    sandbox.remove()?;
+    let place = place.context("cannot measure a flush")?;
+    let Updates { mut rows, growth, comparison } = updates;
+    for row in &mut rows {
+        row.of_flushes = row.rate.median * place.flush_ns as f64 / 1e9;
+    }
+    Ok(Measured {
+        schema: SCHEMA,
+        tool: tool(),
+        subject: subject.to_owned(),
+        place,
+        rows,
+        growth,
+        comparison,
+        unmet: Vec::new(),
+        interrupted: false,
+        exit: exit::HOLDS,
+    })
+}
+
+fn sandbox(dir: Option<&Path>, made: &(dyn Fn(&Path) + Sync)) -> anyhow::Result<Sandbox> {
+    let data = Target::embedded(&env::current_dir()?).data;
+    Ok(Sandbox::create(dir, &data, None, made)
+        .map_err(|why| UsageError::new("--dir", format!("there can be no sandbox: {why}")))?)
+}
+
+/// The other store of a comparison: a program of the plain convention, or a command that adds.
+fn other(command: &str) -> anyhow::Result<Target> {
+    let folder = env::current_dir()?;
+    let wrong = |why: &dyn std::fmt::Display| UsageError::new("--compare", why.to_string());
+    let mut target = if command.contains('{') {
+        let flags = Flags { add: Some(command.to_owned()), ..Flags::default() };
+        flags.into_target(&folder)?
+    } else if Path::new(command).extension().is_some_and(|ending| ending == "toml") {
+        let text = fs::read_to_string(command)
+            .map_err(|why| wrong(&format!("{command:?} cannot be read: {why}")))?;
+        picklock::target::adapter::parse(&text, command, &folder)?
+    } else {
+        let words = shell_words::split(command).map_err(|why| wrong(&why))?;
+        Flags::default().into_plain_target(&words, &folder)?
+    };
+    command.clone_into(&mut target.name);
+    Ok(target)
+}
+
+fn tool() -> Tool {
+    Tool { name: "picklock".into(), version: env!("CARGO_PKG_VERSION").into() }
+}
+
+fn bar(length: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(10));
+    // Where the template were wrong the default would do as well.
+    if let Ok(style) =
+        ProgressStyle::with_template("  bench [{bar:30}] {pos} of {len} runs, {elapsed} of about {duration}")
+    {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}

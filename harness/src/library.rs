@@ -1,0 +1,238 @@
+//! The door for tests of one's own program: [`check`](check()) in three lines.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::check::{self, Cases, Options};
+use crate::report::human::{self, Detail};
+use crate::report::{Report, exit};
+use crate::runner::Stop;
+use crate::selection::Selection;
+use crate::target::flags::Flags;
+use crate::target::{Target, UsageError, adapter};
+
+/// Columns of a report in the output of a test.
+const WIDTH: usize = 120;
+/// Where cases go, unless told otherwise: beside what the compiler makes.
+const CASES: &str = "target/picklock-cases";
+
+/// A check of a program that adds records to a file and lists them, for a test.
+///
+/// The program is called by the plain convention, `PROGRAM add DATA ID` and `PROGRAM list DATA`, unless
+/// [`add`](Check::add), [`list`](Check::list) or an [`adapter`](Check::from_adapter) say otherwise. It runs beside other
+/// tests: it changes nothing process-wide, and works in folders of its own.
+///
+/// ```no_run
+/// #[test]
+/// fn the_store_survives() {
+///     picklock::check(env!("CARGO_BIN_EXE_store")).data("store.json").budget_seconds(30).assert_holds();
+/// }
+/// # fn main() {}
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is run before `run` or `assert_holds`"]
+pub struct Check {
+    source: Source,
+    options: Options,
+    cases: PathBuf,
+    only: Vec<String>,
+    skip: Vec<String>,
+    timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Program { program: PathBuf, flags: Flags },
+    Adapter(PathBuf),
+}
+
+/// A check of the program at this path, such as `env!("CARGO_BIN_EXE_store")`.
+pub fn check(program: impl Into<PathBuf>) -> Check {
+    Check::new(Source::Program { program: program.into(), flags: Flags::default() })
+}
+
+impl Check {
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            options: Options::default(),
+            cases: CASES.into(),
+            only: Vec::new(),
+            skip: Vec::new(),
+            timeout: None,
+        }
+    }
+
+    /// A check of what an adapter file names. Its commands are found from its folder.
+    pub fn from_adapter(file: impl Into<PathBuf>) -> Self {
+        Self::new(Source::Adapter(file.into()))
+    }
+
+    fn flag(mut self, set: impl FnOnce(&mut Flags)) -> Self {
+        if let Source::Program { flags, .. } = &mut self.source {
+            set(flags);
+        }
+        self
+    }
+
+    /// The data file's name. Default: `store.json`.
+    pub fn data(self, name: impl Into<String>) -> Self {
+        self.flag(|flags| flags.data = Some(name.into()))
+    }
+
+    /// The arguments with which the program adds, split as a shell splits words. Default: `add {data} {id}`.
+    pub fn add(self, arguments: &str) -> Self {
+        let command = self.command(arguments);
+        self.flag(|flags| flags.add = command)
+    }
+
+    /// The arguments with which it lists. Default: `list {data}`.
+    pub fn list(self, arguments: &str) -> Self {
+        let command = self.command(arguments);
+        self.flag(|flags| flags.list = command)
+    }
+
+    /// The arguments with which it makes an empty store. Default: it needs none.
+    pub fn init(self, arguments: &str) -> Self {
+        let command = self.command(arguments);
+        self.flag(|flags| flags.init = command)
+    }
+
+    /// Where record names stand in the data file: `$.path[*]`, `keys:$.path`, `regex:PATTERN` or `lines`.
+    pub fn records(self, expression: impl Into<String>) -> Self {
+        self.flag(|flags| flags.records = Some(expression.into()))
+    }
+
+    fn command(&self, arguments: &str) -> Option<String> {
+        match &self.source {
+            Source::Program { program, .. } => {
+                Some(format!("{} {arguments}", shell_words::quote(&program.to_string_lossy())))
+            }
+            Source::Adapter(_) => None,
+        }
+    }
+
+    /// Runs only these scenarios, or judges only these invariants, by their ids.
+    pub fn only(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.only.extend(ids.into_iter().map(Into::into));
+        self
+    }
+
+    /// Leaves these scenarios or invariants out, by their ids.
+    pub fn skip(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.skip.extend(ids.into_iter().map(Into::into));
+        self
+    }
+
+    /// An invariant that is judged and does not count.
+    pub fn disclaim(mut self, id: impl Into<String>) -> Self {
+        self.options.claims.insert(id.into(), false);
+        self
+    }
+
+    /// A ceiling for the whole run, in seconds. Default: 60.
+    pub fn budget_seconds(mut self, seconds: u64) -> Self {
+        self.options.budget = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    /// Runs until nothing is left to try, however long that takes.
+    pub fn exhaustive(mut self) -> Self {
+        self.options.budget = None;
+        self
+    }
+
+    /// The seed of all chance. Default: 1.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.options.seed = seed;
+        self
+    }
+
+    /// How long one operation may take. Default: 10 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Ends at the first violation.
+    pub fn fail_fast(mut self) -> Self {
+        self.options.fail_fast = true;
+        self
+    }
+
+    /// The folder for the cases that replay. Default: `target/picklock-cases` in the folder that tests run in.
+    pub fn cases(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cases = folder.into();
+        self
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Where it makes no sense, or the harness itself failed; a violation is no error, see [`Report::exit`].
+    pub fn run(&self) -> Result<Report, check::CheckError> {
+        let (target, options) = self.prepare()?;
+        let stop = Stop::new().map_err(crate::runner::RunError::system("prepare to stop"))?;
+        check::check(&target, &options, &stop, &())
+    }
+
+    /// Runs it; what does not hold ends the test, with the whole report and the commands that replay it.
+    ///
+    /// # Panics
+    /// Where an invariant is violated or could not be judged, where the program does not work undisturbed, or where the
+    /// harness itself failed.
+    #[track_caller]
+    pub fn assert_holds(&self) {
+        let (target, report) = match (self.prepare(), self.run()) {
+            (Ok((target, _)), Ok(report)) => (target, report),
+            (Err(error), _) => panic!("picklock: {error}"),
+            (_, Err(error)) => panic!("picklock: {error}"),
+        };
+        if report.exit != exit::HOLDS {
+            let told = format!("{}{}", human::header(&target), human::body(&report, Detail::Normal, WIDTH));
+            panic!("\n{}", anstream::adapter::strip_str(&told));
+        }
+    }
+
+    fn prepare(&self) -> Result<(Target, Options), UsageError> {
+        let here = std::env::current_dir().map_err(|why| UsageError::new("", why.to_string()))?;
+        let mut target = match &self.source {
+            Source::Adapter(file) => adapter::read(file)?,
+            Source::Program { program, flags } if flags.add.is_none() && flags.list.is_none() => {
+                let program = program.to_string_lossy().into_owned();
+                flags.clone().into_plain_target(&[program], &here)?
+            }
+            Source::Program { flags, .. } => flags.clone().into_target(&here)?,
+        };
+        if let Some(timeout) = self.timeout {
+            target.limits.timeout = timeout;
+        }
+        let again = match &self.source {
+            Source::Adapter(file) => format!(" --adapter {}", shell_words::quote(&file.to_string_lossy())),
+            Source::Program { program, flags } => again(program, flags),
+        };
+        let cases = Some(Cases { folder: self.cases.clone(), target_flags: again });
+        let selection = Selection::new(&self.only, &self.skip)?;
+        Ok((target, Options { selection, cases, ..self.options.clone() }))
+    }
+}
+
+/// The same target on the command line of `picklock replay`.
+fn again(program: &Path, flags: &Flags) -> String {
+    let named = [
+        ("--data", &flags.data),
+        ("--add", &flags.add),
+        ("--list", &flags.list),
+        ("--init", &flags.init),
+        ("--records", &flags.records),
+    ];
+    let mut words: Vec<String> = named
+        .iter()
+        .filter_map(|(flag, value)| Some([(*flag).to_owned(), value.as_deref()?.to_owned()]))
+        .flatten()
+        .collect();
+    if flags.add.is_none() && flags.list.is_none() {
+        words.extend(["--".to_owned(), program.to_string_lossy().into_owned()]);
+    }
+    format!(" {}", shell_words::join(words))
+}

@@ -1,0 +1,159 @@
+//! Clients that add as fast as they can, undisturbed, for as long as it is measured.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::op::{ClientId, Outcome, Request, record_name};
+use crate::runner::{RunError, Stage, nanos};
+
+/// The last record that has a name of the usual length.
+const RECORDS_MAX: u32 = 999_999;
+
+/// What one client did.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// How long each acknowledged add took, in nanoseconds, in order.
+    pub took: Vec<u64>,
+    /// What was added.
+    pub records: Vec<String>,
+    /// How many adds were not acknowledged.
+    pub failed: u64,
+}
+
+/// Clients that add at once, on a store that is fresh where `is_fresh`, for so long or until `most` adds were begun; each
+/// with processes one after another, or with one session.
+///
+/// # Errors
+/// Where the harness could not do its part.
+pub fn throughput(
+    stage: &Stage<'_>,
+    clients: u32,
+    time: Duration,
+    most: u32,
+    in_session: bool,
+) -> Result<Vec<Served>, RunError> {
+    stage.lay()?;
+    let next = AtomicU32::new(1);
+    let (clock, end) = (Instant::now(), Instant::now() + time);
+    let next_add = || {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let is_over = Instant::now() >= end || stage.stop.is_requested() || number > most.min(RECORDS_MAX);
+        (!is_over).then(|| Request::Add { record: record_name(number), number })
+    };
+    let next_add = &next_add;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (1..=clients)
+            .map(|client| {
+                scope.spawn(move || match in_session {
+                    true => session(stage, client, next_add),
+                    false => one_shot(stage, client, clock, next_add),
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+/// What is in the store, by its `list` or else by its data file; nothing where neither can be read.
+///
+/// # Errors
+/// Where the harness could not do its part.
+pub fn records(stage: &Stage<'_>) -> Result<Option<Vec<String>>, RunError> {
+    if stage.target.ops.list.is_some() {
+        let listed = stage.operate(1, Request::List, Instant::now(), None, &|| (), &|_| ())?;
+        return Ok(listed.records);
+    }
+    Ok(stage.sandbox.look(stage.target, 0).records)
+}
+
+fn one_shot(
+    stage: &Stage<'_>,
+    client: ClientId,
+    clock: Instant,
+    next_add: &(dyn Fn() -> Option<Request> + Sync),
+) -> Result<Served, RunError> {
+    let mut served = Served::default();
+    while let Some(request) = next_add() {
+        let operation = stage.operate(client, request, clock, None, &|| (), &|_| ())?;
+        match (&operation.outcome, operation.added()) {
+            (Outcome::Acknowledged, Some(record)) => {
+                served.took.push(operation.returned - operation.invoked);
+                served.records.push(record.to_owned());
+            }
+            _ => served.failed += 1,
+        }
+    }
+    Ok(served)
+}
+
+fn session(
+    stage: &Stage<'_>,
+    client: ClientId,
+    next_add: &(dyn Fn() -> Option<Request> + Sync),
+) -> Result<Served, RunError> {
+    let mut served = Served::default();
+    let Some(session) = &stage.target.session else { return Ok(served) };
+    let values = stage.values(client, &Request::List);
+    let (program, arguments) = session.command.render(&values, &stage.target.folder);
+    let child = Command::new(&program)
+        .args(arguments)
+        .current_dir(stage.cwd(&values))
+        .envs(stage.environment(&values))
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|why| RunError::Start { program, why })?;
+    let mut child = Ended(child);
+    let (Some(mut input), Some(output)) = (child.0.stdin.take(), child.0.stdout.take()) else {
+        return Ok(served);
+    };
+    let mut answers = BufReader::new(output);
+    let mut seq = 0;
+    let mut ask = |request: Value| -> bool {
+        seq += 1;
+        let mut request = request;
+        request["seq"] = json!(seq);
+        let mut line = String::new();
+        let said = writeln!(input, "{request}").and_then(|()| answers.read_line(&mut line));
+        let answer: Value = serde_json::from_str(&line).unwrap_or_default();
+        said.is_ok() && answer["seq"] == seq && answer["ok"] == true
+    };
+    if !ask(json!({ "op": "open", "handle": "a" })) {
+        served.failed += 1;
+        return Ok(served);
+    }
+    while let Some(Request::Add { record, .. }) = next_add() {
+        let began = Instant::now();
+        if ask(json!({ "op": "add", "handle": "a", "record": record })) {
+            served.took.push(nanos(began.elapsed()));
+            served.records.push(record);
+        } else {
+            served.failed += 1;
+            break;
+        }
+        (stage.on_operation)();
+    }
+    Ok(served)
+}
+
+/// A process that is ended with this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It has been asked nothing more, or it does not answer.
+        let _killed = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
