@@ -19,7 +19,7 @@ const CASES: &str = "target/picklock-cases";
 /// A check of a program that adds records to a file and lists them, for a test.
 ///
 /// The program is called by the plain convention, `PROGRAM add DATA ID` and `PROGRAM list DATA`, unless
-/// [`add`](Check::add), [`list`](Check::list) or an [`adapter`](Check::from_adapter) say otherwise. It runs beside other
+/// [`add_with`](Check::add_with), [`list_with`](Check::list_with) or an [adapter](Check::from_adapter) say otherwise. It runs beside other
 /// tests: it changes nothing process-wide, and works in folders of its own.
 ///
 /// ```no_run
@@ -81,19 +81,19 @@ impl Check {
     }
 
     /// The arguments with which the program adds, split as a shell splits words. Default: `add {data} {id}`.
-    pub fn add(self, arguments: &str) -> Self {
+    pub fn add_with(self, arguments: &str) -> Self {
         let command = self.command(arguments);
         self.flag(|flags| flags.add = command)
     }
 
     /// The arguments with which it lists. Default: `list {data}`.
-    pub fn list(self, arguments: &str) -> Self {
+    pub fn list_with(self, arguments: &str) -> Self {
         let command = self.command(arguments);
         self.flag(|flags| flags.list = command)
     }
 
     /// The arguments with which it makes an empty store. Default: it needs none.
-    pub fn init(self, arguments: &str) -> Self {
+    pub fn init_with(self, arguments: &str) -> Self {
         let command = self.command(arguments);
         self.flag(|flags| flags.init = command)
     }

@@ -58,6 +58,8 @@ pub(crate) enum Request {
     List(ListArguments),
     /// Explain an invariant, a scenario, a fault or a diagnosis
     Explain(ExplainArguments),
+    /// Write a commented adapter for a store, and prove it with the control
+    Init(InitArguments),
     /// Put the reports of all shards of one run together
     Merge(MergeArguments),
     /// Print what makes a shell complete picklock's arguments
@@ -192,6 +194,29 @@ pub(crate) struct ReportArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+What no flag says is asked for on a terminal. The adapter is written once the control has passed with it.
+
+Examples:
+  picklock init -- ./store
+  picklock init --data db.json --add './store add {data} {id}' --list './store list {data}'
+
+Exit status: 0 written and proven, 2 usage, 4 the store does not work undisturbed")]
+pub(crate) struct InitArguments {
+    #[command(flatten)]
+    pub(crate) target: TargetArguments,
+    /// The file to write
+    #[arg(long, value_name = "FILE", default_value = "picklock.toml")]
+    pub(crate) output: PathBuf,
+    /// Write over a file that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Write it though the control fails
+    #[arg(long)]
+    pub(crate) unproven: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
 Each shard is run by itself, on a machine of its own or one after another, with the same target, seed and
 selection; together they run what one run without --shard does:
   picklock check --shard 1/4 --format json --output 1.json …
@@ -271,6 +296,11 @@ pub(crate) enum Named {
 }
 
 impl TargetArguments {
+    /// Whether anything names a target.
+    pub(crate) fn is_named(&self) -> bool {
+        !self.program.is_empty() || self.add.is_some() || self.adapter.is_some()
+    }
+
     /// The same target once more on a command line, with a blank in front; nothing where none was named.
     pub(crate) fn again(&self) -> String {
         let flags = [

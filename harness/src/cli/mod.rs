@@ -5,6 +5,7 @@ mod bench;
 mod catalogue;
 mod check;
 pub(crate) mod critical;
+mod init;
 mod judge;
 mod keeper;
 pub(crate) mod locker;
@@ -41,11 +42,15 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         }
     };
     let ended = match parsed.request {
+        Request::Init(init) if !is_kept => {
+            init::asked(&init).and_then(|further| keeper::keep(&[arguments, &further].concat()))
+        }
         Request::Check(_) | Request::Bench(_) | Request::Trace(_) | Request::Replay(_) if !is_kept => {
             keeper::keep(arguments)
         }
         Request::Check(check) => keeper::be_kept(|stop, made| check::run(*check, stop, made)),
         Request::Bench(bench) => keeper::be_kept(|stop, made| bench::run(*bench, stop, made)),
+        Request::Init(init) => keeper::be_kept(|stop, made| init::run(init, stop, made)),
         Request::Replay(case) => keeper::be_kept(|stop, made| replay::run(*case, stop, made)),
         Request::Trace(trace) => keeper::be_kept(|stop, made| trace::run(*trace, stop, made)),
         Request::Judge(judge) => judge::run(&judge),

@@ -2,6 +2,10 @@
 
 /// What makes no sense, and what goes wrong, gets a clear error.
 mod bad_input;
+/// Violations that are known.
+mod baseline;
+/// Locks and stores that are measured.
+mod bench;
 /// Findings that are tried on real file systems.
 mod confirm;
 /// Copies of stopped processes.
@@ -12,6 +16,8 @@ mod crash;
 mod fault;
 /// The generated parts of the repository, and its house rules.
 mod house;
+/// Adapters that are written, completions and manual pages.
+mod init;
 /// A run that is ended at any moment leaves nothing behind.
 mod interrupt;
 /// Recorded histories.

@@ -98,3 +98,77 @@ fn every_id_can_be_listed_and_explained() {
         assert!(stdout(&explained).lines().count() > 3, "{id} is not explained");
     }
 }
+
+/// `{critical}` without a lock: one invariant violated, others not applicable or not judged.
+const UNLOCKED: [&str; 6] = [
+    "--add",
+    "{critical} add {data} {id}",
+    "--list",
+    "{critical} list {data}",
+    "--only",
+    "interleave,no-lost-update,valid-data,guard-holds,no-residue",
+];
+
+#[test]
+fn junit_has_a_case_for_the_control_and_one_for_each_invariant_as_another_library_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |arguments: &[&str], status| {
+        let output =
+            picklock(folder.path(), &["check", "--format", "junit"]).args(arguments).output().unwrap();
+        expect_status(&output, status);
+        let suites = junit_parser::from_reader(output.stdout.as_slice()).unwrap().suites;
+        assert_eq!(suites.len(), 1);
+        suites.into_iter().next().unwrap()
+    };
+    let suite = read(&UNLOCKED, 1);
+    let case = |name: &str| suite.cases.iter().find(|case| case.original_name == name).unwrap();
+    assert_eq!((suite.cases.len(), suite.failures, suite.errors, suite.skipped), (5, 1, 1, 1));
+    assert!(case("control").status.is_success() && case("valid-data").status.is_success());
+    let failure = case("no-lost-update").status.failure_as_ref();
+    assert!(
+        failure.text.contains("likely cause: shared-temp-name")
+            && failure.text.contains("next: picklock replay")
+    );
+    assert!(case("no-residue").status.is_error() && case("guard-holds").status.is_skipped());
+    let failed = read(&["--add", "false", "--list", "false"], 4);
+    assert_eq!((failed.cases.len(), failed.errors), (1, 1));
+}
+
+#[test]
+fn in_a_workflow_on_github_there_are_annotations_and_a_summary_without_being_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = folder.path().join("summary.md");
+    let told = |more: &[&str]| {
+        let output = picklock(folder.path(), &["check"])
+            .args(UNLOCKED)
+            .args(more)
+            .env("GITHUB_ACTIONS", "true")
+            .env("GITHUB_STEP_SUMMARY", &summary)
+            .output()
+            .unwrap();
+        expect_status(&output, 1);
+        stdout(&output)
+    };
+    let human = told(&[]);
+    // The form of a workflow command; what it says is one line, however long.
+    let form =
+        regex::Regex::new(r"(?m)^::(error|warning|notice) title=([^:,]*(?:%3A|%2C)?[^:,]*)::(.+)$").unwrap();
+    let levels: Vec<&str> = form.captures_iter(&human).map(|found| found.get(1).unwrap().as_str()).collect();
+    assert_eq!(levels, ["error", "warning"], "{human}");
+    assert!(human.contains("violated") && human.lines().filter(|line| line.starts_with("::")).count() == 2);
+    let written = fs::read_to_string(&summary).unwrap();
+    assert!(
+        written.starts_with("### picklock: <code>") && written.contains("| `no-lost-update` | violated |"),
+        "{written}"
+    );
+    // Every row has as many cells as the head.
+    let rows = written.lines().filter(|line| line.starts_with('|'));
+    assert!(
+        rows.clone().count() == 6 && rows.into_iter().all(|row| row.matches('|').count() == 4),
+        "{written}"
+    );
+    // What is read by a program holds nothing else.
+    assert!(serde_json::from_str::<Value>(&told(&["--format", "json"])).is_ok());
+    let alone = told(&["--format", "github"]);
+    assert_eq!(alone.lines().count(), form.captures_iter(&alone).count(), "{alone}");
+}

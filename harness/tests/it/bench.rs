@@ -1,0 +1,87 @@
+//! `picklock bench`: what it measures, and what fails.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{expect_status, picklock, script, stderr, stdout};
+
+const SHORT: [&str; 6] = ["--runs", "1", "--time", "60ms", "--format", "json"];
+
+fn measured(folder: &Path, arguments: &[&str], status: i32) -> Value {
+    let output = picklock(folder, &["bench"]).args(SHORT).args(arguments).output().unwrap();
+    expect_status(&output, status);
+    serde_json::from_str(&stdout(&output)).unwrap()
+}
+
+#[test]
+fn every_lock_excludes_and_every_rate_stands_beside_fairness_waits_and_a_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let measured = measured(folder.path(), &["--clients", "1,4", "--hold", "0s,1ms", "--html", "b.html"], 0);
+    let rows = measured["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 9 * 2 * 2);
+    for row in rows {
+        assert_eq!(row["violations"], 0, "{row}");
+        assert!(row["rate"]["median"].as_f64().unwrap() > 10.0, "{row}");
+        assert!(row["wait"]["max"].as_u64() >= row["wait"]["p50"].as_u64(), "{row}");
+        let jain = row["jain"].as_f64().unwrap();
+        assert!((0.2..=1.0001).contains(&jain), "{row}");
+        // Whoever has a lock for a millisecond has it less than a thousand times a second.
+        let is_held = row["hold_ns"] == 1_000_000;
+        assert!(!is_held || row["rate"]["median"].as_f64().unwrap() < 1_000.0, "{row}");
+    }
+    assert!(measured["place"]["flush_ns"].as_u64().unwrap() > 0);
+    let page = fs::read_to_string(folder.path().join("b.html")).unwrap();
+    assert_eq!(page.matches("<svg role=\"img\" aria-label=").count(), 6, "a plot is missing");
+    assert!(page.contains(">o-excl<") && !page.contains("NaN"));
+}
+
+/// The check of mutual exclusion can fail.
+#[test]
+fn who_takes_no_lock_is_found_inside_with_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let measured = measured(folder.path(), &["--locks", "none", "--clients", "4", "--hold", "1ms"], 1);
+    assert!(measured["rows"][0]["violations"].as_u64().unwrap() > 0, "{measured}");
+}
+
+#[test]
+fn what_is_required_fails_the_run_where_it_is_not_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let flock = ["--locks", "flock", "--clients", "2", "--hold", "1ms"];
+    let with = |require: &[&str], status| measured(folder.path(), &[&flock, require].concat(), status);
+    assert_eq!(with(&["--require", "rate>1", "--require", "p50<10s"], 0)["unmet"], serde_json::json!([]));
+    let unmet = with(&["--require", "rate>1", "--require", "p99<1ns", "--require", "jain>1.5"], 1);
+    assert_eq!(unmet["unmet"].as_array().unwrap().len(), 2, "{unmet}");
+    let wrong = picklock(folder.path(), &["bench", "--require", "p99=1"]).output().unwrap();
+    expect_status(&wrong, 2);
+    assert!(stderr(&wrong).contains("write it as p99<50ms"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_store_is_measured_one_shot_and_in_sessions_as_it_grows_and_beside_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["--adapter", "store-journal", "--clients", "1,2", "--compare", "{critical} add {data} {id}"];
+    let measured = measured(folder.path(), &arguments, 1);
+    let rows = measured["rows"].as_array().unwrap();
+    let lost = |name: &str| {
+        let of = rows.iter().filter(|row| row["name"].as_str().unwrap().starts_with(name));
+        of.map(|row| row["violations"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    // Two clients of a store without a lock lose updates; what they save in time is not earned.
+    assert_eq!((lost("store-journal"), lost("{critical}").len()), (vec![0; 4], 2), "{measured:#}");
+    assert!(lost("{critical}")[1] > 0, "{measured:#}");
+    assert_eq!(measured["comparison"].as_array().unwrap().len(), 2, "{measured:#}");
+    let growth = measured["growth"].as_array().unwrap();
+    assert!(growth.iter().any(|one| one["name"].as_str().unwrap().ends_with("session")), "{measured:#}");
+}
+
+#[test]
+fn a_store_that_does_not_work_is_not_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    script(folder.path(), "store", "#!/bin/sh\nexit 9\n");
+    let output = picklock(folder.path(), &["bench", "--", "./store"]).output().unwrap();
+    expect_status(&output, 4);
+    assert!(stderr(&output).contains("does not work undisturbed"), "{}", stderr(&output));
+}

@@ -1,0 +1,72 @@
+//! `picklock init`, `completions` and `man`: what a new user meets first.
+
+use std::fs;
+
+use crate::{expect_status, picklock, script, stderr, stdout};
+
+/// A store of the plain convention.
+const STORE: &str =
+    "#!/bin/sh\ncase $1 in add) printf '%s\\n' \"$3\" >> \"$2\";; list) cat \"$2\";; *) exit 2;; esac\n";
+
+#[test]
+fn an_adapter_is_written_that_the_control_has_passed_with_and_check_takes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    script(folder.path(), "store", STORE);
+    let written =
+        picklock(folder.path(), &["init", "--data", "notes.txt", "--", "./store"]).output().unwrap();
+    expect_status(&written, 0);
+    assert!(
+        stdout(&written).contains("wrote picklock.toml, and the control passed\n  next: picklock check\n")
+    );
+    let text = fs::read_to_string(folder.path().join("picklock.toml")).unwrap();
+    assert!(
+        text.contains("add = [\"./store\", \"add\", \"{data}\", \"{id}\"]") && text.contains("# recover ="),
+        "{text}"
+    );
+    let checked = picklock(folder.path(), &["check", "--only", "reentry,no-self-deadlock"]).output().unwrap();
+    expect_status(&checked, 0);
+    assert!(stdout(&checked).contains("the adapter file picklock.toml"), "{}", stdout(&checked));
+    let again = picklock(folder.path(), &["init", "--", "./store"]).output().unwrap();
+    expect_status(&again, 2);
+    assert!(stderr(&again).contains("is there already") && stderr(&again).contains("--force"));
+    // Every line that is only proposed makes sense once it is there.
+    let all = text.replace("# [", "[").replace("# recover", "recover").replace("# compact", "compact");
+    let all = all.replace("# refused", "refused").replace("# busy", "busy").replace("# timeout", "timeout");
+    let all = all.replace("# power_loss", "power_loss").replace("# format = \"json\"", "format = \"text\"");
+    fs::write(folder.path().join("all.toml"), all).unwrap();
+    let whole = picklock(folder.path(), &["trace", "--adapter", "all.toml"]).output().unwrap();
+    expect_status(&whole, 0);
+}
+
+#[test]
+fn a_store_that_does_not_work_gets_no_adapter_unless_it_is_wanted_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    script(folder.path(), "store", "#!/bin/sh\nexit 9\n");
+    let refused = picklock(folder.path(), &["init", "--", "./store"]).output().unwrap();
+    expect_status(&refused, 4);
+    assert!(
+        stderr(&refused).contains("the control failed: ") && !folder.path().join("picklock.toml").exists()
+    );
+    expect_status(&picklock(folder.path(), &["init", "--unproven", "--", "./store"]).output().unwrap(), 4);
+    assert!(folder.path().join("picklock.toml").exists());
+    let nobody = picklock(folder.path(), &["init", "--output", "b.toml"]).output().unwrap();
+    expect_status(&nobody, 2);
+    assert!(stderr(&nobody).contains("there is nobody to ask"), "{}", stderr(&nobody));
+}
+
+#[test]
+fn every_shell_and_every_command_has_its_completions_and_its_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = picklock(folder.path(), &["completions", shell]).output().unwrap();
+        expect_status(&output, 0);
+        assert!(stdout(&output).contains("baseline"), "{shell}");
+    }
+    expect_status(&picklock(folder.path(), &["man", "--output", "."]).output().unwrap(), 0);
+    for command in ["check", "bench", "replay", "merge", "init"] {
+        let page = fs::read_to_string(folder.path().join(format!("picklock-{command}.1"))).unwrap();
+        assert!(page.contains(".SH OPTIONS"), "{command}");
+    }
+    let page = picklock(folder.path(), &["man"]).output().unwrap();
+    assert!(stdout(&page).starts_with(".ie") || stdout(&page).contains(".TH picklock 1"));
+}
