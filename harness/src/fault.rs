@@ -240,7 +240,16 @@ impl Fault {
             true => "a local file system comes to it",
             false => "no local file system comes to it: a violation by it is told as one of the contract",
         };
-        format!("Calls: {calls}{which}.\nThey {what}, {times}.\nAllowed by {}; {place}.", self.manual)
+        let call = self.hits.names.first().copied().unwrap_or_default();
+        let example = match self.what {
+            What::Errno(errno) => format!("{call} of `add` fails with {}", crate::call::Errno(errno)),
+            What::SizeLimit => format!("{call} of `add` writes half"),
+        };
+        format!(
+            "Calls: {calls}{which}.\nThey {what}, {times}.\nAllowed by {}; {place}.\n\nExample: {example}; where `add` then \
+             exits 0 and has not added, `honest-failure` is violated.",
+            self.manual
+        )
     }
 
     /// Whether it is one of a lock that is asked for.

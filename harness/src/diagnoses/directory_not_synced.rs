@@ -2,6 +2,8 @@
 //!
 //! Read off a quiet run: after the last rename to the data path no folder is synced. After a power loss the old data may be
 //! back, though the new was acknowledged.
+//!
+//! Example: rename(.store.json.tmp, store.json), exit 0, and no fsync of the folder.
 
 use crate::call::{Class, Effect};
 use crate::catalogue::headline;

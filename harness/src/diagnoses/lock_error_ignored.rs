@@ -2,6 +2,8 @@
 //!
 //! Read off a run in which a lock call failed with an error of the system, or was interrupted: what the client changes after
 //! that without a lock shows it.
+//!
+//! Example: flock(3, LOCK_EX) = EINTR, and then write(3).
 
 use crate::call::{Class, Effect, LockChange};
 use crate::catalogue::headline;

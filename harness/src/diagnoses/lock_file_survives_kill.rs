@@ -2,6 +2,8 @@
 //!
 //! Read off a quiet run: a file or folder that nobody else could have made is made, its name says that it is a lock, and it
 //! is removed or renamed at the end; nothing but that removes it.
+//!
+//! Example: open(store.lock, O_CREAT|O_EXCL) and, at the end, unlink(store.lock), which a kill prevents.
 
 use crate::catalogue::headline;
 use crate::diagnoses::evidence::{clients, lock_files};

@@ -3,6 +3,9 @@
 //! Read off a quiet run: a file is unlinked on which the operation took a lock, and it did not look after it had the lock
 //! whether the name was still that of its file. A waiter then has the lock of a file without a name, and the next one
 //! makes a new file.
+//!
+//! Example: flock(3), …, unlink(store.lock): who waits gets the lock on a file without a name, and the next one makes
+//! a new file.
 
 use crate::call::{Effect, LockChange};
 use crate::catalogue::headline;

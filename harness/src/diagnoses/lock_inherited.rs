@@ -2,6 +2,8 @@
 //!
 //! Read off a run to its end: a lock that was taken in the operation is still held, by a process that did not take it,
 //! after the taker and the operation have ended. The call shown is the fork that passed it on.
+//!
+//! Example: flock(3) on a descriptor without O_CLOEXEC, then fork and exec of a helper that stays.
 
 use crate::catalogue::headline;
 use crate::diagnoses::{Diagnosis, Off};

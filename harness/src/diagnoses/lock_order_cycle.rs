@@ -2,6 +2,8 @@
 //!
 //! Read off the paired run that hangs: a client that holds a lock asks for a second one, and another client that holds
 //! that one asks for the first; or two clients that share a lock both ask to have it alone.
+//!
+//! Example: `add` locks a then b, `rotate` locks b then a.
 
 use crate::call::Class;
 use crate::catalogue::headline;

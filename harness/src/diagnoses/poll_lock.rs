@@ -2,6 +2,8 @@
 //!
 //! Read off a paired run: one client is refused a lock, or finds a lock file there, and tries again. Whoever polls gets
 //! in by luck: others pass it by, and under load it may wait without end.
+//!
+//! Example: flock(3, LOCK_EX|LOCK_NB) = EAGAIN, sleep, and again.
 
 use crate::call::{Call, Class, LockChange};
 use crate::catalogue::headline;

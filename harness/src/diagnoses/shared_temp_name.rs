@@ -2,6 +2,8 @@
 //!
 //! Read off a quiet run: the file that replaces the data was opened without `O_EXCL`, under a name with no process id in
 //! it, while nothing kept others out.
+//!
+//! Example: both clients open(store.json.tmp, O_TRUNC), and one renames what the other is still writing.
 
 use crate::call::{Class, Effect};
 use crate::catalogue::headline;

@@ -2,6 +2,8 @@
 //!
 //! Read off a run whose write was cut short: nothing more was written to that file, and the operation went on to change
 //! names or to sync it as if nothing had happened.
+//!
+//! Example: write(3, 4096 bytes) = 512, and no second write.
 
 use crate::call::{Argument, Call, Class, Effect};
 use crate::catalogue::headline;

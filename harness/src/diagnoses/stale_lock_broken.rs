@@ -3,6 +3,9 @@
 //! Read off the run that does it, mostly one after a kill or beside another client: a lock file is unlinked, or its folder
 //! removed, before the operation made one of that name itself, and nothing keeps others out meanwhile. Of two that do so at once the second removes the lock of
 //! the first.
+//!
+//! Example: unlink(store.lock) because its owner is dead, by two clients at once: the second removes the lock of the
+//! first.
 
 use crate::call::Effect;
 use crate::catalogue::headline;

@@ -2,6 +2,8 @@
 //!
 //! Read off a quiet run: an open with `O_TRUNC`, or a truncation, of the data file while no lock is held that is taken
 //! later. Whoever waits for the lock has destroyed the data before it comes to wait.
+//!
+//! Example: open(store.json, O_TRUNC), then flock(3): who holds the lock has just lost the data.
 
 use crate::call::Effect;
 use crate::catalogue::headline;

@@ -2,6 +2,8 @@
 //!
 //! Read off a run in which a write or a sync failed: the file is renamed to the data path after that, or synced again with
 //! nothing written in between, or the operation ends with success.
+//!
+//! Example: fsync(3) = EIO, then rename over the data and exit 0.
 
 use crate::call::{Argument, Call, Class, Effect, Errno};
 use crate::catalogue::headline;

@@ -4,6 +4,8 @@
 //! record, so the kill is to blame, or what the store made of its leftovers. Losses among overlapping clients are
 //! the business of `no-lost-update`. Typical causes: a file that is truncated before it is written anew, a torn last
 //! line to which the next record is glued.
+//!
+//! Example: `add r1` exits 0; `add r2` is killed between emptying the file and writing it; `list` no longer tells r1.
 
 use crate::catalogue::headline;
 use crate::invariants::aftermath::Aftermath;

@@ -3,6 +3,9 @@
 //! Judged by what the store itself makes of what is left, once it had the chance to mend itself: every record whose `add`
 //! was acknowledged before the power went is there. Typical causes: an append without a sync, a rename whose folder is not
 //! synced, a sync that comes after the answer.
+//!
+//! Example: `add r1` renames a new file over the data and exits 0, but never syncs the folder: after the power loss
+//! the old file is there, without r1.
 
 use crate::catalogue::headline;
 use crate::invariants::aftermath::Aftermath;

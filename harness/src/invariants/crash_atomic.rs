@@ -4,6 +4,9 @@
 //! itself: the record of a killed `add` is there once or not, and stays what it was first seen to be; every other
 //! record is as it was, and nothing is there that nobody added. Typical causes: a rewrite in place, data and index
 //! in two steps, a last line that is written in two calls.
+//!
+//! Example: `add r2` rewrites the file in place and is killed half-way: what is left is neither the old content nor
+//! the new.
 
 use crate::catalogue::headline;
 use crate::invariants::aftermath::Aftermath;

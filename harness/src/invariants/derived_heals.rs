@@ -7,6 +7,9 @@
 //! there was must stay.
 //! Typical cause: a file is skipped where it is there, whatever is in it; or what is derived is also where it is derived
 //! from.
+//!
+//! Example: an index beside the data is emptied, and `rebuild` leaves it empty because its time stamp is newer than
+//! that of the data.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

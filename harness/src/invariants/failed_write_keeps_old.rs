@@ -4,6 +4,8 @@
 //! work: every record that was acknowledged before is still there, `list` succeeds, and the data file is whole once the
 //! next operation has ended. Typical causes: a file that is emptied before there is room for the new content, a backup that
 //! is put over newer data, an error that is taken for an empty store.
+//!
+//! Example: the disk is full when `add r2` writes over the data: it exits 1, and r1, which was there before, is gone.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

@@ -3,6 +3,9 @@
 //! Judged from the answers to the adds that have the limit: there is an order of them, one that respects real time, in
 //! which each was acknowledged while there was room, and refused when there was none. Typical causes: the records are
 //! counted before the lock is taken; a slot that an add took which then failed is not given back.
+//!
+//! Example: the limit is 3 and there are two; two clients count two each before either locks, and both add: there are
+//! four.
 
 use crate::catalogue::headline;
 use crate::history::model::guarded_set::GuardedSet;

@@ -4,6 +4,8 @@
 //! same is in the store, also after a power loss where a sync of it had failed; a `list` that succeeds tells every
 //! acknowledged record, and nothing else. Typical causes: a result that nobody looks at, a sync that is tried again until
 //! it succeeds, a file that cannot be read and is taken for an empty one.
+//!
+//! Example: `write` fails with ENOSPC, `add r2` prints a warning and exits 0, and r2 is not in the store.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

@@ -5,6 +5,9 @@
 //! one or none; each list told what was in at one moment of its own, and so did each look at the file with nothing under
 //! way. Where no order of those moments gives all answers, it is violated. Typical causes: a list that tells an old
 //! state after a newer one was told, an acknowledgement before the change can be seen, two changes of which one is lost.
+//!
+//! Example: `add r1` has returned before `list` is called, and `list` does not tell r1, though it tells r2, which came
+//! later.
 
 use crate::catalogue::headline;
 use crate::history::model::set::{Call, Set};

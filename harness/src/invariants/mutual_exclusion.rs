@@ -5,6 +5,9 @@
 //! two are inside at once when an effective change by one falls within the other's. A reader alone, and an append that
 //! reads nothing first, have no section that a change could fall into. Typical causes: no lock, a read before the
 //! lock, a lock on a file that is replaced, a POSIX lock that a close gives up.
+//!
+//! Example: client 1 reads the data, client 2 reads and replaces them, client 1 replaces them by what it made of the
+//! old ones: both were inside.
 
 use crate::accesses::{Access, accesses, critical_section};
 use crate::catalogue::headline;

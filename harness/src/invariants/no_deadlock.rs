@@ -5,6 +5,8 @@
 //! of its processes and threads wait for locks whose holders wait too, or have ended, is it a deadlock; a client
 //! that waits in anything else did not finish, and nothing is concluded. One that waits for itself is judged by
 //! `no-self-deadlock`. Typical causes: two locks taken in two orders, an upgrade from shared to exclusive.
+//!
+//! Example: client 1 holds `a.lock` and waits for `b.lock`, client 2 holds `b.lock` and waits for `a.lock`.
 
 use std::collections::BTreeSet;
 

@@ -3,6 +3,9 @@
 //! Judged where an operation ran under the tracer to an end of its own, once what it left behind had come to rest: a
 //! child that lives on has the lock as long as it has the descriptor. Nobody else gets in until it ends. Typical
 //! causes: a background helper started under the lock, a descriptor opened without `O_CLOEXEC`.
+//!
+//! Example: `add` starts a helper under the lock that inherits the descriptor and lives on: the lock is held when
+//! `add` has long ended.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

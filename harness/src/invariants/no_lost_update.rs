@@ -3,6 +3,8 @@
 //! Judged whenever nothing is under way, from what `list` tells and from the data file itself where the target says
 //! how to read it: each record that was acknowledged before is there exactly once. A record whose `add` failed or
 //! was killed may be there or not. Typical causes: no lock, a read before the lock, a lock that excludes nobody.
+//!
+//! Example: two clients read `[r1]`; one writes `[r1,r2]`, the other `[r1,r3]`; both exit 0, and r2 is gone.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

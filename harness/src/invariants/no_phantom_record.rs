@@ -4,6 +4,8 @@
 //! those that some `add` asked for, and none whose `add` was refused or found the store busy. What was there after
 //! `init` is left out of account. Typical causes: half a record after a kill, an old tail behind a shorter rewrite,
 //! a refusal that comes after the write.
+//!
+//! Example: `add r4` exits 3, refused since the store is full, and `list` tells r4 all the same.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

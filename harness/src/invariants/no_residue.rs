@@ -5,6 +5,8 @@
 //! those that have one fixed name, of which there is never more than one. Where the crash point of a kill is known only about, as in `stress`, a store with fixed
 //! names may leave one here and another there: a violation are three files more over five kills in a row, and fewer
 //! leave a doubt. Fewer than five kills that leave nothing at all are evidence too. Typical cause: a temporary file with a new name each time that nobody ever removes.
+//!
+//! Example: each kill leaves a `.store.json.8f3a1c` that nobody removes: after five kills there are five.
 
 use std::collections::BTreeSet;
 

@@ -5,6 +5,8 @@
 //! has waits for itself: through a second descriptor, in another thread, or because its child waits for a lock that
 //! the parent has, who waits for the child. A client with an armed timer can still go on and is let. Typical causes: a
 //! helper that locks what its caller has locked, a command started under the lock that takes the lock.
+//!
+//! Example: `add` has the lock and calls a function that opens the lock file once more and waits for it.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

@@ -4,6 +4,8 @@
 //! missing file once a record was acknowledged or `init` left one. In JSON Lines and text a last line without its
 //! line feed is a torn tail, which a reader can tell, and no break. Typical causes: a rewrite in place, be it under
 //! the best of locks, and a file that is unlinked before its successor is there.
+//!
+//! Example: a reader opens the file between the truncation and the write, and finds it empty.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

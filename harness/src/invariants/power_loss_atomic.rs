@@ -4,6 +4,9 @@
 //! `list` succeeds, the record that was being added is there once or not, and stays what it was first seen to be, and every
 //! other record is as it was. Typical causes: a new file that is renamed over the old one before its content is on the
 //! disk, a file that is emptied and written anew.
+//!
+//! Example: a new file is renamed over the data before it was synced: after the power loss the name leads to a file
+//! without content.
 
 use crate::catalogue::headline;
 use crate::invariants::aftermath::Aftermath;

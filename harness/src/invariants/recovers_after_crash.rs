@@ -5,6 +5,9 @@
 //! success: nobody else is there. In executions with overlapping clients a failure after a kill leaves a doubt, since a
 //! race may have caused it; so does one that waits for a lock, since locks end with their owner.
 //! Typical causes: a lock file that survives its owner, a half-written file that is taken for corruption.
+//!
+//! Example: a killed client leaves `store.lock`, made with O_EXCL, and every later `add` waits for it until it gives
+//! up.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

@@ -4,6 +4,8 @@
 //! the store may mend its file, so a broken one counts only once an `add` or a `recover` has had its chance since. A
 //! missing or empty file is broken once a record was acknowledged, or where `init` left one with something in it.
 //! Typical causes: two writers in one file, a truncation that a kill made final, an unchecked short write.
+//!
+//! Example: two clients write into the file at once, and what is left is `["r1","r2"]"r3"]`.
 
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};

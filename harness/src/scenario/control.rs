@@ -3,6 +3,8 @@
 //! The control runs first and has an exit status of its own: a store that does not work undisturbed is not judged.
 //! It also learns what later scenarios need: how long an operation takes, when in it the store touches its folder,
 //! and how many files an undisturbed store leaves.
+//!
+//! Example: `picklock check --only control` tells whether picklock can drive your store at all.
 
 use crate::catalogue::headline;
 use crate::scenario::Scenario;

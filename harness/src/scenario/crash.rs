@@ -8,6 +8,9 @@
 //! process. And with a second client: the first is held before a call that reads, changes or locks something, and the
 //! second goes as far as it can; then both go on, or the first is killed and the second goes on, or the second is
 //! killed where it waits and the first goes on. Beyond 400 points of one operation those around its changes come first.
+//!
+//! Example: `picklock check --only crash` on a store that rewrites its file in place finds it empty after one of its
+//! calls.
 
 use crate::call::{Call, Class, Effect};
 use crate::catalogue::headline;

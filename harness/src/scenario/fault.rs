@@ -8,6 +8,9 @@
 //! to write. Where a lock fails and the operation goes on, it is held before it changes the data, and a second client comes.
 //! What changes something, makes it durable or locks it fails first, then what reads, then all else: should the time not be
 //! enough, what matters most was tried. No more than two thousand faults of one operation are.
+//!
+//! Example: `picklock check --only fault` on a store that does not look at what fsync returns finds that it exits 0 on
+//! EIO.
 
 use crate::accesses::accesses;
 use crate::call::{Call, Class};

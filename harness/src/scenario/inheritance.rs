@@ -4,6 +4,9 @@
 //! that a child has it as long as it has a copy of the descriptor: by fork, or across exec without `O_CLOEXEC`. What a
 //! process took and another one still has when the first and its operation have ended is told, once those that live
 //! on have come to rest; then the store is asked to add one more.
+//!
+//! Example: `picklock check --only inheritance` on a store that starts a daemon under its lock finds the lock held for
+//! ever.
 
 use crate::catalogue::headline;
 use crate::op::Request;

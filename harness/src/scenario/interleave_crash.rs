@@ -3,6 +3,9 @@
 //! As `interleave`, but client 1 is killed before one of its visible calls, for each of these in turn: of all schedules in
 //! which that happens those are run that differ in more than the order of independent calls. The others go on; then the
 //! store is to recover, to add once more, and to list.
+//!
+//! Example: `picklock check --only interleave-crash` on a store that breaks the lock of a dead one finds two that do
+//! so at once.
 
 use crate::catalogue::headline;
 use crate::scenario::Scenario;

@@ -8,6 +8,9 @@
 //! more by a fresh run of the operation. What only the standard allows is a remark on portability. Of more than
 //! fourteen changes that are free (fewer where they are large), prefixes, prefixes with one omission and two hundred
 //! samples are tried; beyond two hundred states of a second power loss no further state is struck again.
+//!
+//! Example: `picklock check --only power-loss` on a store that does not sync its folder finds the old file after the
+//! power came back.
 
 use crate::call::Call;
 use crate::catalogue::headline;

@@ -4,6 +4,8 @@
 //! often: should it lock a path that it has locked already, through a second descriptor, in another thread or in a
 //! child that it waits for, nobody can go on, and that is seen at once. A store that speaks the session protocol is
 //! asked to add and to list through two handles on one path.
+//!
+//! Example: `picklock check --only reentry` on a store that opens its lock file twice finds that it waits for itself.
 
 use crate::catalogue::headline;
 use crate::op::Request;

@@ -5,6 +5,9 @@
 //! waits. Then it goes on, and when all is answered the session tells what it believes, lists what the file holds,
 //! adds once more, and tells and lists again: it must believe what the file holds, lose nothing that it acknowledged,
 //! and answer everything.
+//!
+//! Example: `picklock check --only session` on a store with a `[session]` finds what a cancelled request leaves half
+//! done.
 
 use crate::catalogue::headline;
 use crate::op::record_name;

@@ -5,6 +5,9 @@
 //! come with no other client running); afterwards the store is looked at in peace. A
 //! `lone` client does one operation after another, half of them killed, five times each at about the same point: there
 //! what goes wrong comes of the kill and of nothing else. The plan depends on the seed alone; at which call a kill lands depends on the machine.
+//!
+//! Example: `picklock check --only stress --clients 16 --ops 500` runs long and hard, and tells nothing of what needs
+//! a rare moment.
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;

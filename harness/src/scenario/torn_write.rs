@@ -5,6 +5,9 @@
 //! right after such a write, before it can do anything about it, or goes on and must finish the job or fail honestly.
 //! The write is a real one with a smaller count, not a made-up answer. Cut are the first byte, the middle, the
 //! last byte and the page boundaries, at most twelve of one write.
+//!
+//! Example: `picklock check --only torn-write` on a log without repair finds that the next record is glued to half a
+//! line.
 
 use crate::call::{Call, Class, Effect};
 use crate::catalogue::headline;

@@ -6,6 +6,8 @@ mod bad_input;
 mod baseline;
 /// Locks and stores that are measured.
 mod bench;
+/// What runs picklock on many machines.
+mod campaign;
 /// Findings that are tried on real file systems.
 mod confirm;
 /// Copies of stopped processes.

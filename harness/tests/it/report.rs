@@ -96,6 +96,7 @@ fn every_id_can_be_listed_and_explained() {
         expect_status(&explained, 0);
         assert!(stdout(&explained).contains(entry["statement"].as_str().unwrap()));
         assert!(stdout(&explained).lines().count() > 3, "{id} is not explained");
+        assert!(stdout(&explained).contains("\nExample: "), "{id} has no example");
     }
 }
 
