@@ -64,6 +64,32 @@ fn bare_pair(folder: &Path) -> Work {
     })
 }
 
+fn fs4(folder: &Path) -> Work {
+    let file = File::create(folder.join("a.lock")).unwrap();
+    Box::new(move || {
+        fs4::FileExt::lock(&file).unwrap();
+        fs4::FileExt::unlock(&file).unwrap();
+    })
+}
+
+fn fd_lock(folder: &Path) -> Work {
+    let mut lock = fd_lock::RwLock::new(File::create(folder.join("a.lock")).unwrap());
+    Box::new(move || drop(lock.write().unwrap()))
+}
+
+/// A transaction that is durable when it is committed, as an append of the journal is.
+fn redb(folder: &Path) -> Work {
+    const RECORDS: redb::TableDefinition<'_, u64, &str> = redb::TableDefinition::new("record");
+    let database = redb::Database::create(folder.join("a.redb")).unwrap();
+    let (record, mut next) = ("r".repeat(200), 0);
+    Box::new(move || {
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(RECORDS).unwrap().insert(next, record.as_str()).unwrap();
+        transaction.commit().unwrap();
+        next += 1;
+    })
+}
+
 fn document(folder: &Path) -> Work {
     let document: Document<Value> = Document::open(folder.join("a.json")).unwrap();
     document
@@ -133,11 +159,14 @@ const KINDS: &[Kind] = &[
     ("lock", lock_of_the_store),
     ("bare-lock", bare_lock),
     ("bare-pair", bare_pair),
+    ("fs4", fs4),
+    ("fd-lock", fd_lock),
     ("document", document),
     ("bare-update", bare_update),
     ("atomic-write-file", atomic_write_file),
     ("journal", journal),
     ("sqlite", sqlite),
+    ("redb", redb),
 ];
 
 fn work(kind: &str, folder: &Path) -> Work {

@@ -1,0 +1,98 @@
+//! How fast schedules are explored, and the states of a kill derived: in one process, on clients whose calls are known.
+//!
+//! Run it with `cargo bench -p picklock-benches --bench explore`. The clients do what the reference's document does: lock,
+//! read, write a temporary file, rename, unlock; how many schedules of real processes are run in a second is the
+//! business of the scenario, whose report tells it.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use picklock::explore::Step;
+use picklock::explore::footprint::{Deed, Footprint, Locking, invocation, returning};
+use picklock::explore::model::{StraightLine, run_all};
+use picklock::explore::sequential::Sequential;
+use picklock::explore::worklist::WorkList;
+use picklock::locks::{Kind, Lock, Mode, Owner, Range};
+use picklock::persist::crash_states;
+use picklock::runner::{Stage, Stop, control, trace};
+use picklock::sandbox::Sandbox;
+use picklock::scenario::crash::add;
+use picklock::target::Target;
+
+/// The steps of one client.
+fn document(client: u32) -> Vec<Step> {
+    let lock = Lock {
+        file: (1, 1),
+        kind: Kind::Flock,
+        owner: Owner::Description(client),
+        mode: Mode::Exclusive,
+        range: Range { start: 0, end: u64::MAX },
+    };
+    let nothing = Footprint::default;
+    let (data, temporary) = ("store.json", "store.json.tmp");
+    [
+        invocation(),
+        nothing().doing(&Deed::Make { path: "store.json.lock", is_there: true }),
+        nothing().locking(Locking::Take { lock, waits: true }),
+        nothing().doing(&Deed::LookUp { path: data, file: Some((1, 2)) }),
+        nothing().doing(&Deed::Read { file: (1, 2), opened: data }),
+        nothing().doing(&Deed::Make { path: temporary, is_there: false }),
+        nothing().doing(&Deed::Write { file: (1, 3), opened: temporary }),
+        nothing().doing(&Deed::Rename { from: temporary, to: data, files: [Some((1, 3)), Some((1, 2))] }),
+        nothing().locking(Locking::Free(lock)),
+        returning(),
+    ]
+    .into_iter()
+    .map(|footprint| Step { client, footprint })
+    .collect()
+}
+
+fn explore(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("schedules of three clients");
+    let steps: Vec<Step> = (1..=3).flat_map(document).collect();
+    let world = StraightLine::of(&steps);
+    let mut count = Sequential::default();
+    assert!(run_all(&world, &mut count, u64::MAX, &mut |_, _| ()));
+    // Each of them is one execution of real processes.
+    group.throughput(Throughput::Elements(count.executions()));
+    group.bench_function("sequential", |bencher| {
+        bencher.iter(|| run_all(black_box(&world), &mut Sequential::default(), u64::MAX, &mut |_, _| ()));
+    });
+    group.bench_function("work list", |bencher| {
+        bencher.iter(|| run_all(black_box(&world), &mut WorkList::new(), u64::MAX, &mut |_, _| ()));
+    });
+    group.finish();
+}
+
+fn enumerate(criterion: &mut Criterion) {
+    let target = Target::embedded(Path::new("/"));
+    // The program beside this one, which the same build has made.
+    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("picklock");
+    assert!(program.is_file(), "cargo build --release makes {program:?}");
+    let sandbox = Sandbox::create(None, &target.data, Some(&program), &|_| ()).unwrap();
+    let stop = Stop::new().unwrap();
+    let stage = Stage::new(&target, &sandbox, &stop, &|| ());
+    assert_eq!(control(&stage).unwrap().failure, None);
+    stage.first().unwrap();
+    let before = sandbox.tree().unwrap();
+    let traced = trace(&stage, &add(2)).unwrap();
+    let count = crash_states(&before, &traced.calls).unwrap().count();
+    let mut group = criterion.benchmark_group("states of a kill");
+    group.throughput(Throughput::Elements(count as u64));
+    group.bench_function("derived", |bencher| {
+        bencher
+            .iter(|| crash_states(black_box(&before), &traced.calls).unwrap().map(|state| state.point).max());
+    });
+    group.finish();
+    drop(stage);
+    sandbox.remove().unwrap();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().measurement_time(Duration::from_secs(3)).sample_size(20);
+    targets = explore, enumerate
+}
+criterion_main!(benches);
