@@ -76,16 +76,6 @@ pub fn page(measured: &Measured) -> String {
     page.render().unwrap_or_default()
 }
 
-/// The first plot alone, for a picture.
-pub fn first_plot(measured: &Measured) -> String {
-    let hold = measured.rows.first().map_or(0, |row| row.hold_ns);
-    let rows: Vec<&Row> = measured.rows.iter().filter(|row| row.hold_ns == hold).collect();
-    Plot::new("Acquisitions a second by clients, let go at once", &rows, Axis::Magnitude, |row| {
-        row.rate.median
-    })
-    .svg
-}
-
 #[derive(Template)]
 #[template(path = "bench.html")]
 struct Page<'a> {

@@ -1,4 +1,7 @@
 //! The registers of a stopped thread, as far as a call's number, arguments and result stand in them.
+//!
+//! Where they stand is a table for each architecture, over the words of the set that the kernel hands out: so both are
+//! tested wherever the tests run.
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
@@ -8,7 +11,93 @@ use nix::unistd::Pid;
 pub(super) type Registers = libc::user_regs_struct;
 
 /// The number of no call: the kernel skips it.
-const NO_CALL: i64 = -1;
+const NO_CALL: i32 = -1;
+/// Words of eight bytes in a set.
+const WORDS: usize = size_of::<Registers>() / size_of::<u64>();
+
+/// In which words of a register set things stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    arguments: [usize; 6],
+    result: usize,
+    stack_pointer: usize,
+    program_counter: usize,
+    /// The number of a call, for the instruction that makes it.
+    number: usize,
+    /// The number of the call that is about to be made; nothing where that is in a set of its own.
+    number_at_entry: Option<usize>,
+    /// The length of the instruction that makes a call.
+    instruction: u64,
+}
+
+/// `struct user_regs_struct` of `arch/x86/include/asm/user_64.h`, and the calling convention of syscall(2).
+#[cfg(any(test, target_arch = "x86_64"))]
+const X86_64: Layout = Layout {
+    arguments: [14, 13, 12, 7, 9, 8],
+    result: 10,
+    stack_pointer: 19,
+    program_counter: 16,
+    number: 10,
+    number_at_entry: Some(15),
+    instruction: 2,
+};
+
+/// `struct user_pt_regs` of `arch/arm64/include/uapi/asm/ptrace.h`, and the calling convention of syscall(2).
+#[cfg(any(test, target_arch = "aarch64"))]
+const AARCH64: Layout = Layout {
+    arguments: [0, 1, 2, 3, 4, 5],
+    result: 0,
+    stack_pointer: 31,
+    program_counter: 32,
+    number: 8,
+    number_at_entry: None,
+    instruction: 4,
+};
+
+#[cfg(target_arch = "x86_64")]
+const HERE: Layout = X86_64;
+#[cfg(target_arch = "aarch64")]
+const HERE: Layout = AARCH64;
+
+impl Layout {
+    fn arguments(&self, words: &[u64]) -> [u64; 6] {
+        self.arguments.map(|place| words[place])
+    }
+
+    fn set_arguments(&self, words: &mut [u64], arguments: [u64; 6]) {
+        self.arguments.into_iter().zip(arguments).for_each(|(place, value)| words[place] = value);
+    }
+
+    /// The instruction that has just been executed is executed again, with this call.
+    fn make_again(&self, words: &mut [u64], number: u64, arguments: [u64; 6]) {
+        words[self.program_counter] -= self.instruction;
+        self.set_arguments(words, arguments);
+        words[self.number] = number;
+    }
+
+    fn refuse(&self, words: &mut [u64], errno: i32) {
+        if let Some(place) = self.number_at_entry {
+            words[place] = i64::from(NO_CALL).cast_unsigned();
+        }
+        words[self.result] = i64::from(-errno).cast_unsigned();
+    }
+}
+
+fn words(registers: &Registers) -> [u64; WORDS] {
+    #[expect(unsafe_code, reason = "the set is looked at as words, whatever the architecture calls them")]
+    // SAFETY: it is a C structure of words of eight bytes and nothing else, on every architecture there is a table for.
+    unsafe {
+        std::mem::transmute(*registers)
+    }
+}
+
+fn from_words(words: [u64; WORDS]) -> Registers {
+    #[expect(unsafe_code, reason = "the set is looked at as words, whatever the architecture calls them")]
+    // SAFETY: as in `words`; every word is a value of its register.
+    unsafe {
+        std::mem::transmute(words)
+    }
+}
 
 pub(super) fn read(thread: Pid) -> Result<Registers, Errno> {
     ptrace::getregs(thread)
@@ -18,65 +107,30 @@ pub(super) fn write(thread: Pid, registers: Registers) -> Result<(), Errno> {
     ptrace::setregs(thread, registers)
 }
 
+fn change(thread: Pid, change: impl FnOnce(&mut [u64])) -> Result<(), Errno> {
+    let mut set = words(&read(thread)?);
+    change(&mut set);
+    write(thread, from_words(set))
+}
+
 /// Sets an argument of the call that is about to be made, counted from 0; what it was before.
 pub(super) fn set_argument(thread: Pid, index: usize, value: u64) -> Result<u64, Errno> {
-    let mut registers = read(thread)?;
-    let place = argument(&mut registers, index).ok_or(Errno::EINVAL)?;
-    let before = std::mem::replace(place, value);
-    write(thread, registers)?;
+    let place = *HERE.arguments.get(index).ok_or(Errno::EINVAL)?;
+    let mut before = 0;
+    change(thread, |words| before = std::mem::replace(&mut words[place], value))?;
     Ok(before)
 }
 
-#[cfg(target_arch = "x86_64")]
-fn argument(registers: &mut Registers, index: usize) -> Option<&mut u64> {
-    Some(match index {
-        0 => &mut registers.rdi,
-        1 => &mut registers.rsi,
-        2 => &mut registers.rdx,
-        3 => &mut registers.r10,
-        4 => &mut registers.r8,
-        5 => &mut registers.r9,
-        _ => return None,
-    })
-}
-
-#[cfg(target_arch = "aarch64")]
-fn argument(registers: &mut Registers, index: usize) -> Option<&mut u64> {
-    registers.regs.get_mut(..6)?.get_mut(index)
-}
-
 /// Lets the call that is about to be made do nothing and return this error.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn refuse(thread: Pid, errno: i32) -> Result<(), Errno> {
-    let mut registers = read(thread)?;
-    registers.orig_rax = NO_CALL.cast_unsigned();
-    registers.rax = i64::from(-errno).cast_unsigned();
-    write(thread, registers)
-}
-
-/// Lets the call that is about to be made do nothing and return this error.
-#[cfg(target_arch = "aarch64")]
-pub(super) fn refuse(thread: Pid, errno: i32) -> Result<(), Errno> {
-    set_number(thread, NO_CALL as i32)?;
-    let mut registers = read(thread)?;
-    registers.regs[0] = i64::from(-errno).cast_unsigned();
-    write(thread, registers)
+    #[cfg(target_arch = "aarch64")]
+    set_number(thread, NO_CALL)?;
+    change(thread, |words| HERE.refuse(words, errno))
 }
 
 /// After a call has returned: it is told that it failed with this error.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn set_failure(thread: Pid, errno: i32) -> Result<(), Errno> {
-    let mut registers = read(thread)?;
-    registers.rax = i64::from(-errno).cast_unsigned();
-    write(thread, registers)
-}
-
-/// After a call has returned: it is told that it failed with this error.
-#[cfg(target_arch = "aarch64")]
-pub(super) fn set_failure(thread: Pid, errno: i32) -> Result<(), Errno> {
-    let mut registers = read(thread)?;
-    registers.regs[0] = i64::from(-errno).cast_unsigned();
-    write(thread, registers)
+    set_result(thread, i64::from(-errno))
 }
 
 /// Lets the call that is about to be made do nothing and return this.
@@ -86,21 +140,12 @@ pub(super) fn answer(thread: Pid, value: i32) -> Result<(), Errno> {
 
 /// After a call has returned: it is told this result.
 pub(super) fn set_result(thread: Pid, result: i64) -> Result<(), Errno> {
-    let mut registers = read(thread)?;
-    #[cfg(target_arch = "x86_64")]
-    let place = &mut registers.rax;
-    #[cfg(target_arch = "aarch64")]
-    let place = &mut registers.regs[0];
-    *place = result.cast_unsigned();
-    write(thread, registers)
+    change(thread, |words| words[HERE.result] = result.cast_unsigned())
 }
 
 /// Where the stack ends.
 pub(super) fn stack_pointer(registers: &Registers) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    return registers.rsp;
-    #[cfg(target_arch = "aarch64")]
-    return registers.sp;
+    words(registers)[HERE.stack_pointer]
 }
 
 /// The number of the call stands in a register set of its own.
@@ -124,39 +169,95 @@ fn set_number(thread: Pid, number: i32) -> Result<(), Errno> {
 }
 
 /// After a call has returned: lets the thread make it once more, with the arguments of `entry`.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn make_again(thread: Pid, number: u64, arguments: [u64; 6]) -> Result<(), Errno> {
-    /// The length of the instruction `syscall`.
-    const INSTRUCTION: u64 = 2;
-    let mut registers = read(thread)?;
-    registers.rip -= INSTRUCTION;
-    registers.rax = number;
-    set_all(&mut registers, arguments);
-    write(thread, registers)
-}
-
-/// After a call has returned: lets the thread make it once more, with the arguments of `entry`.
-#[cfg(target_arch = "aarch64")]
-pub(super) fn make_again(thread: Pid, number: u64, arguments: [u64; 6]) -> Result<(), Errno> {
-    /// The length of the instruction `svc`.
-    const INSTRUCTION: u64 = 4;
-    let mut registers = read(thread)?;
-    registers.pc -= INSTRUCTION;
-    registers.regs[8] = number;
-    set_all(&mut registers, arguments);
-    write(thread, registers)
+    change(thread, |words| HERE.make_again(words, number, arguments))
 }
 
 /// The arguments of the call that is about to be made.
 pub(super) fn arguments(registers: &Registers) -> [u64; 6] {
-    let mut registers = *registers;
-    std::array::from_fn(|index| argument(&mut registers, index).map_or(0, |place| *place))
+    HERE.arguments(&words(registers))
 }
 
-fn set_all(registers: &mut Registers, arguments: [u64; 6]) {
-    for (index, value) in arguments.into_iter().enumerate() {
-        if let Some(place) = argument(registers, index) {
-            *place = value;
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `openat(AT_FDCWD, 0x7ffe_1000, O_RDWR|O_CREAT|O_CLOEXEC, 0o666)`, stopped on its way in, as gdb shows it.
+    const ON_X86_64: [u64; 27] = [
+        0x15,
+        0x14,
+        0x13,
+        0x12,
+        0xb9,
+        0xb8, // r15 r14 r13 r12 rbp rbx
+        0x246,
+        0o666,
+        0x9,
+        0x8, // r11 r10 r9 r8
+        0xffff_ffff_ffff_ffda,
+        0xcc,
+        0x8_0042,
+        0x7ffe_1000,
+        0xffff_ff9c, // rax rcx rdx rsi rdi
+        257,
+        0x40_1002,
+        0x33,
+        0x246,
+        0x7ffe_0f00,
+        0x2b, // orig_rax rip cs eflags rsp ss
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+
+    /// The same call on aarch64: x0 to x30, sp, pc, pstate.
+    fn on_aarch64() -> [u64; 34] {
+        let mut set = [0; 34];
+        set[..6].copy_from_slice(&[0xffff_ff9c, 0x7ffe_1000, 0x8_0042, 0o666, 0x8, 0x9]);
+        (set[8], set[31], set[32], set[33]) = (56, 0x7ffe_0f00, 0x40_1004, 0x6000_0000);
+        set
+    }
+
+    #[test]
+    fn the_arguments_of_a_call_are_where_the_calling_convention_has_them() {
+        let expected = [0xffff_ff9c, 0x7ffe_1000, 0x8_0042, 0o666];
+        assert_eq!(X86_64.arguments(&ON_X86_64)[..4], expected);
+        assert_eq!(X86_64.arguments(&ON_X86_64)[4..], [0x8, 0x9]);
+        assert_eq!(AARCH64.arguments(&on_aarch64())[..4], expected);
+        assert_eq!(ON_X86_64[X86_64.stack_pointer], on_aarch64()[AARCH64.stack_pointer]);
+    }
+
+    #[test]
+    fn a_call_that_is_made_again_has_its_number_its_arguments_and_its_instruction_before_it() {
+        let arguments = [1, 2, 3, 4, 5, 6];
+        let (mut set, mut arm) = (ON_X86_64, on_aarch64());
+        X86_64.make_again(&mut set, 257, arguments);
+        AARCH64.make_again(&mut arm, 56, arguments);
+        assert_eq!((X86_64.arguments(&set), AARCH64.arguments(&arm)), (arguments, arguments));
+        assert_eq!((set[10], set[16], arm[8], arm[32]), (257, 0x40_1000, 56, 0x40_1000));
+        // On aarch64 the first argument stands where the result was.
+        assert_eq!(arm[0], 1);
+    }
+
+    #[test]
+    fn a_call_that_is_refused_is_none_and_returns_the_error() {
+        let (mut set, mut arm) = (ON_X86_64, on_aarch64());
+        X86_64.refuse(&mut set, libc::ENOSYS);
+        AARCH64.refuse(&mut arm, libc::ENOSYS);
+        let failed = (-i64::from(libc::ENOSYS)).cast_unsigned();
+        assert_eq!((set[15].cast_signed(), set[10], arm[0]), (-1, failed, failed));
+    }
+
+    #[test]
+    fn the_set_of_this_machine_is_as_long_as_its_table_says_and_survives_the_way_there_and_back() {
+        let length = if HERE == X86_64 { ON_X86_64.len() } else { on_aarch64().len() };
+        assert_eq!(WORDS, length);
+        let set: [u64; WORDS] = std::array::from_fn(|place| place as u64);
+        let registers = from_words(set);
+        assert_eq!((words(&registers), arguments(&registers)), (set, HERE.arguments(&set)));
+        assert_eq!(stack_pointer(&registers), HERE.stack_pointer as u64);
     }
 }
