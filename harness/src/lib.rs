@@ -19,17 +19,17 @@
 //!
 //! `use crate::…` points downward only; a test keeps it so.
 //! ```text
-//!                  main.rs + cli/           front door: check · bench · replay · trace · judge · merge · list · explain
-//!            ┌── check/ · replay.rs · bench/ ─┐
-//!        report/                      runner/            how to run; never what is correct
-//!            │          ┌────────────────┤
+//!       main.rs + cli/ · library.rs      front doors: check · bench · replay · trace · judge · merge · list · explain; tests
+//!            ┌──── check/ · replay.rs · bench/ ───┐
+//!        report/                               runner/            how to run; never what is correct
+//!            │          ┌─────────────────────────┤
 //!            │       target/   sandbox.rs · tracer/ · volume/    with runner/, the only rooms that touch the kernel
-//!  invariants/ · diagnoses/                │
-//!            └──────────┴──┬─────────────┘
+//!  invariants/ · diagnoses/                         │
+//!            └──────────┴──┬──────────────────────┘
 //!               observation.rs · case.rs                 everything one execution showed, as a value; and as a file
 //!                          │
 //!   scenario/ · persist/ · history/ · fault.rs · accesses.rs · steps.rs · masks.rs    pure: no I/O, no clock, no chance but by the seed
-//!        op.rs · call.rs · locks.rs · verdict.rs                plain data
+//!        op.rs · call.rs · locks.rs · verdict.rs · shard.rs       plain data
 //! ```
 //!
 //! | step | room | in → out |
@@ -44,6 +44,8 @@
 //! | – | [`explore`] | what clients are about to do → whose turn it is, until all schedules that differ were run |
 //! | – | [`history`] | a recorded history → whether it is linearizable |
 //! | 7 | [`mod@check`], [`report`], [`case`] | judgements → verdicts, exit status, text, JSON and a page; cases that replay |
+//! | – | [`shard`], [`report::merge`] | a run → its parts, and their reports → the report of the whole |
+//! | – | [`bench`] | locks or a store → rates, beside fairness and the longest wait |
 //!
 //! **Architecture invariants.** The judged store is always another process. The runner does not know what correct
 //! means, and an invariant sees nothing but an observation. `unsafe` stands in `tracer/` and `volume/` alone. A violation is a value, not an error: errors mean that the

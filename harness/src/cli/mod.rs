@@ -21,7 +21,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use picklock::report::exit;
 
 use arguments::{Arguments, Request};
@@ -37,6 +37,9 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         Err(error) => {
             // To standard output where help was asked for, else to standard error; nobody is left if that fails.
             let _printed = error.print();
+            if let Some(help) = program_without_dashes(&error, arguments) {
+                let _written = writeln!(anstream::stderr(), "\n  help: {help}");
+            }
             let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return ExitCode::from(if is_help { exit::HOLDS } else { exit::USAGE });
         }
@@ -64,6 +67,15 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => ExitCode::from(complain(&error)),
     }
+}
+
+/// The likeliest of all slips: the program to be judged, with no `--` before it.
+fn program_without_dashes(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    let command = arguments.first()?.to_str()?;
+    let takes_one = ["check", "trace", "bench", "init"].contains(&command);
+    (error.kind() == ErrorKind::UnknownArgument && takes_one && !word.starts_with('-'))
+        .then(|| format!("a program of the plain convention goes behind --: picklock {command} -- {word}"))
 }
 
 /// Whoever closed the output has read enough of what is only to be read.

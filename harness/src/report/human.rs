@@ -90,8 +90,8 @@ impl Page {
     fn what_was_tried(&mut self, report: &Report) {
         let control = if report.control.passed { "passed" } else { "FAILED" };
         let style = if report.control.passed { GOOD } else { BAD };
-        let head = format!("  {BOLD}control{BOLD:#}      {style}{control}{style:#}");
-        self.row(&head, 21, report.control.reason.as_deref().unwrap_or("the store works undisturbed"));
+        let head = format!("  {BOLD}{:<16}{BOLD:#} {style}{control}{style:#}", "control");
+        self.row(&head, 25, report.control.reason.as_deref().unwrap_or("the store works undisturbed"));
         for scenario in &report.scenarios {
             self.scenario(scenario);
         }
@@ -118,7 +118,7 @@ impl Page {
             Coverage::Truncated => ("truncated", DOUBT),
         };
         let seconds = scenario.elapsed_ms as f64 / 1000.0;
-        let head = format!("  {BOLD}{:<12}{BOLD:#} {style}{coverage}{style:#}", scenario.id);
+        let head = format!("  {BOLD}{:<16}{BOLD:#} {style}{coverage}{style:#}", scenario.id);
         let states = match scenario.states {
             0 => String::new(),
             states => format!("{states} states, "),
@@ -130,7 +130,7 @@ impl Page {
             counts.total(),
             scenario.bound
         );
-        self.row(&head, 15 + coverage.len(), &text);
+        self.row(&head, 19 + coverage.len(), &text);
     }
 
     fn invariant(&mut self, invariant: &InvariantSummary, detail: Detail) {

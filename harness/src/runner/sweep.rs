@@ -210,12 +210,14 @@ impl Sweep<'_> {
             quiet.push(one);
         }
         match self.scenario {
-            "inheritance" => self.play(&first, group("every operation", inheritance::scripts(&requests))),
+            "inheritance" => {
+                self.play(&first, group("runs of every operation", inheritance::scripts(&requests)))
+            }
             "reentry" => {
                 let limit = self.stage.target.limit_of_plain_add();
                 let session = self.stage.target.session.is_some();
                 let scripts = reentry::scripts(&requests, limit, session);
-                self.play(&first, group("every operation, add many times", scripts))
+                self.play(&first, group("runs of every operation, add many times", scripts))
             }
             "session" => self.session(&first),
             "power-loss" => self.power_loss(&first, &quiet),
