@@ -106,7 +106,8 @@ impl Sweep<'_> {
         let has_places = self.stage.target.ops.add.names_client();
         let plans = plans(&requests, clients, self.breadth.operations, self.limited(), has_places);
         if is_crash {
-            let Some(plan) = plans.first() else { return Ok(()) };
+            let is_of_all = |plan: &&Plan| plan.clients.len() == clients.clamp(1, CLIENTS_MAX) as usize;
+            let Some(plan) = plans.iter().find(is_of_all) else { return Ok(()) };
             return self.interleave_kills(first, plan, all);
         }
         // All schedules of one plan are one place: which of them there are, only those that were run tell.
