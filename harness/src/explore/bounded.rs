@@ -2,9 +2,7 @@
 //! that bound needs no argument about what commutes.
 //!
 //! A bound by itself loses executions when it is put upon a partial order reduction (Coons, Musuvathi, McKinley, OOPSLA
-//! 2013), so there is none here. Where a client gives its turn away before a step that touches nothing the others touch, it could
-//! as well make that step first: [`Bounded::where_they_meet`] leaves such preemptions out. Of what the others touch it knows what
-//! they were seen to touch, so it is for finding soon what is wrong, and says nothing of the bound.
+//! 2013), so there is none here.
 
 use crate::explore::{Choice, Explorer, Pending, Step, enabled, is_preemption};
 use crate::op::ClientId;
@@ -19,29 +17,12 @@ pub struct Bounded {
     counts: Vec<u32>,
     last: Option<ClientId>,
     has_begun: bool,
-    /// What clients were seen to do, where they are to be preempted before what meets that alone.
-    seen: Option<Vec<Step>>,
 }
 
 impl Bounded {
     /// With at most so many preemptions.
     pub fn new(preemptions: u32) -> Self {
-        Self { preemptions, frames: Vec::new(), counts: Vec::new(), last: None, has_begun: false, seen: None }
-    }
-
-    /// With at most so many preemptions, each before a step whose order with one that another client was seen to make may
-    /// matter.
-    pub fn where_they_meet(preemptions: u32, seen: Vec<Step>) -> Self {
-        Self { seen: Some(seen), ..Self::new(preemptions) }
-    }
-
-    /// Whether the one whose turn it is may lose it here.
-    fn may_preempt(&self, pending: &[Pending]) -> bool {
-        let Some(seen) = &self.seen else { return true };
-        let meets = |one: &Pending| {
-            seen.iter().any(|step| step.client != one.client && step.footprint.conflicts(&one.footprint))
-        };
-        pending.iter().find(|one| Some(one.client) == self.last).is_none_or(meets)
+        Self { preemptions, frames: Vec::new(), counts: Vec::new(), last: None, has_begun: false }
     }
 }
 
@@ -71,12 +52,8 @@ impl Explorer for Bounded {
         };
         let cost = |client: ClientId| so_far + u32::from(is_preemption(self.last, client, pending));
         if self.frames.len() == depth {
-            let may_preempt = self.may_preempt(pending);
-            let is_allowed = |client: &ClientId| {
-                cost(*client) <= self.preemptions
-                    && (may_preempt || !is_preemption(self.last, *client, pending))
-            };
-            let mut all: Vec<ClientId> = enabled(pending).filter(is_allowed).collect();
+            let mut all: Vec<ClientId> =
+                enabled(pending).filter(|client| cost(*client) <= self.preemptions).collect();
             // The one who went last goes on first.
             all.sort_by_key(|client| (Some(*client) != self.last, *client));
             all.reverse();

@@ -29,8 +29,6 @@ const ESTIMATE_TIME: Duration = Duration::from_millis(300);
 const VIOLATIONS_MAX: u32 = 3;
 /// Of the time for one plan, what is kept for schedules by chance where there is no time for all.
 const CHANCE: u32 = 4;
-/// Preemptions of a schedule in which clients take turns where they meet.
-const MEETINGS_MAX: u32 = 2;
 /// Schedules by chance where no time is set.
 const DRAWN_MAX: u64 = 2_000;
 
@@ -258,21 +256,7 @@ impl Sweep<'_> {
             let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut sequential, tried)?;
             return self.by_chance(first, plan, kill, end, ended, claims, tried);
         }
-        // There are many: those come first in which clients take turns where they meet.
-        let seen = tried.last.steps.clone();
-        let meeting = chance.map(|end| {
-            let now = Instant::now();
-            end - end.saturating_duration_since(now) / 2
-        });
-        for preemptions in 0..=MEETINGS_MAX {
-            let mut bounded = Bounded::where_they_meet(preemptions, seen.clone());
-            match self.run_all(first, plan, kill, meeting, u64::MAX, &mut bounded, tried)? {
-                End::All => {}
-                End::TimeUp => break,
-                ended @ (End::Found | End::Cut) => return Ok((ended, claims)),
-            }
-        }
-        // Then those that differ least from one after another.
+        // There are many: those that differ least from one after another come first.
         for preemptions in 0..=1 {
             let ended =
                 self.run_all(first, plan, kill, chance, u64::MAX, &mut Bounded::new(preemptions), tried)?;
