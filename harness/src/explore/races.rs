@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::explore::{Pending, Step};
-use crate::locks::LockTable;
+use crate::locks::{Lock, LockTable};
 use crate::op::ClientId;
 
 use super::footprint::{Footprint, Locking};
@@ -155,8 +155,24 @@ impl<'a> Order<'a> {
                     .any(|between| self.happens_before(at, between) && self.is_in(between, &later.clock))
             };
             if may_race && !has_between() {
-                all.push(self.reversal(at, later));
+                self.reverse(at, later, all);
             }
+        }
+    }
+
+    /// The other way round of a race; and where the later step cannot come first since somebody has the lock that it waits
+    /// for, that of the race for that lock. What its holder did meanwhile, such as to ask for it once more in vain, lies
+    /// between those two, and would hide that they race.
+    fn reverse(&self, at: usize, later: &Later<'_>, all: &mut Vec<Reversal>) {
+        let reversal = self.reversal(at, later);
+        let is_sure = reversal.is_sure;
+        all.push(reversal);
+        let Some(lock) = later.footprint.awaited().filter(|_| !is_sure) else { return };
+        let held = self.held_after(at, &[]);
+        let Some(obstacle) = held.obstacles(lock).first().copied() else { return };
+        let taker = self.steps[..at].iter().rposition(|step| takes(step, &obstacle));
+        if let Some(taker) = taker.filter(|taker| self.steps[*taker].client != later.client) {
+            self.reverse(taker, later, all);
         }
     }
 
@@ -170,13 +186,7 @@ impl<'a> Order<'a> {
             let held = self.held_after(at, &kept);
             let obstacles = held.obstacles(lock);
             let Some(obstacle) = obstacles.first() else { break };
-            let takes = |step: &Step| {
-                step.footprint.locks.iter().any(|one| {
-                    matches!(one, Locking::Take { lock, .. }
-                        if (lock.file, lock.kind, lock.owner) == (obstacle.file, obstacle.kind, obstacle.owner))
-                })
-            };
-            let Some(taker) = kept.iter().copied().rfind(|kept| takes(&self.steps[*kept])) else {
+            let Some(taker) = kept.iter().copied().rfind(|kept| takes(&self.steps[*kept], obstacle)) else {
                 is_sure = false;
                 break;
             };
@@ -220,6 +230,14 @@ impl<'a> Order<'a> {
         }
         table
     }
+}
+
+/// Whether a step takes this lock.
+fn takes(step: &Step, held: &Lock) -> bool {
+    step.footprint.locks.iter().any(|one| {
+        matches!(one, Locking::Take { lock, .. }
+            if (lock.file, lock.kind, lock.owner) == (held.file, held.kind, held.owner))
+    })
 }
 
 fn join(clock: &mut Clock, other: &Clock) {
