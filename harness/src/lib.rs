@@ -45,7 +45,7 @@
 //! | – | [`history`] | a recorded history → whether it is linearizable |
 //! | 7 | [`mod@check`], [`report`], [`case`] | judgements → verdicts, exit status, text, JSON and a page; cases that replay |
 //! | – | [`shard`], [`report::merge`] | a run → its parts, and their reports → the report of the whole |
-//! | – | [`bench`] | locks or a store → rates, beside fairness and the longest wait |
+//! | – | [`mod@bench`] | locks or a store → rates, beside fairness and the longest wait |
 //!
 //! **Architecture invariants.** The judged store is always another process. The runner does not know what correct
 //! means, and an invariant sees nothing but an observation. `unsafe` stands in `tracer/` and `volume/` alone. A violation is a value, not an error: errors mean that the

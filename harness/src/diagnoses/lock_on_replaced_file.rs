@@ -3,7 +3,7 @@
 //! Read off a quiet run: a name is given to another file while a lock is held on the file that had it, and the operation
 //! did not look after it had the lock whether the name was still that of its file.
 //!
-//! Example: flock(3<store.json>), then rename(store.json.tmp, store.json): who waited has the lock on the old file.
+//! Example: `flock(3<store.json>)`, then rename(store.json.tmp, store.json): who waited has the lock on the old file.
 
 use crate::call::{Effect, LockChange};
 use crate::catalogue::headline;

@@ -3,7 +3,7 @@
 //! Read off a quiet run: the last read of the data file before its first change comes before the exclusive lock. Whatever
 //! another client wrote in between is overwritten.
 //!
-//! Example: read(3<store.json>), flock(4, LOCK_EX), and then write what was made of that read.
+//! Example: `read(3<store.json>)`, flock(4, LOCK_EX), and then write what was made of that read.
 
 use crate::accesses::{accesses, critical_section};
 use crate::catalogue::headline;

@@ -4,7 +4,7 @@
 //! descriptor of the same client has one. Locks of `flock` and OFD locks belong to the open file description: a second
 //! open of the path is a stranger.
 //!
-//! Example: flock(3<lock>, LOCK_EX), then open(lock) = 4 and flock(4, LOCK_EX), which waits for ever.
+//! Example: `flock(3<lock>, LOCK_EX)`, then open(lock) = 4 and flock(4, LOCK_EX), which waits for ever.
 
 use crate::call::Class;
 use crate::catalogue::headline;

@@ -3,7 +3,7 @@
 //! Read off a quiet run: a change of the data file behind the end of the lock, such as a buffer that is flushed when the
 //! file is closed.
 //!
-//! Example: flock(3, LOCK_UN), then write(4<store.json>), when the buffer is flushed by close.
+//! Example: flock(3, LOCK_UN), then `write(4<store.json>)`, when the buffer is flushed by close.
 
 use crate::call::LockChange;
 use crate::catalogue::headline;

@@ -3,7 +3,7 @@
 //! Read off a quiet run: a change of the data file while nothing keeps others out, in an operation that never holds an
 //! exclusive lock or a lock file.
 //!
-//! Example: read(3<store.json>), rename(store.json.tmp, store.json), and not one lock between them.
+//! Example: `read(3<store.json>)`, rename(store.json.tmp, store.json), and not one lock between them.
 
 use crate::catalogue::headline;
 use crate::diagnoses::evidence::{changes, first_lock, is_locked, lock_files};

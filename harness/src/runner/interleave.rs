@@ -29,6 +29,8 @@ const ESTIMATE_TIME: Duration = Duration::from_millis(300);
 const VIOLATIONS_MAX: u32 = 3;
 /// Of the time for one plan, what is kept for schedules by chance where there is no time for all.
 const CHANCE: u32 = 4;
+/// Schedules by chance at each point of a kill, before all others.
+const DRAWN_FIRST: u64 = 6;
 /// Schedules by chance where no time is set.
 const DRAWN_MAX: u64 = 2_000;
 
@@ -144,6 +146,23 @@ impl Sweep<'_> {
         let points: Vec<(u64, u32)> =
             points.into_iter().filter_map(|point| Some((self.next_place()?, point))).collect();
         let (count, mut schedules, mut complete) = (points.len(), 0, 0_u64);
+        // A few by chance at every point come first: what a kill leaves behind is much the same at most of them.
+        let end = self.stage.soft_end.map(|end| {
+            let now = Instant::now();
+            now + end.saturating_duration_since(now) / 3
+        });
+        for (place, before) in &points {
+            self.place = *place;
+            let (kill, mut tried) = (KillAt { client: 1, before: *before }, Tried::default());
+            let mut chance = Portfolio::new(self.breadth.seed.wrapping_add(*place));
+            let drawn = self.run_all(first, plan, Some(kill), end, DRAWN_FIRST, &mut chance, &mut tried);
+            schedules += tried.executions;
+            if drawn.is_err() || self.done.cut.is_some() {
+                let (plan, points) = (plan.what.clone(), count as u64);
+                self.done.killed = Some(Kills { plan, schedules, complete, points });
+                return drawn.map(drop);
+            }
+        }
         for (index, (place, before)) in points.into_iter().enumerate() {
             self.place = place;
             let kill = KillAt { client: 1, before };
