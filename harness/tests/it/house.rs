@@ -136,7 +136,10 @@ fn rooms_use_only_what_lies_below_them() {
 fn only_the_front_door_names_the_reference_store() {
     for (path, text) in sources() {
         let within = path.strip_prefix(root()).unwrap();
-        if within.starts_with("harness/src") && within != Path::new("harness/src/main.rs") {
+        // `main.rs` is the store under another name; a locker takes its lock, beside all others, to be measured.
+        let is_front_door =
+            ["harness/src/main.rs", "harness/src/cli/locker.rs"].iter().any(|door| within == Path::new(door));
+        if within.starts_with("harness/src") && !is_front_door {
             assert!(!text.contains("picklock_store"), "{within:?} names the store");
         }
     }
