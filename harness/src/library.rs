@@ -105,9 +105,7 @@ impl Check {
 
     fn command(&self, arguments: &str) -> Option<String> {
         match &self.source {
-            Source::Program { program, .. } => {
-                Some(format!("{} {arguments}", shell_words::quote(&program.to_string_lossy())))
-            }
+            Source::Program { program, .. } => Some(called(program, arguments)),
             Source::Adapter(_) => None,
         }
     }
@@ -198,11 +196,11 @@ impl Check {
         let here = std::env::current_dir().map_err(|why| UsageError::new("", why.to_string()))?;
         let mut target = match &self.source {
             Source::Adapter(file) => adapter::read(file)?,
-            Source::Program { program, flags } if flags.add.is_none() && flags.list.is_none() => {
+            Source::Program { program, flags } if is_plain(flags) => {
                 let program = program.to_string_lossy().into_owned();
                 flags.clone().into_plain_target(&[program], &here)?
             }
-            Source::Program { flags, .. } => flags.clone().into_target(&here)?,
+            Source::Program { program, flags } => whole(program, flags).into_target(&here)?,
         };
         if let Some(timeout) = self.timeout {
             target.limits.timeout = timeout;
@@ -217,8 +215,29 @@ impl Check {
     }
 }
 
+/// Whether the program is called by the plain convention.
+fn is_plain(flags: &Flags) -> bool {
+    flags.add.is_none() && flags.list.is_none() && flags.init.is_none()
+}
+
+/// The flags, with the usual arguments where no others are given.
+fn whole(program: &Path, flags: &Flags) -> Flags {
+    let usual = |arguments: &str| Some(called(program, arguments));
+    let mut flags = flags.clone();
+    flags.add = flags.add.or_else(|| usual("add {data} {id}"));
+    flags.list = flags.list.or_else(|| usual("list {data}"));
+    flags
+}
+
+/// The program with arguments, as a shell would read it; what looks like a placeholder in its path is none.
+fn called(program: &Path, arguments: &str) -> String {
+    let program = program.to_string_lossy().replace('{', "{{").replace('}', "}}");
+    format!("{} {arguments}", shell_words::quote(&program))
+}
+
 /// The same target on the command line of `picklock replay`.
 fn again(program: &Path, flags: &Flags) -> String {
+    let flags = &if is_plain(flags) { flags.clone() } else { whole(program, flags) };
     let named = [
         ("--data", &flags.data),
         ("--add", &flags.add),
@@ -231,7 +250,7 @@ fn again(program: &Path, flags: &Flags) -> String {
         .filter_map(|(flag, value)| Some([(*flag).to_owned(), value.as_deref()?.to_owned()]))
         .flatten()
         .collect();
-    if flags.add.is_none() && flags.list.is_none() {
+    if is_plain(flags) {
         words.extend(["--".to_owned(), program.to_string_lossy().into_owned()]);
     }
     format!(" {}", shell_words::join(words))

@@ -227,11 +227,16 @@ impl Run<'_> {
     }
 
     pub(super) fn claimed_is_violated(&self) -> bool {
-        let is_known =
-            |id: &str| self.counterexamples.get(id).is_some_and(|found| found.iter().all(|one| one.known));
         self.tallies.iter().any(|(invariant, tally)| {
-            self.is_claimed(invariant.id) && tally.verdict() == Verdict::Violated && !is_known(invariant.id)
+            let is_violated = tally.verdict() == Verdict::Violated;
+            is_violated && self.is_claimed(invariant.id) && !self.is_known(invariant.id)
         })
+    }
+
+    /// Whether all ways in which it was violated so far are known to a baseline.
+    pub(super) fn is_known(&self, id: &str) -> bool {
+        let found = self.counterexamples.get(id);
+        found.is_some_and(|found| !found.is_empty() && found.iter().all(|one| one.known))
     }
 }
 

@@ -64,7 +64,8 @@ impl Run<'_> {
                     ControlFlow::Continue(())
                         if script.interleaving().is_some() && self.violates(&observation) =>
                     {
-                        Next::Found
+                        // What does not count must not end the search for what does.
+                        if self.violates_what_counts(&observation) { Next::Found } else { Next::Known }
                     }
                     ControlFlow::Continue(()) => Next::GoOn,
                 }
@@ -194,6 +195,11 @@ impl Run<'_> {
     /// Whether anything that is judged is violated by an execution.
     fn violates(&self, observation: &Observation) -> bool {
         self.violated_by(observation).next().is_some()
+    }
+
+    /// Whether it violates anything that is claimed, in a way that no baseline knows.
+    fn violates_what_counts(&self, observation: &Observation) -> bool {
+        self.violated_by(observation).any(|id| self.is_claimed(id) && !self.is_known(id))
     }
 
     /// Whether an execution violates anything; of those after the first, anything that the first one does.

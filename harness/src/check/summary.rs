@@ -69,7 +69,9 @@ impl Run<'_> {
                             None => invariant.unjudged.to_owned(),
                         }))
                     }
-                    Verdict::Holds | Verdict::Violated => None,
+                    // A violation that is known says nothing of what could not be judged.
+                    Verdict::Violated => tally.doubt.clone().filter(|_| self.is_known(invariant.id)),
+                    Verdict::Holds => None,
                 };
                 InvariantSummary {
                     id: invariant.id.into(),

@@ -50,6 +50,11 @@ pub(crate) fn run(
     let named = arguments.target.named();
     let measured = match named {
         Named::Nothing => {
+            if arguments.compare.is_some() {
+                return Err(UsageError::new("--compare", "needs a store to compare with")
+                    .help("name one as for check: -- ./store, --add …, or --adapter")
+                    .into());
+            }
             let primitives = primitives(&arguments.locks)?;
             of_locks(&primitives, &measure, arguments.dir.as_deref(), stop, made)?
         }

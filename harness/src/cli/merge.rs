@@ -16,6 +16,15 @@ use crate::cli::output::Delivery;
 pub(crate) fn run(arguments: &MergeArguments) -> anyhow::Result<u8> {
     let mut reports = Vec::new();
     for path in &arguments.reports {
+        // A shard that was killed leaves the file that it was to write.
+        if fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == 0) {
+            writeln!(
+                anstream::stderr(),
+                "warning: {} is empty: its shard did not come to its end",
+                path.display()
+            )?;
+            continue;
+        }
         reports.push((path.display().to_string(), read(path)?));
     }
     let merged = merge(reports).map_err(|why| {

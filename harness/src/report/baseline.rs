@@ -150,8 +150,8 @@ impl Baseline {
         remarks
     }
 
-    /// The text of a baseline that knows all that this report holds and nothing else. What was known keeps its reason and
-    /// its day.
+    /// The text of a baseline that knows all that this report holds, and of what it knew that which was not looked for. What was
+    /// known keeps its reason and its day.
     pub fn updated(&self, report: &Report) -> String {
         let mut known: BTreeMap<(String, String, Option<String>), Known> = BTreeMap::new();
         for invariant in &report.invariants {
@@ -167,6 +167,19 @@ impl Baseline {
                 };
                 let entry = old.cloned().unwrap_or_else(new);
                 known.entry((invariant.id.clone(), scenario.clone(), diagnosis.clone())).or_insert(entry);
+            }
+        }
+        // What was not looked for, or by another shard, is not gone.
+        for old in &self.known {
+            let was_run =
+                |one: &ScenarioSummary| one.id == old.scenario && one.coverage != Coverage::Truncated;
+            let was_judged = |one: &InvariantSummary| one.id == old.invariant && one.judged > 0;
+            let was_looked_for = report.shard.is_none()
+                && report.scenarios.iter().any(was_run)
+                && report.invariants.iter().any(was_judged);
+            if !was_looked_for {
+                let key = (old.invariant.clone(), old.scenario.clone(), old.diagnosis.clone());
+                known.entry(key).or_insert_with(|| old.clone());
             }
         }
         let entries: Vec<Known> = known.into_values().collect();

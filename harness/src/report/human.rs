@@ -219,7 +219,7 @@ impl Page {
         let broken: Vec<&str> =
             claimed().filter(|one| one.is_newly_violated()).map(|one| one.id.as_str()).collect();
         let known = claimed().filter(|one| one.is_known()).count();
-        let doubtful = of(Verdict::Inconclusive);
+        let doubtful: Vec<&str> = claimed().filter(|one| one.is_open()).map(|one| one.id.as_str()).collect();
         self.line("");
         let interrupted =
             if report.interrupted { format!("{DOUBT}interrupted{DOUBT:#}; so far: ") } else { String::new() };

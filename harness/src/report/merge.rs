@@ -51,7 +51,9 @@ pub fn merge(reports: Vec<(String, Report)>) -> Result<Merged, MergeError> {
     let mut of = None;
     for (name, report) in reports {
         let shard = shard_of(&name, &report)?;
-        if let Some((other, first)) = parts.values().next() {
+        // What was cut short tells least of what was to be run.
+        let whole = parts.values().find(|(_, part)| !is_cut(part));
+        if let Some((other, first)) = whole.or(parts.values().next()) {
             expect_same_run((other, first), (&name, &report), of == Some(shard.of()))?;
         }
         of = Some(shard.of());
@@ -68,6 +70,11 @@ pub fn merge(reports: Vec<(String, Report)>) -> Result<Merged, MergeError> {
     Ok(Merged { report: put_together(&parts, of, None, &missing), missing })
 }
 
+/// Whether it may have ended before all scenarios were begun.
+fn is_cut(report: &Report) -> bool {
+    !report.control.passed || report.interrupted || report.verdict == Verdict::Violated
+}
+
 fn shard_of(name: &str, report: &Report) -> Result<Shard, MergeError> {
     let text = report.shard.as_ref().ok_or_else(|| MergeError::Whole(name.to_owned()))?;
     text.parse().map_err(|_| MergeError::NoPart(name.to_owned(), text.clone()))
@@ -82,6 +89,9 @@ fn expect_same_run(
         report.invariants.iter().map(|one| (one.id.clone(), one.claimed)).collect()
     };
     // A shard whose control failed, or that was interrupted, has judged nothing.
+    let ran = |report: &Report| -> Vec<(String, Option<String>)> {
+        report.scenarios.iter().map(|one| (one.id.clone(), one.plan.clone())).collect()
+    };
     let is_same_selection = !first.control.passed || !report.control.passed || ids(first) == ids(report);
     for (what, is_same) in [
         ("shard", is_divided_alike),
@@ -89,6 +99,7 @@ fn expect_same_run(
         ("target", first.target == report.target),
         ("seed", first.seed == report.seed),
         ("invariants", is_same_selection),
+        ("scenarios", is_cut(first) || is_cut(report) || ran(first) == ran(report)),
     ] {
         if !is_same {
             return Err(MergeError::Differs(other.to_owned(), name.to_owned(), what));
@@ -115,9 +126,15 @@ fn put_together(parts: &[Report], of: u32, shard: Option<String>, missing: &[Sha
     report.elapsed_ms = parts.iter().map(|part| part.elapsed_ms).max().unwrap_or(0);
     report.scenarios = scenarios(&passed);
     report.invariants = invariants(&passed);
-    if !missing.is_empty() {
-        let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
-        let why = format!("the report of shard {} is missing", told.join(", "));
+    let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    let why = match (missing.is_empty(), unpassed) {
+        (false, _) => Some(format!("the report of shard {} is missing", told.join(", "))),
+        (true, Some(part)) => {
+            Some(format!("shard {} has judged nothing", part.shard.as_deref().unwrap_or("of a job")))
+        }
+        (true, None) => None,
+    };
+    if let Some(why) = why {
         for invariant in report.invariants.iter_mut().filter(|one| one.verdict == Verdict::Holds) {
             invariant.verdict = Verdict::Inconclusive;
             invariant.is_doubted = true;
@@ -202,7 +219,10 @@ fn invariant(one: &InvariantSummary, parts: &[&Report]) -> InvariantSummary {
     let doubted = all.iter().find(|one| one.is_doubted);
     let (verdict, reason) = match one.verdict {
         Verdict::NotApplicable => (Verdict::NotApplicable, one.reason.clone()),
-        _ if violations > 0 => (Verdict::Violated, None),
+        // A violation that is known hides no doubt: its reason is kept.
+        _ if violations > 0 => {
+            (Verdict::Violated, all.iter().find_map(|one| one.reason.clone().filter(|_| one.is_doubted)))
+        }
         // A shard that was not told why, such as beside a violation, is asked no more.
         _ if doubted.is_some() => {
             let reason = doubted.and_then(|one| one.reason.clone());

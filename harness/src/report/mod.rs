@@ -205,6 +205,11 @@ impl InvariantSummary {
         !self.counterexamples.is_empty() && self.counterexamples.iter().all(|one| one.known)
     }
 
+    /// Whether something of it could not be judged: also beside violations that are known, which would hide it.
+    pub fn is_open(&self) -> bool {
+        self.verdict == Verdict::Inconclusive || self.is_known() && self.is_doubted
+    }
+
     /// Whether it is violated in a way that no baseline knows.
     pub fn is_newly_violated(&self) -> bool {
         self.verdict == Verdict::Violated && !self.is_known()
@@ -320,7 +325,8 @@ impl Report {
         let any = |verdict: Verdict| claimed().any(|invariant| invariant.verdict == verdict);
         self.verdict = if claimed().any(InvariantSummary::is_newly_violated) {
             Verdict::Violated
-        } else if any(Verdict::Inconclusive) || !(any(Verdict::Holds) || any(Verdict::Violated)) {
+        } else if claimed().any(InvariantSummary::is_open) || !(any(Verdict::Holds) || any(Verdict::Violated))
+        {
             // What has judged nothing is inconclusive, and never a pass.
             Verdict::Inconclusive
         } else {

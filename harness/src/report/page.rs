@@ -66,7 +66,8 @@ fn headline(report: &Report) -> Headline {
         let claimed = report.invariants.iter().filter(|one| one.claimed && one.verdict == verdict);
         claimed.map(|one| one.id.as_str()).collect::<Vec<_>>()
     };
-    let doubtful = of(Verdict::Inconclusive);
+    let open = report.invariants.iter().filter(|one| one.claimed && one.is_open());
+    let doubtful: Vec<&str> = open.map(|one| one.id.as_str()).collect();
     let new = report.invariants.iter().filter(|one| one.claimed && one.is_newly_violated());
     let broken: Vec<&str> = new.map(|one| one.id.as_str()).collect();
     let (class, word, rest) = match report.exit {

@@ -29,8 +29,6 @@ const ESTIMATE_TIME: Duration = Duration::from_millis(300);
 const VIOLATIONS_MAX: u32 = 3;
 /// Of the time for one plan, what is kept for schedules by chance where there is no time for all.
 const CHANCE: u32 = 4;
-/// Schedules by chance at each point of a kill, before all others.
-const DRAWN_FIRST: u64 = 6;
 /// Schedules by chance where no time is set.
 const DRAWN_MAX: u64 = 2_000;
 
@@ -68,6 +66,8 @@ struct Tried {
     executions: u64,
     abandoned: u64,
     violations: u32,
+    /// Executions that violate what does not count.
+    known: u32,
     /// The classes that there are, as a guess, and whether they were all counted.
     estimate: Option<(u64, bool)>,
     has_polled: bool,
@@ -146,23 +146,6 @@ impl Sweep<'_> {
         let points: Vec<(u64, u32)> =
             points.into_iter().filter_map(|point| Some((self.next_place()?, point))).collect();
         let (count, mut schedules, mut complete) = (points.len(), 0, 0_u64);
-        // A few by chance at every point come first: what a kill leaves behind is much the same at most of them.
-        let end = self.stage.soft_end.map(|end| {
-            let now = Instant::now();
-            now + end.saturating_duration_since(now) / 3
-        });
-        for (place, before) in &points {
-            self.place = *place;
-            let (kill, mut tried) = (KillAt { client: 1, before: *before }, Tried::default());
-            let mut chance = Portfolio::new(self.breadth.seed.wrapping_add(*place));
-            let drawn = self.run_all(first, plan, Some(kill), end, DRAWN_FIRST, &mut chance, &mut tried);
-            schedules += tried.executions;
-            if drawn.is_err() || self.done.cut.is_some() {
-                let (plan, points) = (plan.what.clone(), count as u64);
-                self.done.killed = Some(Kills { plan, schedules, complete, points });
-                return drawn.map(drop);
-            }
-        }
         for (index, (place, before)) in points.into_iter().enumerate() {
             self.place = place;
             let kill = KillAt { client: 1, before };
@@ -356,7 +339,8 @@ impl Sweep<'_> {
             tried.is_unseen |= !played.not_covered.is_empty();
             tried.has_survivors |= scheduled.has_survivors;
             self.done.not_covered.extend(played.not_covered.iter().cloned());
-            let next = self.show(first, plan, kill, played, scheduled, tried.violations == 0)?;
+            let is_first = tried.violations + tried.known == 0;
+            let next = self.show(first, plan, kill, played, scheduled, is_first)?;
             self.execution += 1;
             match next {
                 Next::End => {
@@ -369,6 +353,7 @@ impl Sweep<'_> {
                         return Ok(End::Found);
                     }
                 }
+                Next::Known => tried.known += 1,
                 Next::GoOn | Next::Confirm => {}
             }
         }

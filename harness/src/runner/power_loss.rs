@@ -203,7 +203,7 @@ impl Sweep<'_> {
             *made += 1;
         }
         match (self.sink)(Showing::Derived { observation: Box::new(observation), script }) {
-            Next::GoOn | Next::Found => {}
+            Next::GoOn | Next::Found | Next::Known => {}
             Next::End => self.done.cut = Some(Cut::FailFast),
             Next::Confirm => self.confirm(first, script)?,
         }

@@ -65,6 +65,8 @@ pub enum Next {
     GoOn,
     /// The next one; this one violated something.
     Found,
+    /// The next one; this one violated something that does not count, which ends nothing.
+    Known,
     /// Nothing more.
     End,
     /// What a derived state showed is to be done for real.
@@ -488,7 +490,7 @@ impl Sweep<'_> {
                 *made += 1;
             }
             match (self.sink)(Showing::Derived { observation: Box::new(observation), script: &script }) {
-                Next::GoOn | Next::Found => {}
+                Next::GoOn | Next::Found | Next::Known => {}
                 Next::End => self.done.cut = Some(Cut::FailFast),
                 Next::Confirm => self.confirm(first, &script)?,
             }
@@ -594,7 +596,7 @@ impl Sweep<'_> {
             explanation: None,
         });
         match next {
-            Next::GoOn | Next::Found => self.execution = execution,
+            Next::GoOn | Next::Found | Next::Known => self.execution = execution,
             Next::End => self.done.cut = Some(Cut::FailFast),
             Next::Confirm => {}
         }

@@ -1,17 +1,23 @@
 //! Clients that add as fast as they can, undisturbed, for as long as it is measured.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::op::{ClientId, Outcome, Request, record_name};
 use crate::runner::{RunError, Stage, nanos};
 
+/// All answers of one session, in bytes.
+const ANSWERS_MAX: u64 = 1 << 30;
+/// How often one who waits for an answer looks whether it is to end.
+const GLANCE: Duration = Duration::from_millis(50);
 /// The last record that has a name of the usual length.
 const RECORDS_MAX: u32 = 999_999;
 
@@ -104,6 +110,7 @@ fn session(
     let Some(session) = &stage.target.session else { return Ok(served) };
     let values = stage.values(client, &Request::List);
     let (program, arguments) = session.command.render(&values, &stage.target.folder);
+    stage.may_have_strays.store(true, Ordering::Relaxed);
     let child = Command::new(&program)
         .args(arguments)
         .current_dir(stage.cwd(&values))
@@ -118,16 +125,35 @@ fn session(
     let (Some(mut input), Some(output)) = (child.0.stdin.take(), child.0.stdout.take()) else {
         return Ok(served);
     };
-    let mut answers = BufReader::new(output);
+    // Lines come by a thread of their own, which ends with the session: who waits for them has a limit.
+    let (said, answers) = std::sync::mpsc::sync_channel(1);
+    thread::spawn(move || {
+        let mut lines = BufReader::new(output.take(ANSWERS_MAX)).lines();
+        while let Some(Ok(line)) = lines.next() {
+            if said.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let patience = stage.target.limits.timeout;
+    let answer = move || -> Option<String> {
+        let late = Instant::now() + patience;
+        loop {
+            match answers.recv_timeout(GLANCE) {
+                Ok(line) => return Some(line),
+                Err(RecvTimeoutError::Timeout) if !stage.stop.is_requested() && Instant::now() < late => {}
+                Err(_) => return None,
+            }
+        }
+    };
     let mut seq = 0;
     let mut ask = |request: Value| -> bool {
         seq += 1;
         let mut request = request;
         request["seq"] = json!(seq);
-        let mut line = String::new();
-        let said = writeln!(input, "{request}").and_then(|()| answers.read_line(&mut line));
-        let answer: Value = serde_json::from_str(&line).unwrap_or_default();
-        said.is_ok() && answer["seq"] == seq && answer["ok"] == true
+        let line = writeln!(input, "{request}").ok().and_then(|()| answer());
+        let answer: Value = line.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or_default();
+        answer["seq"] == seq && answer["ok"] == true
     };
     if !ask(json!({ "op": "open", "handle": "a" })) {
         served.failed += 1;
@@ -153,7 +179,7 @@ struct Ended(Child);
 impl Drop for Ended {
     fn drop(&mut self) {
         // It has been asked nothing more, or it does not answer.
-        let _killed = self.0.kill();
+        let _killed = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _reaped = self.0.wait();
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{expect_status, picklock, script, stderr, stdout};
 
-const SHORT: [&str; 6] = ["--runs", "1", "--time", "60ms", "--format", "json"];
+const SHORT: [&str; 6] = ["--runs", "1", "--time", "100ms", "--format", "json"];
 
 fn measured(folder: &Path, arguments: &[&str], status: i32) -> Value {
     let output = picklock(folder, &["bench"]).args(SHORT).args(arguments).output().unwrap();
@@ -69,12 +69,37 @@ fn a_store_is_measured_one_shot_and_in_sessions_as_it_grows_and_beside_another()
         let of = rows.iter().filter(|row| row["name"].as_str().unwrap().starts_with(name));
         of.map(|row| row["violations"].as_u64().unwrap()).collect::<Vec<_>>()
     };
-    // Two clients of a store without a lock lose updates; what they save in time is not earned.
+    // Four clients of a store without a lock lose updates; what they save in time is not earned.
     assert_eq!((lost("store-journal"), lost("{critical}").len()), (vec![0; 4], 2), "{measured:#}");
     assert!(lost("{critical}")[1] > 0, "{measured:#}");
     assert_eq!(measured["comparison"].as_array().unwrap().len(), 2, "{measured:#}");
     let growth = measured["growth"].as_array().unwrap();
     assert!(growth.iter().any(|one| one["name"].as_str().unwrap().ends_with("session")), "{measured:#}");
+}
+
+/// What cannot be read any more is lost, and what never succeeded meets no requirement.
+#[test]
+fn a_store_that_fails_under_load_earns_no_figure() {
+    let folder = tempfile::tempdir().unwrap();
+    // It breaks once it has seven records.
+    let store = "#!/bin/sh\ncase $1 in add) echo \"$3\" >> \"$2\";; list) [ $(wc -l < \"$2\") -lt 7 ] && cat \"$2\";; esac\n";
+    script(folder.path(), "store", store);
+    let lost = measured(
+        folder.path(),
+        &["--clients", "1", "--time", "400ms", "--data", "a.txt", "--", "./store"],
+        1,
+    );
+    assert!(lost["rows"][0]["violations"].as_u64().unwrap() > 5, "{lost}");
+    // A session that never answers ends at the time limit of an operation.
+    let mute = "[data]\npath = \"a.txt\"\n[ops]\nadd = [\"./store\", \"add\", \"{data}\", \"{id}\"]\nlist = [\"cat\", \"{data}\"]\n\
+                [session]\ncommand = [\"sleep\", \"1000\"]\n[limits]\ntimeout = \"300ms\"\n";
+    fs::write(folder.path().join("mute.toml"), mute).unwrap();
+    let arguments = ["--clients", "1", "--adapter", "mute.toml", "--require", "p99<10s"];
+    let unmet = measured(folder.path(), &arguments, 1)["unmet"].to_string();
+    assert!(unmet.contains("session") && unmet.contains("nothing succeeded"), "{unmet}");
+    let alone = picklock(folder.path(), &["bench", "--compare", "./store"]).output().unwrap();
+    expect_status(&alone, 2);
+    assert!(stderr(&alone).contains("needs a store to compare with"), "{}", stderr(&alone));
 }
 
 #[test]

@@ -92,4 +92,11 @@ fn what_is_no_shard_is_refused_with_what_to_do() {
     std::fs::write(folder.path().join("a.json"), "{\"schema\": 7}").unwrap();
     assert!(told(&["merge", "a.json"]).contains("has schema 7"));
     assert!(told(&["merge", "b.json"]).contains("cannot be read"));
+    // A shard that was killed leaves the file that it was to write.
+    std::fs::write(folder.path().join("empty.json"), "").unwrap();
+    let nothing = told(&["merge", "empty.json"]);
+    assert!(
+        nothing.contains("did not come to its end") && nothing.contains("no report was given"),
+        "{nothing}"
+    );
 }

@@ -137,3 +137,39 @@ fn what_all_parts_remark_is_said_once() {
     let told: Vec<&str> = all.remarks.iter().map(|one| one.text.as_str()).collect();
     assert_eq!(told[..3], ["same", "shard 1/2: 1/2 its own", "shard 2/2: 2/2 its own"]);
 }
+
+/// Left out by one shard, half of a scenario would be run by nobody.
+#[test]
+fn shards_that_ran_other_scenarios_are_refused_unless_they_ended_early() {
+    let mut other = part("2/2", Verdict::Holds, 5);
+    other.scenarios.clear();
+    let error = merged(vec![part("1/2", Verdict::Holds, 5), other.clone()]).unwrap_err();
+    assert!(error.to_string().contains("\"scenarios\""), "{error}");
+    other.interrupted = true;
+    assert!(merged(vec![part("1/2", Verdict::Holds, 5), other]).is_ok());
+}
+
+#[test]
+fn a_shard_that_judged_nothing_lets_nothing_hold() {
+    let mut failed = part("2/2", Verdict::Holds, 5);
+    failed.control.passed = false;
+    (failed.scenarios, failed.invariants) = (Vec::new(), Vec::new());
+    let all = merged(vec![part("1/2", Verdict::Holds, 5), failed]).unwrap().report;
+    assert_eq!(
+        (all.exit, all.verdict, all.invariants[0].verdict),
+        (4, Verdict::Inconclusive, Verdict::Inconclusive)
+    );
+}
+
+/// What is known to be violated was one shard's; what could not be judged was another's.
+#[test]
+fn a_violation_that_is_known_hides_no_doubt() {
+    let mut known = part("1/2", Verdict::Violated, 2);
+    known.invariants[0].counterexamples.iter_mut().for_each(|one| one.known = true);
+    let holds = merged(vec![known.clone(), part("2/2", Verdict::Holds, 5)]).unwrap().report;
+    assert_eq!((holds.exit, holds.verdict), (0, Verdict::Holds));
+    let mut doubtful = part("2/2", Verdict::Inconclusive, 0);
+    doubtful.invariants[0].is_doubted = true;
+    let open = merged(vec![known, doubtful]).unwrap().report;
+    assert_eq!((open.exit, open.invariants[0].reason.as_deref()), (3, Some("nothing overlapped")));
+}
