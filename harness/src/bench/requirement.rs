@@ -29,10 +29,6 @@ enum Which {
 impl Requirement {
     /// What of a line is not as asked, in words.
     pub fn unmet(&self, row: &Row) -> Option<String> {
-        // Nothing took no time, and was shared out fairly.
-        if row.rate.most == 0.0 {
-            return Some(format!("{} with {} clients: {self}: nothing succeeded", row.name, row.clients));
-        }
         let figure = match self.figure {
             Which::P50 => row.wait.p50 as f64,
             Which::P99 => row.wait.p99 as f64,

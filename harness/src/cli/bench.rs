@@ -79,8 +79,12 @@ pub(crate) fn run(
     };
     let mut measured = measured;
     measured.interrupted = stop.is_requested();
-    let all = arguments.require.iter().flat_map(|one| measured.rows.iter().filter_map(|row| one.unmet(row)));
-    measured.unmet = all.collect();
+    // Nothing takes no time, and is shared out fairly: it is no figure.
+    let (served, unserved): (Vec<_>, Vec<_>) = measured.rows.iter().partition(|row| row.rate.most > 0.0);
+    let nothing =
+        unserved.iter().map(|row| format!("{} with {} clients: nothing succeeded", row.name, row.clients));
+    let all = arguments.require.iter().flat_map(|one| served.iter().filter_map(|row| one.unmet(row)));
+    measured.unmet = nothing.chain(all).collect();
     let is_broken = measured.rows.iter().any(|row| row.violations > 0);
     measured.exit = match measured.interrupted {
         true => exit::INTERRUPTED,

@@ -6,13 +6,14 @@ use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
-use picklock::check::{CheckError, Options, Watcher, check};
+use picklock::check::{CheckError, Options, check};
 use picklock::report::exit;
 use picklock::runner::Stop;
 use picklock::target::flags::Flags;
 use picklock::target::{Target, UsageError, adapter};
 
 use crate::cli::arguments::{ERROR, InitArguments, Named};
+use crate::cli::progress::Made;
 
 /// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
 pub(crate) fn run(
@@ -72,14 +73,6 @@ pub(crate) fn run(
         if path == Path::new("picklock.toml") { String::new() } else { format!(" --adapter {written_to}") };
     writeln!(anstream::stdout(), "wrote {written_to}{proven}\n  next: picklock check{adapter}")?;
     Ok(if report.control.passed { exit::HOLDS } else { exit::CONTROL_FAILED })
-}
-
-struct Made<'a>(&'a (dyn Fn(&Path) + Sync));
-
-impl Watcher for Made<'_> {
-    fn made(&self, folder: &Path) {
-        (self.0)(folder);
-    }
 }
 
 /// The commands of the plain convention.

@@ -7,6 +7,15 @@ use std::sync::{Mutex, PoisonError};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use picklock::check::Watcher;
 
+/// Nothing is shown of it; whoever must remove a folder if this process is killed hears of it.
+pub(crate) struct Made<'a>(pub(crate) &'a (dyn Fn(&Path) + Sync));
+
+impl Watcher for Made<'_> {
+    fn made(&self, folder: &Path) {
+        (self.0)(folder);
+    }
+}
+
 /// What is shown of it.
 pub(crate) struct Progress<'a> {
     made: &'a (dyn Fn(&Path) + Sync),

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use picklock::case::{Case, Difference};
-use picklock::check::Watcher;
 use picklock::replay::{Options, Outcome, ReplayError, Replayed, replay};
 use picklock::report::{chrome, exit, timeline};
 use picklock::runner::Stop;
@@ -15,6 +14,7 @@ use picklock::target::{Target, UsageError, adapter};
 
 use crate::cli::arguments::{ERROR, ReplayArguments};
 use crate::cli::check;
+use crate::cli::progress::Made;
 
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -57,14 +57,6 @@ pub(crate) fn run(
             .map_err(|why| UsageError::new("--trace", format!("{file:?} cannot be written: {why}")))?;
     }
     tell(&case, &target, &replayed)
-}
-
-struct Made<'a>(&'a (dyn Fn(&Path) + Sync));
-
-impl Watcher for Made<'_> {
-    fn made(&self, folder: &Path) {
-        (self.0)(folder);
-    }
 }
 
 /// The target that the case holds.

@@ -503,7 +503,7 @@ proptest! {
     }
 }
 
-/// Found by the random programs, once in hundreds of thousands. Client 2 has the lock that client 1 waits for, and asks for it
+/// Found by the random programs, once in tens of thousands. Client 2 has the lock that client 1 waits for, and asks for it
 /// again in vain through another descriptor: that attempt lay between the two who wanted the lock, and hid that they race,
 /// since it cannot be reversed itself.
 #[test]

@@ -41,7 +41,7 @@ pub struct Breadth {
     pub operations: Option<u32>,
     /// All schedules with at most so many preemptions, and no others.
     pub preemptions: Option<u32>,
-    /// The part of a divided run that this is.
+    /// The shard of a divided run that this is.
     pub shard: Shard,
     /// Of all chance.
     pub seed: u64,
