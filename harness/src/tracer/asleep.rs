@@ -67,6 +67,12 @@ impl Sleep {
     }
 }
 
+/// How often a thread has left the processor of its own accord, as it does whenever it goes to sleep.
+pub(super) fn switches(thread: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+}
+
 /// Whether a thread is stopped by its tracer.
 pub(super) fn is_stopped(thread: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{thread}/stat")).unwrap_or_default();
