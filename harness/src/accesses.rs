@@ -4,7 +4,10 @@
 //! before, or to a temporary file that is not renamed to the data path, is no change of it; a rename that puts another
 //! file in its place is one.
 
-use crate::call::{Call, Effect, Object};
+use std::collections::BTreeSet;
+
+use crate::call::{Call, Effect, LockChange, Object};
+use crate::locks::{Lock, Mode};
 
 /// One access to the data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,47 @@ pub fn critical_section(accesses: &[Access], client: u32) -> Option<(usize, usiz
     Some((last_read.map_or(first_change, |read| read.at), last_change))
 }
 
+/// The critical sections of a client: as [`critical_section`], but what gave up its last exclusive lock after a change and
+/// read the data anew before the next is in another one then. So does a store that mends what a kill left, and goes on
+/// with what it was asked.
+pub fn critical_sections(calls: &[Call], accesses: &[Access], client: u32) -> Vec<(usize, usize)> {
+    let mut held: BTreeSet<Lock> = BTreeSet::new();
+    let mut own = accesses.iter().filter(|access| access.client == client).copied().peekable();
+    let mut sections = Vec::new();
+    // The accesses of the section so far; whether it has changed anything, and then gave up all exclusive locks.
+    let (mut run, mut has_changed, mut is_free) = (Vec::new(), false, false);
+    for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.client == client) {
+        while let Some(access) = own.next_if(|access| access.at == at) {
+            if !access.is_change && is_free {
+                sections.extend(critical_section(&run, client));
+                run.clear();
+                (has_changed, is_free) = (false, false);
+            }
+            has_changed |= access.is_change;
+            run.push(access);
+        }
+        let had_some = !held.is_empty();
+        for change in &call.locks {
+            if let LockChange::Taken(lock, _) | LockChange::Released(lock, _) = change {
+                held.retain(|other| !is_within(other, lock));
+                if matches!(change, LockChange::Taken(..)) && lock.mode == Mode::Exclusive {
+                    held.insert(*lock);
+                }
+            }
+        }
+        is_free |= has_changed && had_some && held.is_empty();
+    }
+    sections.extend(critical_section(&run, client));
+    sections
+}
+
+/// Whether a lock lies wholly within what becomes of another of the same owner.
+fn is_within(lock: &Lock, other: &Lock) -> bool {
+    (lock.file, lock.kind, lock.owner) == (other.file, other.kind, other.owner)
+        && other.range.start <= lock.range.start
+        && lock.range.end <= other.range.end
+}
+
 /// The file that the path named before the first call, where a call tells it.
 fn first_file(calls: &[Call], data: &str) -> Option<u32> {
     calls.iter().find_map(|call| match &call.effect {
@@ -136,5 +180,27 @@ mod tests {
         let all = accesses(&sketch(text), "db");
         assert_eq!(critical_section(&all, 1), Some((2, 5)));
         assert_eq!(critical_section(&all, 2), None);
+    }
+
+    #[test]
+    fn who_gives_up_the_lock_and_reads_anew_is_in_another_section() {
+        let sections = |text: &str| {
+            let calls = sketch(text);
+            critical_sections(&calls, &accesses(&calls, "db"), 1)
+        };
+        let mends = "1 open db 1\n 1 lock ex 1\n 1 read 1\n 1 write 1\n UNLOCKS\n 1 lock ex 1\n READS\n 1 write 1\n 1 write 1";
+        let told =
+            |unlocks: &str, reads: &str| sections(&mends.replace("UNLOCKS", unlocks).replace("READS", reads));
+        assert_eq!(told("1 unlock 1", "1 read 1"), [(2, 3), (6, 8)]);
+        assert_eq!(told("1 lock sh 1", "1 read 1"), [(2, 3), (6, 8)], "a lock that is shared by now");
+        // What it read before it gave up the lock is what it goes on with.
+        assert_eq!(told("1 unlock 1", "1 stat db"), [(2, 8)]);
+        assert_eq!(told("1 stat db", "1 read 1"), [(2, 8)]);
+        assert_eq!(told("1 unlock 9", "1 read 1"), [(2, 8)], "the lock of another file");
+        assert_eq!(
+            sections("1 open db 1\n 1 read 1\n 1 write 1\n 1 read 1\n 1 write 1"),
+            [(1, 4)],
+            "no lock"
+        );
     }
 }

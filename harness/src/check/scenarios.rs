@@ -6,7 +6,7 @@ use crate::check::{BY_THE_TRACER, Run, milliseconds};
 use crate::observation::Observation;
 use crate::report::extent::{Explored, Extent, Killed, Part};
 use crate::report::{Coverage, OperationCounts, Rate, Remark, ScenarioSummary};
-use crate::runner::{self, Control, Next, RunError, Showing, Stage, TraceError};
+use crate::runner::{self, Control, Next, RunError, Showing, Stage, TraceError, Trial};
 use crate::sandbox::Sandbox;
 use crate::scenario::stress;
 use std::ops::ControlFlow;
@@ -47,7 +47,7 @@ impl Run<'_> {
                 Next::GoOn
             }
             Showing::Derived { observation, script } => self.take_derived(&observation, script),
-            Showing::Trial { observation, is_first } => self.try_out(observation, is_first),
+            Showing::Trial { observation, trial } => self.try_out(observation, trial),
             Showing::Execution { place, observation, script, has_copies, explanation } => {
                 if has_copies && self.is_unclear(&observation) {
                     return Next::Confirm;
@@ -202,15 +202,18 @@ impl Run<'_> {
         self.violated_by(observation).any(|id| self.is_claimed(id) && !self.is_known(id))
     }
 
-    /// Whether an execution violates anything; of those after the first, anything that the first one does.
-    fn try_out(&mut self, observation: &Observation, is_first: bool) -> Next {
+    /// Whether an execution that counts for nothing violates what is looked for.
+    fn try_out(&mut self, observation: &Observation, trial: Trial) -> Next {
         let violated: Vec<&'static str> = self.violated_by(observation).collect();
-        let is_found = match is_first {
-            true => !violated.is_empty(),
-            false => violated.iter().any(|id| self.looked_for.contains(id)),
-        };
-        if is_first {
-            self.looked_for = violated;
+        let is_found = trial.is_found(&self.looked_for, &violated);
+        match trial {
+            Trial::First => self.looked_for = violated,
+            Trial::Anew if is_found => {
+                for id in self.looked_for.clone().into_iter().filter(|id| !violated.contains(id)) {
+                    self.doubt(id, "on the same schedule one run violates it, and another does not");
+                }
+            }
+            Trial::Anew | Trial::Smaller => {}
         }
         if is_found { Next::Found } else { Next::GoOn }
     }

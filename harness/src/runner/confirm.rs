@@ -8,7 +8,7 @@ use crate::call::{Class, End};
 use crate::observation::{Observation, Subject};
 use crate::op::Request;
 use crate::runner::direct::Directing;
-use crate::runner::execute::How;
+use crate::runner::traced::How;
 use crate::runner::{First, RunError, Stage, Stop, TraceError};
 use crate::sandbox::{Sandbox, tree_of};
 use crate::scenario::script::{Act, Disturbance, Loss, Misfortune, Script};

@@ -15,7 +15,7 @@ use crate::runner::pin::Pinned;
 use crate::runner::schedule::Scheduled;
 use crate::runner::shrink::Failing;
 use crate::runner::sweep::{Kills, Quiet, Sweep, name_of};
-use crate::runner::{Cut, First, Next, Played, RunError, Showing, Stage, TraceError};
+use crate::runner::{Cut, First, Next, Played, RunError, Showing, Stage, TraceError, Trial};
 use crate::scenario::interleave::{CLIENTS_MAX, FILLED_MAX, Limited, OPERATIONS_MAX, Plan, WAKES, plans};
 use crate::scenario::script::KillAt;
 use crate::scenario::{crash, interleave, interleave_crash};
@@ -373,7 +373,7 @@ impl Sweep<'_> {
         scheduled: Scheduled,
         is_to_be_shrunk: bool,
     ) -> Result<Next, TraceError> {
-        let trial = Showing::Trial { observation: &played.observation, is_first: true };
+        let trial = Showing::Trial { observation: &played.observation, trial: Trial::First };
         let is_violation = (self.sink)(trial) == Next::Found;
         if !is_violation {
             let script = plan.script(scheduled.schedule, kill);
@@ -393,33 +393,40 @@ impl Sweep<'_> {
             Ok(Next::GoOn) => self.show_anew(first, kill, &found, None),
             other => other,
         };
-        let next = match next {
+        // What was no copy happened to the store itself, whether it does again or not.
+        let mut as_seen = |has_copies: bool| match has_copies {
+            true => Next::GoOn,
+            false => (self.sink)(Showing::Execution {
+                place: self.place,
+                observation: Box::new(played.observation.clone()),
+                script: &found.plan.script(found.scheduled.schedule.clone(), kill),
+                has_copies: false,
+                explanation: None,
+            }),
+        };
+        match next {
             // There is no time to look once more: it is known that it was seen.
             Err(error) => {
-                let script = found.plan.script(found.scheduled.schedule, kill);
-                let observation = Box::new(played.observation);
                 let _next = match played.has_copies {
                     true => (self.sink)(Showing::Unconfirmed),
-                    false => (self.sink)(Showing::Execution {
-                        place: self.place,
-                        observation,
-                        script: &script,
-                        has_copies: false,
-                        explanation: None,
-                    }),
+                    false => as_seen(false),
                 };
-                return Err(error);
+                Err(error)
             }
-            Ok(next) => next,
-        };
-        if next == Next::GoOn {
-            self.stage.refuse_copies("on the same schedule a copy violated what a fresh start did not");
-            self.leave_out(format!(
-                "a schedule of {} that violated something once, and not again",
-                plan.what
-            ));
+            Ok(Next::GoOn) => {
+                let next = as_seen(played.has_copies);
+                if played.has_copies {
+                    self.stage
+                        .refuse_copies("on the same schedule a copy violated what a fresh start did not");
+                    self.leave_out(format!(
+                        "a schedule of {} that violated something once, and not again",
+                        plan.what
+                    ));
+                }
+                Ok(next)
+            }
+            Ok(next) => Ok(next),
         }
-        Ok(next)
     }
 
     /// Makes a violation smaller, as far as there is time, and shows it.
@@ -444,7 +451,7 @@ impl Sweep<'_> {
         let script = failing.plan.script(failing.scheduled.schedule.clone(), kill);
         let execution = self.execution + 1;
         let played = self.stage.play(self.scenario, &script, first, &self.subject, execution, false)?;
-        let trial = Showing::Trial { observation: &played.observation, is_first: false };
+        let trial = Showing::Trial { observation: &played.observation, trial: Trial::Anew };
         if (self.sink)(trial) != Next::Found {
             return Ok(Next::GoOn);
         }

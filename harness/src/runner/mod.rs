@@ -8,6 +8,8 @@ mod groups;
 mod interleave;
 mod kill;
 mod pin;
+mod playing;
+mod power_cut;
 mod power_loss;
 mod process;
 mod reader;
@@ -19,6 +21,7 @@ mod stress;
 mod sweep;
 mod throughput;
 mod touch;
+mod traced;
 mod waits;
 
 use std::cell::Cell;
@@ -39,12 +42,13 @@ use crate::tracer::Templates;
 
 pub use confirm::{ConfirmError, Confirming, Variation, confirm, variations};
 pub use control::{Control, Timing, control};
-pub use execute::{First, Played, TraceError, trace};
+pub use execute::{First, Played};
 pub use interleave::{Breadth, classes};
 pub use pin::Pinned;
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
-pub use sweep::{Kills, Next, Showing, Swept, sweep};
+pub use sweep::{Kills, Next, Showing, Swept, Trial, sweep};
+pub use traced::{TraceError, trace};
 
 pub use throughput::{Served, records, throughput};
 

@@ -9,7 +9,7 @@ use crate::explore::footprint::{Access, Footprint, Locking, invocation, returnin
 use crate::explore::{Choice, Explorer, Pending, Step};
 use crate::op::{ClientId, Request};
 use crate::runner::TraceError;
-use crate::runner::execute::Playing;
+use crate::runner::playing::Playing;
 use crate::scenario::script::{Interleaving, KillAt};
 use crate::tracer::{Director, Move, Rest, Scene, Treatment, Turn, Upcoming};
 

@@ -12,7 +12,7 @@ use crate::explore::sequential::Sequential;
 use crate::op::ClientId;
 use crate::runner::schedule::{Following, Scheduled};
 use crate::runner::sweep::Sweep;
-use crate::runner::{First, Next, Showing, TraceError};
+use crate::runner::{First, Next, Showing, TraceError, Trial};
 use crate::scenario::interleave::Plan;
 use crate::scenario::script::KillAt;
 
@@ -66,7 +66,7 @@ impl Sweep<'_> {
         Ok((smaller, Explanation { sentence: None, point_of_no_return, nearest }))
     }
 
-    /// Runs one execution, and tells whether it violates what the first one did; nothing where the explorer gave it up.
+    /// Runs one execution, and tells whether it violates all that the first one did; nothing where the explorer gave it up.
     fn try_one(
         &mut self,
         first: &First,
@@ -79,7 +79,7 @@ impl Sweep<'_> {
         let (played, scheduled) =
             self.stage.play_explored(scenario, &script, first, &subject, self.execution + 1, explorer)?;
         let Some(played) = played else { return Ok(None) };
-        let shown = Showing::Trial { observation: &played.observation, is_first: false };
+        let shown = Showing::Trial { observation: &played.observation, trial: Trial::Smaller };
         let is_violation = (self.sink)(shown) == Next::Found;
         Ok(Some((scheduled, is_violation)))
     }

@@ -91,13 +91,12 @@ pub enum Showing<'a> {
         /// What there is to say of it, where that was looked for.
         explanation: Option<Explanation>,
     },
-    /// An execution that counts for nothing: whether it violates anything, and where it is not the `first`, something that
-    /// the first one does.
+    /// An execution that counts for nothing: whether it violates what is looked for.
     Trial {
         /// What it showed.
         observation: &'a Observation,
-        /// Whether it tells what is looked for.
-        is_first: bool,
+        /// What is looked for.
+        trial: Trial,
     },
     /// What the first trial violated could not be confirmed by a fresh start any more.
     Unconfirmed,
@@ -113,6 +112,28 @@ pub enum Showing<'a> {
         /// What would come to that state.
         script: &'a Script,
     },
+}
+
+/// What is asked of an execution that counts for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// Whether it violates anything: from now on that is what is looked for.
+    First,
+    /// Whether it violates all of that: nothing that was seen once may get lost where it is made smaller.
+    Smaller,
+    /// Whether it violates any of that, as a fresh start: what it does not is in doubt.
+    Anew,
+}
+
+impl Trial {
+    /// Whether an execution that violates these invariants is what is looked for.
+    pub fn is_found(self, looked_for: &[&str], violated: &[&str]) -> bool {
+        match self {
+            Self::First => !violated.is_empty(),
+            Self::Smaller => looked_for.iter().all(|id| violated.contains(id)),
+            Self::Anew => looked_for.iter().any(|id| violated.contains(id)),
+        }
+    }
 }
 
 /// Scripts that belong together: what they are, in words, and the scripts.
@@ -654,5 +675,23 @@ pub(super) fn name_of(request: &Request) -> &str {
         Request::Recover => "recover",
         Request::Rebuild => "rebuild",
         Request::Other(name) => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first schedule that violated anything was made smaller as long as it violated any of that: what else it had
+    /// shown was lost, and held in the report; beside a baseline, what is known hid what is new.
+    #[test]
+    fn a_smaller_schedule_violates_all_that_the_first_one_did() {
+        let first = ["no-lost-update", "guard-holds"];
+        assert!(Trial::First.is_found(&[], &first) && !Trial::First.is_found(&first, &[]));
+        assert!(Trial::Smaller.is_found(&first, &["valid-data", "guard-holds", "no-lost-update"]));
+        assert!(!Trial::Smaller.is_found(&first, &["no-lost-update"]));
+        assert!(
+            Trial::Anew.is_found(&first, &["guard-holds"]) && !Trial::Anew.is_found(&first, &["valid-data"])
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::programs::{invariant, python_script};
 use crate::report::expect_valid;
-use crate::{picklock, stderr, stdout};
+use crate::{interruptible, picklock, stderr, stdout};
 
 /// Right but for the sync of the folder, which every file system here needs.
 const STORE: &str = r#"import fcntl, os, sys
@@ -116,7 +116,7 @@ fn a_run_that_is_ended_while_it_confirms_leaves_no_mount_and_no_device() {
         let base = folder.path().join(&signal[1..]);
         let cases = folder.path().join(format!("cases{signal}"));
         fs::create_dir(&base).unwrap();
-        let mut command = picklock(folder.path(), &ARGUMENTS[..1]);
+        let mut command = interruptible(folder.path(), &ARGUMENTS[..1]);
         command.arg("--dir").arg(&base).arg("--cases").arg(&cases).args(&ARGUMENTS[1..]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // A finding is saved before it is tried: what is mounted from then on is mounted to try it.

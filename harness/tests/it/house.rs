@@ -43,7 +43,7 @@ fn rooms_use_only_what_lies_below_them() {
         ("op.rs", &[]),
         ("locks.rs", &[]),
         ("call.rs", &["locks"]),
-        ("accesses.rs", &["call"]),
+        ("accesses.rs", &["call", "locks"]),
         ("masks.rs", &["call"]),
         ("steps.rs", &["call"]),
         ("explore", &["op", "locks", "explore"]),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{picklock, script};
+use crate::{interruptible, script};
 
 /// How many runs are ended.
 const RUNS: u32 = 200;
@@ -40,7 +40,7 @@ fn start(folder: &Path, store: &Path) -> Child {
         &list,
     ];
     // In a group of its own, as a shell starts it.
-    picklock(folder, &arguments)
+    interruptible(folder, &arguments)
         .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -62,6 +62,17 @@ pub(crate) fn picklock(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The same, which a SIGINT ends: where the tests run in the background of a script, it would be ignored, and picklock
+/// leaves it so.
+pub(crate) fn interruptible(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("env");
+    command
+        .current_dir(folder)
+        .args(["--default-signal=INT", env!("CARGO_BIN_EXE_picklock")])
+        .args(arguments);
+    command
+}
+
 /// What a command wrote to standard output.
 pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()

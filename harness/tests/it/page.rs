@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::programs::python_script;
-use crate::{expect_status, picklock, stderr, stdout};
+use crate::{expect_status, interruptible, picklock, stderr, stdout};
 
 /// A rewrite in place, whose lock file and complaints are what a page must not take for its own.
 const HOSTILE: &str = "import fcntl, json, os, sys\n\
@@ -135,7 +135,7 @@ fn a_run_that_is_interrupted_leaves_the_page_so_far() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.html");
     let arguments = ["check", "--exhaustive", "--ops", "100000", "--only", "stress", "--html", "page.html"];
-    let run = picklock(folder.path(), &arguments).stdout(Stdio::null()).spawn().unwrap();
+    let run = interruptible(folder.path(), &arguments).stdout(Stdio::null()).spawn().unwrap();
     // It is opened before anything runs.
     while !page.exists() {
         thread::sleep(Duration::from_millis(10));

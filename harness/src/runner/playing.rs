@@ -1,0 +1,424 @@
+//! An execution on its way: what its acts have come to so far.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::call::{Argument, Call, End, Ended, Errno, Stuck, Traced};
+use crate::fault::{Fault, What};
+use crate::observation::{
+    Holder, Memory, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
+};
+use crate::op::{ClientId, Limit, Nanos, Operation, Outcome, Request};
+use crate::runner::direct::Directing;
+use crate::runner::schedule::Following;
+use crate::runner::traced::{How, TraceError};
+use crate::runner::{First, Played};
+use crate::runner::{RunError, Stage, nanos};
+use crate::scenario::script::{Act, Disturbance, Misfortune, Script, Step};
+
+/// Torn readings of one execution that are kept.
+const EXAMPLES_MAX: usize = 3;
+
+pub(super) struct Playing<'a> {
+    pub(super) stage: &'a Stage<'a>,
+    pub(super) clock: Instant,
+    /// What the first operation took: the execution's time goes on from there.
+    pub(super) offset: Duration,
+    pub(super) operations: Vec<Operation>,
+    pub(super) states: Vec<State>,
+    pub(super) traces: Vec<Trace>,
+    pub(super) memories: Vec<Memory>,
+    pub(super) only_for: BTreeSet<String>,
+    pub(super) power_losses: Vec<Nanos>,
+    pub(super) source_was_damaged: bool,
+    pub(super) readings: Readings,
+    pub(super) standstill: Option<Standstill>,
+    pub(super) not_covered: Vec<String>,
+    pub(super) was_disturbed: bool,
+    pub(super) second_waited: bool,
+    /// Whether the last act killed an operation.
+    pub(super) was_just_killed: bool,
+    /// How many operations there were.
+    pub(super) turn: u32,
+    /// Whether operations may be run as copies.
+    pub(super) may_copy: bool,
+    pub(super) has_copies: bool,
+    /// Whether the store has acknowledged a record: from then on its data is there and whole.
+    pub(super) has_data: bool,
+}
+
+impl<'a> Playing<'a> {
+    pub(super) fn new(stage: &'a Stage<'a>, first: &First, may_copy: bool) -> Self {
+        Self {
+            stage,
+            clock: Instant::now(),
+            offset: Duration::from_nanos(first.state.at + 1),
+            operations: vec![first.operation.clone()],
+            states: vec![first.state.clone()],
+            traces: Vec::new(),
+            memories: Vec::new(),
+            only_for: BTreeSet::new(),
+            power_losses: Vec::new(),
+            source_was_damaged: false,
+            readings: Readings::default(),
+            standstill: None,
+            not_covered: Vec::new(),
+            was_disturbed: false,
+            second_waited: false,
+            was_just_killed: false,
+            turn: 0,
+            may_copy,
+            has_copies: false,
+            has_data: true,
+        }
+    }
+
+    pub(super) fn into_observation(
+        self,
+        scenario: &str,
+        script: &Script,
+        first: &First,
+        subject: &Subject,
+        execution: u32,
+    ) -> Played {
+        let mut operations = self.operations;
+        operations.sort_by_key(|operation| operation.invoked);
+        Played {
+            observation: Observation {
+                scenario: scenario.to_owned(),
+                execution,
+                subject: subject.clone(),
+                operations,
+                readings: self.readings,
+                states: self.states,
+                standstill: self.standstill,
+                disturbance: script.told(),
+                traces: self.traces,
+                memories: self.memories,
+                only_for: self.only_for,
+                power_losses: self.power_losses,
+                source_was_damaged: self.source_was_damaged,
+                usual_names: first.usual_names.clone(),
+            },
+            not_covered: self.not_covered,
+            was_disturbed: self.was_disturbed,
+            second_waited: self.second_waited,
+            has_copies: self.has_copies,
+        }
+    }
+
+    /// The first of these requests was killed, and what it left was laid out.
+    pub(super) fn was_killed_then(&mut self, requests: &[Request]) {
+        let now = nanos(self.now());
+        self.was_just_killed = true;
+        self.operations.extend(requests.first().map(|request| Operation {
+            client: 1,
+            request: request.clone(),
+            invoked: now,
+            returned: now + 1,
+            still: None,
+            fault: None,
+            outcome: Outcome::Killed,
+            stderr: String::new(),
+            records: None,
+        }));
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.offset + self.clock.elapsed()
+    }
+
+    pub(super) fn act(&mut self, act: &Act) -> Result<(), TraceError> {
+        match act {
+            Act::Look => self.look(false),
+            Act::Damage { file, damage } => {
+                self.stage
+                    .sandbox
+                    .change(file, |content| damage.of(content))
+                    .map_err(RunError::system("damage a file"))?;
+                self.was_disturbed = true;
+                self.look(false);
+                self.only_for = BTreeSet::from(["derived-heals".to_owned()]);
+                self.source_was_damaged |= Path::new(file) == self.stage.target.data.path;
+            }
+            Act::Operate(request) => {
+                self.operate(request.clone())?;
+                self.look(false);
+            }
+            Act::OperateAs { client, request } => {
+                self.operate_as(*client, request.clone())?;
+                self.look(false);
+            }
+            Act::Recover => {
+                if self.was_just_killed && self.stage.target.ops.recover.is_some() {
+                    self.operate(Request::Recover)?;
+                    self.look(false);
+                }
+            }
+            Act::List => {
+                let has_list = self.stage.target.ops.list.is_some();
+                if !has_list || self.operate(Request::List)? == Outcome::Acknowledged {
+                    self.look(true);
+                }
+            }
+            Act::Trace { requests, disturbance } => self.trace(requests, disturbance.as_ref())?,
+            Act::Anew => {
+                self.stage.lay()?;
+                self.operations.clear();
+                self.states.clear();
+                self.has_data = false;
+            }
+            Act::Interleave(interleaving) => {
+                self.interleave(interleaving, &mut Following::new(&interleaving.schedule))?;
+            }
+            Act::PowerLoss { request, loss } => self.lose_power(request, loss)?,
+            Act::Session { steps } => self.session(steps)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn how(&self) -> How {
+        How { turn: self.turn, may_copy: self.may_copy, is_unread: !self.has_data, ..How::default() }
+    }
+
+    pub(super) fn operate(&mut self, request: Request) -> Result<Outcome, TraceError> {
+        self.operate_as(1, request)
+    }
+
+    /// One operation, undisturbed: as a copy of a template where there may be some, since that is quicker.
+    pub(super) fn operate_as(&mut self, client: ClientId, request: Request) -> Result<Outcome, TraceError> {
+        if self.may_copy && self.stage.copies() {
+            return self.operate_copy(client, request);
+        }
+        let began = self.now();
+        let clock = Instant::now();
+        let mut operation = self.stage.operate(client, request, clock, None, &|| (), &|_| ())?;
+        operation.invoked += nanos(began);
+        operation.returned += nanos(began);
+        let outcome = operation.outcome.clone();
+        self.operations.push(operation);
+        if self.stage.is_cut() { Err(self.stage.cut(clock).into()) } else { Ok(outcome) }
+    }
+
+    pub(super) fn operate_copy(&mut self, client: ClientId, request: Request) -> Result<Outcome, TraceError> {
+        let began = self.now();
+        let asked = [(client, request)];
+        let traced = self.stage.trace_of(&asked, &mut Directing::new(None), self.how())?;
+        self.has_copies |= traced.has_copies;
+        self.turn += 1;
+        (self.stage.on_operation)();
+        let [(_, request)] = asked;
+        let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
+        let mut operation = self.operation(ended, request, began, false);
+        operation.client = client;
+        if let Some(standstill) = standstill(&traced.stuck) {
+            self.standstill.get_or_insert(standstill);
+        }
+        let outcome = operation.outcome.clone();
+        self.operations.push(operation);
+        Ok(outcome)
+    }
+
+    /// Looks at the files. Only after `list` do the records have to stand where the target says.
+    pub(super) fn look(&mut self, is_after_list: bool) {
+        let mut state = self.stage.sandbox.look(self.stage.target, nanos(self.now()));
+        if self.stage.target.ops.list.is_some() && !is_after_list {
+            state.records = None;
+        }
+        self.states.push(state);
+    }
+
+    pub(super) fn trace(
+        &mut self,
+        requests: &[Request],
+        disturbance: Option<&Disturbance>,
+    ) -> Result<(), TraceError> {
+        let began = self.now();
+        let mut directing = Directing::new(disturbance);
+        let fault = disturbance.and_then(Disturbance::fault);
+        // What a sync drops that fails is found in the details of the calls.
+        let synced = fault.filter(|fault| fault.is_of_sync());
+        let before = synced.and_then(|_| self.stage.sandbox.tree().ok());
+        let how = How { is_detailed: synced.is_some(), ..self.how() };
+        let traced = self.stage.trace(requests, &mut directing, how)?;
+        self.has_copies |= traced.has_copies;
+        self.turn += 1;
+        self.was_disturbed |= match fault {
+            Some(fault) => directing.has_failed && came_short(fault, &traced.calls),
+            None => disturbance.is_none() || directing.is_done,
+        };
+        self.second_waited |= directing.second_waited;
+        self.was_just_killed = false;
+        let partly = disturbance.is_some_and(|disturbance| disturbance.what == Misfortune::KillProcess);
+        for ended in &traced.operations {
+            let Some(request) = index(ended.client).and_then(|index| requests.get(index)) else { continue };
+            let mut operation = self.operation(ended, request.clone(), began, partly && ended.client == 1);
+            let suffered = directing.has_failed && ended.client == 1;
+            if let Some(fault) = fault.filter(|fault| suffered && came_short(fault, &traced.calls)) {
+                operation.fault = Some(fault.id.to_owned());
+                // The limit that it came to is not the target's.
+                if operation.outcome == Outcome::Unfinished(Limit::File) {
+                    operation.outcome = Outcome::Failed("signal SIGXFSZ".to_owned());
+                }
+            }
+            self.was_just_killed |= operation.outcome == Outcome::Killed;
+            self.operations.push(operation);
+            (self.stage.on_operation)();
+        }
+        let is_acknowledged =
+            self.operations.last().is_some_and(|last| last.outcome == Outcome::Acknowledged);
+        if let Some(before) = before.filter(|_| is_acknowledged) {
+            self.drop_unsynced(&before, &traced.calls)?;
+        }
+        self.keep(requests.to_vec(), traced, disturbance.is_none(), began);
+        self.look(false);
+        Ok(())
+    }
+
+    pub(super) fn keep(&mut self, requests: Vec<Request>, traced: Traced, is_whole: bool, began: Duration) {
+        if let Some(standstill) = standstill(&traced.stuck) {
+            self.standstill.get_or_insert(standstill);
+        }
+        self.readings.taken += traced.readings;
+        self.readings.torn += traced.torn.len() as u64;
+        let left = EXAMPLES_MAX.saturating_sub(self.readings.examples.len());
+        let torn = traced.torn.into_iter().take(left);
+        self.readings.examples.extend(torn.map(|(at, seen)| (nanos(began + at), seen)));
+        let came_to_an_end =
+            traced.operations.iter().all(|ended| matches!(ended.end, End::Exited(_) | End::Signalled(_)));
+        self.not_covered.extend(traced.not_covered);
+        self.traces.push(Trace {
+            requests,
+            clients: Vec::new(),
+            calls: traced.calls.into_iter().map(without_data).collect(),
+            leaks: traced.leaks,
+            is_whole: is_whole && came_to_an_end,
+            is_stuck: !traced.stuck.is_empty(),
+            pids: traced.pids,
+        });
+    }
+
+    pub(super) fn operation(
+        &self,
+        ended: &Ended,
+        request: Request,
+        began: Duration,
+        was_maimed: bool,
+    ) -> Operation {
+        let outcome = match outcome(self.stage, ended.end) {
+            // What outlived it was ended by picklock, and may have been about to do its work.
+            Outcome::Acknowledged if ended.survivors > 0 => Outcome::Killed,
+            // Of an operation that lost a process only an acknowledgement says anything.
+            other if was_maimed && other != Outcome::Acknowledged && other != Outcome::Stuck => {
+                Outcome::Killed
+            }
+            other => other,
+        };
+        let mut operation = Operation {
+            client: ended.client,
+            invoked: nanos(began + ended.invoked),
+            returned: nanos(began + ended.returned),
+            still: ended.still.map(|still| nanos(began + still)),
+            fault: None,
+            stderr: self.stage.printable(&ended.stderr),
+            records: None,
+            outcome,
+            request,
+        };
+        if operation.request == Request::List && operation.outcome == Outcome::Acknowledged {
+            self.stage.take_listing(&mut operation, &ended.stdout);
+        }
+        operation
+    }
+
+    pub(super) fn session(&mut self, steps: &[Step]) -> Result<(), TraceError> {
+        let began = self.now();
+        let Some(led) = self.stage.trace_session(steps)? else { return Ok(()) };
+        let is_quiet = steps.iter().all(|step| step.held.is_none());
+        self.was_disturbed |= is_quiet || led.was_held;
+        let later = nanos(began);
+        self.operations.extend(led.operations.into_iter().map(|mut operation| {
+            operation.invoked += later;
+            operation.returned += later;
+            operation
+        }));
+        self.memories
+            .extend(led.memories.into_iter().map(|memory| Memory { at: memory.at + later, ..memory }));
+        // Only after `list` do the records have to stand where the target says.
+        let touched =
+            self.operations.iter().rfind(|one| matches!(one.request, Request::Add { .. } | Request::List));
+        let has_listed =
+            touched.is_some_and(|one| one.request == Request::List && one.outcome == Outcome::Acknowledged);
+        self.keep(vec![Request::Other("session".into())], led.traced, is_quiet, began);
+        self.look(has_listed);
+        Ok(())
+    }
+}
+
+/// Whether a limit was come to: a write that stays within it suffers nothing. All other faults are suffered where they hit.
+fn came_short(fault: &Fault, calls: &[Call]) -> bool {
+    let asked = |call: &Call| {
+        call.arguments.iter().find_map(|argument| match argument {
+            Argument::Bytes(count) => i64::try_from(*count).ok(),
+            _ => None,
+        })
+    };
+    fault.what != What::SizeLimit
+        || calls.iter().filter(|call| call.client == 1 && fault.hits.names(&call.name, false)).any(|call| {
+            match call.result {
+                Some(Ok(written)) => asked(call).is_some_and(|asked| written < asked),
+                Some(Err(Errno(number))) => number == libc::EFBIG,
+                None => true,
+            }
+        })
+}
+
+fn without_data(call: Call) -> Call {
+    Call { data: None, ..call }
+}
+
+fn index(client: ClientId) -> Option<usize> {
+    usize::try_from(client).ok()?.checked_sub(1)
+}
+
+pub(super) fn outcome(stage: &Stage<'_>, end: End) -> Outcome {
+    let exit = &stage.target.exit;
+    match end {
+        End::Killed => Outcome::Killed,
+        End::TimedOut => Outcome::Unfinished(Limit::Timeout),
+        End::Stuck => Outcome::Stuck,
+        End::Exited(0) => Outcome::Acknowledged,
+        End::Exited(status) if exit.refused.contains(&status) => Outcome::Refused,
+        End::Exited(status) if exit.busy.contains(&status) => Outcome::Busy,
+        End::Exited(status) => Outcome::Failed(format!("exit {status}")),
+        End::Signalled(super::process::SIGXFSZ) => Outcome::Unfinished(Limit::File),
+        End::Signalled(signal) => Outcome::Failed(format!("signal {}", super::process::signal_name(signal))),
+    }
+}
+
+/// Who waited for whom when nobody could go on. Whoever holds a lock and is not stuck himself has ended: a process
+/// that he left behind has it.
+fn standstill(stuck: &[Stuck]) -> Option<Standstill> {
+    let holder = |client: &ClientId| match stuck.iter().any(|stuck| stuck.client == *client) {
+        true => Holder::Client(*client),
+        false => Holder::Ended,
+    };
+    let clients: Vec<Waiting> = stuck
+        .iter()
+        .map(|stuck| Waiting {
+            client: stuck.client,
+            wholly: stuck.wholly,
+            wants: stuck
+                .wants
+                .iter()
+                .map(|(file, holders)| WantedLock {
+                    file: file.clone(),
+                    holders: holders.iter().map(holder).collect(),
+                })
+                .collect(),
+        })
+        .collect();
+    let first = clients.iter().find(|waiting| !waiting.wants.is_empty())?.client;
+    Some(Standstill { client: first, steady: true, clients })
+}

@@ -1,0 +1,98 @@
+//! What an execution does when the power is lost, or a sync fails that would have saved it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::call::Call;
+use crate::op::{Nanos, Operation, Outcome, Request};
+use crate::persist::{Log, Tree};
+use crate::runner::playing::{Playing, outcome};
+use crate::runner::traced::TraceError;
+use crate::runner::{RunError, nanos};
+use crate::scenario::fault::OF_A_DROPPED_SYNC;
+use crate::scenario::power_loss::JUDGED_BY as POWER_LOSS;
+use crate::scenario::script::Loss;
+
+impl Playing<'_> {
+    /// This request was answered, or not any more, when the power was lost, and what is left was laid out.
+    pub(super) fn lost_power_then(&mut self, request: &Request, loss: &Loss) {
+        let now = nanos(self.now());
+        self.operations.push(Operation {
+            client: 1,
+            request: request.clone(),
+            invoked: now,
+            returned: now + 1,
+            still: None,
+            fault: None,
+            outcome: if loss.is_after_end { Outcome::Acknowledged } else { Outcome::Killed },
+            stderr: String::new(),
+            records: None,
+        });
+        self.power_is_lost_at(now + 2);
+    }
+
+    pub(super) fn power_is_lost_at(&mut self, at: Nanos) {
+        self.power_losses.push(at);
+        self.was_just_killed = true;
+        self.only_for = POWER_LOSS.map(ToOwned::to_owned).into();
+        // What comes after it is later.
+        self.offset += Duration::from_nanos(at.saturating_sub(nanos(self.now())) + 1);
+    }
+
+    /// An operation, undisturbed but for the end of it, and what is left of what it did.
+    pub(super) fn lose_power(&mut self, request: &Request, loss: &Loss) -> Result<(), TraceError> {
+        let before = self.stage.sandbox.tree().map_err(RunError::system("read the sandbox"))?;
+        let began = self.now();
+        let traced = self.stage.trace_quietly(request)?;
+        self.turn += 1;
+        (self.stage.on_operation)();
+        let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
+        let mut operation = self.operation(ended, request.clone(), began, false);
+        if loss.is_after_end {
+            // What lives on was ended by the power: the answer was heard before.
+            operation.outcome = outcome(self.stage, ended.end);
+        } else {
+            operation.outcome = Outcome::Killed;
+            operation.records = None;
+        }
+        self.operations.push(operation);
+        let log = Log::record(&before, &traced.calls);
+        self.stage.end_survivors();
+        if let Ok(log) = log {
+            let lost: Vec<usize> = loss.lost.iter().filter_map(|lost| usize::try_from(*lost).ok()).collect();
+            let is_there = lost.iter().all(|lost| *lost < log.len());
+            let after = usize::try_from(loss.after).unwrap_or(usize::MAX);
+            self.was_disturbed |= is_there && after <= log.calls();
+            let tree = log.remaining(after, &lost);
+            let dir = self.stage.sandbox.dir();
+            self.stage.sandbox.lay_tree(&tree).map_err(|why| RunError::Sandbox { path: dir, why })?;
+        }
+        self.keep(vec![request.clone()], traced, true, began);
+        let now = nanos(self.now());
+        self.power_is_lost_at(now);
+        Ok(())
+    }
+
+    /// After a sync that failed the kernel takes what it was to write for written: a power loss shows that it is not.
+    pub(super) fn drop_unsynced(&mut self, before: &Tree, calls: &[Call]) -> Result<(), TraceError> {
+        let log = match Log::record(before, calls) {
+            Ok(log) => log,
+            Err(unmodelled) => {
+                let text = format!("what a failed sync drops is not derived: {unmodelled}");
+                self.not_covered.push(text);
+                return Ok(());
+            }
+        };
+        let dropped: Vec<usize> = log.dropped().collect();
+        if !dropped.is_empty() {
+            self.stage.end_survivors();
+            let dir = self.stage.sandbox.dir();
+            let left = log.remaining(log.calls(), &dropped);
+            self.stage.sandbox.lay_tree(&left).map_err(|why| RunError::Sandbox { path: dir, why })?;
+            self.only_for = BTreeSet::from([OF_A_DROPPED_SYNC.to_owned()]);
+            // The power was lost: a store that has a `recover` is to be asked that first.
+            self.was_just_killed = true;
+        }
+        Ok(())
+    }
+}

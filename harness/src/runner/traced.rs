@@ -1,0 +1,258 @@
+//! Runs operations of a stage under the tracer.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use crate::call::Traced;
+use crate::observation::{FileState, Memory};
+use crate::op::{ClientId, Operation, Request};
+use crate::runner::direct::Directing;
+use crate::runner::session::Leading;
+use crate::runner::{RunError, Stage};
+use crate::sandbox::read;
+use crate::scenario::script::Step;
+use crate::target::{Format, Values};
+use crate::tracer::TracerError;
+use crate::tracer::{self, Director, Surroundings, Templates, Traceable};
+
+/// More operations are never traced at once.
+const TURN: u32 = 64;
+
+/// Why there is no trace of an operation.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The harness could not do its part.
+    #[error("{0}")]
+    Run(#[from] RunError),
+    /// The tracer could not.
+    #[error("{0}")]
+    Tracer(#[from] TracerError),
+    /// What comes before did not work.
+    #[error("{0} did not succeed, which comes before the operation that is traced; it said: {1}")]
+    Before(String, String),
+}
+
+/// How operations are traced.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct How {
+    pub(super) is_detailed: bool,
+    /// Whether the director talks with a client.
+    pub(super) is_interactive: bool,
+    /// Whether the director schedules the clients.
+    pub(super) is_scheduled: bool,
+    /// Whether nobody looks at the data meanwhile, since there may be none.
+    pub(super) is_unread: bool,
+    /// The place of the first among the operations of the execution.
+    pub(super) turn: u32,
+    pub(super) may_copy: bool,
+    /// Instead of the target's.
+    pub(super) timeout: Option<Duration>,
+}
+
+impl How {
+    /// With clients on a schedule.
+    pub(super) fn scheduled(self) -> Self {
+        Self { is_scheduled: true, ..self }
+    }
+}
+
+/// A session that was led through its steps.
+pub(super) struct Led {
+    pub(super) traced: Traced,
+    pub(super) operations: Vec<Operation>,
+    pub(super) memories: Vec<Memory>,
+    /// The place of the first visible call of each step among those of the session, where it made any.
+    pub(super) first_calls: Vec<Option<u32>>,
+    pub(super) was_held: bool,
+}
+
+impl Stage<'_> {
+    /// Traces one operation, undisturbed, in the sandbox as it stands.
+    pub(super) fn trace_quietly(&self, request: &Request) -> Result<Traced, TraceError> {
+        self.trace(
+            std::slice::from_ref(request),
+            &mut Directing::new(None),
+            How { is_detailed: true, ..How::default() },
+        )
+    }
+
+    /// The same as a copy of a template; nothing where this target is not copied.
+    pub(super) fn trace_copy(
+        &self,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Option<Traced>, TraceError> {
+        let how = How { is_detailed: true, may_copy: true, timeout: Some(timeout), ..How::default() };
+        let traced = self.trace(std::slice::from_ref(request), &mut Directing::new(None), how)?;
+        Ok(Some(traced).filter(|traced| traced.has_copies))
+    }
+
+    /// Whether operations are run as copies.
+    pub(super) fn copies(&self) -> bool {
+        self.with_templates(|templates| templates.refused().is_none()).unwrap_or(false)
+    }
+
+    /// No copies are made from now on, for this reason.
+    pub(super) fn refuse_copies(&self, why: &str) {
+        self.with_templates(|templates| templates.refuse(why));
+    }
+
+    pub(crate) fn with_templates<T>(&self, what: impl FnOnce(&mut Templates) -> T) -> Option<T> {
+        let templates = self.templates.as_ref()?;
+        Some(what(&mut templates.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Traces operations, undisturbed but for `disturbance`, in the sandbox as it stands.
+    pub(super) fn trace(
+        &self,
+        requests: &[Request],
+        directing: &mut Directing<'_>,
+        how: How,
+    ) -> Result<Traced, TraceError> {
+        let asked: Vec<(ClientId, Request)> = (1..).zip(requests.iter().cloned()).collect();
+        self.trace_of(&asked, directing, how)
+    }
+
+    /// The same for requests of these clients, as a director wants it.
+    pub(super) fn trace_of(
+        &self,
+        asked: &[(ClientId, Request)],
+        director: &mut dyn Director,
+        how: How,
+    ) -> Result<Traced, TraceError> {
+        let rendered: Vec<_> = asked
+            .iter()
+            .map(|(client, request)| {
+                let client = *client;
+                let values = self.values(client, request);
+                (self.render(request, &values), self.environment(&values))
+            })
+            .collect();
+        let traceables: Vec<Traceable<'_>> = (0..)
+            .zip(&rendered)
+            .map(|(place, ((program, arguments, cwd), environment))| Traceable {
+                program,
+                arguments,
+                cwd,
+                environment,
+                stdin: None,
+                stdout: None,
+                // Two that are asked the same at once are never copies of one.
+                turn: how.turn * TURN + place,
+                file_max: self.target.limits.file,
+            })
+            .collect();
+        let mut traced = self.run_traced(&traceables, director, how)?;
+        let set_uid = traceables.iter().find(|traceable| is_set_uid(traceable.program));
+        traced.not_covered.extend(set_uid.map(|traceable| {
+            let program = traceable.program.display();
+            format!("{program} is set-uid, and runs without its privilege under the tracer")
+        }));
+        Ok(traced)
+    }
+
+    /// Leads a session through these steps: the operations that it was asked, and what it believed.
+    pub(super) fn trace_session(&self, steps: &[Step]) -> Result<Option<Led>, TraceError> {
+        let Some(session) = &self.target.session else { return Ok(None) };
+        let values = Values { client: 1, ..self.sandbox.values() };
+        let (program, arguments) = session.command.render(&values, &self.target.folder);
+        let environment = self.environment(&values);
+        let cwd = self.cwd(&values);
+        let (stdin, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(RunError::system("make the input of a session"))?;
+        let (stdin, input) = (File::from(stdin), File::from(input));
+        let stdout = tempfile::tempfile().map_err(RunError::system("make a file for the output"))?;
+        let traceable = Traceable {
+            program: &program,
+            arguments: &arguments,
+            cwd: &cwd,
+            environment: &environment,
+            stdin: Some(&stdin),
+            stdout: Some(&stdout),
+            turn: 0,
+            file_max: self.target.limits.file,
+        };
+        let how = How { is_interactive: true, ..How::default() };
+        let mut leading = Leading::new(steps, input, &stdout);
+        let traced = self.run_traced(&[traceable], &mut leading, how)?;
+        let first_calls = leading.firsts.clone();
+        let was_held = leading.was_held;
+        let (operations, memories) = match traced.operations.first() {
+            Some(ended) => leading.into_operations(ended, &self.printable(&ended.stderr)),
+            None => Default::default(),
+        };
+        Ok(Some(Led { traced, operations, memories, first_calls, was_held }))
+    }
+
+    fn run_traced(
+        &self,
+        traceables: &[Traceable<'_>],
+        director: &mut dyn Director,
+        how: How,
+    ) -> Result<Traced, TraceError> {
+        if self.is_cut() {
+            return Err(RunError::Stopped.into());
+        }
+        let timeout = how.timeout.unwrap_or(self.target.limits.timeout).min(self.target.limits.timeout);
+        let (data, format) = (self.sandbox.data(), self.target.data.format);
+        // The store's first record was acknowledged: from then on the file is there and whole.
+        let reader = || match read(&data, format).1 {
+            FileState::Whole => None,
+            FileState::Missing => Some("no data file".to_owned()),
+            FileState::Empty => Some("an empty data file".to_owned()),
+            FileState::Broken(why) => Some(format!("a broken data file: {why}")),
+        };
+        let can_read = format != Format::Opaque;
+        let surroundings = Surroundings {
+            sandbox: &self.sandbox.dir(),
+            timeout: self
+                .hard_end
+                .map_or(timeout, |end| timeout.min(end.saturating_duration_since(Instant::now()))),
+            stop: Some(self.stop.as_fd()),
+            is_detailed: how.is_detailed,
+            templates: self.templates.as_ref().filter(|_| how.may_copy),
+            reader: (can_read && !how.is_unread).then_some(&reader),
+            shown: self.shows_content.then(|| self.sandbox.data()),
+            is_interactive: how.is_interactive,
+            is_scheduled: how.is_scheduled,
+        };
+        let began = Instant::now();
+        let traced = tracer::run(&surroundings, traceables, director)?;
+        // What was cut short tells nothing, but that it may have waited for nobody.
+        if self.is_cut() { Err(self.cut(began).into()) } else { Ok(traced) }
+    }
+
+    pub(super) fn values(&self, client: ClientId, request: &Request) -> Values {
+        let (id, n) = match request {
+            Request::Add { record, number } | Request::AddGuarded { record, number } => {
+                (record.clone(), *number)
+            }
+            _ => (String::new(), 0),
+        };
+        Values { id, n, client, ..self.sandbox.values() }
+    }
+}
+
+/// Whether a program has the privilege of its owner or group.
+fn is_set_uid(program: &Path) -> bool {
+    let mode = std::fs::metadata(program).map_or(0, |metadata| metadata.permissions().mode());
+    mode & 0o6000 != 0
+}
+
+/// What a quiet run under the tracer shows of one operation of a store that holds its first record; of `init`, in an
+/// empty sandbox.
+///
+/// # Errors
+/// Where something before it failed, or it cannot be traced.
+pub fn trace(stage: &Stage<'_>, request: &Request) -> Result<Traced, TraceError> {
+    if *request == Request::Init {
+        stage.lay()?;
+    } else {
+        stage.first()?;
+    }
+    stage.trace_quietly(request)
+}
