@@ -2,6 +2,7 @@
 
 mod confirm;
 mod control;
+mod crash;
 mod direct;
 mod execute;
 mod groups;
@@ -12,9 +13,11 @@ mod playing;
 mod power_cut;
 mod power_loss;
 mod process;
+mod quiet;
 mod reader;
 mod schedule;
 mod session;
+mod showing;
 mod shrink;
 mod stop;
 mod stress;
@@ -45,9 +48,10 @@ pub use control::{Control, Timing, control};
 pub use execute::{First, Played};
 pub use interleave::{Breadth, classes};
 pub use pin::Pinned;
+pub use showing::{Kills, Next, Showing, Swept, Trial};
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
-pub use sweep::{Kills, Next, Showing, Swept, Trial, sweep};
+pub use sweep::sweep;
 pub use traced::{TraceError, trace};
 
 pub use throughput::{Served, records, throughput};

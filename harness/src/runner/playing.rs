@@ -13,8 +13,7 @@ use crate::op::{ClientId, Limit, Nanos, Operation, Outcome, Request};
 use crate::runner::direct::Directing;
 use crate::runner::schedule::Following;
 use crate::runner::traced::{How, TraceError};
-use crate::runner::{First, Played};
-use crate::runner::{RunError, Stage, nanos};
+use crate::runner::{First, Played, RunError, Stage, nanos};
 use crate::scenario::script::{Act, Disturbance, Misfortune, Script, Step};
 
 /// Torn readings of one execution that are kept.
