@@ -254,7 +254,7 @@ pub(crate) struct ManArguments {
     pub(crate) output: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Target")]
 pub(crate) struct TargetArguments {
     /// A program of the plain convention: PROGRAM add DATA ID, PROGRAM list DATA; refused 3, busy 75
@@ -368,9 +368,9 @@ pub(crate) struct BenchArguments {
         help_heading = "What to measure"
     )]
     pub(crate) clients: Vec<u32>,
-    /// For how long a lock is held, one after another
-    #[arg(long, value_name = "DURATION", value_delimiter = ',', default_value = "0s,1ms", value_parser = humantime::parse_duration, help_heading = "What to measure")]
-    pub(crate) hold: Vec<Duration>,
+    /// For how long a lock is held, one after another [default: 0s,1ms]
+    #[arg(long, value_name = "DURATION", value_delimiter = ',', value_parser = humantime::parse_duration, help_heading = "What to measure")]
+    pub(crate) hold: Option<Vec<Duration>>,
     /// How often each figure is measured; the median counts
     #[arg(long, value_name = "N", default_value_t = 3, help_heading = "What to measure")]
     pub(crate) runs: u32,

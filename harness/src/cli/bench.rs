@@ -29,7 +29,7 @@ const CLIENTS_MAX: u32 = 1000;
 
 /// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
 pub(crate) fn run(
-    arguments: BenchArguments,
+    arguments: &BenchArguments,
     stop: &Stop,
     made: &(dyn Fn(&Path) + Sync),
 ) -> anyhow::Result<u8> {
@@ -38,37 +38,28 @@ pub(crate) fn run(
             UsageError::new("--clients", format!("must be from 1 to {CLIENTS_MAX}, not {wrong}")).into()
         );
     }
+    let what = what(arguments)?;
     let mut out = Output::open(arguments.output.as_deref(), arguments.color)?;
     let web =
         arguments.html.as_ref().map(|path| open("--html", path).map(|file| (path, file))).transpose()?;
     let measure = Measure {
         clients: arguments.clients.clone(),
-        holds: arguments.hold.clone(),
+        holds: arguments.hold.clone().unwrap_or_else(|| Measure::default().holds),
         runs: arguments.runs.max(1),
         time: arguments.time,
     };
-    let named = arguments.target.named();
-    let measured = match named {
-        Named::Nothing => {
-            if arguments.compare.is_some() {
-                return Err(UsageError::new("--compare", "needs a store to compare with")
-                    .help("name one as for check: -- ./store, --add …, or --adapter")
-                    .into());
-            }
-            let primitives = primitives(&arguments.locks)?;
-            of_locks(&primitives, &measure, arguments.dir.as_deref(), stop, made)?
-        }
-        named => {
-            let target = target_named(named)?;
-            let other = arguments.compare.as_deref().map(other).transpose()?;
-            let targets: Vec<&Target> = std::iter::once(&target).chain(&other).collect();
+    let dir = arguments.dir.as_deref();
+    let mut measured = match what {
+        What::Locks(primitives) => of_locks(&primitives, &measure, dir, stop, made)?,
+        What::Stores(targets) => {
+            let targets: Vec<&Target> = targets.iter().collect();
             let bar =
                 bar(targets.len() as u64 * 2 * measure.clients.len() as u64 * u64::from(measure.runs + 1));
-            let (dir, program) = (arguments.dir.as_deref(), env::current_exe()?);
+            let program = env::current_exe()?;
             let done = updates::measure(&targets, &measure, dir, &program, stop, made, &|| bar.inc(1));
             bar.finish_and_clear();
             match done {
-                Ok(updates) => measured(&target.name, updates, arguments.dir.as_deref(), made)?,
+                Ok(updates) => measured(&targets[0].name, updates, dir, made)?,
                 Err(updates::BenchError::Usage(error)) => return Err(error.into()),
                 Err(error) => {
                     writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {error}")?;
@@ -77,7 +68,6 @@ pub(crate) fn run(
             }
         }
     };
-    let mut measured = measured;
     measured.interrupted = stop.is_requested();
     // Nothing takes no time, and is shared out fairly: it is no figure.
     let (served, unserved): (Vec<_>, Vec<_>) = measured.rows.iter().partition(|row| row.rate.most > 0.0);
@@ -105,6 +95,35 @@ pub(crate) fn run(
         }
         _ => Ok(measured.exit),
     }
+}
+
+/// What is measured.
+enum What {
+    Locks(Vec<Primitive>),
+    /// A store, and one that it is compared with.
+    Stores(Vec<Target>),
+}
+
+/// All that was asked for is read before any file is opened for what comes of it.
+fn what(arguments: &BenchArguments) -> anyhow::Result<What> {
+    let named = arguments.target.clone().named();
+    if matches!(named, Named::Nothing) {
+        if arguments.compare.is_some() {
+            return Err(UsageError::new("--compare", "needs a store to compare with")
+                .help("name one as for check: -- ./store, --add …, or --adapter")
+                .into());
+        }
+        return Ok(What::Locks(primitives(&arguments.locks)?));
+    }
+    let of_locks = [("--locks", !arguments.locks.is_empty()), ("--hold", arguments.hold.is_some())];
+    if let Some((flag, _)) = of_locks.iter().find(|(_, is_given)| *is_given) {
+        return Err(UsageError::new(flag, "is about locks, and a store takes its own")
+            .help("leave it out, or name no store")
+            .into());
+    }
+    let store = target_named(named)?;
+    let other = arguments.compare.as_deref().map(other).transpose()?;
+    Ok(What::Stores(std::iter::once(store).chain(other).collect()))
 }
 
 fn primitives(ids: &[String]) -> Result<Vec<Primitive>, UsageError> {

@@ -59,6 +59,24 @@ fn what_is_required_fails_the_run_where_it_is_not_so() {
 }
 
 #[test]
+fn nothing_is_written_over_by_a_measurement_that_makes_no_sense() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("old.json"), "figures").unwrap();
+    let wrong: [(&[&str], &str); 3] = [
+        (&["--locks", "flok"], "did you mean flock?"),
+        (&["--adapter", "store-journal", "--locks", "flock"], "--locks: is about locks"),
+        (&["--adapter", "store-journal", "--compare", "none.toml"], "--compare"),
+    ];
+    for (arguments, told) in wrong {
+        let output = picklock(folder.path(), &["bench", "--output", "old.json"]).args(arguments).output();
+        let output = output.unwrap();
+        expect_status(&output, 2);
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+        assert_eq!(fs::read_to_string(folder.path().join("old.json")).unwrap(), "figures");
+    }
+}
+
+#[test]
 fn a_store_is_measured_one_shot_and_in_sessions_as_it_grows_and_beside_another() {
     let folder = tempfile::tempdir().unwrap();
     // It reads, waits, and writes: whoever comes between loses.
