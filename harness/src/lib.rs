@@ -19,7 +19,7 @@
 //!
 //! `use crate::…` points downward only; a test keeps it so.
 //! ```text
-//!       main.rs + cli/ · library.rs      front doors: check · bench · replay · trace · judge · merge · list · explain; tests
+//!       main.rs + cli/ · library/        front doors: check · bench · replay · trace · judge · merge · list · explain; tests
 //!            ┌──── check/ · replay.rs · bench/ ───┐
 //!        report/                               runner/            how to run; never what is correct
 //!            │          ┌─────────────────────────┤

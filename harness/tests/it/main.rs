@@ -26,6 +26,8 @@ mod interrupt;
 mod judge;
 /// Bugs that were found, each with its story.
 mod lessons;
+/// Checks within tests.
+mod library;
 /// The lock table against the system's own.
 mod locks;
 /// Programs of odd kinds under the tracer.

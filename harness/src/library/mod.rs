@@ -1,5 +1,7 @@
 //! The door for tests of one's own program: [`check`](check()) in three lines.
 
+mod heir;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use crate::selection::Selection;
 use crate::target::flags::Flags;
 use crate::target::{Target, UsageError, adapter};
 
+use heir::Heir;
+
 /// Columns of a report in the output of a test.
 const WIDTH: usize = 120;
 /// Where cases go, unless told otherwise: beside what the compiler makes.
@@ -20,7 +24,7 @@ const CASES: &str = "target/picklock-cases";
 ///
 /// The program is called by the plain convention, `PROGRAM add DATA ID` and `PROGRAM list DATA`, unless
 /// [`add_with`](Check::add_with), [`list_with`](Check::list_with) or an [adapter](Check::from_adapter) say otherwise. It runs beside other
-/// tests: it changes nothing process-wide, and works in folders of its own.
+/// tests: it changes nothing process-wide, and works in folders of its own, which are gone even where the test is killed.
 ///
 /// ```no_run
 /// #[test]
@@ -171,7 +175,8 @@ impl Check {
     pub fn run(&self) -> Result<Report, check::CheckError> {
         let (target, options) = self.prepare()?;
         let stop = Stop::new().map_err(crate::runner::RunError::system("prepare to stop"))?;
-        check::check(&target, &options, &stop, &())
+        let heir = Heir::new().map_err(crate::runner::RunError::system("start a shell that cleans up"))?;
+        check::check(&target, &options, &stop, &heir)
     }
 
     /// Runs it; what does not hold ends the test, with the whole report and the commands that replay it.
