@@ -124,7 +124,7 @@ pub struct Operation {
     /// The fault that it suffered, by its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// The end of what it wrote to standard error, made printable.
+    /// The end of what it wrote to standard error, made printable; where it failed without a word there, to standard output.
     pub stderr: String,
     /// What a `list` told, where it told anything.
     pub records: Option<Vec<String>>,

@@ -19,7 +19,7 @@ const INDENT: usize = 43;
 /// How much to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// What broke, and the verdict.
+    /// What broke or could not be judged, and the verdict.
     Quiet,
     /// What a person wants at a glance.
     Normal,
@@ -49,9 +49,16 @@ pub fn body(report: &Report, detail: Detail, width: usize) -> String {
     let mut page = Page { text: String::new(), width: width.max(INDENT + 30) };
     if detail != Detail::Quiet {
         page.what_was_tried(report);
+    } else if !report.control.passed {
+        page.control(report);
     }
     for invariant in &report.invariants {
-        if detail != Detail::Quiet || invariant.verdict == Verdict::Violated {
+        let is_why = match report.exit {
+            exit::INCONCLUSIVE => invariant.verdict != Verdict::Holds,
+            _ => invariant.is_open(),
+        };
+        let is_told = invariant.verdict == Verdict::Violated || (invariant.claimed && is_why);
+        if detail != Detail::Quiet || is_told {
             page.invariant(invariant, detail);
         }
     }
@@ -87,11 +94,15 @@ impl Page {
         }
     }
 
-    fn what_was_tried(&mut self, report: &Report) {
+    fn control(&mut self, report: &Report) {
         let control = if report.control.passed { "passed" } else { "FAILED" };
         let style = if report.control.passed { GOOD } else { BAD };
         let head = format!("  {BOLD}{:<16}{BOLD:#} {style}{control}{style:#}", "control");
         self.row(&head, 25, report.control.reason.as_deref().unwrap_or("the store works undisturbed"));
+    }
+
+    fn what_was_tried(&mut self, report: &Report) {
+        self.control(report);
         for scenario in &report.scenarios {
             self.scenario(scenario);
         }

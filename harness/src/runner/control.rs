@@ -256,7 +256,7 @@ impl ControlRun<'_> {
             Outcome::Acknowledged | Outcome::Killed => "ended oddly".to_owned(),
         };
         let said = if operation.stderr.is_empty() {
-            "it said nothing on standard error".to_owned()
+            "it said nothing".to_owned()
         } else {
             format!("it said: {}", operation.stderr)
         };

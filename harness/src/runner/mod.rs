@@ -302,14 +302,17 @@ impl<'a> Stage<'a> {
         }
         self.bound_strays();
         (self.on_operation)();
+        let outcome = self.outcome_or_limit(&ended);
+        // Some say on standard output what went wrong.
+        let is_silent = ended.stderr.is_empty() && matches!(outcome, Outcome::Failed(_));
         let mut operation = Operation {
             client,
-            outcome: self.outcome_or_limit(&ended),
+            outcome,
             invoked: nanos(ended.invoked.duration_since(clock)),
             returned: nanos(ended.returned.duration_since(clock)),
             still: None,
             fault: None,
-            stderr: self.printable(&ended.stderr),
+            stderr: self.printable(if is_silent { &ended.stdout } else { &ended.stderr }),
             records: None,
             request,
         };

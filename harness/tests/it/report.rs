@@ -25,6 +25,22 @@ fn real_report(arguments: &[&str]) -> Value {
     serde_json::from_str(&stdout(&picklock(folder.path(), &arguments).output().unwrap())).unwrap()
 }
 
+/// "The reason stands above", it said, and nothing stood there.
+#[test]
+fn a_quiet_report_says_why_nothing_was_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    crate::script(folder.path(), "store", "#!/bin/sh\necho '?'\nexit 9\n");
+    let failed = picklock(folder.path(), &["check", "-q", "--", "./store"]).output().unwrap();
+    expect_status(&failed, 4);
+    let told = stdout(&failed);
+    assert!(told.contains("FAILED") && told.contains("exit 9") && told.contains("it said: ?"), "{told}");
+    let open =
+        picklock(folder.path(), &["check", "-q", "--only", "session,memory-matches-file"]).output().unwrap();
+    expect_status(&open, 3);
+    let told = stdout(&open);
+    assert!(told.contains("memory-matches-file") && told.lines().count() > 3, "{told}");
+}
+
 #[test]
 fn reports_of_every_exit_status_are_valid() {
     for (status, arguments) in [
