@@ -181,11 +181,16 @@ impl Sweep<'_> {
         Some(Limited { limit: guard.limit.checked_sub(there)?, has_own_form: guard.add.is_some() })
     }
 
-    /// What is left of the time for this scenario, for each of so many plans.
+    /// What is left of the time for this scenario, for each of so many plans. Where somebody set the bound, most plans come to
+    /// it long before, so that the next one may take twice its share.
     fn share(&self, plans: usize) -> Option<Instant> {
         let now = Instant::now();
         let left = self.stage.soft_end?.saturating_duration_since(now);
-        Some(now + left / u32::try_from(plans).unwrap_or(u32::MAX).max(1))
+        let plans = u32::try_from(plans).unwrap_or(u32::MAX).max(1);
+        Some(match self.breadth.preemptions {
+            Some(_) => now + left.saturating_mul(2) / plans.saturating_add(1),
+            None => now + left / plans,
+        })
     }
 
     fn explore(
