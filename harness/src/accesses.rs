@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::call::{Call, Effect, LockChange, Object};
-use crate::locks::{Lock, Mode};
+use crate::locks::{FileId, Lock, Mode};
 
 /// One access to the data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,26 +77,32 @@ pub fn critical_section(accesses: &[Access], client: u32) -> Option<(usize, usiz
     Some((last_read.map_or(first_change, |read| read.at), last_change))
 }
 
-/// The critical sections of a client: as [`critical_section`], but what gave up its last exclusive lock after a change and
-/// read the data anew before the next is in another one then. So does a store that mends what a kill left, and goes on
-/// with what it was asked.
+/// The critical sections of a client: as [`critical_section`], but what gave up all its exclusive locks after a change,
+/// read the data anew, and changes them under one on the same file again is in another one then. So does a store that mends
+/// what a kill left, and goes on with what it was asked. Who lost the lock and goes on without is in the same one still.
 pub fn critical_sections(calls: &[Call], accesses: &[Access], client: u32) -> Vec<(usize, usize)> {
-    let mut held: BTreeSet<Lock> = BTreeSet::new();
     let mut own = accesses.iter().filter(|access| access.client == client).copied().peekable();
     let mut sections = Vec::new();
-    // The accesses of the section so far; whether it has changed anything, and then gave up all exclusive locks.
-    let (mut run, mut has_changed, mut is_free) = (Vec::new(), false, false);
+    // The exclusive locks, and the files of those that were held before all were given up.
+    let (mut held, mut before): (BTreeSet<Lock>, BTreeSet<FileId>) = Default::default();
+    // The accesses of the section so far; what was read since it gave up the locks after a change of it.
+    let (mut run, mut anew, mut is_free): (Vec<Access>, Vec<Access>, bool) = Default::default();
     for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.client == client) {
         while let Some(access) = own.next_if(|access| access.at == at) {
+            let is_locked_again = held.iter().any(|lock| before.contains(&lock.file));
             if !access.is_change && is_free {
+                anew.push(access);
+            } else if access.is_change && !anew.is_empty() && is_locked_again {
                 sections.extend(critical_section(&run, client));
-                run.clear();
-                (has_changed, is_free) = (false, false);
+                run = std::mem::take(&mut anew);
+                run.push(access);
+            } else {
+                run.append(&mut anew);
+                run.push(access);
             }
-            has_changed |= access.is_change;
-            run.push(access);
+            is_free &= !access.is_change;
         }
-        let had_some = !held.is_empty();
+        let files: BTreeSet<FileId> = held.iter().map(|lock| lock.file).collect();
         for change in &call.locks {
             if let LockChange::Taken(lock, _) | LockChange::Released(lock, _) = change {
                 held.retain(|other| !is_within(other, lock));
@@ -105,8 +111,11 @@ pub fn critical_sections(calls: &[Call], accesses: &[Access], client: u32) -> Ve
                 }
             }
         }
-        is_free |= has_changed && had_some && held.is_empty();
+        if held.is_empty() && !files.is_empty() && run.iter().any(|access| access.is_change) {
+            (is_free, before) = (true, files);
+        }
     }
+    run.append(&mut anew);
     sections.extend(critical_section(&run, client));
     sections
 }
@@ -197,6 +206,12 @@ mod tests {
         assert_eq!(told("1 unlock 1", "1 stat db"), [(2, 8)]);
         assert_eq!(told("1 stat db", "1 read 1"), [(2, 8)]);
         assert_eq!(told("1 unlock 9", "1 read 1"), [(2, 8)], "the lock of another file");
+        // A close gave up the lock: what follows is without, whatever it reads.
+        let lost =
+            "1 open db 1\n 1 lock ex 1\n 1 read 1\n 1 write 1\n 1 unlock 1\n AGAIN\n 1 read 1\n 1 write 1";
+        assert_eq!(sections(&lost.replace("AGAIN", "1 stat db")), [(2, 7)]);
+        assert_eq!(sections(&lost.replace("AGAIN", "1 lock ex 9")), [(2, 7)], "the lock of another file");
+        assert_eq!(sections(&lost.replace("AGAIN", "1 lock ex 1")), [(2, 3), (6, 7)]);
         assert_eq!(
             sections("1 open db 1\n 1 read 1\n 1 write 1\n 1 read 1\n 1 write 1"),
             [(1, 4)],

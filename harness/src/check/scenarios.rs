@@ -213,7 +213,7 @@ impl Run<'_> {
                     self.doubt(id, "on the same schedule one run violates it, and another does not");
                 }
             }
-            Trial::Anew | Trial::Smaller => {}
+            Trial::Anew | Trial::Any | Trial::Smaller => {}
         }
         if is_found { Next::Found } else { Next::GoOn }
     }

@@ -104,7 +104,7 @@ enum What {
     Stores(Vec<Target>),
 }
 
-/// All that was asked for is read before any file is opened for what comes of it.
+/// What is to be measured is read before any file is opened for what comes of it.
 fn what(arguments: &BenchArguments) -> anyhow::Result<What> {
     let named = arguments.target.clone().named();
     if matches!(named, Named::Nothing) {

@@ -43,6 +43,10 @@ impl Heir {
 impl Watcher for Heir {
     fn made(&self, folder: &Path) {
         let line = [folder.as_os_str().as_bytes(), b"\n"].concat();
+        // A name with a line feed in it would be taken for two.
+        if folder.as_os_str().as_bytes().contains(&b'\n') {
+            return;
+        }
         if let Some(ears) = self.ears.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             // An heir that is gone removes nothing; this process does.
             let _told = ears.write_all(&line);

@@ -52,9 +52,11 @@ pub fn body(report: &Report, detail: Detail, width: usize) -> String {
     } else if !report.control.passed {
         page.control(report);
     }
+    let has_open = report.invariants.iter().any(|one| one.claimed && one.is_open());
     for invariant in &report.invariants {
+        // Where nothing is open that counts, nothing was judged.
         let is_why = match report.exit {
-            exit::INCONCLUSIVE => invariant.verdict != Verdict::Holds,
+            exit::INCONCLUSIVE if !has_open => invariant.verdict != Verdict::Holds,
             _ => invariant.is_open(),
         };
         let is_told = invariant.verdict == Verdict::Violated || (invariant.claimed && is_why);

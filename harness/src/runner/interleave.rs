@@ -395,9 +395,12 @@ impl Sweep<'_> {
             };
         }
         let found = Failing { plan: plan.clone(), scheduled };
-        let shown = if is_to_be_shrunk { self.show_smallest(first, kill, &found) } else { Ok(Next::GoOn) };
+        // Of what no copy showed nothing may be missing; else it is shown as it was seen.
+        let trial = if played.has_copies { Trial::Anew } else { Trial::Smaller };
+        let shown =
+            if is_to_be_shrunk { self.show_smallest(first, kill, &found, trial) } else { Ok(Next::GoOn) };
         let next = match shown {
-            Ok(Next::GoOn) => self.show_anew(first, kill, &found, None),
+            Ok(Next::GoOn) => self.show_anew(first, kill, &found, trial, None),
             other => other,
         };
         // What was no copy happened to the store itself, whether it does again or not.
@@ -442,9 +445,10 @@ impl Sweep<'_> {
         first: &First,
         kill: Option<KillAt>,
         found: &Failing,
+        trial: Trial,
     ) -> Result<Next, TraceError> {
         let (smallest, explanation) = self.shrink(first, kill, found.clone())?;
-        self.show_anew(first, kill, &smallest, Some(explanation))
+        self.show_anew(first, kill, &smallest, trial, Some(explanation))
     }
 
     /// Only what a fresh start shows is held against the store.
@@ -453,12 +457,13 @@ impl Sweep<'_> {
         first: &First,
         kill: Option<KillAt>,
         failing: &Failing,
+        trial: Trial,
         explanation: Option<Explanation>,
     ) -> Result<Next, TraceError> {
         let script = failing.plan.script(failing.scheduled.schedule.clone(), kill);
         let execution = self.execution + 1;
         let played = self.stage.play(self.scenario, &script, first, &self.subject, execution, false)?;
-        let trial = Showing::Trial { observation: &played.observation, trial: Trial::Anew };
+        let trial = Showing::Trial { observation: &played.observation, trial };
         if (self.sink)(trial) != Next::Found {
             return Ok(Next::GoOn);
         }

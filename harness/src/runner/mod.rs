@@ -303,16 +303,14 @@ impl<'a> Stage<'a> {
         self.bound_strays();
         (self.on_operation)();
         let outcome = self.outcome_or_limit(&ended);
-        // Some say on standard output what went wrong.
-        let is_silent = ended.stderr.is_empty() && matches!(outcome, Outcome::Failed(_));
         let mut operation = Operation {
             client,
+            stderr: self.said(&outcome, &ended.stdout, &ended.stderr),
             outcome,
             invoked: nanos(ended.invoked.duration_since(clock)),
             returned: nanos(ended.returned.duration_since(clock)),
             still: None,
             fault: None,
-            stderr: self.printable(if is_silent { &ended.stdout } else { &ended.stderr }),
             records: None,
             request,
         };
@@ -351,6 +349,12 @@ impl<'a> Stage<'a> {
         own.into_iter()
             .chain(self.target.env.iter().map(|(key, value)| (key.into(), value.render(values))))
             .collect()
+    }
+
+    /// What an operation said: some say on standard output what went wrong.
+    fn said(&self, outcome: &Outcome, stdout: &[u8], stderr: &[u8]) -> String {
+        let is_silent = stderr.is_empty() && matches!(outcome, Outcome::Failed(_));
+        self.printable(if is_silent { stdout } else { stderr })
     }
 
     /// The end of what was written, as one line of text; where the sandbox was is of no interest.

@@ -320,7 +320,7 @@ impl<'a> Playing<'a> {
             returned: nanos(began + ended.returned),
             still: ended.still.map(|still| nanos(began + still)),
             fault: None,
-            stderr: self.stage.printable(&ended.stderr),
+            stderr: self.stage.said(&outcome, &ended.stdout, &ended.stderr),
             records: None,
             outcome,
             request,

@@ -66,12 +66,13 @@ impl Sweep<'_> {
         Ok((smaller, Explanation { sentence: None, point_of_no_return, nearest }))
     }
 
-    /// Runs one execution, and tells whether it violates all that the first one did; nothing where the explorer gave it up.
+    /// Runs one execution, and tells whether it is what is looked for; nothing where the explorer gave it up.
     fn try_one(
         &mut self,
         first: &First,
         plan: &Plan,
         trying: &Trying,
+        trial: Trial,
         explorer: &mut dyn Explorer,
     ) -> Result<Option<(Scheduled, bool)>, TraceError> {
         let script = plan.script(Vec::new(), trying.kill);
@@ -79,7 +80,7 @@ impl Sweep<'_> {
         let (played, scheduled) =
             self.stage.play_explored(scenario, &script, first, &subject, self.execution + 1, explorer)?;
         let Some(played) = played else { return Ok(None) };
-        let shown = Showing::Trial { observation: &played.observation, trial: Trial::Smaller };
+        let shown = Showing::Trial { observation: &played.observation, trial };
         let is_violation = (self.sink)(shown) == Next::Found;
         Ok(Some((scheduled, is_violation)))
     }
@@ -108,7 +109,9 @@ impl Sweep<'_> {
                 let explorer: &mut dyn Explorer = if is_any { &mut sequential } else { &mut bounded };
                 while left > 0 && !trying.is_over() && explorer.begin() {
                     left -= 1;
-                    if let Some((scheduled, true)) = self.try_one(first, &plan, trying, explorer)? {
+                    if let Some((scheduled, true)) =
+                        self.try_one(first, &plan, trying, Trial::Smaller, explorer)?
+                    {
                         return Ok(Some(Failing { plan, scheduled }));
                     }
                 }
@@ -136,7 +139,8 @@ impl Sweep<'_> {
             let schedule: Vec<ClientId> =
                 joined.iter().flat_map(|(client, steps)| std::iter::repeat_n(*client, *steps)).collect();
             let plan = failing.plan.clone();
-            let tried = self.try_one(first, &plan, trying, &mut Following::leniently(&schedule))?;
+            let tried =
+                self.try_one(first, &plan, trying, Trial::Smaller, &mut Following::leniently(&schedule))?;
             match tried {
                 Some((scheduled, true)) if turns_of(&scheduled.schedule).len() < turns.len() => {
                     failing.scheduled = scheduled;
@@ -169,7 +173,7 @@ impl Sweep<'_> {
                     break;
                 }
                 left -= 1;
-                let tried = self.try_one(first, &failing.plan, trying, &mut explorer)?;
+                let tried = self.try_one(first, &failing.plan, trying, Trial::Any, &mut explorer)?;
                 can_pass = matches!(tried, Some((_, false)));
             }
             if can_pass {
@@ -207,7 +211,8 @@ impl Sweep<'_> {
                 }
             }
             let swapped = [&schedule[..reversal.at], &reversal.clients, &rest].concat();
-            let tried = self.try_one(first, &failing.plan, trying, &mut Following::leniently(&swapped))?;
+            let tried =
+                self.try_one(first, &failing.plan, trying, Trial::Any, &mut Following::leniently(&swapped))?;
             if matches!(tried, Some((_, false))) {
                 let call = |step: usize| calls_before.get(step).map(|calls| calls + 1);
                 return Ok(call(reversal.at)

@@ -6,6 +6,7 @@ mod client;
 mod rest;
 mod schedule;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -72,6 +73,8 @@ pub(super) struct Machine<'a> {
     ahead: Duration,
     /// How many calls the director of scheduled clients was told of.
     told_calls: usize,
+    /// Looks in a row at which all slept, though some had been awake between.
+    restless: Cell<u32>,
     /// No client is waited for any more.
     is_given_up: bool,
 }
@@ -179,6 +182,7 @@ impl<'a> Machine<'a> {
             leaks: Vec::new(),
             ahead: Duration::ZERO,
             told_calls: 0,
+            restless: Cell::new(0),
             is_given_up: false,
         })
     }

@@ -10,6 +10,9 @@ use crate::tracer::asleep::{self, Sleep};
 use crate::tracer::machine::{Client, LOOK_MAX, Machine, resumed};
 use crate::tracer::{Director, Move, Rest, TracerError};
 
+/// After so many looks in a row at which all slept, though some had been awake between, they are at rest.
+const RESTLESS_MAX: u32 = 50;
+
 /// A thread, how it sleeps, and how often it had gone to sleep by then.
 type Look = (Pid, Sleep, Option<u64>);
 
@@ -49,7 +52,16 @@ impl<'a> Machine<'a> {
             let running = self.running().into_iter();
             running.map(|(thread, sleep)| (thread, sleep, asleep::switches(thread))).collect()
         };
-        slept_at_once(&look(), look)
+        let first = look();
+        if first.iter().any(|(_, sleep, _)| *sleep == Sleep::Awake) {
+            self.restless.set(0);
+            return false;
+        }
+        // Who polls more often than two looks take is never seen to sleep all the while.
+        let looks = self.restless.get();
+        let is_at_rest = looks >= RESTLESS_MAX || slept_at_once(&first, look);
+        self.restless.set(if is_at_rest { 0 } else { looks + 1 });
+        is_at_rest
     }
 
     /// The threads that are held, parked or wait for a lock, all of them stopped by the tracer. One that is not stopped
