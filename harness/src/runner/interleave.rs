@@ -404,37 +404,31 @@ impl Sweep<'_> {
             other => other,
         };
         // What was no copy happened to the store itself, whether it does again or not.
-        let mut as_seen = |has_copies: bool| match has_copies {
-            true => Next::GoOn,
-            false => (self.sink)(Showing::Execution {
+        let has_copies = played.has_copies;
+        let as_seen = || {
+            (self.sink)(Showing::Execution {
                 place: self.place,
-                observation: Box::new(played.observation.clone()),
-                script: &found.plan.script(found.scheduled.schedule.clone(), kill),
+                observation: Box::new(played.observation),
+                script: &found.plan.script(found.scheduled.schedule, kill),
                 has_copies: false,
                 explanation: None,
-            }),
+            })
         };
         match next {
             // There is no time to look once more: it is known that it was seen.
             Err(error) => {
-                let _next = match played.has_copies {
-                    true => (self.sink)(Showing::Unconfirmed),
-                    false => as_seen(false),
-                };
+                let _next = if has_copies { (self.sink)(Showing::Unconfirmed) } else { as_seen() };
                 Err(error)
             }
-            Ok(Next::GoOn) => {
-                let next = as_seen(played.has_copies);
-                if played.has_copies {
-                    self.stage
-                        .refuse_copies("on the same schedule a copy violated what a fresh start did not");
-                    self.leave_out(format!(
-                        "a schedule of {} that violated something once, and not again",
-                        plan.what
-                    ));
-                }
-                Ok(next)
+            Ok(Next::GoOn) if has_copies => {
+                self.stage.refuse_copies("on the same schedule a copy violated what a fresh start did not");
+                self.leave_out(format!(
+                    "a schedule of {} that violated something once, and not again",
+                    plan.what
+                ));
+                Ok(Next::GoOn)
             }
+            Ok(Next::GoOn) => Ok(as_seen()),
             Ok(next) => Ok(next),
         }
     }
