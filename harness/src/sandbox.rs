@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use crate::observation::{FileState, State};
 use crate::op::{Nanos, stable_hash};
 use crate::persist::{Entry, Tree};
-use crate::target::{DataFile, Format, Target, Values};
+use crate::target::{DataFile, Format, Target, UsageError, Values};
 
 /// The memory file system that every Linux has, and its magic number for `statfs(2)`.
 const SHARED_MEMORY: (&str, i64) = ("/dev/shm", 0x0102_1994);
@@ -88,6 +88,33 @@ impl Sandbox {
         }
         sandbox.lay()?;
         Ok(sandbox)
+    }
+
+    /// The same for the folder that `--dir` names, or the default.
+    ///
+    /// # Errors
+    /// Where the folder cannot hold a sandbox.
+    pub fn in_dir(
+        dir: Option<&Path>,
+        data: &DataFile,
+        multi_call: Option<&Path>,
+        made: &dyn Fn(&Path),
+    ) -> Result<Self, UsageError> {
+        Self::create(dir, data, multi_call, made).map_err(|why| {
+            let place =
+                dir.map_or_else(|| "the default folder for sandboxes".to_owned(), |dir| format!("{dir:?}"));
+            UsageError::new("--dir", format!("{place} cannot hold a sandbox: {why}"))
+                .help("name a folder that exists, is writable and has a megabyte free")
+        })
+    }
+
+    /// Finds out whether the folder can hold one, so that it is told before the report of the last run is written over.
+    ///
+    /// # Errors
+    /// As [`Self::in_dir`]; or where the one that was made cannot be removed.
+    pub fn try_dir(dir: Option<&Path>, data: &DataFile, made: &dyn Fn(&Path)) -> Result<(), UsageError> {
+        let removed = Self::in_dir(dir, data, None, made)?.remove();
+        removed.map_err(|why| UsageError::new("--dir", why.to_string()))
     }
 
     /// The run's own folder, which holds all the others.

@@ -85,9 +85,7 @@ pub fn measure(
 ) -> Result<Updates, BenchError> {
     let mut sandboxes = Vec::new();
     for target in targets {
-        let sandbox = Sandbox::create(dir, &target.data, Some(multi_call), made)
-            .map_err(|why| UsageError::new("--dir", format!("there can be no sandbox: {why}")))?;
-        sandboxes.push(sandbox);
+        sandboxes.push(Sandbox::in_dir(dir, &target.data, Some(multi_call), made)?);
     }
     let measured = measure_in(targets, &sandboxes, measure, stop, tick);
     for sandbox in sandboxes {

@@ -11,9 +11,6 @@ use crate::runner::{RunError, Stop};
 use crate::shard::Shard;
 use crate::target::{Target, UsageError};
 
-/// More at once than any machine has use for.
-const JOBS_MAX: u32 = 256;
-
 /// Judges `target` in so many parts at once, each in a sandbox of its own; and tells each counterexample of the report as a
 /// story, where that is wanted.
 ///
@@ -27,10 +24,15 @@ pub fn check_in_parts(
     watcher: &dyn Watcher,
     tells: bool,
 ) -> Result<(Report, Vec<Telling>), CheckError> {
+    options.usable(jobs)?;
     let shard = options.shard;
     let parts: Option<Vec<Shard>> = (0..jobs).map(|job| part(shard, job, jobs)).collect();
-    let Some(parts) = parts.filter(|parts| !parts.is_empty() && jobs <= JOBS_MAX) else {
-        return Err(UsageError::new("--jobs", format!("must be from 1 to {JOBS_MAX}, not {jobs}")).into());
+    let Some(parts) = parts else {
+        return Err(UsageError::new(
+            "--jobs",
+            format!("the shard {shard} cannot be divided into {jobs} more"),
+        )
+        .into());
     };
     let began = std::time::Instant::now();
     let run = |(job, part): (usize, &Shard)| {

@@ -35,6 +35,8 @@ const PORTABILITY_MAX: usize = 3;
 /// More clients at once, or more operations of each, are no plan that ends.
 const CLIENTS_MAX: u32 = 1000;
 const OPERATIONS_MAX: u32 = 1_000_000;
+/// More parts at once than any machine has use for.
+const JOBS_MAX: u32 = 256;
 /// Descriptors that a client with an operation under way takes, and those that are open beside them.
 const DESCRIPTORS_PER_CLIENT: u64 = 6;
 const DESCRIPTORS_BESIDE: u64 = 32;
@@ -188,28 +190,10 @@ fn judge(
     tells: bool,
 ) -> Result<(Report, Vec<Telling>), CheckError> {
     let began = Instant::now();
-    if options.clients == Some(0) {
-        return Err(UsageError::new("--clients", "must be at least 1").into());
-    }
-    bound("--clients", options.clients, CLIENTS_MAX)?;
-    bound("--ops", options.operations, OPERATIONS_MAX)?;
-    let clients = u64::from(options.clients.unwrap_or(stress::CLIENTS));
-    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let needed = clients * DESCRIPTORS_PER_CLIENT + DESCRIPTORS_BESIDE;
-    if let Some(allowed) = descriptors.filter(|allowed| *allowed < needed) {
-        return Err(UsageError::new(
-            "--clients",
-            format!("{clients} clients need {needed} descriptors, and {allowed} are allowed"),
-        )
-        .help(format!("ulimit -n {needed}, or fewer clients"))
-        .into());
-    }
-    if options.operations == Some(0) {
-        return Err(UsageError::new("--ops", "must be at least 1").into());
-    }
+    options.usable(1)?;
     let made = |folder: &Path| watcher.made(folder);
-    let sandbox = Sandbox::create(options.dir.as_deref(), &target.data, options.multi_call.as_deref(), &made)
-        .map_err(|why| unusable_folder(options.dir.as_deref(), &why))?;
+    let sandbox =
+        Sandbox::in_dir(options.dir.as_deref(), &target.data, options.multi_call.as_deref(), &made)?;
     let volumes = confirming::templates(options, &sandbox)?;
     let mut run = Run::new(target, options, stop, watcher, began);
     run.tells = tells;
@@ -229,20 +213,34 @@ fn judge(
     Ok((report, tellings))
 }
 
-/// What is out of all proportion is a slip of the finger.
-fn bound(flag: &str, value: Option<u32>, max: u32) -> Result<(), UsageError> {
-    match value {
-        Some(value) if value > max => {
-            Err(UsageError::new(flag, format!("must be at most {max}, not {value}")))
-        }
-        _ => Ok(()),
+impl Options {
+    /// Whether they make sense on this machine, in so many parts at once.
+    ///
+    /// # Errors
+    /// The first flag that does not, with what would.
+    pub fn usable(&self, jobs: u32) -> Result<(), UsageError> {
+        // What is out of all proportion is a slip of the finger.
+        let in_bounds = |flag: &str, value: Option<u32>, max: u32| match value {
+            Some(0) => Err(UsageError::new(flag, "must be at least 1")),
+            Some(value) if value > max => {
+                Err(UsageError::new(flag, format!("must be at most {max}, not {value}")))
+            }
+            _ => Ok(()),
+        };
+        in_bounds("--clients", self.clients, CLIENTS_MAX)?;
+        in_bounds("--ops", self.operations, OPERATIONS_MAX)?;
+        in_bounds("--jobs", Some(jobs), JOBS_MAX)?;
+        let clients = u64::from(jobs) * u64::from(self.clients.unwrap_or(stress::CLIENTS));
+        let needed = clients * DESCRIPTORS_PER_CLIENT + DESCRIPTORS_BESIDE;
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let Some(allowed) = descriptors.filter(|allowed| *allowed < needed) else { return Ok(()) };
+        let (flag, few) = if jobs > 1 { ("--jobs", "fewer jobs") } else { ("--clients", "fewer clients") };
+        Err(UsageError::new(
+            flag,
+            format!("{clients} clients at once need {needed} descriptors, and {allowed} are allowed"),
+        )
+        .help(format!("ulimit -n {needed}, or {few}")))
     }
-}
-
-fn unusable_folder(dir: Option<&Path>, why: &std::io::Error) -> UsageError {
-    let place = dir.map_or_else(|| "the default folder for sandboxes".to_owned(), |dir| format!("{dir:?}"));
-    UsageError::new("--dir", format!("{place} cannot hold a sandbox: {why}"))
-        .help("name a folder that exists, is writable and has a megabyte free")
 }
 
 struct Run<'a> {

@@ -39,6 +39,8 @@ pub(crate) fn run(
         );
     }
     let what = what(arguments)?;
+    let dir = arguments.dir.as_deref();
+    Sandbox::try_dir(dir, &Target::embedded(&env::current_dir()?).data, made)?;
     let mut out = Output::open(arguments.output.as_deref(), arguments.color)?;
     let web =
         arguments.html.as_ref().map(|path| open("--html", path).map(|file| (path, file))).transpose()?;
@@ -48,7 +50,6 @@ pub(crate) fn run(
         runs: arguments.runs.max(1),
         time: arguments.time,
     };
-    let dir = arguments.dir.as_deref();
     let mut measured = match what {
         What::Locks(primitives) => of_locks(&primitives, &measure, dir, stop, made)?,
         What::Stores(targets) => {
@@ -192,9 +193,7 @@ fn measured(
 }
 
 fn sandbox(dir: Option<&Path>, made: &(dyn Fn(&Path) + Sync)) -> anyhow::Result<Sandbox> {
-    let data = Target::embedded(&env::current_dir()?).data;
-    Ok(Sandbox::create(dir, &data, None, made)
-        .map_err(|why| UsageError::new("--dir", format!("there can be no sandbox: {why}")))?)
+    Ok(Sandbox::in_dir(dir, &Target::embedded(&env::current_dir()?).data, None, made)?)
 }
 
 /// The other store of a comparison: a program of the plain convention, or a command that adds.

@@ -26,8 +26,7 @@ pub(crate) fn run(
     let target = check::target(arguments.target)?;
     let request = request(&target, &arguments.op)?;
     let multi_call = env::current_exe()?;
-    let sandbox = Sandbox::create(arguments.dir.as_deref(), &target.data, Some(&multi_call), &made)
-        .map_err(|why| UsageError::new("--dir", format!("there can be no sandbox: {why}")))?;
+    let sandbox = Sandbox::in_dir(arguments.dir.as_deref(), &target.data, Some(&multi_call), &made)?;
     let stage = Stage::new(&target, &sandbox, stop, &|| ());
     let traced = runner::trace(&stage, &request);
     drop(stage);

@@ -4,7 +4,9 @@
 //! section of an operation goes from its last read of the data file before its first change of it to its last change, and
 //! who gives up the lock in between and reads the data anew is in another one by then; two are inside at once when an
 //! effective change by one falls within the other's. A reader alone, and an append that
-//! reads nothing first, have no section that a change could fall into. Typical causes: no lock, a read before the
+//! reads nothing first, have no section that a change could fall into. What a client that was killed had changed before
+//! the other's next change is no intrusion either: that change may be its repair, and the same without a kill is judged
+//! beside it. Typical causes: no lock, a read before the
 //! lock, a lock on a file that is replaced, a POSIX lock that a close gives up.
 //!
 //! Example: client 1 reads the data, client 2 reads and replaces them, client 1 replaces them by what it made of the
@@ -14,6 +16,7 @@ use crate::accesses::{Access, accesses, critical_sections};
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Observation, Trace};
+use crate::op::Outcome;
 use crate::verdict::Judgement;
 
 pub(super) const INVARIANT: Invariant = Invariant {
@@ -37,7 +40,10 @@ fn check(observation: &Observation) -> Judgement {
             sections.iter().flat_map(|(one, sections)| sections.iter().map(move |section| (one, section)));
         for (one, (from, to)) in each {
             let intruder = all.iter().find(|access| {
-                access.client != *one && access.is_change && (*from..*to).contains(&access.at)
+                access.client != *one
+                    && access.is_change
+                    && (*from..*to).contains(&access.at)
+                    && !is_mended(observation, trace, &all, access, *one)
             });
             if let Some(intruder) = intruder {
                 // LMDB maps the file when it opens it, and reads it under its lock.
@@ -50,6 +56,16 @@ fn check(observation: &Observation) -> Judgement {
         }
     }
     if judged { Judgement::Holds } else { Judgement::Silent }
+}
+
+/// Whether who made the change was killed, and did nothing any more, before `one` changed the data file again.
+fn is_mended(observation: &Observation, trace: &Trace, all: &[Access], change: &Access, one: u32) -> bool {
+    let last_step = trace.calls.iter().rposition(|call| call.client == change.client);
+    let next_change = all.iter().find(|next| next.client == one && next.is_change && next.at > change.at);
+    let was_killed = trace
+        .operation(change.client, &observation.operations)
+        .is_some_and(|operation| operation.outcome == Outcome::Killed);
+    was_killed && next_change.is_some_and(|next| last_step < Some(next.at))
 }
 
 fn tell(trace: &Trace, one: u32, (from, to): (usize, usize), intruder: &Access) -> String {
@@ -107,6 +123,31 @@ mod tests {
             "2 read 1\n 2 write 1\n 1 write 1\n 1 unlock 1\n",
         );
         assert!(matches!(judge(&within), Judgement::Violated(_)));
+    }
+
+    /// SQLite had read, and given up its shared lock; another was killed in its writes; SQLite played the journal back,
+    /// which is no read of the data: the other's write lay between the read and the repair.
+    #[test]
+    fn what_the_killed_had_changed_before_the_other_s_repair_is_no_intrusion() {
+        let told = |outcome: &str, text: &str| {
+            let mut observation = observe(&format!("c2 add two 0..5 {outcome}\n c1 add one 0..9 ok"));
+            observation.subject.data = "db".into();
+            let request = |record: &str| Request::Add { record: record.into(), number: 0 };
+            observation.traces = vec![Trace {
+                requests: vec![request("one"), request("two")],
+                calls: sketch(text),
+                ..Trace::default()
+            }];
+            check(&observation)
+        };
+        let repaired = "1 open db 1\n 1 read 1\n 2 write 1\n 1 write 1";
+        assert_eq!(told("killed", repaired), Judgement::Holds);
+        assert!(matches!(told("ok", repaired), Judgement::Violated(_)));
+        // It was there still when the other changed the data.
+        assert!(matches!(told("killed", &format!("{repaired}\n 2 sync 1")), Judgement::Violated(_)));
+        // It was inside itself before it was killed.
+        let within = "1 open db 1\n 2 read 1\n 1 write 1\n 2 write 1";
+        assert!(matches!(told("killed", within), Judgement::Violated(_)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::catalogue::headline;
 use crate::invariants::no_self_deadlock::own_lock;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Holder, Observation, Standstill, Waiting};
-use crate::op::ClientId;
+use crate::op::{ClientId, Operation};
 use crate::verdict::Judgement;
 
 pub(super) const INVARIANT: Invariant = Invariant {
@@ -27,7 +27,8 @@ pub(super) const INVARIANT: Invariant = Invariant {
 };
 
 fn check(observation: &Observation) -> Judgement {
-    let late = observation.operations.iter().find(|operation| operation.hung());
+    let is_late = |operation: &&Operation| operation.hung() && !operation.outlasted_a_fault();
+    let late = observation.operations.iter().find(is_late);
     match (late, &observation.standstill) {
         (Some(_), Some(standstill))
             if standstill.steady && deadlocked(standstill).contains(&standstill.client) =>
@@ -43,6 +44,7 @@ fn check(observation: &Observation) -> Judgement {
              too or have ended",
             late.request, late.client
         )),
+        (None, _) if observation.operations.iter().any(Operation::hung) => Judgement::Silent,
         (None, _) if observation.adds_overlapped() => Judgement::Holds,
         (None, _) => Judgement::Silent,
     }
@@ -162,6 +164,18 @@ mod tests {
     fn what_was_not_seen_twice_or_not_wholly_is_none() {
         is_doubt(false, vec![waiting(1, true, &[Holder::Client(1)])]);
         is_doubt(true, vec![waiting(1, false, &[Holder::Client(1)])]);
+    }
+
+    /// SQLite takes a lock server that is away for somebody who has the lock, and asks on for as long as its busy timeout
+    /// is: that left a doubt which no budget could settle.
+    #[test]
+    fn who_asks_on_for_a_lock_that_picklock_lets_fail_waits_for_nobody() {
+        let asks_on = "c1 add a 0..1000 timeout with lock-enolck";
+        assert_eq!(check(&observe(asks_on)), Judgement::Silent);
+        let beside = format!("{asks_on}\n c2 add b 5..15 ok");
+        assert_eq!(check(&observe(&beside)), Judgement::Silent);
+        let both = format!("{asks_on}\n c2 add b 5..1000 timeout");
+        assert!(matches!(check(&observe(&both)), Judgement::Inconclusive(_)));
     }
 
     #[test]

@@ -35,7 +35,8 @@ fn check(observation: &Observation) -> Judgement {
         ));
     }
     if let Some(late) = observation.operations.iter().find(|operation| operation.hung()) {
-        let is_seen = observation.standstill.is_some();
+        // Who waits for a lock in earnest is seen to, whatever failed before.
+        let is_seen = observation.standstill.is_some() || late.outlasted_a_fault();
         return if is_seen {
             Judgement::Silent
         } else {
@@ -98,6 +99,8 @@ mod tests {
     #[test]
     fn an_operation_that_hangs_unseen_leaves_a_doubt_and_one_that_ends_holds() {
         assert!(matches!(check(&observe("c1 add a 0..10 timeout")), Judgement::Inconclusive(_)));
+        let asks_on = observe("c1 add a 0..10 timeout with lock-enolck");
+        assert_eq!(check(&asks_on), Judgement::Silent, "it asks on for a lock that picklock lets fail");
         let mut whole = observe("c1 add a 0..10 ok");
         whole.traces = vec![Trace { is_whole: true, ..Trace::default() }];
         assert_eq!(check(&whole), Judgement::Holds);

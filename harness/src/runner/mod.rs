@@ -5,6 +5,8 @@ mod control;
 mod crash;
 mod direct;
 mod execute;
+mod exploring;
+mod fresh;
 mod groups;
 mod interleave;
 mod kill;

@@ -3,7 +3,7 @@
 use crate::fault::has_none;
 use crate::masks::{made, masked_calls};
 use crate::observation::Subject;
-use crate::op::{Outcome, Request};
+use crate::op::{Operation, Outcome, Request};
 use crate::runner::interleave::Breadth;
 use crate::runner::pin::Pinned;
 use crate::runner::quiet::Quiet;
@@ -181,15 +181,19 @@ impl Sweep<'_> {
     }
 
     pub(super) fn play(&mut self, first: &First, group: Group) -> Result<(), TraceError> {
-        if group.scripts.is_empty() || self.done.cut.is_some() {
+        let Group { what, scripts } = group;
+        if scripts.is_empty() || self.done.cut.is_some() {
             return Ok(());
         }
         let scripts: Vec<(u64, &Script)> =
-            group.scripts.iter().filter_map(|script| Some((self.next_place()?, script))).collect();
-        self.done.groups.push((group.what, scripts.len(), 0));
+            scripts.iter().filter_map(|script| Some((self.next_place()?, script))).collect();
+        let outlasts = format!("ends that did not come within the time limit, of {what}");
+        self.done.groups.push((what, scripts.len(), 0));
+        let mut outlasted = 0;
         for (place, script) in scripts {
             self.place = place;
             let seen = self.play_once(first, script)?;
+            outlasted += usize::from(seen.outlasted_a_fault);
             if let Some((_, _, made)) = self.done.groups.last_mut() {
                 // A store that does not make the same calls each time may have ended before the point was reached.
                 *made += usize::from(seen.was_disturbed);
@@ -204,6 +208,7 @@ impl Sweep<'_> {
                 break;
             }
         }
+        self.bound(outlasted, &outlasts);
         Ok(())
     }
 
@@ -251,6 +256,7 @@ impl Sweep<'_> {
             .last()
             .is_some_and(|state| usual.is_none_or(|usual| state.files.len() > *usual));
         let outcomes = played.observation.operations.iter().map(|one| one.outcome.clone()).collect();
+        let outlasted_a_fault = played.observation.operations.iter().any(Operation::outlasted_a_fault);
         let observation = Box::new(played.observation);
         let next = (self.sink)(Showing::Execution {
             place: self.place,
@@ -268,6 +274,7 @@ impl Sweep<'_> {
             was_disturbed: played.was_disturbed,
             second_waited: played.second_waited,
             left_something,
+            outlasted_a_fault,
             outcomes,
         };
         Ok((seen, next))
@@ -280,6 +287,8 @@ pub(super) struct Seen {
     pub(super) second_waited: bool,
     /// Whether it left more files than an undisturbed store does.
     left_something: bool,
+    /// Whether an operation ran past its limit after a call of it had failed.
+    outlasted_a_fault: bool,
     /// How its operations ended.
     outcomes: Vec<Outcome>,
 }

@@ -6,8 +6,8 @@
 //! to list, add and list, with nothing failing any more. After a sync that failed, what it was to make durable is dropped
 //! as the kernel drops it, and the power is lost when the operation was acknowledged: a sync that is tried again has nothing
 //! to write. Where a lock fails and the operation goes on, it is held before it changes the data, and a second client comes.
-//! What changes something, makes it durable or locks it fails first, then what reads, then all else: should the time not be
-//! enough, what matters most was tried. No more than two thousand faults of one operation are.
+//! What changes something, makes it durable or locks it fails first, then what reads, then all else, and at the end locks
+//! that fail from then on, for which a store may wait: should the time not be enough, what matters most was tried. No more than two thousand faults of one operation are.
 //!
 //! Example: `picklock check --only fault` on a store that does not look at what fsync returns finds that it exits 0 on
 //! EIO.
@@ -41,10 +41,15 @@ pub fn scripts(request: &Request, calls: &[Call]) -> (Vec<Script>, usize) {
             }
         }
     }
-    faults.sort_by_key(|(point, _)| weight(&calls[*point as usize - 1]));
+    faults.sort_by_key(|(point, what)| (is_waited_out(what), weight(&calls[*point as usize - 1])));
     let left_out = faults.len().saturating_sub(FAULTS_MAX);
     faults.truncate(FAULTS_MAX);
     (faults.into_iter().map(|(point, what)| alone(request, calls, point, what)).collect(), left_out)
+}
+
+/// Whether a store may ask again for as long as it would wait for somebody else: that takes the most time, and comes last.
+fn is_waited_out(what: &Misfortune) -> bool {
+    matches!(what, Misfortune::Fail { fault, stays: true } if fault.0.is_of_lock())
 }
 
 /// What comes first, from 0.

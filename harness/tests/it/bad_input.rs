@@ -388,6 +388,29 @@ fn everything_that_is_wrong_gets_a_clear_error_and_its_own_exit_status() {
     }
 }
 
+/// Numbers out of all proportion and folders that are not there were looked at after the report was opened, which
+/// emptied it.
+#[test]
+fn a_slip_in_the_arguments_does_not_cost_the_report_of_the_last_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.txt");
+    fs::write(&report, "of the last run").unwrap();
+    let slips: [(&[&str], &str); 5] = [
+        (&["--clients", "2000"], "--clients: must be at most 1000"),
+        (&["--ops", "0"], "--ops: must be at least 1"),
+        (&["--jobs", "300"], "--jobs: must be at most 256"),
+        (&["--jobs", "256", "--clients", "1000"], "--jobs: 256000 clients at once need"),
+        (&["--dir", "nowhere"], "\"nowhere\" cannot hold a sandbox"),
+    ];
+    for (slip, told) in slips {
+        let output = picklock(folder.path(), &["check", "--output", "report.txt"]).args(slip).output();
+        let output = output.unwrap();
+        expect_status(&output, 2);
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+        assert_eq!(fs::read_to_string(&report).unwrap(), "of the last run", "{slip:?}");
+    }
+}
+
 #[test]
 fn a_full_and_a_read_only_file_system_are_told_apart_from_a_broken_store() {
     let picklock = env!("CARGO_BIN_EXE_picklock");

@@ -62,10 +62,11 @@ fn what_is_required_fails_the_run_where_it_is_not_so() {
 fn nothing_is_written_over_by_a_measurement_that_makes_no_sense() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("old.json"), "figures").unwrap();
-    let wrong: [(&[&str], &str); 3] = [
+    let wrong: [(&[&str], &str); 4] = [
         (&["--locks", "flok"], "did you mean flock?"),
         (&["--adapter", "store-journal", "--locks", "flock"], "--locks: is about locks"),
         (&["--adapter", "store-journal", "--compare", "none.toml"], "--compare"),
+        (&["--dir", "none"], "\"none\" cannot hold a sandbox"),
     ];
     for (arguments, told) in wrong {
         let output = picklock(folder.path(), &["bench", "--output", "old.json"]).args(arguments).output();

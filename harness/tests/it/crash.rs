@@ -117,7 +117,14 @@ fn an_operation_that_removes_records_is_no_loss() {
     let report = judge(
         folder.path(),
         0,
-        &["--ops", "10", "--skip", "torn-write,session,memory-matches-file", "--skip", ON_A_KIND_DISK],
+        &[
+            "--ops",
+            "10",
+            "--skip",
+            "torn-write,interleave-crash,session,memory-matches-file",
+            "--skip",
+            ON_A_KIND_DISK,
+        ],
     );
     let scenarios = report["scenarios"].as_array().unwrap();
     let crash = scenarios.iter().find(|scenario| scenario["id"] == "crash").unwrap();

@@ -140,6 +140,8 @@ fn a_run_ended_at_any_moment_leaves_no_process_and_no_folder() {
         }
         expect_gone(&format!("run {run}, {kind}: processes are left"), || processes_of(&base));
         // Whoever was killed outright cannot clean up, but the other of the two does.
-        expect_gone(&format!("run {run}, {kind}: folders are left"), || entries(&base));
+        expect_gone(&format!("run {run}, {kind}: it said {errors:?}, and folders are left"), || {
+            entries(&base)
+        });
     }
 }

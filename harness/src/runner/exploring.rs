@@ -1,0 +1,382 @@
+//! Explores the schedules of one plan: one execution after another, as an explorer wants them, until all that differ were run
+//! or its time is up; then some by chance.
+
+use std::time::{Duration, Instant};
+
+use crate::explore::bounded::Bounded;
+use crate::explore::model::StraightLine;
+use crate::explore::random::Portfolio;
+use crate::explore::sequential::Sequential;
+use crate::explore::worklist::WorkList;
+use crate::explore::{Choice, Explorer, Pending, Step};
+use crate::op::ClientId;
+use crate::runner::schedule::Scheduled;
+use crate::runner::sweep::{Sweep, name_of};
+use crate::runner::{Cut, First, Next, RunError, TraceError};
+use crate::scenario::crash;
+use crate::scenario::interleave::{Plan, WAKES};
+use crate::scenario::script::KillAt;
+
+/// Classes that are counted for an estimate, and beyond which those with few preemptions are run first.
+const ESTIMATE_MAX: u64 = 2_000;
+/// How long is counted for that.
+const ESTIMATE_TIME: Duration = Duration::from_millis(300);
+/// Executions of one plan that violate something, after which no more is looked for.
+const VIOLATIONS_MAX: u32 = 3;
+/// Of the time for one plan, what is kept for schedules by chance where there is no time for all.
+const CHANCE: u32 = 4;
+/// Schedules by chance where no time is set.
+const DRAWN_MAX: u64 = 2_000;
+
+/// How the exploration of one plan ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// The explorer wanted no more.
+    All,
+    /// Its time was up.
+    TimeUp,
+    /// Enough violations were found.
+    Found,
+    /// It is over for the whole scenario.
+    Cut,
+}
+
+/// What one plan came to.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    pub(super) executions: u64,
+    abandoned: u64,
+    violations: u32,
+    /// Executions that violate what does not count.
+    known: u32,
+    /// The classes that there are, as a guess, and whether they were all counted.
+    estimate: Option<(u64, bool)>,
+    pub(super) has_polled: bool,
+    time_passed: bool,
+    is_crowded: bool,
+    has_sleepers: bool,
+    has_timers: bool,
+    is_too_long: bool,
+    has_survivors: bool,
+    is_unseen: bool,
+    /// Where a schedule that begins the same went another way.
+    differs: Option<String>,
+    last: Scheduled,
+}
+
+impl Sweep<'_> {
+    /// As far as the time until `end` goes, with a kill in each schedule where one is named.
+    pub(super) fn explore(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+    ) -> Result<Tried, TraceError> {
+        let mut tried = Tried::default();
+        let ended = self.explore_systematically(first, plan, kill, end, &mut tried);
+        let (end, claims) = match &ended {
+            // What was given up for its length was not run.
+            Ok((End::All, claims)) if tried.is_too_long => (Some(End::Cut), claims.clone()),
+            Ok((end, claims)) => (Some(*end), claims.clone()),
+            // What was done until then is told.
+            Err(_) => (None, Vec::new()),
+        };
+        if kill.is_none() {
+            let told = format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried));
+            self.done.explored.push((self.place, told));
+        }
+        // Who stops at a violation keeps to a bound; else it was the time.
+        self.done.is_truncated |= !matches!(end, Some(End::All | End::Found));
+        self.done.is_bounded |= !matches!(end, Some(End::All));
+        self.take_note(plan, &tried);
+        ended?;
+        Ok(tried)
+    }
+
+    /// All schedules that differ, as far as the time goes; of what was said to be run, what was.
+    fn explore_systematically(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+        tried: &mut Tried,
+    ) -> Result<(End, Vec<String>), TraceError> {
+        let mut claims = Vec::new();
+        if let Some(preemptions) = self.breadth.preemptions {
+            let mut bounded = Bounded::new(preemptions);
+            let ended = self.run_all(first, plan, kill, end, u64::MAX, &mut bounded, tried)?;
+            if matches!(ended, End::All) {
+                claims.push(format!(
+                    "every schedule with at most {}",
+                    counted(preemptions.into(), "preemption")
+                ));
+                self.done
+                    .bounds
+                    .push(format!("schedules of {} with more than {preemptions} preemptions", plan.what));
+            }
+            return Ok((ended, claims));
+        }
+        let chance = end.map(|end| {
+            let now = Instant::now();
+            end - end.saturating_duration_since(now) / CHANCE
+        });
+        let mut sequential = Sequential::default();
+        // The first execution tells how many there may be.
+        let ended = self.run_all(first, plan, kill, chance, 1, &mut sequential, tried)?;
+        if !matches!(ended, End::TimeUp) || self.is_over(chance) {
+            return self.by_chance(first, plan, kill, end, ended, claims, tried);
+        }
+        let estimate = {
+            let end = Instant::now() + ESTIMATE_TIME;
+            let is_enough = || Instant::now() >= end || self.stage.is_time_up();
+            StraightLine::of(&tried.last.steps).size(ESTIMATE_MAX, &is_enough)
+        };
+        tried.estimate = Some(estimate);
+        if estimate.1 {
+            let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut sequential, tried)?;
+            return self.by_chance(first, plan, kill, end, ended, claims, tried);
+        }
+        // There are many: those that differ least from one after another come first.
+        for preemptions in 0..=1 {
+            let ended =
+                self.run_all(first, plan, kill, chance, u64::MAX, &mut Bounded::new(preemptions), tried)?;
+            if !matches!(ended, End::All) {
+                return self.by_chance(first, plan, kill, end, ended, claims, tried);
+            }
+            claims = vec![match preemptions {
+                0 => "every schedule without preemption".to_owned(),
+                _ => "every schedule with at most 1 preemption".to_owned(),
+            }];
+        }
+        let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut WorkList::new(), tried)?;
+        self.by_chance(first, plan, kill, end, ended, claims, tried)
+    }
+
+    /// Where the time was not enough for all, what is left of it goes to schedules by chance.
+    fn by_chance(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+        ended: End,
+        mut claims: Vec<String>,
+        tried: &mut Tried,
+    ) -> Result<(End, Vec<String>), TraceError> {
+        if !matches!(ended, End::TimeUp) {
+            return Ok((ended, claims));
+        }
+        let mut portfolio = Portfolio::new(self.breadth.seed);
+        let most = if end.is_some() { u64::MAX } else { DRAWN_MAX };
+        let drawn = self.run_all(first, plan, kill, end, most, &mut portfolio, tried)?;
+        if portfolio.drawn() > 0 {
+            claims.push(format!("{} by chance", portfolio.drawn()));
+        }
+        Ok((if matches!(drawn, End::All) { End::TimeUp } else { drawn }, claims))
+    }
+
+    fn is_over(&self, end: Option<Instant>) -> bool {
+        end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Runs what an explorer wants, at most so many executions.
+    fn run_all(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+        most: u64,
+        explorer: &mut dyn Explorer,
+        tried: &mut Tried,
+    ) -> Result<End, TraceError> {
+        let mut watching = Watching { explorer, last: Vec::new(), names: Vec::new() };
+        let mut made = 0;
+        loop {
+            if made == most || self.is_over(end) {
+                return Ok(End::TimeUp);
+            }
+            if !watching.explorer.begin() {
+                return Ok(End::All);
+            }
+            made += 1;
+            if self.stage.is_time_up() {
+                return Err(RunError::Stopped.into());
+            }
+            let script = plan.script(Vec::new(), kill);
+            let (played, scheduled) = self.stage.play_explored(
+                self.scenario,
+                &script,
+                first,
+                &self.subject,
+                self.execution + 1,
+                &mut watching,
+            )?;
+            tried.take(&scheduled, watching.compare(&scheduled));
+            let Some(played) = played else { continue };
+            tried.is_unseen |= !played.not_covered.is_empty();
+            tried.has_survivors |= scheduled.has_survivors;
+            self.done.not_covered.extend(played.not_covered.iter().cloned());
+            let is_first = tried.violations + tried.known == 0;
+            let next = self.show(first, plan, kill, played, scheduled, is_first)?;
+            self.execution += 1;
+            match next {
+                Next::End => {
+                    self.done.cut = Some(Cut::FailFast);
+                    return Ok(End::Cut);
+                }
+                Next::Found => {
+                    tried.violations += 1;
+                    if tried.violations >= VIOLATIONS_MAX {
+                        return Ok(End::Found);
+                    }
+                }
+                Next::Known => tried.known += 1,
+                Next::GoOn | Next::Confirm => {}
+            }
+        }
+    }
+
+    /// What keeps an exploration from being complete, in words.
+    fn take_note(&mut self, plan: &Plan, tried: &Tried) {
+        let what = &plan.what;
+        if tried.is_crowded {
+            self.leave_out(format!("the order of the threads or processes of one client, in {what}"));
+        }
+        if tried.has_sleepers {
+            self.bound(
+                1,
+                &format!("order of what clients do unseen, such as in pipes and sockets, in {what}"),
+            );
+        }
+        if tried.has_timers {
+            self.leave_out(format!("a wait that its timer ends while others go on, in {what}"));
+        }
+        if tried.is_too_long {
+            self.leave_out(format!("executions of more steps than are taken, in {what}"));
+        }
+        if tried.has_survivors {
+            self.leave_out(format!("the order of what outlives its operation, in {what}"));
+        }
+        if tried.is_unseen {
+            self.leave_out(format!("what is not seen, as told under not covered, in {what}"));
+        }
+        if tried.time_passed {
+            self.leave_out(format!(
+                "what others might have done while time passed for one who slept, in {what}"
+            ));
+        }
+        if tried.has_polled && plan.wakes == 0 {
+            self.leave_out(format!("the end of a sleep before anything was changed, in {what}"));
+        }
+        if plan.wakes > 0 {
+            self.leave_out(format!("a row of more than {WAKES} sleeps in vain, in {what}"));
+        }
+        if let Some(differs) = &tried.differs {
+            self.done
+                .not_covered
+                .insert(format!("{} is not deterministic: {differs}", name_of(&crash::add(1))));
+            self.leave_out(format!(
+                "what comes of a schedule that begins as another did and went another way, in {what}"
+            ));
+        }
+    }
+}
+
+impl Tried {
+    fn take(&mut self, scheduled: &Scheduled, differs: Option<String>) {
+        match scheduled.was_abandoned {
+            true => self.abandoned += 1,
+            false => self.executions += 1,
+        }
+        self.has_polled |= scheduled.has_polled;
+        self.time_passed |= scheduled.time_passed;
+        self.is_crowded |= scheduled.is_crowded;
+        self.has_sleepers |= scheduled.has_sleepers;
+        self.has_timers |= scheduled.has_timers;
+        self.is_too_long |= scheduled.is_too_long;
+        if let Some(differs) = differs {
+            self.differs.get_or_insert(differs);
+        }
+        self.last.clone_from(scheduled);
+    }
+}
+
+/// How an exploration ended, in words.
+fn told(end: Option<&End>, claims: &[String], tried: &Tried) -> String {
+    let count = tried.executions;
+    let about = match tried.estimate {
+        Some((estimate, true)) if estimate > count => format!(" of about {estimate}"),
+        Some((estimate, false)) => format!(" of more than {estimate}"),
+        _ => String::new(),
+    };
+    let claims = if claims.is_empty() { String::new() } else { format!(", {}", claims.join(" and ")) };
+    let schedules = counted(count, "schedule");
+    match end {
+        Some(End::All) if claims.is_empty() && tried.has_polled => {
+            format!("{schedules}, all that differ where who slept in vain sleeps on")
+        }
+        Some(End::All) if claims.is_empty() => format!("{schedules}, all that differ"),
+        Some(End::All) => format!("{schedules}{claims}"),
+        Some(End::TimeUp) => format!("{schedules}{about}{claims}, until the time was up"),
+        Some(End::Found) => format!("{schedules}, ended at violation {}", tried.violations),
+        Some(End::Cut) | None => format!("{schedules}{about}"),
+    }
+}
+
+/// So many of something.
+fn counted(count: u64, what: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{ending}")
+}
+
+/// An explorer, and what was done on its last schedule: what begins the same must go on the same.
+struct Watching<'a> {
+    explorer: &'a mut dyn Explorer,
+    last: Vec<ClientId>,
+    names: Vec<String>,
+}
+
+impl Watching<'_> {
+    /// Where this execution went another way than the last one, which began the same.
+    fn compare(&mut self, scheduled: &Scheduled) -> Option<String> {
+        let same = self.last.iter().zip(&scheduled.schedule).take_while(|(one, other)| one == other).count();
+        // At the first step that differs the two had the same choice, which is not compared.
+        let differs = (0..same).find(|at| self.names.get(*at) != scheduled.names.get(*at));
+        let told = differs.map(|at| {
+            format!(
+                "after the same {at} steps client {} came to {} once and to {} another time",
+                scheduled.schedule[at], self.names[at], scheduled.names[at]
+            )
+        });
+        let ended_early =
+            scheduled.schedule.len() == same && same < self.last.len() && !scheduled.was_abandoned;
+        let told =
+            told.or_else(|| ended_early.then(|| format!("after the same {same} steps it was over once")));
+        self.last.clone_from(&scheduled.schedule);
+        self.names.clone_from(&scheduled.names);
+        told.or_else(|| {
+            scheduled.has_left.then(|| "a step that it could make before it could not make again".to_owned())
+        })
+    }
+}
+
+impl Explorer for Watching<'_> {
+    fn begin(&mut self) -> bool {
+        self.explorer.begin()
+    }
+
+    fn choose(&mut self, pending: &[Pending]) -> Choice {
+        self.explorer.choose(pending)
+    }
+
+    fn executed(&mut self, step: Step) {
+        self.explorer.executed(step);
+    }
+
+    fn end(&mut self, blocked: &[Pending]) {
+        self.explorer.end(blocked);
+    }
+}
