@@ -39,6 +39,14 @@ pub(crate) fn replace_resolved(
     path: &Path,
     content: &[u8],
 ) -> Result<Arc<dyn Opened>, Error> {
+    let file = put_in_place(disk, path, content)?;
+    let folder = folder_of(path);
+    disk.sync_folder(folder).map_err(Error::io("sync the folder", folder))?;
+    Ok(file)
+}
+
+/// The same, but the disk need not have the new name yet.
+pub(crate) fn put_in_place(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<Arc<dyn Opened>, Error> {
     let old = disk.status(path).map_err(Error::io("examine", path))?;
     if old.is_some_and(|old| !old.is_file) {
         return Err(Error::new("replace", path, ErrorKind::NotAFile));
@@ -47,17 +55,11 @@ pub(crate) fn replace_resolved(
     let written = write_temporary(disk, &temporary, old.as_ref(), content).and_then(|file| {
         disk.rename(&temporary, path).map(|()| file).map_err(Error::io("rename over", path))
     });
-    let file = match written {
-        Ok(file) => file,
-        Err(failed) => {
-            // Best effort: the next writer removes it too, and the first error is the one to tell.
-            let _removed = disk.remove(&temporary);
-            return Err(failed);
-        }
-    };
-    let folder = folder_of(path);
-    disk.sync_folder(folder).map_err(Error::io("sync the folder", folder))?;
-    Ok(file)
+    if written.is_err() {
+        // Best effort: the next writer removes it too, and the first error is the one to tell.
+        let _removed = disk.remove(&temporary);
+    }
+    written
 }
 
 fn write_temporary(

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Call, Leak};
-use crate::op::{ClientId, Nanos, Operation, Outcome, Request};
+use crate::call::{Call, Class, Errno, Leak, LockChange};
+use crate::fault::{self, What};
+use crate::op::{ClientId, Limit, Nanos, Operation, Outcome, Request};
 
 /// One execution of one scenario.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -352,6 +353,22 @@ impl Observation {
                 && had_its_way
                 && matches!(next.request, Request::Add { .. } | Request::Recover)
         })
+    }
+
+    /// Whether an operation ran past its limit while it asked again and again for a lock that picklock made fail from then
+    /// on, and got none: it may do so up to a time limit of its own, and waits for nobody.
+    pub fn asked_in_vain(&self, operation: &Operation) -> bool {
+        let fault = operation.fault.as_deref().and_then(fault::find).filter(|fault| fault.is_of_lock());
+        let Some(What::Errno(errno)) = fault.map(|fault| fault.what) else { return false };
+        let is_refused = |call: &&Call| call.class == Class::Lock && call.result == Some(Err(Errno(errno)));
+        let is_in_vain = |trace: &Trace| {
+            let own = || trace.calls.iter().filter(|call| trace.client(call.client) == operation.client);
+            let is_taken =
+                |call: &Call| call.locks.iter().any(|change| matches!(change, LockChange::Taken(..)));
+            let since_refused = own().skip_while(|call| !is_refused(call));
+            own().filter(is_refused).count() > 1 && !since_refused.into_iter().any(is_taken)
+        };
+        operation.outcome == Outcome::Unfinished(Limit::Timeout) && self.traces.iter().any(is_in_vain)
     }
 
     /// Whether the client that did not end in time was seen to wait for a lock, and for nothing else.

@@ -177,12 +177,6 @@ impl Operation {
     pub fn hung(&self) -> bool {
         matches!(self.outcome, Outcome::Unfinished(Limit::Timeout) | Outcome::Stuck)
     }
-
-    /// Whether it ran past its limit after picklock had made a call of it fail: it may ask on and on for what fails, up to
-    /// a time limit of its own, and waits for nobody.
-    pub fn outlasted_a_fault(&self) -> bool {
-        self.fault.is_some() && self.outcome == Outcome::Unfinished(Limit::Timeout)
-    }
 }
 
 /// The name of record `number`: all names of a run are of one length, so that none is part of another.

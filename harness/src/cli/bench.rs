@@ -22,7 +22,7 @@ use picklock::target::{Target, UsageError};
 
 use crate::cli::arguments::{BenchArguments, ERROR, Format, Named};
 use crate::cli::check::target_named;
-use crate::cli::output::{Output, open};
+use crate::cli::output::{Output, empty, open};
 
 /// More clients at once are a slip of the finger.
 const CLIENTS_MAX: u32 = 1000;
@@ -44,6 +44,8 @@ pub(crate) fn run(
     let mut out = Output::open(arguments.output.as_deref(), arguments.color)?;
     let web =
         arguments.html.as_ref().map(|path| open("--html", path).map(|file| (path, file))).transpose()?;
+    out.empty()?;
+    web.iter().try_for_each(|(path, file)| empty(file, path))?;
     let measure = Measure {
         clients: arguments.clients.clone(),
         holds: arguments.hold.clone().unwrap_or_else(|| Measure::default().holds),

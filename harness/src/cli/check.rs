@@ -17,7 +17,7 @@ use picklock::selection::{Selection, unknown_id};
 use picklock::target::{Target, UsageError, adapter, builtin};
 
 use crate::cli::arguments::{CheckArguments, Named, TargetArguments};
-use crate::cli::output::{Delivery, open};
+use crate::cli::output::{Delivery, empty, open};
 use crate::cli::progress::Progress;
 
 /// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
@@ -35,6 +35,8 @@ pub(crate) fn run(
     Sandbox::try_dir(options.dir.as_deref(), &target.data, made)?;
     let mut delivery = Delivery::open(&report_arguments)?;
     let web = html.map(|path| open("--html", &path).map(|file| (path, file))).transpose()?;
+    delivery.empty()?;
+    web.iter().try_for_each(|(path, file)| empty(file, path))?;
     delivery.announce(&target)?;
     let progress = Progress::new(made, delivery.shows_progress());
     let tells = web.is_some();

@@ -15,9 +15,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,10 +128,13 @@ where
     });
     let (told, result) = mpsc::channel();
     let its_stop = stop.clone();
+    let folders: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
+    let its_folders = Arc::clone(&folders);
     // Not in the main thread, which reaps: see `reap_orphans`.
     thread::spawn(move || {
         let link = Mutex::new(link);
         let made = |folder: &Path| {
+            its_folders.lock().unwrap_or_else(PoisonError::into_inner).push(folder.to_owned());
             let mut line = folder.as_os_str().as_bytes().to_vec();
             line.push(b'\0');
             // A keeper that is gone removes nothing; this process does.
@@ -158,6 +160,12 @@ where
         }
     };
     end_all_children(&[]);
+    if ended.is_err() {
+        // What could not end within its time leaves its folders, and there may be no keeper any more to remove them.
+        for folder in folders.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let _removed = fs::remove_dir_all(folder);
+        }
+    }
     ended
 }
 

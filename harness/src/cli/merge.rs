@@ -33,6 +33,7 @@ pub(crate) fn run(arguments: &MergeArguments) -> anyhow::Result<u8> {
         )
     })?;
     let delivery = Delivery::open(&arguments.report)?;
+    delivery.empty()?;
     let status = delivery.deliver(&merged.report)?;
     if !merged.missing.is_empty() {
         let missing: Vec<String> = merged.missing.iter().map(ToString::to_string).collect();

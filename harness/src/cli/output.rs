@@ -35,6 +35,11 @@ impl Delivery {
         Ok(Self { out, format: arguments.format, detail })
     }
 
+    /// Takes out of its file what the last run has left there.
+    pub(crate) fn empty(&self) -> anyhow::Result<()> {
+        self.out.empty()
+    }
+
     /// Whether progress is welcome on a terminal.
     pub(crate) fn shows_progress(&self) -> bool {
         self.detail != Detail::Quiet
@@ -97,18 +102,28 @@ impl Delivery {
     }
 }
 
-/// Opens a file that a flag names, to be written anew.
+/// Opens a file that a flag names, to be written anew. What it holds stays until [`empty`]: the next flag may be a slip.
 pub(crate) fn open(flag: &'static str, path: &Path) -> Result<File, UsageError> {
-    OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(|why| {
+    OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(|why| {
         UsageError::new(flag, format!("{path:?} cannot be written: {why}"))
             .help("name a file in a folder that exists and is writable")
     })
 }
 
+/// Takes what the last run has left out of a file, before this one begins: else, where this one is killed, the old report
+/// would be taken for the new one.
+pub(crate) fn empty(file: &File, path: &Path) -> anyhow::Result<()> {
+    // What is no file, such as /dev/stdout, has nothing in it.
+    match file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        true => file.set_len(0).with_context(|| format!("cannot empty {path:?}")),
+        false => Ok(()),
+    }
+}
+
 /// Where text goes.
 pub(crate) enum Output {
     Terminal(AutoStream<io::Stdout>),
-    File(PathBuf, Box<AutoStream<File>>),
+    File(PathBuf, File, Box<AutoStream<File>>),
 }
 
 impl Output {
@@ -126,14 +141,23 @@ impl Output {
             return Ok(Self::Terminal(stream));
         };
         let file = open("--output", path)?;
+        let same = file.try_clone().with_context(|| format!("cannot keep {path:?} open"))?;
         let stream = AutoStream::new(file, choice.unwrap_or(ColorChoice::Never));
-        Ok(Self::File(path.to_owned(), Box::new(stream)))
+        Ok(Self::File(path.to_owned(), same, Box::new(stream)))
+    }
+
+    /// As [`empty`], where it goes to a file.
+    pub(crate) fn empty(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Terminal(_) => Ok(()),
+            Self::File(path, file, _) => empty(file, path),
+        }
     }
 
     pub(crate) fn write(&mut self, text: &str) -> io::Result<()> {
         match self {
             Self::Terminal(stream) => stream.write_all(text.as_bytes()).and_then(|()| stream.flush()),
-            Self::File(path, stream) => stream
+            Self::File(path, _, stream) => stream
                 .write_all(text.as_bytes())
                 .map_err(|why| io::Error::new(why.kind(), format!("{path:?}: {why}"))),
         }

@@ -5,9 +5,9 @@
 //! who gives up the lock in between and reads the data anew is in another one by then; two are inside at once when an
 //! effective change by one falls within the other's. A reader alone, and an append that
 //! reads nothing first, have no section that a change could fall into. What a client that was killed had changed before
-//! the other's next change is no intrusion either: that change may be its repair, and the same without a kill is judged
-//! beside it. Typical causes: no lock, a read before the
-//! lock, a lock on a file that is replaced, a POSIX lock that a close gives up.
+//! the other's next change is no intrusion either: that change may be its repair, so that such an execution is not
+//! judged. Typical causes: no lock, a read before the lock, a lock on a file that is replaced, a POSIX lock that a close
+//! gives up.
 //!
 //! Example: client 1 reads the data, client 2 reads and replaces them, client 1 replaces them by what it made of the
 //! old ones: both were inside.
@@ -35,17 +35,19 @@ fn check(observation: &Observation) -> Judgement {
         let places = (1..).take(trace.requests.len());
         let sections: Vec<_> =
             places.map(|place| (place, critical_sections(&trace.calls, &all, place))).collect();
-        judged |= sections.iter().filter(|(_, sections)| !sections.is_empty()).count() > 1;
+        let mut is_clear = sections.iter().filter(|(_, sections)| !sections.is_empty()).count() > 1;
         let each =
             sections.iter().flat_map(|(one, sections)| sections.iter().map(move |section| (one, section)));
         for (one, (from, to)) in each {
-            let intruder = all.iter().find(|access| {
-                access.client != *one
-                    && access.is_change
-                    && (*from..*to).contains(&access.at)
-                    && !is_mended(observation, trace, &all, access, *one)
-            });
-            if let Some(intruder) = intruder {
+            let is_intruder = |access: &&Access| {
+                access.client != *one && access.is_change && (*from..*to).contains(&access.at)
+            };
+            let (mended, intruders): (Vec<&Access>, Vec<&Access>) = all
+                .iter()
+                .filter(is_intruder)
+                .partition(|access| is_mended(observation, trace, &all, access, *one));
+            is_clear &= mended.is_empty();
+            if let Some(intruder) = intruders.first() {
                 // LMDB maps the file when it opens it, and reads it under its lock.
                 if trace.calls[*from].name == "mmap" {
                     let doubt = "the store maps the data file: when it reads it is not seen";
@@ -54,17 +56,20 @@ fn check(observation: &Observation) -> Judgement {
                 return Judgement::Violated(tell(trace, *one, (*from, *to), intruder));
             }
         }
+        // What may be a repair tells neither way.
+        judged |= is_clear;
     }
     if judged { Judgement::Holds } else { Judgement::Silent }
 }
 
-/// Whether who made the change was killed, and did nothing any more, before `one` changed the data file again.
+/// Whether who made the change was killed, and did nothing any more, before `one` changed the data file again. Who ended of
+/// its own, and left a process that picklock ended, was not.
 fn is_mended(observation: &Observation, trace: &Trace, all: &[Access], change: &Access, one: u32) -> bool {
     let last_step = trace.calls.iter().rposition(|call| call.client == change.client);
     let next_change = all.iter().find(|next| next.client == one && next.is_change && next.at > change.at);
     let was_killed = trace
         .operation(change.client, &observation.operations)
-        .is_some_and(|operation| operation.outcome == Outcome::Killed);
+        .is_some_and(|operation| operation.outcome == Outcome::Killed && operation.still.is_some());
     was_killed && next_change.is_some_and(|next| last_step < Some(next.at))
 }
 
@@ -129,8 +134,8 @@ mod tests {
     /// which is no read of the data: the other's write lay between the read and the repair.
     #[test]
     fn what_the_killed_had_changed_before_the_other_s_repair_is_no_intrusion() {
-        let told = |outcome: &str, text: &str| {
-            let mut observation = observe(&format!("c2 add two 0..5 {outcome}\n c1 add one 0..9 ok"));
+        let told = |ended: &str, text: &str| {
+            let mut observation = observe(&format!("c2 add two 0..5 {ended}\n c1 add one 0..9 ok"));
             observation.subject.data = "db".into();
             let request = |record: &str| Request::Add { record: record.into(), number: 0 };
             observation.traces = vec![Trace {
@@ -141,13 +146,15 @@ mod tests {
             check(&observation)
         };
         let repaired = "1 open db 1\n 1 read 1\n 2 write 1\n 1 write 1";
-        assert_eq!(told("killed", repaired), Judgement::Holds);
+        assert_eq!(told("killed still 4", repaired), Judgement::Silent);
         assert!(matches!(told("ok", repaired), Judgement::Violated(_)));
+        // What came to its end and left a process behind, which picklock ended, is not known to be acknowledged: no more.
+        assert!(matches!(told("killed", repaired), Judgement::Violated(_)));
         // It was there still when the other changed the data.
-        assert!(matches!(told("killed", &format!("{repaired}\n 2 sync 1")), Judgement::Violated(_)));
+        assert!(matches!(told("killed still 4", &format!("{repaired}\n 2 sync 1")), Judgement::Violated(_)));
         // It was inside itself before it was killed.
         let within = "1 open db 1\n 2 read 1\n 1 write 1\n 2 write 1";
-        assert!(matches!(told("killed", within), Judgement::Violated(_)));
+        assert!(matches!(told("killed still 4", within), Judgement::Violated(_)));
     }
 
     #[test]

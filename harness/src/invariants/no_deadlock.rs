@@ -27,7 +27,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
 };
 
 fn check(observation: &Observation) -> Judgement {
-    let is_late = |operation: &&Operation| operation.hung() && !operation.outlasted_a_fault();
+    let is_late = |operation: &&Operation| operation.hung() && !observation.asked_in_vain(operation);
     let late = observation.operations.iter().find(is_late);
     match (late, &observation.standstill) {
         (Some(_), Some(standstill))
@@ -111,7 +111,7 @@ fn tell(standstill: &Standstill) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timeline::observe;
+    use super::super::timeline::{observe, observe_with};
     use super::*;
     use crate::observation::WantedLock;
 
@@ -170,12 +170,21 @@ mod tests {
     /// is: that left a doubt which no budget could settle.
     #[test]
     fn who_asks_on_for_a_lock_that_picklock_lets_fail_waits_for_nobody() {
-        let asks_on = "c1 add a 0..1000 timeout with lock-enolck";
-        assert_eq!(check(&observe(asks_on)), Judgement::Silent);
-        let beside = format!("{asks_on}\n c2 add b 5..15 ok");
-        assert_eq!(check(&observe(&beside)), Judgement::Silent);
-        let both = format!("{asks_on}\n c2 add b 5..1000 timeout");
-        assert!(matches!(check(&observe(&both)), Judgement::Inconclusive(_)));
+        let failed = "c1 add a 0..1000 timeout with flock-enolck";
+        let asks_on = "1 lock ex 2\n 1 refused ex 1\n 1 stat db\n 1 refused ex 1";
+        let judged = |operations: &str, calls: &str| check(&observe_with(operations, calls));
+        assert_eq!(judged(failed, asks_on), Judgement::Silent);
+        assert_eq!(judged(&format!("{failed}\n c2 add b 5..15 ok"), asks_on), Judgement::Silent);
+        let is_doubt = |operations: &str, calls: &str| {
+            assert!(matches!(judged(operations, calls), Judgement::Inconclusive(_)), "{operations}: {calls}");
+        };
+        is_doubt(&format!("{failed}\n c2 add b 5..1000 timeout"), asks_on);
+        // It had the lock, or did not ask for it: what it waits for is something else.
+        is_doubt(failed, "1 refused ex 1\n 1 lock ex 1");
+        is_doubt(failed, "1 refused ex 1\n 1 refused ex 1\n 1 lock ex 2");
+        is_doubt(failed, "1 refused ex 1\n 1 stat db");
+        is_doubt("c1 add a 0..1000 timeout with write-enospc", asks_on);
+        is_doubt("c1 add a 0..1000 timeout", asks_on);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 use crate::catalogue::headline;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Holder, Observation, Waiting};
+use crate::op::Operation;
 use crate::verdict::Judgement;
 
 pub(super) const INVARIANT: Invariant = Invariant {
@@ -34,17 +35,16 @@ fn check(observation: &Observation) -> Judgement {
             waiting.client
         ));
     }
-    if let Some(late) = observation.operations.iter().find(|operation| operation.hung()) {
-        // Who waits for a lock in earnest is seen to, whatever failed before.
-        let is_seen = observation.standstill.is_some() || late.outlasted_a_fault();
-        return if is_seen {
-            Judgement::Silent
-        } else {
+    let mut hung = observation.operations.iter().filter(|operation| operation.hung()).peekable();
+    if hung.peek().is_some() {
+        let is_unseen =
+            |late: &&Operation| observation.standstill.is_none() && !observation.asked_in_vain(late);
+        return hung.find(is_unseen).map_or(Judgement::Silent, |late| {
             Judgement::Inconclusive(format!(
                 "{} did not end, and what it waits for was not seen",
                 late.request
             ))
-        };
+        });
     }
     if observation.traces.iter().any(|trace| trace.is_whole) { Judgement::Holds } else { Judgement::Silent }
 }
@@ -60,7 +60,7 @@ pub(super) fn own_lock(waiting: &Waiting) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timeline::observe;
+    use super::super::timeline::{observe, observe_with};
     use super::*;
     use crate::observation::{Standstill, Trace, WantedLock};
 
@@ -99,8 +99,12 @@ mod tests {
     #[test]
     fn an_operation_that_hangs_unseen_leaves_a_doubt_and_one_that_ends_holds() {
         assert!(matches!(check(&observe("c1 add a 0..10 timeout")), Judgement::Inconclusive(_)));
-        let asks_on = observe("c1 add a 0..10 timeout with lock-enolck");
+        let failed = "c1 add a 0..10 timeout with flock-enolck";
+        let asks_on = observe_with(failed, "1 refused ex 1\n 1 refused ex 1");
         assert_eq!(check(&asks_on), Judgement::Silent, "it asks on for a lock that picklock lets fail");
+        let beside = format!("{failed}\n c2 add b 0..10 timeout");
+        let hangs = check(&observe_with(&beside, "1 refused ex 1\n 1 refused ex 1"));
+        assert!(matches!(hangs, Judgement::Inconclusive(_)), "another hangs unseen");
         let mut whole = observe("c1 add a 0..10 ok");
         whole.traces = vec![Trace { is_whole: true, ..Trace::default() }];
         assert_eq!(check(&whole), Judgement::Holds);

@@ -17,9 +17,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::observation::{FileState, Memory, Observation, Readings, State, Subject};
+use crate::call::{Errno, sketch};
+use crate::observation::{FileState, Memory, Observation, Readings, State, Subject, Trace};
 use crate::op::{Limit, Operation, Outcome, Request};
 use crate::verdict::Judgement;
+
+/// The same, with the calls of client 1 as [`sketch`] reads them; each lock that it is refused fails with `ENOLCK`.
+pub(crate) fn observe_with(timeline: &str, calls: &str) -> Observation {
+    let mut calls = sketch(calls);
+    for call in calls.iter_mut().filter(|call| call.name == "flock" && call.result != Some(Ok(0))) {
+        call.result = Some(Err(Errno(libc::ENOLCK)));
+        call.locks.clear();
+    }
+    let requests = vec![Request::Other("one".into())];
+    let traces = vec![Trace { requests, calls, ..Trace::default() }];
+    Observation { traces, ..observe(timeline) }
+}
 
 pub(crate) fn observe(timeline: &str) -> Observation {
     let mut observation = Observation {

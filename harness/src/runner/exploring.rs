@@ -112,9 +112,10 @@ impl Sweep<'_> {
                     "every schedule with at most {}",
                     counted(preemptions.into(), "preemption")
                 ));
-                self.done
-                    .bounds
-                    .push(format!("schedules of {} with more than {preemptions} preemptions", plan.what));
+                self.leave_out(format!(
+                    "schedules of {} with more than {preemptions} preemptions",
+                    plan.what
+                ));
             }
             return Ok((ended, claims));
         }

@@ -41,7 +41,7 @@ impl Sweep<'_> {
         let default = if is_crash { interleave_crash::CLIENTS } else { interleave::CLIENTS };
         let clients = self.breadth.clients.unwrap_or(default);
         if clients > CLIENTS_MAX {
-            self.done.bounds.push(format!(
+            self.leave_out(format!(
                 "{} of {clients} clients, more than are scheduled at once",
                 clients - CLIENTS_MAX
             ));
@@ -136,13 +136,6 @@ impl Sweep<'_> {
             Some(_) => now + left.saturating_mul(2) / plans.saturating_add(1),
             None => now + left / plans,
         })
-    }
-
-    /// Of one plan with a kill at each of many points the same is left out again and again: it is said once.
-    pub(super) fn leave_out(&mut self, what: String) {
-        if !self.done.bounds.contains(&what) {
-            self.done.bounds.push(what);
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::fault::has_none;
 use crate::masks::{made, masked_calls};
 use crate::observation::Subject;
-use crate::op::{Operation, Outcome, Request};
+use crate::op::{Outcome, Request};
 use crate::runner::interleave::Breadth;
 use crate::runner::pin::Pinned;
 use crate::runner::quiet::Quiet;
@@ -115,18 +115,24 @@ impl Sweep<'_> {
             "interleave" => self.interleave(&first, &quiet, false),
             "interleave-crash" => self.interleave(&first, &quiet, true),
             "fault" => {
+                let mut waited_out = Vec::new();
                 for Quiet { request, traced: quiet, .. } in &quiet {
                     let name = name_of(request);
-                    let (scripts, left_out) = fault::scripts(request, &quiet.calls);
-                    self.bound(left_out, &format!("faults of {name}, those of its first calls"));
+                    let faults = fault::scripts(request, &quiet.calls);
+                    self.bound(faults.left_out, &format!("faults of {name}, those of its first calls"));
                     let without = quiet.calls.iter().filter(|call| has_none(call)).count();
                     self.bound(without, &format!("calls of {name} for which the table has no fault"));
-                    self.play(&first, group(format!("faults of the calls of {name}"), scripts))?;
+                    self.play(&first, group(format!("faults of the calls of {name}"), faults.quick))?;
+                    let what = format!("locks of {name} that fail from then on");
+                    waited_out.push(group(what, faults.waited_out));
+                }
+                for Quiet { request, traced: quiet, .. } in &quiet {
+                    let name = name_of(request);
                     let beside = fault::beside(request, &quiet.calls, &self.subject.data);
                     let what = format!("faults of the locks of {name}, beside another client");
                     self.play(&first, group(what, beside))?;
                 }
-                Ok(())
+                waited_out.into_iter().try_for_each(|group| self.play(&first, group))
             }
             "torn-write" => {
                 for Quiet { request, traced: quiet, .. } in &quiet {
@@ -176,7 +182,14 @@ impl Sweep<'_> {
     /// Takes note of what is left out on purpose.
     pub(super) fn bound(&mut self, left_out: usize, what: &str) {
         if left_out > 0 {
-            self.done.bounds.push(format!("{left_out} {what}"));
+            self.leave_out(format!("{left_out} {what}"));
+        }
+    }
+
+    /// Of one plan with a kill at each of many points the same is left out again and again: it is said once.
+    pub(super) fn leave_out(&mut self, what: String) {
+        if !self.done.bounds.contains(&what) {
+            self.done.bounds.push(what);
         }
     }
 
@@ -187,13 +200,25 @@ impl Sweep<'_> {
         }
         let scripts: Vec<(u64, &Script)> =
             scripts.iter().filter_map(|script| Some((self.next_place()?, script))).collect();
-        let outlasts = format!("ends that did not come within the time limit, of {what}");
+        let in_vain =
+            format!("ends of operations that asked for a lock in vain for all their time, of {what}");
         self.done.groups.push((what, scripts.len(), 0));
-        let mut outlasted = 0;
+        let mut asked_in_vain = 0;
+        let played = self.play_each(first, &scripts, &mut asked_in_vain);
+        self.bound(asked_in_vain, &in_vain);
+        played
+    }
+
+    fn play_each(
+        &mut self,
+        first: &First,
+        scripts: &[(u64, &Script)],
+        asked_in_vain: &mut usize,
+    ) -> Result<(), TraceError> {
         for (place, script) in scripts {
-            self.place = place;
+            self.place = *place;
             let seen = self.play_once(first, script)?;
-            outlasted += usize::from(seen.outlasted_a_fault);
+            *asked_in_vain += usize::from(seen.asked_in_vain);
             if let Some((_, _, made)) = self.done.groups.last_mut() {
                 // A store that does not make the same calls each time may have ended before the point was reached.
                 *made += usize::from(seen.was_disturbed);
@@ -208,7 +233,6 @@ impl Sweep<'_> {
                 break;
             }
         }
-        self.bound(outlasted, &outlasts);
         Ok(())
     }
 
@@ -256,7 +280,8 @@ impl Sweep<'_> {
             .last()
             .is_some_and(|state| usual.is_none_or(|usual| state.files.len() > *usual));
         let outcomes = played.observation.operations.iter().map(|one| one.outcome.clone()).collect();
-        let outlasted_a_fault = played.observation.operations.iter().any(Operation::outlasted_a_fault);
+        let observation = &played.observation;
+        let asked_in_vain = observation.operations.iter().any(|one| observation.asked_in_vain(one));
         let observation = Box::new(played.observation);
         let next = (self.sink)(Showing::Execution {
             place: self.place,
@@ -274,7 +299,7 @@ impl Sweep<'_> {
             was_disturbed: played.was_disturbed,
             second_waited: played.second_waited,
             left_something,
-            outlasted_a_fault,
+            asked_in_vain,
             outcomes,
         };
         Ok((seen, next))
@@ -287,8 +312,8 @@ pub(super) struct Seen {
     pub(super) second_waited: bool,
     /// Whether it left more files than an undisturbed store does.
     left_something: bool,
-    /// Whether an operation ran past its limit after a call of it had failed.
-    outlasted_a_fault: bool,
+    /// Whether an operation ran past its limit while it asked for a lock that was to be had no more.
+    asked_in_vain: bool,
     /// How its operations ended.
     outcomes: Vec<Outcome>,
 }

@@ -30,8 +30,19 @@ const FAULTS_MAX: usize = 2000;
 /// The invariants that judge a sync whose data were dropped: all others would blame the store for the power loss.
 pub const OF_A_DROPPED_SYNC: &str = "honest-failure";
 
-/// Every fault that an operation may suffer, each as a script, and how many are left out.
-pub fn scripts(request: &Request, calls: &[Call]) -> (Vec<Script>, usize) {
+/// The faults that an operation may suffer, each as a script.
+#[derive(Debug)]
+pub struct Faults {
+    /// All but the next, what matters most first.
+    pub quick: Vec<Script>,
+    /// Locks that fail from then on: a store may ask again for as long as it would wait for somebody else.
+    pub waited_out: Vec<Script>,
+    /// How many are left out.
+    pub left_out: usize,
+}
+
+/// Every fault that an operation may suffer.
+pub fn scripts(request: &Request, calls: &[Call]) -> Faults {
     let mut faults: Vec<(u32, Misfortune)> = Vec::new();
     for (point, call) in (1..).zip(calls) {
         for fault in of_call(call) {
@@ -41,15 +52,16 @@ pub fn scripts(request: &Request, calls: &[Call]) -> (Vec<Script>, usize) {
             }
         }
     }
-    faults.sort_by_key(|(point, what)| (is_waited_out(what), weight(&calls[*point as usize - 1])));
+    faults.sort_by_key(|(point, _)| weight(&calls[*point as usize - 1]));
     let left_out = faults.len().saturating_sub(FAULTS_MAX);
     faults.truncate(FAULTS_MAX);
-    (faults.into_iter().map(|(point, what)| alone(request, calls, point, what)).collect(), left_out)
-}
-
-/// Whether a store may ask again for as long as it would wait for somebody else: that takes the most time, and comes last.
-fn is_waited_out(what: &Misfortune) -> bool {
-    matches!(what, Misfortune::Fail { fault, stays: true } if fault.0.is_of_lock())
+    let (waited_out, quick): (Vec<_>, Vec<_>) = faults.into_iter().partition(
+        |(_, what)| matches!(what, Misfortune::Fail { fault, stays: true } if fault.0.is_of_lock()),
+    );
+    let scripts = |faults: Vec<(u32, Misfortune)>| {
+        faults.into_iter().map(|(point, what)| alone(request, calls, point, what)).collect()
+    };
+    Faults { quick: scripts(quick), waited_out: scripts(waited_out), left_out }
 }
 
 /// What comes first, from 0.

@@ -63,7 +63,8 @@ with open(path, "w") as f:
         f.flush()
 "#,
     );
-    let report = judge(folder.path(), 1, &["--only", "crash,crash-atomic", "--", "./store"]);
+    let report =
+        judge(folder.path(), 1, &["--ops", "10", "--only", "stress,crash,crash-atomic", "--", "./store"]);
     assert_eq!(invariant(&report, "crash-atomic")["verdict"], "violated", "{report:#}");
 }
 

@@ -342,6 +342,10 @@ fn what_is_not_claimed_does_not_count_and_what_is_not_chosen_is_left_out() {
     assert_eq!(invariant(&report, "no-lost-update")["claimed"], false);
     let report = judge(folder.path(), 1, &with(&["--only", "no-lost-update"]));
     assert_eq!(report["invariants"].as_array().unwrap().len(), 1);
+    let two = ["--only", "stress,no-lost-update,valid-data", "--skip", "no-lost-update"];
+    let report = judge(folder.path(), 0, &with(&two));
+    assert_eq!(report["invariants"][0]["id"], "valid-data");
+    assert_eq!(report["invariants"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! An append: what threads that come together add under one lock, and the wait for the disk after it.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::disk::{How, write_all};
+use crate::error::Error;
+use crate::group::Lead;
+use crate::journal::lines::parse;
+use crate::journal::{Journal, Known};
+use crate::lock::{Guard, Turn};
+
+/// What the parts of an append work on: the end of the journal, and the lines to come.
+pub(super) struct Lines<T> {
+    known: Known,
+    /// Where the last whole line ends.
+    end: u64,
+    pub(super) new: Vec<u8>,
+    /// The last record, where it was looked at.
+    pub(super) latest: Option<Option<T>>,
+    pub(super) turn: Turn,
+    pub(super) has_durable: bool,
+}
+
+impl<T: Serialize + DeserializeOwned + Clone> Lines<T> {
+    /// The last record, those to be written included.
+    pub(super) fn latest(&mut self, journal: &Journal<T>) -> Result<Option<&T>, Error> {
+        if self.latest.is_none() {
+            let new = self.new.strip_suffix(b"\n").map(|new| new.rsplit(|byte| *byte == b'\n').next());
+            let latest = match new.flatten() {
+                Some(line) => Some(parse(line, &journal.path, "a new line")?),
+                None => journal.latest_before(&*self.known.file, self.end)?,
+            };
+            self.latest = Some(latest);
+        }
+        Ok(self.latest.as_ref().and_then(Option::as_ref))
+    }
+}
+
+/// Leads an append.
+pub(super) struct Appending<'a, T>(pub(super) &'a Journal<T>);
+
+impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appending<'a, T> {
+    type Kept = Guard<'a>;
+    /// The file to sync, where anybody waits for that.
+    type Left = Option<Known>;
+
+    fn begin(&self) -> Result<(Lines<T>, Guard<'a>), Error> {
+        let journal = self.0;
+        journal.durable.refuse_if_broken(&journal.path)?;
+        let guard = journal.lock.lock()?;
+        let (known, length) = match journal.file()? {
+            // With the reason, where this file could only be had to read.
+            Some(there) if journal.opened().as_ref().is_some_and(|known| known.id == there.0.id) => there,
+            _ => {
+                let path = &journal.path;
+                let file =
+                    journal.disk.open(path, How::Append).map_err(Error::io("open to append to", path))?;
+                let status = file.status().map_err(Error::io("examine", path))?;
+                let known = Known { file, id: status.id };
+                *journal.opened() = Some(known.clone());
+                (known, status.length)
+            }
+        };
+        let end = journal.mended(&*known.file, length)?;
+        let turn = guard.turn();
+        let lines = Lines { known, end, new: Vec::new(), latest: None, turn, has_durable: false };
+        Ok((lines, guard))
+    }
+
+    fn commit(&self, lines: Lines<T>, guard: Guard<'a>) -> Result<Self::Left, Error> {
+        if lines.new.is_empty() {
+            return Ok(None);
+        }
+        let mut taken = 0;
+        let written = write_all(&lines.new, |bytes| {
+            let count = lines.known.file.write(bytes)?;
+            taken += count;
+            Ok(count)
+        });
+        if let Err(failed) = written {
+            // Whole lines are never taken back, since a reader may have seen them: of those nobody is told that they
+            // are in. Where even this fails, the next writer cuts half a line off.
+            let whole = lines.new[..taken].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let _taken_back = lines.known.file.set_length(lines.end + whole as u64);
+            return Err(Error::io("write", &self.0.path)(failed));
+        }
+        drop(guard);
+        Ok(lines.has_durable.then_some(lines.known))
+    }
+
+    fn finish(&self, known: Self::Left) -> Result<(), Error> {
+        let Some(known) = known else { return Ok(()) };
+        let journal = self.0;
+        journal.durable.sync(&*known.file, &journal.path)?;
+        journal.durable.sync_name(&*journal.disk, &journal.path, &known)
+    }
+}
