@@ -57,6 +57,11 @@
 //! * Of what several writers appended to a journal and nobody synced, a power loss may take a page and leave a later one.
 //!   Records behind the gap were never durable; but what is no line is not told from a damaged disk, so the journal is
 //!   [`ErrorKind::Corrupt`] then, and nothing is cut.
+//! * What follows the last line feed of a journal is taken for what a kill left, and the next append cuts it off: a file that
+//!   somebody else wrote without one at its end loses its last line.
+//! * A rewrite that is killed may leave files of before (`NAME.1` …) that nothing names any more; they are in nobody's way,
+//!   and stay.
+//! * After a `fork` without an `exec` parent and child share the lock that is held, and do not keep each other out.
 //! * A rotation of a journal makes a second name of its file, so the file system must know hard links.
 #![cfg(unix)]
 

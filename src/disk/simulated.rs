@@ -50,6 +50,7 @@ struct State {
     is_over: bool,
     /// Calls of `sync` and `sync_folder` fail from now on.
     fails_to_sync: bool,
+    fails_to_sync_folders: bool,
     /// Calls that read content, and calls that changed something.
     reads: u64,
     changes: u64,
@@ -125,6 +126,11 @@ impl Simulated {
     /// Syncs fail from now on, or no more.
     pub(crate) fn fail_to_sync(&self, fails: bool) {
         self.state().fails_to_sync = fails;
+    }
+
+    /// The same of folders alone.
+    pub(crate) fn fail_to_sync_folders(&self, fails: bool) {
+        self.state().fails_to_sync_folders = fails;
     }
 
     /// How often content was read so far, and how often anything was changed.
@@ -275,7 +281,7 @@ impl Disk for Simulated {
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.change_wholly()?;
-        if state.fails_to_sync {
+        if state.fails_to_sync || state.fails_to_sync_folders {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         let (synced, left): (Vec<_>, Vec<_>) =

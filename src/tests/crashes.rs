@@ -244,6 +244,31 @@ fn nothing_is_acknowledged_after_a_sync_that_failed() {
     assert_eq!(*document.read().unwrap(), 1);
 }
 
+/// The name of a file may be lost with the folder that was not written, as the content is with the file. That was
+/// forgotten: the next append synced the folder again, with success, and was acknowledged.
+#[test]
+fn nothing_is_acknowledged_after_a_sync_of_the_folder_that_failed() {
+    type Step = fn(&Journal<u32>) -> Result<(), Error>;
+    let steps: [(&str, Step); 3] = [
+        ("the first append", |journal| journal.append(&1)),
+        ("a rotation", |journal| journal.rotate().map(drop)),
+        ("a rewrite", |journal| journal.rewrite(Ok::<_, ()>).map(drop)),
+    ];
+    for (what, step) in steps {
+        let (_folder, path, simulated, disk) = in_a_folder();
+        let journal = Journal::<u32>::open_on(disk, &path).unwrap();
+        if what != "the first append" {
+            journal.append(&1).unwrap();
+        }
+        simulated.fail_to_sync_folders(true);
+        assert!(step(&journal).is_err(), "{what}");
+        simulated.fail_to_sync_folders(false);
+        let refused = journal.append(&2).unwrap_err();
+        assert!(matches!(refused.kind(), crate::ErrorKind::EarlierSyncFailed), "{what}: {refused}");
+        assert_eq!(journal.read().unwrap(), [1], "{what}");
+    }
+}
+
 /// What a conversation is asked.
 #[derive(Clone, Debug)]
 enum Turn {

@@ -157,3 +157,57 @@ fn a_context_s_change_may_not_wait_for_itself() {
     added.unwrap().unwrap();
     assert!(matches!(nested.unwrap().unwrap_err().kind(), ErrorKind::WouldWaitForItself));
 }
+
+/// A journal that was rotated begins with a line that is no record. One that looked like it was added, acknowledged, and
+/// not there; and with a number in it, a rewrite removed the file of that number.
+#[test]
+fn what_a_journal_may_begin_with_and_what_is_more_than_a_line_is_no_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = Journal::<serde_json::Value>::open(&path).unwrap();
+    for number in [serde_json::Value::Null, 7.into()] {
+        let header = serde_json::json!({"#journal": {"after": number, "last": 0}});
+        let refused = journal.append(&header).unwrap_err();
+        assert!(matches!(refused.kind(), ErrorKind::Unserialisable(_)), "{refused}");
+    }
+    let raw = Journal::<Box<serde_json::value::RawValue>>::open(&path).unwrap();
+    let of_lines = serde_json::value::RawValue::from_string("[1,\n2]".to_owned()).unwrap();
+    let refused = raw.append(&of_lines).unwrap_err();
+    assert!(refused.to_string().contains("one line"), "{refused}");
+    // Nearly the same is a record like others.
+    let records = [serde_json::json!({"#journal": 1}), serde_json::json!({"after": 7, "last": 0})];
+    records.iter().for_each(|record| journal.append(record).unwrap());
+    assert_eq!(journal.read().unwrap(), records);
+}
+
+/// The error named the file of the journal, which was whole.
+#[test]
+fn damage_in_a_file_of_before_a_rotation_is_told_of_that_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = Journal::<u32>::open(&path).unwrap();
+    journal.append(&1).unwrap();
+    assert!(journal.rotate().unwrap());
+    let earlier = folder.path().join("journal.1");
+    fs::write(&earlier, "one\n").unwrap();
+    for error in [journal.read().unwrap_err(), journal.latest().unwrap_err()] {
+        assert!(matches!(error.kind(), ErrorKind::Corrupt(_)), "{error}");
+        assert_eq!(error.path(), earlier);
+    }
+}
+
+/// Who reads on from where it stopped took a file that had become shorter for one with nothing new.
+#[test]
+fn a_journal_that_lost_lines_which_were_read_is_corrupt_to_who_reads_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = Journal::<u32>::open(&path).unwrap();
+    (1..=2).for_each(|record| journal.append(&record).unwrap());
+    let mut place = crate::journal::Place::default();
+    assert_eq!(journal.since(&mut place).unwrap().records, [1, 2]);
+    journal.append(&3).unwrap();
+    assert_eq!(journal.since(&mut place).unwrap().records, [3]);
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(2).unwrap();
+    let error = journal.since(&mut place).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Corrupt(_)), "{error}");
+}
