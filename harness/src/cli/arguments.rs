@@ -398,8 +398,15 @@ pub(crate) struct BenchArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  picklock trace -- ./store
+  picklock trace list --adapter sqlite3
+
+Exit status:
+  0 traced    2 usage    3 tracing is forbidden here    4 the store does not work undisturbed    130 interrupted")]
 pub(crate) struct TraceArguments {
-    /// The operation: add, list, init, recover, or one of [ops.other]
+    /// The operation: add, list, init, recover, rebuild, or one of [ops.other]
     #[arg(value_name = "OP", default_value = "add")]
     pub(crate) op: String,
     #[command(flatten)]
@@ -502,7 +509,7 @@ pub(crate) struct ListArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArguments {
-    /// The id of an invariant, a scenario or a diagnosis
+    /// The id of an invariant, a scenario, a fault, a diagnosis or a built-in adapter
     pub(crate) id: String,
 }
 

@@ -93,9 +93,18 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<u8> {
             fault.explanation()
         )?;
         return Ok(exit::HOLDS);
+    } else if let Some(adapter) = builtin::ALL.iter().find(|adapter| adapter.name == id) {
+        writeln!(
+            anstream::stdout(),
+            "{BOLD}{id}{BOLD:#} (adapter)\n{}.\n\nIts file, to copy from:\n\n{}\nExample: `picklock check --adapter {id}`.",
+            adapter.statement(),
+            adapter.text
+        )?;
+        return Ok(exit::HOLDS);
     } else {
-        let faults: Vec<&str> = fault::ALL.iter().map(|fault| fault.id).collect();
-        let known = INVARIANT_IDS.iter().chain(SCENARIO_IDS).chain(DIAGNOSIS_IDS).chain(&faults);
+        let faults = fault::ALL.iter().map(|fault| fault.id);
+        let others: Vec<&str> = faults.chain(builtin::ALL.iter().map(|adapter| adapter.name)).collect();
+        let known = INVARIANT_IDS.iter().chain(SCENARIO_IDS).chain(DIAGNOSIS_IDS).chain(&others);
         return Err(unknown_id("explain", id, known).into());
     };
     writeln!(anstream::stdout(), "{BOLD}{id}{BOLD:#} ({kind})\n{statement}.\n\n{}", explanation(source))?;

@@ -69,13 +69,17 @@ fn request(target: &Target, name: &str) -> anyhow::Result<Request> {
         other => has(Request::Other(other.to_owned()), ops.other.contains_key(other)),
     };
     found.ok_or_else(|| {
-        let known: Vec<&str> =
-            [("list", ops.list.is_some()), ("init", ops.init.is_some()), ("recover", ops.recover.is_some())]
-                .into_iter()
-                .filter_map(|(name, is_there)| is_there.then_some(name))
-                .chain(["add"])
-                .chain(ops.other.keys().map(String::as_str))
-                .collect();
+        let known: Vec<&str> = [
+            ("list", ops.list.is_some()),
+            ("init", ops.init.is_some()),
+            ("recover", ops.recover.is_some()),
+            ("rebuild", target.derived.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_there)| is_there.then_some(name))
+        .chain(["add"])
+        .chain(ops.other.keys().map(String::as_str))
+        .collect();
         let error = UsageError::new("OP", format!("the target has no operation {name:?}"));
         let help = match nearest(name, known.iter().copied()) {
             Some(meant) => format!("did you mean {meant}?"),

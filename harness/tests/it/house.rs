@@ -53,7 +53,7 @@ fn rooms_use_only_what_lies_below_them() {
         ("catalogue.rs", &[]),
         ("fault.rs", &["call", "catalogue"]),
         ("scenario", &["op", "call", "accesses", "catalogue", "fault", "persist", "scenario"]),
-        ("observation.rs", &["op", "call"]),
+        ("observation.rs", &["op", "call", "fault"]),
         ("persist", &["call", "catalogue", "scenario", "persist"]),
         ("case.rs", &["op", "call", "observation", "scenario", "steps"]),
         ("diagnoses", &["op", "locks", "call", "accesses", "catalogue", "observation", "diagnoses"]),
