@@ -27,7 +27,9 @@ pub(crate) fn run(
             .help("name another file, or write over it with --force")
             .into());
     }
-    let flags = match arguments.target.named() {
+    let named = arguments.target.named();
+    let is_plain = matches!(named, Named::Plain(..));
+    let flags = match named {
         Named::Adapter(_) => {
             return Err(UsageError::new("--adapter", "names a file that is written already")
                 .help("say how the store is called: -- ./store, or --add and --list")
@@ -40,7 +42,7 @@ pub(crate) fn run(
     let folder = env::current_dir()?;
     // What is wrong with a flag is told by its name, and not by the line of a file that nobody has seen.
     let target = flags.clone().into_target(&folder)?;
-    let text = commented(&flags, &target);
+    let text = commented(&flags, &target, is_plain);
     let written_to = path.display().to_string();
     let target = adapter::parse(&text, &written_to, &folder)?;
     let mut options = Options { multi_call: Some(env::current_exe()?), ..Options::default() };
@@ -123,8 +125,8 @@ pub(crate) fn asked(arguments: &InitArguments) -> anyhow::Result<Vec<OsString>> 
     Ok(further)
 }
 
-/// The adapter, with what may be added to it said beside it.
-fn commented(flags: &Flags, target: &Target) -> String {
+/// The adapter, with what may be added to it said beside it. A store of the plain convention has its exit statuses.
+fn commented(flags: &Flags, target: &Target, is_plain: bool) -> String {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let words = |command: Option<&picklock::target::Command>| {
         let words = command.map(picklock::target::Command::source).unwrap_or_default();
@@ -145,12 +147,14 @@ fn commented(flags: &Flags, target: &Target) -> String {
 # How picklock drives this store: `picklock check` in this folder judges it. Written by `picklock init`.
 # Placeholders: {{data}} the data file, {{dir}} its folder, {{id}} a record's name, {{n}} its number, {{client}} the client's.
 name = {name}
+# cwd = \"{{dir}}\"                  # where commands run; else the folder of this file
 
 [data]
 path = {path}   # within {{dir}}, a folder that is made anew for each execution
 {format}
 {records}
 {listed}
+# also = [\"state/*.json\"]         # further files that must stay whole
 
 [ops]
 {init}
@@ -161,16 +165,35 @@ add = {add}   # exit 0 means: the record is in, whatever happens next
 # [ops.other]                     # what else it can do, which must neither hang nor harm
 # compact = [\"./store\", \"compact\", \"{{data}}\"]
 
-# [exit]
-# refused = [3]                   # a definite no: nothing was changed
-# busy = [75]                     # the lock was not to be had: nothing was changed
+{off}[exit]
+{off}refused = [3]                   # a definite no: nothing was changed
+{off}busy = [75]                     # the lock was not to be had: nothing was changed
+
+# [guard]                         # so many records are taken, and no more
+# limit = 3
+# add = [\"./store\", \"add-capped\", \"{{data}}\", \"{{id}}\"]   # the form of add that has the limit, where not every one has
+
+# [derived]                       # files that are made from the data
+# files = [\"summary.json\"]
+# rebuild = [\"./store\", \"rebuild\", \"{{data}}\"]
+
+# [session]                       # a process that serves many requests: the README has the protocol
+# command = [\"./store\", \"session\", \"{{data}}\"]
+# removes = [\"compact\"]           # which of [ops.other] remove records
 
 # [claims]                        # what the store does not promise does not count
 # power_loss = false
 
-# [limits]
-# timeout = \"10s\"                 # of one operation
+# [limits]                        # of one operation
+# timeout = \"10s\"
+# output = \"1MiB\"
+# file = \"256MiB\"
+# processes = 64
+
+# [env]
+# KEY = \"value\"
 ",
+        off = if is_plain { "" } else { "# " },
         name = text(&target.name),
         path = text(&target.data.path.display().to_string()),
         format = or_none("format", &flags.data_format, "\"json\"", "json, jsonl, text or opaque; else by the extension"),
