@@ -5,8 +5,7 @@ use std::fs;
 use crate::{expect_status, picklock, script, stderr, stdout};
 
 /// A store of the plain convention.
-const STORE: &str =
-    "#!/bin/sh\ncase $1 in add) printf '%s\\n' \"$3\" >> \"$2\";; list) cat \"$2\";; init) : > \"$2\";; *) exit 2;; esac\n";
+const STORE: &str = "#!/bin/sh\ncase $1 in add) printf '%s\\n' \"$3\" >> \"$2\";; list) cat \"$2\";; init) : > \"$2\";; *) exit 2;; esac\n";
 
 #[test]
 fn an_adapter_is_written_that_the_control_has_passed_with_and_check_takes_it() {

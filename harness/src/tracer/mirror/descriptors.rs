@@ -1,0 +1,161 @@
+//! Which descriptor of which process is open on what, by which open file description.
+
+use nix::unistd::Pid;
+
+use crate::call::{Argument, LockChange, Object};
+use crate::locks::{Descriptions, FileId};
+use crate::tracer::mirror::{Mirror, Pending};
+use crate::tracer::{descriptor, path};
+
+#[derive(Clone, Copy)]
+pub(in crate::tracer) struct OpenFile {
+    pub(in crate::tracer) description: u32,
+    pub(in crate::tracer) file: FileId,
+    pub(in crate::tracer) appends: bool,
+    /// It stands for a path alone (`O_PATH`): its close gives no POSIX lock up.
+    pub(super) is_path: bool,
+    /// The name that it was opened by, as a place among all.
+    pub(super) name: usize,
+}
+
+impl OpenFile {
+    /// Whether it stands for a path alone.
+    pub(in crate::tracer) fn is_path_alone(&self) -> bool {
+        self.is_path
+    }
+}
+
+impl Mirror {
+    /// The same of the open file descriptions.
+    pub(in crate::tracer) fn description_counts(&self) -> Descriptions {
+        self.descriptions.clone()
+    }
+
+    /// The name that a file was opened by.
+    pub(in crate::tracer) fn opened_as(&self, open: &OpenFile) -> String {
+        self.names.get(open.name).cloned().unwrap_or_default()
+    }
+
+    pub(in crate::tracer) fn open_file(&self, thread: Pid, fd: i32) -> Option<OpenFile> {
+        self.process_of(thread)?.open.get(&fd).copied()
+    }
+
+    /// Adds a descriptor to the call. Nothing where it is not open on anything visible.
+    pub(in crate::tracer) fn add_descriptor(&self, thread: Pid, call: &mut Pending, fd: i32) -> Option<()> {
+        let open = self.open_file(thread, fd)?;
+        let (number, path) = self.files.get(&open.file)?;
+        call.arguments.push(Argument::Descriptor(fd, path.clone()));
+        call.objects.push(Object::File(*number));
+        call.objects.push(Object::Description(open.description));
+        Some(())
+    }
+
+    pub(in crate::tracer) fn path_of(&self, thread: Pid, fd: i32) -> String {
+        let open = self.open_file(thread, fd);
+        open.and_then(|open| self.files.get(&open.file)).map(|(_, path)| path.clone()).unwrap_or_default()
+    }
+
+    /// The file of a new descriptor, which gets a number in the trace where it has none.
+    pub(super) fn opened(
+        &mut self,
+        thread: Pid,
+        fd: i32,
+        shown: String,
+        (appends, is_path): (bool, bool),
+    ) -> Option<[Object; 2]> {
+        let file = descriptor::file(thread, fd)?;
+        let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
+        let number = self.files.entry(file).or_insert((next, String::new())).0;
+        // Its own name, whatever link it was opened by.
+        let name = self.name(&path::shown(&path::of_descriptor(thread, fd), &self.sandbox));
+        self.files.insert(file, (number, shown));
+        let description = self.descriptions.open();
+        let process = self.threads.get(&thread)?.process;
+        self.processes
+            .get_mut(&process)?
+            .open
+            .insert(fd, OpenFile { description, file, appends, is_path, name });
+        Some([Object::File(number), Object::Description(description)])
+    }
+
+    /// Takes a descriptor in that somebody locks and that was not visible so far, with all that share its file.
+    pub(in crate::tracer) fn adopt(&mut self, thread: Pid, fd: i32) -> Option<()> {
+        if self.open_file(thread, fd).is_some() {
+            return Some(());
+        }
+        let file = descriptor::file(thread, fd)?;
+        self.locks_older_descriptor = true;
+        let path = path::of_descriptor(thread, fd);
+        self.locked_elsewhere.insert(path.clone());
+        let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
+        let shown = path::shown(&path, &self.sandbox);
+        let name = self.name(&shown);
+        self.files.entry(file).or_insert((next, shown));
+        let mut adopted: Vec<((Pid, i32), u32)> = Vec::new();
+        for process in self.process_ids() {
+            for other in descriptor::all(process) {
+                if descriptor::file(process, other) != Some(file) {
+                    continue;
+                }
+                let shared =
+                    adopted.iter().find(|(known, _)| descriptor::share_description(*known, (process, other)));
+                let description = match shared {
+                    Some((_, description)) => {
+                        self.descriptions.duplicate(*description);
+                        *description
+                    }
+                    None => self.descriptions.open(),
+                };
+                adopted.push(((process, other), description));
+                if let Some(process) = self.processes.get_mut(&process) {
+                    process.open.entry(other).or_insert(OpenFile {
+                        description,
+                        file,
+                        appends: false,
+                        is_path: false,
+                        name,
+                    });
+                }
+            }
+        }
+        self.open_file(thread, fd).map(drop)
+    }
+
+    pub(super) fn name(&mut self, shown: &str) -> usize {
+        let known = self.names.iter().position(|name| name == shown);
+        known.unwrap_or_else(|| {
+            self.names.push(shown.to_owned());
+            self.names.len() - 1
+        })
+    }
+
+    pub(super) fn duplicate(&mut self, thread: Pid, from: i32, to: i32) -> Vec<LockChange> {
+        if from == to {
+            return Vec::new();
+        }
+        let released = self.close(thread, to);
+        let Some(open) = self.open_file(thread, from) else { return released };
+        self.descriptions.duplicate(open.description);
+        let process = self.threads.get(&thread).map(|thread| thread.process);
+        if let Some(process) = process.and_then(|process| self.processes.get_mut(&process)) {
+            process.open.insert(to, open);
+        }
+        released
+    }
+
+    /// A descriptor is closed: POSIX locks of the process on its file go, and with the last one of the description its
+    /// own locks.
+    pub(super) fn close(&mut self, thread: Pid, fd: i32) -> Vec<LockChange> {
+        let Some(process) = self.threads.get(&thread).map(|thread| thread.process) else { return Vec::new() };
+        let Some(process) = self.processes.get_mut(&process) else { return Vec::new() };
+        let Some(open) = process.open.remove(&fd) else { return Vec::new() };
+        let mut released = match open.is_path {
+            true => Vec::new(),
+            false => self.table.file_closed(process.number, open.file),
+        };
+        if self.descriptions.close(open.description) {
+            released.extend(self.table.description_closed(open.description));
+        }
+        released.into_iter().map(|lock| LockChange::Released(lock, self.shown(lock.file))).collect()
+    }
+}

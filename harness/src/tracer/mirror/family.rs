@@ -1,0 +1,201 @@
+//! Who is there: the threads and processes of each client, from their birth to their end.
+
+use std::collections::BTreeMap;
+
+use nix::unistd::Pid;
+
+use crate::call::{Argument, End};
+use crate::tracer::mirror::descriptors::OpenFile;
+use crate::tracer::mirror::{Mirror, Pending};
+use crate::tracer::shape::TimerValue;
+use crate::tracer::stopped::Entry;
+use crate::tracer::{descriptor, memory, path};
+
+/// A living thread.
+pub(super) struct Thread {
+    pub(super) process: Pid,
+    pub(super) number: u32,
+    pub(super) pending: Option<Pending>,
+}
+
+/// A living process.
+#[derive(Default)]
+pub(in crate::tracer) struct Process {
+    pub(in crate::tracer) number: u32,
+    pub(in crate::tracer) client: u32,
+    pub(in crate::tracer) open: BTreeMap<i32, OpenFile>,
+    /// Whether a timer of its own may still end a wait.
+    pub(super) has_timer: bool,
+}
+
+impl Mirror {
+    /// A client's first process runs its program.
+    pub(in crate::tracer) fn client_started(&mut self, client: u32, root: Pid) {
+        self.add_thread(root, root, client);
+    }
+
+    /// A client's first process is a template from now on, and this copy of it takes its place.
+    pub(in crate::tracer) fn replaced_by_copy(&mut self, template: Pid, copy: Pid) {
+        if let Some(thread) = self.threads.remove(&template) {
+            self.threads.insert(copy, Thread { process: copy, pending: None, ..thread });
+        }
+        if let Some(process) = self.processes.remove(&template) {
+            self.processes.insert(copy, process);
+        }
+        self.pids.remove(&template.as_raw());
+        self.pids.insert(copy.as_raw());
+    }
+
+    pub(in crate::tracer) fn client_of(&self, thread: Pid) -> Option<u32> {
+        self.process_of(thread).map(|process| process.client)
+    }
+
+    /// The process that a thread belongs to.
+    pub(in crate::tracer) fn process_id(&self, thread: Pid) -> Option<Pid> {
+        self.threads.get(&thread).map(|known| known.process)
+    }
+
+    /// All living threads.
+    pub(in crate::tracer) fn threads(&self) -> impl Iterator<Item = Pid> {
+        self.threads.keys().copied()
+    }
+
+    /// The living processes of a client.
+    pub(in crate::tracer) fn processes_of(&self, client: u32) -> Vec<Pid> {
+        let of_client = self.processes.iter().filter(|(_, process)| process.client == client);
+        of_client.map(|(pid, _)| *pid).collect()
+    }
+
+    pub(in crate::tracer) fn process_ids(&self) -> Vec<Pid> {
+        self.processes.keys().copied().collect()
+    }
+
+    /// Whether a timer of any process of the client may still end a wait.
+    pub(in crate::tracer) fn has_timer(&self, client: u32) -> bool {
+        self.processes.values().any(|process| process.client == client && process.has_timer)
+    }
+
+    /// A thread has ended.
+    pub(in crate::tracer) fn thread_ended(&mut self, thread: Pid, end: End) {
+        if let Some(pending) = self.threads.get_mut(&thread).and_then(|known| known.pending.take()) {
+            self.tell(thread, pending, None, None, Vec::new());
+        }
+        let Some(ended) = self.threads.get(&thread) else { return };
+        let (process, number) = (ended.process, ended.number);
+        let is_last = self.threads.values().filter(|other| other.process == process).count() == 1;
+        if is_last {
+            let open: Vec<i32> = self
+                .processes
+                .get(&process)
+                .map(|known| known.open.keys().copied().collect())
+                .unwrap_or_default();
+            let mut locks = Vec::new();
+            for fd in &open {
+                locks.extend(self.close(thread, *fd));
+            }
+            let (process_number, client) =
+                self.processes.remove(&process).map_or((0, 0), |process| (process.number, process.client));
+            if !open.is_empty() {
+                let status = match end {
+                    End::Exited(status) => Argument::Number(status.into()),
+                    End::Signalled(signal) => Argument::Flags(format!("killed by signal {signal}")),
+                    End::Killed | End::TimedOut | End::Stuck => Argument::Flags("killed".into()),
+                };
+                self.push((client, process_number, number), "exit", vec![status], None, locks);
+            }
+        }
+        self.threads.remove(&thread);
+    }
+
+    /// There is a new thread or process, made by the thread `maker` where that is known.
+    pub(in crate::tracer) fn born(&mut self, thread: Pid, maker: Option<Pid>) {
+        if self.threads.contains_key(&thread) {
+            return;
+        }
+        // One that was killed before its maker told of it has ended already, and will not end once more.
+        if !descriptor::is_traced(thread) {
+            return;
+        }
+        let Some((process, parent)) = descriptor::family(thread) else { return };
+        // With `CLONE_PARENT` the parent is not who made it.
+        let parent = maker.and_then(|maker| self.process_id(maker)).unwrap_or(parent);
+        let is_process = process == thread;
+        let client = self.processes.get(&process).or(self.processes.get(&parent)).map(|known| known.client);
+        // Whoever made it is stopped meanwhile, and will tell of it.
+        let Some(client) = client else { return };
+        self.add_thread(thread, process, client);
+        if !is_process {
+            return;
+        }
+        let inherited = self.processes.get(&parent).map(|parent| parent.open.clone()).unwrap_or_default();
+        for open in inherited.values() {
+            self.descriptions.duplicate(open.description);
+        }
+        let has_some = !inherited.is_empty();
+        let child = self.processes.entry(process).or_default();
+        child.open = inherited;
+        let child_number = child.number;
+        if let (true, Some(parent_number)) =
+            (has_some, self.processes.get(&parent).map(|parent| parent.number))
+        {
+            let by = self.threads.get(&parent).map_or(0, |thread| thread.number);
+            let argument = Argument::Flags(format!("process {child_number}"));
+            self.push((client, parent_number, by), "fork", vec![argument], Some(Ok(0)), Vec::new());
+        }
+    }
+
+    /// A process runs another program: its other threads are gone, and so are descriptors that close on exec.
+    pub(in crate::tracer) fn executed(&mut self, thread: Pid, former: Pid) {
+        let Some(known) = self.threads.remove(&former).or_else(|| self.threads.remove(&thread)) else {
+            return;
+        };
+        let (process, number) = (known.process, known.number);
+        self.threads.retain(|_, other| other.process != process);
+        self.threads.insert(thread, Thread { process, number, pending: None });
+        let there = descriptor::all(thread);
+        let Some(tracked) = self.processes.get(&process) else { return };
+        let (process_number, client) = (tracked.number, tracked.client);
+        let closed: Vec<i32> = tracked.open.keys().copied().filter(|fd| !there.contains(fd)).collect();
+        if tracked.open.is_empty() {
+            return;
+        }
+        let mut locks = Vec::new();
+        for fd in closed {
+            locks.extend(self.close(thread, fd));
+        }
+        let program = std::fs::read_link(format!("/proc/{thread}/exe")).unwrap_or_default();
+        let argument = Argument::Path(path::shown(&program, &self.sandbox));
+        self.push((client, process_number, number), "execve", vec![argument], Some(Ok(0)), locks);
+    }
+
+    pub(super) fn add_thread(&mut self, thread: Pid, process: Pid, client: u32) {
+        self.started.1 += 1;
+        self.threads.insert(thread, Thread { process, number: self.started.1, pending: None });
+        self.pids.insert(process.as_raw());
+        if !self.processes.contains_key(&process) {
+            self.started.0 += 1;
+            let new = Process { number: self.started.0, client, ..Process::default() };
+            self.processes.insert(process, new);
+        }
+    }
+
+    /// A timer is set, or stopped by setting it to nothing.
+    pub(super) fn note_timer(&mut self, thread: Pid, entry: &Entry, value: TimerValue) {
+        let is_set = match value {
+            TimerValue::Seconds(index) => entry.arguments[index] as u32 != 0,
+            // Behind the interval stands when it goes off: two numbers each.
+            TimerValue::Behind(index) => (2..4).any(|word| {
+                memory::word(thread, entry.arguments[index].saturating_add(word * 8))
+                    .is_some_and(|part| part != 0)
+            }),
+        };
+        let process = self.process_id(thread);
+        if let Some(process) = process.and_then(|process| self.processes.get_mut(&process)) {
+            process.has_timer = is_set;
+        }
+    }
+
+    pub(in crate::tracer) fn process_of(&self, thread: Pid) -> Option<&Process> {
+        self.processes.get(&self.threads.get(&thread)?.process)
+    }
+}
