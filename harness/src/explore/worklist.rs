@@ -1,8 +1,10 @@
 //! The work-list driver: beginnings of schedules that are still to be run, each once, those with few preemptions first; it
 //! can be saved, taken up again and split.
 //!
-//! After each execution, the other way round of each of its races is a new beginning; two that are equal are one. It runs
-//! about twice as many schedules as the sequential driver, and needs to know nothing of what came before.
+//! After each execution, the other way round of each of its races is a new beginning; two that are equal are one. It needs to
+//! know nothing of what came before, and runs about twice as many schedules as the sequential driver; but many times as
+//! many where a client that only reads goes beside others, since two beginnings that differ in nothing but the order of
+//! independent steps are two.
 
 use std::collections::BTreeSet;
 
