@@ -18,7 +18,7 @@ use picklock::runner::Stop;
 use picklock::sandbox::Sandbox;
 use picklock::selection::unknown_id;
 use picklock::target::flags::Flags;
-use picklock::target::{Target, UsageError};
+use picklock::target::{DataFile, Target, UsageError};
 
 use crate::cli::arguments::{BenchArguments, ERROR, Format, Named};
 use crate::cli::check::target_named;
@@ -40,7 +40,7 @@ pub(crate) fn run(
     }
     let what = what(arguments)?;
     let dir = arguments.dir.as_deref();
-    Sandbox::try_dir(dir, &Target::embedded(&env::current_dir()?).data, made)?;
+    Sandbox::try_dir(dir, &data()?, made)?;
     let mut out = Output::open(arguments.output.as_deref(), arguments.color)?;
     let web =
         arguments.html.as_ref().map(|path| open("--html", path).map(|file| (path, file))).transpose()?;
@@ -195,7 +195,12 @@ fn measured(
 }
 
 fn sandbox(dir: Option<&Path>, made: &(dyn Fn(&Path) + Sync)) -> anyhow::Result<Sandbox> {
-    Ok(Sandbox::in_dir(dir, &Target::embedded(&env::current_dir()?).data, None, made)?)
+    Ok(Sandbox::in_dir(dir, &data()?, None, made)?)
+}
+
+/// A data file to make a sandbox for, where locks are measured and none is used.
+fn data() -> anyhow::Result<DataFile> {
+    Ok(Target::embedded(&env::current_dir()?).data)
 }
 
 /// The other store of a comparison: a program of the plain convention, or a command that adds.

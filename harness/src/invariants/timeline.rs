@@ -22,18 +22,7 @@ use crate::observation::{FileState, Memory, Observation, Readings, State, Subjec
 use crate::op::{Limit, Operation, Outcome, Request};
 use crate::verdict::Judgement;
 
-/// The same, with the calls of client 1 as [`sketch`] reads them; each lock that it is refused fails with `ENOLCK`.
-pub(crate) fn observe_with(timeline: &str, calls: &str) -> Observation {
-    let mut calls = sketch(calls);
-    for call in calls.iter_mut().filter(|call| call.name == "flock" && call.result != Some(Ok(0))) {
-        call.result = Some(Err(Errno(libc::ENOLCK)));
-        call.locks.clear();
-    }
-    let requests = vec![Request::Other("one".into())];
-    let traces = vec![Trace { requests, calls, ..Trace::default() }];
-    Observation { traces, ..observe(timeline) }
-}
-
+/// The observation that a timeline describes.
 pub(crate) fn observe(timeline: &str) -> Observation {
     let mut observation = Observation {
         scenario: "stress".into(),
@@ -137,6 +126,18 @@ pub(crate) fn observe(timeline: &str) -> Observation {
         }
     }
     observation
+}
+
+/// The same, with the calls of client 1 as [`sketch`] reads them; each lock that it is refused fails with `ENOLCK`.
+pub(crate) fn observe_with(timeline: &str, calls: &str) -> Observation {
+    let mut calls = sketch(calls);
+    for call in calls.iter_mut().filter(|call| call.name == "flock" && call.result != Some(Ok(0))) {
+        call.result = Some(Err(Errno(libc::ENOLCK)));
+        call.locks.clear();
+    }
+    let requests = vec![Request::Other("one".into())];
+    let traces = vec![Trace { requests, calls, ..Trace::default() }];
+    Observation { traces, ..observe(timeline) }
 }
 
 /// Checks that the timeline is judged to hold.

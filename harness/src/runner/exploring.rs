@@ -151,7 +151,7 @@ impl Sweep<'_> {
                 _ => "every schedule with at most 1 preemption".to_owned(),
             }];
         }
-        let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut *rest(end), tried)?;
+        let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut *thorough(end), tried)?;
         if matches!(ended, End::All) {
             // All are more than those with few preemptions.
             claims.clear();
@@ -311,7 +311,7 @@ impl Tried {
 
 /// What runs the schedules with more preemptions, of those that are many. Where there is an end, those that differ least
 /// come first, which runs some many times over; where there is none, each is run once, in whatever order.
-fn rest(end: Option<Instant>) -> Box<dyn Explorer> {
+fn thorough(end: Option<Instant>) -> Box<dyn Explorer> {
     match end {
         Some(_) => Box::new(WorkList::new()),
         None => Box::new(Sequential::default()),
