@@ -51,7 +51,14 @@ impl Sleep {
         match *number {
             #[cfg(target_arch = "x86_64")]
             libc::SYS_vfork => Self::Child,
-            libc::SYS_clone | libc::SYS_clone3 => Self::Child,
+            libc::SYS_clone if waits_for_child(argument(0)) => Self::Child,
+            libc::SYS_clone3
+                if memory::word(thread, argument(0).cast_unsigned())
+                    .is_some_and(|flags| waits_for_child(flags.cast_signed())) =>
+            {
+                Self::Child
+            }
+            // In any other deep sleep it is the kernel that is at work, such as one that copies the memory for a fork.
             _ if is_deep => Self::Awake,
             libc::SYS_wait4 | libc::SYS_waitid | libc::SYS_rt_sigsuspend => Self::Child,
             libc::SYS_futex if argument(3) == 0 => Self::Thread,
@@ -65,6 +72,11 @@ impl Sleep {
             _ => Self::Other,
         }
     }
+}
+
+/// Whether who makes a child with these flags sleeps until it is done: not where both go on.
+fn waits_for_child(flags: i64) -> bool {
+    flags & i64::from(libc::CLONE_VFORK) != 0
 }
 
 /// How often a thread has left the processor of its own accord, as it does whenever it goes to sleep.
@@ -122,4 +134,17 @@ pub(super) fn is_shared_beyond(processes: &[Pid], pipe: u64) -> bool {
         open.filter_map(|entry| fs::read_link(entry.path()).ok())
             .any(|link| link.as_os_str() == name.as_str())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shell that copied its memory for a fork was taken to sleep until its child ends, on a busy machine: the second
+    /// client was started before the first had come to where it was to be held.
+    #[test]
+    fn who_forks_goes_on_and_only_after_vfork_sleeps_until_the_child_is_done() {
+        assert!(!waits_for_child(i64::from(libc::SIGCHLD)));
+        assert!(waits_for_child(i64::from(libc::CLONE_VFORK | libc::CLONE_VM | libc::SIGCHLD)));
+    }
 }
