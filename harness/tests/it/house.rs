@@ -74,7 +74,7 @@ fn rooms_use_only_what_lies_below_them() {
         ("shard.rs", &["catalogue"]),
         ("history", &["op", "catalogue", "history"]),
         ("target", &["op", "catalogue", "observation", "target"]),
-        ("sandbox.rs", &["op", "observation", "persist", "target"]),
+        ("sandbox", &["op", "observation", "persist", "sandbox", "target"]),
         (
             "runner",
             &[
@@ -118,6 +118,9 @@ fn rooms_use_only_what_lies_below_them() {
         ("selection.rs", &["catalogue", "invariants", "scenario", "target"]),
     ];
     let house = root().join("harness/src");
+    for (floor, _) in floors {
+        assert!(house.join(floor).exists(), "{floor} is no room any more");
+    }
     for (path, text) in sources() {
         let Ok(within) = path.strip_prefix(&house) else { continue };
         let room = within.iter().next().unwrap().to_str().unwrap();
@@ -175,6 +178,9 @@ fn pure_rooms_do_no_input_and_output_and_read_no_clock() {
         "invariants",
         "history",
     ];
+    for room in pure {
+        assert!(root().join("harness/src").join(room).exists(), "{room} is no room any more");
+    }
     for (path, text) in sources() {
         let Ok(within) = path.strip_prefix(root().join("harness/src")) else { continue };
         if pure.iter().any(|room| within.starts_with(room)) {

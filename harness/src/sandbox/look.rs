@@ -1,0 +1,133 @@
+//! What stands in the sandbox, as somebody sees it who takes no lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use crate::observation::{FileState, State};
+use crate::op::{Nanos, stable_hash};
+use crate::sandbox::Sandbox;
+use crate::sandbox::folder::list_files;
+use crate::target::{DataFile, Format, Target};
+
+impl Sandbox {
+    /// What stands in the sandbox now. A data file whose records cannot be read is broken.
+    pub fn look(&self, target: &Target, at: Nanos) -> State {
+        let data = &target.data;
+        let (content, state) = read(&self.data(), data.format);
+        let (state, records) = target.examine(content.as_deref(), state);
+        let mut files = BTreeSet::new();
+        list_files(&self.dir(), Path::new(""), &mut files);
+        State {
+            at,
+            data: state,
+            records,
+            also: self.also(data, &files),
+            files: files.into_iter().map(|file| file.display().to_string()).collect(),
+            source: target.derived.as_ref().and_then(|_| digest(&self.data())),
+            derived: self.derived(target),
+        }
+    }
+
+    fn derived(&self, target: &Target) -> BTreeMap<String, String> {
+        let files = target.derived.iter().flat_map(|derived| &derived.files);
+        files.filter_map(|file| Some((file.clone(), digest(&self.dir().join(file))?))).collect()
+    }
+
+    fn also(&self, data: &DataFile, files: &BTreeSet<PathBuf>) -> BTreeMap<String, FileState> {
+        // A star stays within one folder, as in a shell.
+        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+        let patterns: Vec<glob::Pattern> =
+            data.also.iter().filter_map(|text| glob::Pattern::new(text).ok()).collect();
+        files
+            .iter()
+            .filter(|file| patterns.iter().any(|pattern| pattern.matches_path_with(file, options)))
+            .map(|file| {
+                let (_, state) = read(&self.dir().join(file), Format::by_extension(file));
+                (file.display().to_string(), state)
+            })
+            .collect()
+    }
+
+    /// The sandbox itself and every folder in it.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let mut found = vec![self.dir()];
+        let mut index = 0;
+        while let Some(folder) = found.get(index).cloned() {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            found.extend(
+                entries
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path()),
+            );
+            index += 1;
+        }
+        found
+    }
+
+    /// The size of the largest file in the sandbox, in bytes.
+    pub fn largest_file(&self) -> u64 {
+        let mut files = BTreeSet::new();
+        list_files(&self.dir(), Path::new(""), &mut files);
+        let sizes =
+            files.iter().filter_map(|file| Some(fs::symlink_metadata(self.dir().join(file)).ok()?.len()));
+        sizes.max().unwrap_or(0)
+    }
+}
+
+/// What tells the content of a file from another; nothing where there is none.
+fn digest(path: &Path) -> Option<String> {
+    fs::read(path).ok().map(|content| format!("{:016x} of {}", stable_hash(&content), content.len()))
+}
+
+/// Reads a file as a reader without a lock does. No content where it is no file or cannot be read.
+pub fn read(path: &Path, format: Format) -> (Option<Vec<u8>>, FileState) {
+    if format == Format::Opaque {
+        // It may as well be a folder: only the store knows.
+        let is_there = fs::symlink_metadata(path).is_ok();
+        return (None, if is_there { FileState::Whole } else { FileState::Missing });
+    }
+    // Not to wait for the other end, should somebody have put a pipe there.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let content = opened.and_then(|mut file| {
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let mut content = Vec::new();
+        io::Read::read_to_end(&mut file, &mut content).map(|_| content)
+    });
+    match content {
+        Ok(content) => {
+            let state = format.examine(&content);
+            (Some(content), state)
+        }
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => (None, FileState::Missing),
+        Err(other) => (None, FileState::Broken(other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::tests::target;
+
+    #[test]
+    fn a_look_tells_the_state_of_every_file_and_the_records() {
+        let target = target("db.json");
+        let sandbox = Sandbox::create(None, &target.data, None, &|_| ()).unwrap();
+        assert_eq!(sandbox.look(&target, 1).data, FileState::Missing);
+        fs::write(sandbox.data(), "[\"r1\"]").unwrap();
+        fs::create_dir_all(sandbox.dir().join("state/deeper")).unwrap();
+        fs::write(sandbox.dir().join("state/x.json"), "{").unwrap();
+        fs::write(sandbox.dir().join("state/deeper/y.json"), "{").unwrap();
+        let state = sandbox.look(&target, 2);
+        assert_eq!((state.data, state.records), (FileState::Whole, Some(vec!["r1".to_owned()])));
+        assert_eq!(state.also.keys().collect::<Vec<_>>(), ["state/x.json"]);
+        assert!(matches!(state.also["state/x.json"], FileState::Broken(_)));
+    }
+}
