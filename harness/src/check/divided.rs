@@ -26,14 +26,7 @@ pub fn check_in_parts(
 ) -> Result<(Report, Vec<Telling>), CheckError> {
     options.usable(jobs)?;
     let shard = options.shard;
-    let parts: Option<Vec<Shard>> = (0..jobs).map(|job| part(shard, job, jobs)).collect();
-    let Some(parts) = parts else {
-        return Err(UsageError::new(
-            "--jobs",
-            format!("the shard {shard} cannot be divided into {jobs} more"),
-        )
-        .into());
-    };
+    let parts = parts(shard, jobs)?;
     let began = std::time::Instant::now();
     let run = |(job, part): (usize, &Shard)| {
         let options = Options { shard: *part, ..options.clone() };
@@ -64,6 +57,17 @@ pub fn check_in_parts(
         of.is_some_and(|one| one.counterexamples.iter().any(is_its))
     });
     Ok((report, tellings))
+}
+
+/// The parts of so many jobs.
+///
+/// # Errors
+/// Where there would be more than a run is ever divided into.
+pub(super) fn parts(shard: Shard, jobs: u32) -> Result<Vec<Shard>, UsageError> {
+    let parts: Option<Vec<Shard>> = (0..jobs).map(|job| part(shard, job, jobs)).collect();
+    parts.ok_or_else(|| {
+        UsageError::new("--jobs", format!("the shard {shard} cannot be divided into {jobs} more"))
+    })
 }
 
 /// The part of a part that one of so many jobs has: together they have what the part has.

@@ -23,7 +23,7 @@ use crate::sandbox::Sandbox;
 use crate::scenario::{self, stress};
 use crate::selection::Selection;
 use crate::shard::Shard;
-use crate::target::{Target, UsageError};
+use crate::target::{DataFile, Target, UsageError};
 use crate::tracer::Templates;
 use crate::verdict::Tally;
 use crate::volume::Kind;
@@ -214,11 +214,19 @@ fn judge(
 }
 
 impl Options {
-    /// Whether they make sense on this machine, in so many parts at once.
+    /// Finds out whether a run could begin, in so many parts at once: in this folder, and with these file systems.
     ///
     /// # Errors
-    /// The first flag that does not, with what would.
-    pub fn usable(&self, jobs: u32) -> Result<(), UsageError> {
+    /// The first flag that stands against it, with what would not.
+    pub fn try_out(&self, jobs: u32, data: &DataFile, made: &dyn Fn(&Path)) -> Result<(), UsageError> {
+        self.usable(jobs)?;
+        Sandbox::try_dir(self.dir.as_deref(), data, made, |sandbox| {
+            confirming::templates(self, sandbox).map(drop)
+        })
+    }
+
+    /// Whether they make sense on this machine, in so many parts at once.
+    fn usable(&self, jobs: u32) -> Result<(), UsageError> {
         // What is out of all proportion is a slip of the finger.
         let in_bounds = |flag: &str, value: Option<u32>, max: u32| match value {
             Some(0) => Err(UsageError::new(flag, "must be at least 1")),
@@ -230,6 +238,7 @@ impl Options {
         in_bounds("--clients", self.clients, CLIENTS_MAX)?;
         in_bounds("--ops", self.operations, OPERATIONS_MAX)?;
         in_bounds("--jobs", Some(jobs), JOBS_MAX)?;
+        divided::parts(self.shard, jobs)?;
         let clients = u64::from(jobs) * u64::from(self.clients.unwrap_or(stress::CLIENTS));
         let needed = clients * DESCRIPTORS_PER_CLIENT + DESCRIPTORS_BESIDE;
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;

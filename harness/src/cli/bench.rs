@@ -40,7 +40,7 @@ pub(crate) fn run(
     }
     let what = what(arguments)?;
     let dir = arguments.dir.as_deref();
-    Sandbox::try_dir(dir, &data()?, made)?;
+    Sandbox::try_dir(dir, &data()?, made, |_| Ok(()))?;
     let mut out = Output::open(arguments.output.as_deref(), arguments.color)?;
     let web =
         arguments.html.as_ref().map(|path| open("--html", path).map(|file| (path, file))).transpose()?;

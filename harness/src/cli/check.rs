@@ -12,7 +12,6 @@ use picklock::check::{Cases, CheckError, Options, check, check_and_tell, check_i
 use picklock::report::baseline::Baseline;
 use picklock::report::page::page;
 use picklock::runner::Stop;
-use picklock::sandbox::Sandbox;
 use picklock::selection::{Selection, unknown_id};
 use picklock::target::{Target, UsageError, adapter, builtin};
 
@@ -31,8 +30,7 @@ pub(crate) fn run(
     let report_arguments = arguments.report.clone();
     let (target, options) = prepare(arguments)?;
     // Only now: a slip in the arguments must not cost the report of the last run.
-    options.usable(jobs)?;
-    Sandbox::try_dir(options.dir.as_deref(), &target.data, made)?;
+    options.try_out(jobs, &target.data, made)?;
     let mut delivery = Delivery::open(&report_arguments)?;
     let web = html.map(|path| open("--html", &path).map(|file| (path, file))).transpose()?;
     delivery.empty()?;

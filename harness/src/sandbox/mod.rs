@@ -107,13 +107,20 @@ impl Sandbox {
         })
     }
 
-    /// Finds out whether the folder can hold one, so that it is told before the report of the last run is written over.
+    /// Finds out whether the folder can hold one, and whether what is to be had in it can be, so that it is told before the
+    /// report of the last run is written over.
     ///
     /// # Errors
-    /// As [`Self::in_dir`]; or where the one that was made cannot be removed.
-    pub fn try_dir(dir: Option<&Path>, data: &DataFile, made: &dyn Fn(&Path)) -> Result<(), UsageError> {
-        let removed = Self::in_dir(dir, data, None, made)?.remove();
-        removed.map_err(|why| UsageError::new("--dir", why.to_string()))
+    /// As [`Self::in_dir`], or as `within` says; or where the one that was made cannot be removed.
+    pub fn try_dir(
+        dir: Option<&Path>,
+        data: &DataFile,
+        made: &dyn Fn(&Path),
+        within: impl FnOnce(&Self) -> Result<(), UsageError>,
+    ) -> Result<(), UsageError> {
+        let sandbox = Self::in_dir(dir, data, None, made)?;
+        within(&sandbox)?;
+        sandbox.remove().map_err(|why| UsageError::new("--dir", why.to_string()))
     }
 
     /// The run's own folder, which holds all the others.

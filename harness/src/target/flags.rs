@@ -68,7 +68,8 @@ impl Flags {
             let words: Vec<String> = escaped.chain(words.iter().map(|word| (*word).to_owned())).collect();
             Command::from_words(&words)
         };
-        let name = program.first().cloned().unwrap_or_default();
+        // Of `python3 store.py` the first word alone says nothing.
+        let name = shell_words::join(program);
         let (add, list) = (with(&["add", "{data}", "{id}"])?, with(&["list", "{data}"])?);
         let mut target = Target::plain(name, folder, add, list);
         target.data = self.data_file()?;
@@ -233,5 +234,6 @@ mod tests {
         assert_eq!(program, Path::new("true"));
         assert_eq!(arguments, ["{x}", "add", "", ""]);
         assert_eq!((target.exit.refused, target.exit.busy), (vec![3], vec![75]));
+        assert_eq!(target.name, "true {x}");
     }
 }

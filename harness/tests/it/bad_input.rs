@@ -388,25 +388,27 @@ fn everything_that_is_wrong_gets_a_clear_error_and_its_own_exit_status() {
     }
 }
 
-/// Numbers out of all proportion and folders that are not there were looked at after the report was opened, which
-/// emptied it.
+/// Numbers out of all proportion, folders that are not there, file systems that cannot be had and parts of parts were looked
+/// at after the report was opened, which emptied it.
 #[test]
 fn a_slip_in_the_arguments_does_not_cost_the_report_of_the_last_run() {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report.txt");
     fs::write(&report, "of the last run").unwrap();
-    let slips: [(&[&str], &str); 6] = [
+    let slips: [(&[&str], &str); 8] = [
         (&["--clients", "2000"], "--clients: must be at most 1000"),
         (&["--ops", "0"], "--ops: must be at least 1"),
         (&["--jobs", "300"], "--jobs: must be at most 256"),
         (&["--jobs", "256", "--clients", "1000"], "--jobs: 256000 clients at once need"),
+        (&["--jobs", "2", "--shard", "1/10000"], "--jobs: the shard 1/10000 cannot be divided into 2 more"),
+        (&["--confirm", "ext4"], "--confirm: ext4 cannot be had here"),
         (&["--dir", "nowhere"], "\"nowhere\" cannot hold a sandbox"),
         (&["--html", "nowhere/page.html"], "--html: \"nowhere/page.html\" cannot be written"),
     ];
     for (slip, told) in slips {
-        // Descriptors are as many as the machine allows, which may be more than anybody asks for.
+        // Descriptors are as many as the machine allows, which may be more than anybody asks for; and who may mount here may not in there.
         let output = Command::new("sh")
-            .args(["-c", "ulimit -n 1000; exec \"$@\"", "-", env!("CARGO_BIN_EXE_picklock")])
+            .args(["-c", "ulimit -n 1000; exec unshare --user \"$@\"", "-", env!("CARGO_BIN_EXE_picklock")])
             .args(["check", "--output", "report.txt"])
             .args(slip)
             .current_dir(folder.path())
