@@ -18,7 +18,9 @@ pub fn made<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeSet<String> {
 pub fn masked(text: &str, pids: &BTreeSet<i32>, made: &BTreeSet<String>, usual: &BTreeSet<String>) -> String {
     let mut masked = text.to_owned();
     let without_pids = |text: &str| {
-        pids.iter().fold(text.to_owned(), |text, pid| replace_word(&text, &pid.to_string(), "{pid}"))
+        pids.iter().fold(text.to_owned(), |text, pid| {
+            replace_number(&text, &pid.to_string(), "{pid}", |before, after| !is_count(before, after))
+        })
     };
     for path in made {
         // A name that differs in its process id alone is told with that masked.
@@ -87,20 +89,32 @@ fn random_number(usual: &str, path: &str) -> Option<String> {
     is_like.then(|| format!("{}{{random}}{}", &path[..from], &path[from + other..]))
 }
 
-/// Replaces `word` where no digit stands beside it.
+/// Replaces a number where no digit stands beside it.
 pub fn replace_word(text: &str, word: &str, by: &str) -> String {
+    replace_number(text, word, by, |_, _| true)
+}
+
+/// The same, where what stands before and behind it allows it.
+fn replace_number(text: &str, number: &str, by: &str, allows: impl Fn(&str, &str) -> bool) -> String {
     let mut replaced = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(word) {
-        let (before, found) = rest.split_at(at);
-        let after = &found[word.len()..];
+    let mut done = 0;
+    for (at, _) in text.match_indices(number) {
+        let (before, after) = (&text[..at], &text[at + number.len()..]);
         let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
         let is_alone = !is_digit(before.chars().next_back()) && !is_digit(after.chars().next());
-        replaced.push_str(before);
-        replaced.push_str(if is_alone { by } else { word });
-        rest = after;
+        if is_alone && allows(before, after) {
+            replaced.push_str(&text[done..at]);
+            replaced.push_str(by);
+            done = at + number.len();
+        }
     }
-    replaced + rest
+    replaced + &text[done..]
+}
+
+/// Whether a number between these counts something, such as the line at which a program failed, or bytes.
+fn is_count(before: &str, after: &str) -> bool {
+    let stands_in_a_place = before.ends_with(':') && after.starts_with([':', ')']);
+    stands_in_a_place || before.ends_with("line ") || before.ends_with("call ") || after.starts_with(" bytes")
 }
 
 #[cfg(test)]
@@ -110,6 +124,19 @@ mod tests {
     #[test]
     fn a_process_id_is_masked_where_it_is_no_part_of_another_number() {
         assert_eq!(replace_word("db.12.tmp, 312, 12", "12", "{pid}"), "db.{pid}.tmp, 312, {pid}");
+        assert_eq!(replace_word("1212", "12", "{pid}"), "1212");
+    }
+
+    /// A process that had the number of a line in what another one said of its failure made that line one of chance: two runs
+    /// told the same differently.
+    #[test]
+    fn a_line_of_a_program_and_a_count_of_bytes_are_no_process_id() {
+        let told =
+            "json/decoder.py, line 337, in decode, at store.js:337:9; before call 337, write(4, 337 bytes)";
+        let none = BTreeSet::new();
+        assert_eq!(masked(told, &BTreeSet::from([337]), &none, &none), told);
+        let named = masked("locked by 337, see db:337.tmp", &BTreeSet::from([337]), &none, &none);
+        assert_eq!(named, "locked by {pid}, see db:{pid}.tmp");
     }
 
     /// Go, and write-file-atomic, take decimal numbers: the temporary names of each run were taken for one shared name.
