@@ -23,7 +23,7 @@
 //!            ┌──── check/ · replay.rs · bench/ ───┐
 //!        report/                               runner/            how to run; never what is correct
 //!            │          ┌─────────────────────────┤
-//!            │       target/   sandbox.rs · tracer/ · volume/    with runner/, the only rooms that touch the kernel
+//!            │       target/   sandbox/ · tracer/ · volume/      with runner/, the only rooms that touch the kernel
 //!  invariants/ · diagnoses/                         │
 //!            └──────────┴──┬──────────────────────┘
 //!               observation.rs · case.rs                 everything one execution showed, as a value; and as a file

@@ -111,10 +111,15 @@ fn replace_number(text: &str, number: &str, by: &str, allows: impl Fn(&str, &str
     replaced + &text[done..]
 }
 
+/// What a number follows that counts something.
+const COUNTED: [&str; 7] = ["line ", "column ", "char ", "offset ", "index ", "call ", "execution "];
+
 /// Whether a number between these counts something, such as the line at which a program failed, or bytes.
 fn is_count(before: &str, after: &str) -> bool {
-    let stands_in_a_place = before.ends_with(':') && after.starts_with([':', ')']);
-    stands_in_a_place || before.ends_with("line ") || before.ends_with("call ") || after.starts_with(" bytes")
+    // As in `(store.js:337:9)`, and not as in `(pid:337)`.
+    let place = before.strip_suffix(':').map(|file| file.rsplit([' ', '(']).next().unwrap_or(file));
+    let is_line = place.is_some_and(|file| file.contains('.')) && after.starts_with([':', ')']);
+    is_line || COUNTED.iter().any(|word| before.ends_with(word)) || after.starts_with(" bytes")
 }
 
 #[cfg(test)]
@@ -135,8 +140,8 @@ mod tests {
             "json/decoder.py, line 337, in decode, at store.js:337:9; before call 337, write(4, 337 bytes)";
         let none = BTreeSet::new();
         assert_eq!(masked(told, &BTreeSet::from([337]), &none, &none), told);
-        let named = masked("locked by 337, see db:337.tmp", &BTreeSet::from([337]), &none, &none);
-        assert_eq!(named, "locked by {pid}, see db:{pid}.tmp");
+        let named = masked("locked by 337 (pid:337), see db:337.tmp", &BTreeSet::from([337]), &none, &none);
+        assert_eq!(named, "locked by {pid} (pid:{pid}), see db:{pid}.tmp");
     }
 
     /// Go, and write-file-atomic, take decimal numbers: the temporary names of each run were taken for one shared name.

@@ -107,8 +107,8 @@ impl Sandbox {
         })
     }
 
-    /// Finds out whether the folder can hold one, and whether what is to be had in it can be, so that it is told before the
-    /// report of the last run is written over.
+    /// Finds out whether the folder can hold one, and whether `within` finds there what it needs, so that it is told before
+    /// the report of the last run is written over.
     ///
     /// # Errors
     /// As [`Self::in_dir`], or as `within` says; or where the one that was made cannot be removed.

@@ -45,6 +45,7 @@ impl Flags {
         let command = |flag: &str, text: &str| split(text).map_err(|error| error.at(flag));
         let add = command("--add", add)?;
         let list = self.list.as_deref().map(|list| command("--list", list)).transpose()?;
+        // Where its own words end and those of the operation begin, nobody knows.
         let name = add.words.first().map(ToString::to_string).unwrap_or_default();
         let mut target = Target::bare(name, folder, add, list);
         target.origin = "the commands on the command line".into();

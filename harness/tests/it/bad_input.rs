@@ -406,7 +406,8 @@ fn a_slip_in_the_arguments_does_not_cost_the_report_of_the_last_run() {
         (&["--html", "nowhere/page.html"], "--html: \"nowhere/page.html\" cannot be written"),
     ];
     for (slip, told) in slips {
-        // Descriptors are as many as the machine allows, which may be more than anybody asks for; and who may mount here may not in there.
+        // Descriptors are as many as the machine allows, which may be more than anybody asks for. Who may mount here may not
+        // in a namespace of his own.
         let output = Command::new("sh")
             .args(["-c", "ulimit -n 1000; exec unshare --user \"$@\"", "-", env!("CARGO_BIN_EXE_picklock")])
             .args(["check", "--output", "report.txt"])
