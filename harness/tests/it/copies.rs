@@ -3,8 +3,8 @@ use serde_json::Value;
 use crate::programs::{judge, python_script};
 use crate::{ON_A_KIND_DISK, script};
 
-/// What comes of copies comes each time. Once the two differed for `broken`, and the message did not say in what; in 150 pairs
-/// under load they did not. A process that had the number of a line of Python's traceback would have done that.
+/// What comes of copies comes each time. Once the two differed for `broken`, and the message did not say in what; 150 reports
+/// made under load were alike. A process that had the number of a line of Python's traceback would have done it.
 const TRIES: usize = 3;
 
 /// What was judged, and how, without what depends on the time that was left.
