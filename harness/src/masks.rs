@@ -17,11 +17,8 @@ pub fn made<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeSet<String> {
 /// made one like it, a `usual` one.
 pub fn masked(text: &str, pids: &BTreeSet<i32>, made: &BTreeSet<String>, usual: &BTreeSet<String>) -> String {
     let mut masked = text.to_owned();
-    let without_pids = |text: &str| {
-        pids.iter().fold(text.to_owned(), |text, pid| {
-            replace_number(&text, &pid.to_string(), "{pid}", |before, after| !is_count(before, after))
-        })
-    };
+    let without_pids =
+        |text: &str| pids.iter().fold(text.to_owned(), |text, pid| without_pid(&text, &pid.to_string()));
     for path in made {
         // A name that differs in its process id alone is told with that masked.
         let has_pid = without_pids(path) != *path;
@@ -89,26 +86,33 @@ fn random_number(usual: &str, path: &str) -> Option<String> {
     is_like.then(|| format!("{}{{random}}{}", &path[..from], &path[from + other..]))
 }
 
-/// Replaces a number where no digit stands beside it.
-pub fn replace_word(text: &str, word: &str, by: &str) -> String {
-    replace_number(text, word, by, |_, _| true)
+/// Where a number stands with no digit beside it.
+fn alone(text: &str, number: &str) -> impl Iterator<Item = usize> {
+    let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    text.match_indices(number).map(|(at, _)| at).filter(move |at| {
+        let (before, after) = (&text[..*at], &text[at + number.len()..]);
+        !is_digit(before.chars().next_back()) && !is_digit(after.chars().next())
+    })
 }
 
-/// The same, where what stands before and behind it allows it.
-fn replace_number(text: &str, number: &str, by: &str, allows: impl Fn(&str, &str) -> bool) -> String {
-    let mut replaced = String::new();
+/// Whether a number is in a text, and not as a part of another.
+pub fn has_number(text: &str, number: &str) -> bool {
+    alone(text, number).next().is_some()
+}
+
+/// Masks a process id, where the number does not count something.
+fn without_pid(text: &str, pid: &str) -> String {
+    let mut masked = String::new();
     let mut done = 0;
-    for (at, _) in text.match_indices(number) {
-        let (before, after) = (&text[..at], &text[at + number.len()..]);
-        let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
-        let is_alone = !is_digit(before.chars().next_back()) && !is_digit(after.chars().next());
-        if is_alone && allows(before, after) {
-            replaced.push_str(&text[done..at]);
-            replaced.push_str(by);
-            done = at + number.len();
+    for at in alone(text, pid) {
+        let behind = at + pid.len();
+        if !is_count(&text[..at], &text[behind..]) {
+            masked.push_str(&text[done..at]);
+            masked.push_str("{pid}");
+            done = behind;
         }
     }
-    replaced + &text[done..]
+    masked + &text[done..]
 }
 
 /// What a number follows that counts something.
@@ -128,19 +132,24 @@ mod tests {
 
     #[test]
     fn a_process_id_is_masked_where_it_is_no_part_of_another_number() {
-        assert_eq!(replace_word("db.12.tmp, 312, 12", "12", "{pid}"), "db.{pid}.tmp, 312, {pid}");
-        assert_eq!(replace_word("1212", "12", "{pid}"), "1212");
+        assert_eq!(without_pid("db.12.tmp, 312, 12", "12"), "db.{pid}.tmp, 312, {pid}");
+        assert_eq!(without_pid("1212", "12"), "1212");
+        assert!(has_number("db.12.tmp", "12") && !has_number("312, 1212", "12"));
     }
 
     /// A process that had the number of a line in what another one said of its failure made that line one of chance: two runs
     /// told the same differently.
     #[test]
     fn a_line_of_a_program_and_a_count_of_bytes_are_no_process_id() {
-        let told =
-            "json/decoder.py, line 337, in decode, at store.js:337:9; before call 337, write(4, 337 bytes)";
-        let none = BTreeSet::new();
-        assert_eq!(masked(told, &BTreeSet::from([337]), &none, &none), told);
-        let named = masked("locked by 337 (pid:337), see db:337.tmp", &BTreeSet::from([337]), &none, &none);
+        for told in [
+            "decoder.py, line 337, in decode: line 1 column 337 (char 337)",
+            "at main (store.js:337:9)",
+            "broken at offset 337, from index 337",
+            "in execution 337, before call 337, write(4, 337 bytes)",
+        ] {
+            assert_eq!(without_pid(told, "337"), told);
+        }
+        let named = without_pid("locked by 337 (pid:337), see db:337.tmp", "337");
         assert_eq!(named, "locked by {pid} (pid:{pid}), see db:{pid}.tmp");
     }
 

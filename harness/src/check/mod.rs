@@ -217,7 +217,7 @@ impl Options {
     /// Finds out whether a run could begin, in so many parts at once: in this folder, and with these file systems.
     ///
     /// # Errors
-    /// The first flag that stands against it, with what would not.
+    /// The first flag that stands against it, with what would do.
     pub fn try_out(&self, jobs: u32, data: &DataFile, made: &dyn Fn(&Path)) -> Result<(), UsageError> {
         self.usable(jobs)?;
         Sandbox::try_dir(self.dir.as_deref(), data, made, |sandbox| {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::call::{Effect, Traced};
-use crate::masks::{made, masked_calls, replace_word};
+use crate::masks::{has_number, made, masked_calls};
 use crate::observation::{Trace, name_shape};
 use crate::op::Request;
 use crate::persist::Tree;
@@ -99,7 +99,7 @@ fn is_same(copy: &Traced, fresh: &Traced) -> bool {
 /// Whether the operation has told this process id to anybody: in what it wrote, or in a name.
 fn tells(traced: &Traced, pid: i32) -> bool {
     let number = pid.to_string();
-    let has = |text: &str| replace_word(text, &number, "") != text;
+    let has = |text: &str| has_number(text, &number);
     traced.calls.iter().any(|call| {
         let written = call.data.as_deref().map(String::from_utf8_lossy);
         let target = match &call.effect {
