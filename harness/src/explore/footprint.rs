@@ -7,7 +7,7 @@
 use crate::locks::{FileId, Lock};
 
 /// Something that steps may conflict on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
     /// What a name stands for, by its path.
     Name(String),
@@ -37,7 +37,7 @@ pub enum Access {
 }
 
 impl Access {
-    fn commutes(self, other: Self) -> bool {
+    pub(super) fn commutes(self, other: Self) -> bool {
         self == other && self != Self::Write
     }
 }
@@ -66,7 +66,7 @@ impl Locking {
         }
     }
 
-    fn commutes(&self, other: &Self) -> bool {
+    pub(super) fn commutes(&self, other: &Self) -> bool {
         let both_leave_it =
             matches!((self, other), (Self::Try(_), Self::Try(_)) | (Self::Free(_), Self::Free(_)));
         both_leave_it || !self.lock().conflicts(other.lock())
@@ -138,13 +138,6 @@ impl Footprint {
             && !self.touches_the_same(later)
             && self.locks.iter().any(frees)
             && !self.locks.iter().any(others)
-    }
-
-    /// Whether it takes a lock that keeps `later` from the one that it waits for.
-    pub fn keeps_out(&self, later: &Self) -> bool {
-        later.awaited().is_some_and(|awaited| {
-            self.locks.iter().any(|one| matches!(one, Locking::Take { lock, .. } if lock.conflicts(awaited)))
-        })
     }
 }
 

@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use crate::explore::bounded::Bounded;
 use crate::explore::footprint::{Deed, Footprint, Locking, invocation, returning};
 use crate::explore::model::{World, run_all};
-use crate::explore::races::Order;
+use crate::explore::races::{Order, pairwise};
 use crate::explore::sequential::Sequential;
 use crate::explore::worklist::WorkList;
-use crate::explore::{Choice, Explorer, Pending, Step, by_default, enabled};
+use crate::explore::{Choice, Explorer, Pending, Step, by_default, enabled, races};
 use crate::locks::{Kind, Lock, LockTable, Mode, Owner, Range};
 use crate::op::{ClientId, stable_hash};
 
@@ -615,4 +615,47 @@ fn a_work_list_can_be_saved_taken_up_again_and_split() {
         run_all(&start, &mut taken_up.clone().part(part, 2), 10_000, &mut |_, steps| keep(steps));
     }
     assert_eq!(classes, whole);
+}
+
+/// Compares the linear analysis with that of all pairs, on the steps of random schedules of a program.
+fn compare_analyses(start: &Small, choices: &[u8]) {
+    let mut world = start.clone();
+    let mut steps = Vec::new();
+    let mut choices = choices.iter().copied();
+    let blocked = loop {
+        let pending = world.pending();
+        let able: Vec<ClientId> = enabled(&pending).collect();
+        let Some(choice) = choices.next().filter(|_| !able.is_empty()) else { break pending };
+        steps.push(world.make(able[usize::from(choice) % able.len()]));
+    };
+    for from in [0, steps.len() / 2] {
+        let order = Order::of(&steps);
+        let shown = |reversal: &races::Reversal| {
+            let races::Reversal { at, later, initials, is_sure, .. } = reversal;
+            let clients = order.clients(reversal);
+            pairwise::Reversal {
+                at: *at,
+                later: *later,
+                clients,
+                initials: initials.clone(),
+                is_sure: *is_sure,
+            }
+        };
+        let linear: Vec<_> = order.reversals(from, &blocked).iter().map(shown).collect();
+        assert_eq!(linear, pairwise::Order::of(&steps).reversals(from, &blocked), "{steps:#?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
+
+    /// Thousands of polling steps took minutes by the comparison of all pairs, without a look at the clock.
+    #[test]
+    fn linear_race_analysis_equals_that_of_all_pairs(
+        programs in prop::collection::vec(prop_oneof![program(9), locking_program()], 2..4),
+        with_tokens in any::<bool>(),
+        choices in prop::collection::vec(any::<u8>(), 40),
+    ) {
+        compare_analyses(&Small::new(&programs, with_tokens), &choices);
+    }
 }

@@ -109,15 +109,17 @@ impl Explorer for WorkList {
 
     fn end(&mut self, blocked: &[Pending]) {
         let run = std::mem::take(&mut self.run);
-        for reversal in Order::of(&run.steps).reversals(0, blocked) {
+        let order = Order::of(&run.steps);
+        for reversal in order.reversals(0, blocked) {
+            let clients = order.clients(&reversal);
             let same: Prefix = run.steps[..reversal.at].iter().map(|step| step.client).collect();
             let so_far =
                 reversal.at.checked_sub(1).and_then(|at| run.preemptions.get(at)).copied().unwrap_or(0);
             let switches = same
                 .last()
                 .into_iter()
-                .chain(&reversal.clients)
-                .zip(&reversal.clients)
+                .chain(&clients)
+                .zip(&clients)
                 .filter(|(one, next)| one != next)
                 .count();
             let preemptions = so_far.saturating_add(u32::try_from(switches).unwrap_or(u32::MAX));
@@ -127,7 +129,7 @@ impl Explorer for WorkList {
                     self.push(preemptions, same.iter().copied().chain([client]).collect());
                 }
             }
-            self.push(preemptions, same.into_iter().chain(reversal.clients).collect());
+            self.push(preemptions, same.into_iter().chain(clients).collect());
         }
     }
 }

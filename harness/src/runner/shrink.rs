@@ -198,19 +198,19 @@ impl Sweep<'_> {
         failing: &Failing,
     ) -> Result<Option<Swap>, TraceError> {
         let Scheduled { schedule, steps, calls_before, .. } = &failing.scheduled;
-        let mut reversals = Order::of(steps).swaps();
-        reversals.sort_by_key(|reversal| (reversal.later - reversal.at, reversal.at));
-        for reversal in reversals.into_iter().take(SWAPS_MAX) {
+        let order = Order::of(steps);
+        for reversal in order.swaps(SWAPS_MAX) {
             if trying.is_over() {
                 break;
             }
             let mut rest = schedule[reversal.at..].to_vec();
-            for client in &reversal.clients {
+            let clients = order.clients(&reversal);
+            for client in &clients {
                 if let Some(at) = rest.iter().position(|other| other == client) {
                     rest.remove(at);
                 }
             }
-            let swapped = [&schedule[..reversal.at], &reversal.clients, &rest].concat();
+            let swapped = [&schedule[..reversal.at], &clients, &rest].concat();
             let tried =
                 self.try_one(first, &failing.plan, trying, Trial::Any, &mut Following::leniently(&swapped))?;
             if matches!(tried, Some((_, false))) {

@@ -1,8 +1,4 @@
-//! Races: which two steps of an execution could have come the other way round, and what has to be run first for that.
-//!
-//! The analysis of source-DPOR (Abdulla, Aronis, Jonsson, Sagonas, POPL 2014 and JACM 2017) over all races, with one
-//! addition for locks that are waited for: whoever gets one comes after whoever gave it up, and never the other way
-//! round; what races is the two who wanted it. Giving it up is therefore left out when it is asked what lies between.
+//! Computes the same as its parent by a comparison of all pairs of steps: the oracle of the linear analysis.
 
 use std::collections::BTreeSet;
 
@@ -10,25 +6,25 @@ use crate::explore::{Pending, Step};
 use crate::locks::{Lock, LockTable};
 use crate::op::ClientId;
 
-use super::footprint::{Footprint, Locking};
+use crate::explore::footprint::{Footprint, Locking};
 
 /// The other way round: after the steps before `at`, these clients make one step each, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reversal {
+pub(in crate::explore) struct Reversal {
     /// How many steps stay as they are: the next one is the earlier of the race.
-    pub at: usize,
+    pub(in crate::explore) at: usize,
     /// The later step of the race; behind the last where it was never made.
-    pub later: usize,
+    pub(in crate::explore) later: usize,
     /// Whose steps come then.
-    pub clients: Vec<ClientId>,
+    pub(in crate::explore) clients: Vec<ClientId>,
     /// Those of them who may come first.
-    pub initials: BTreeSet<ClientId>,
+    pub(in crate::explore) initials: BTreeSet<ClientId>,
     /// Whether it is known that it can be run; where not, everybody who can go at `at` has to be tried.
-    pub is_sure: bool,
+    pub(in crate::explore) is_sure: bool,
 }
 
 /// The partial order of an execution.
-pub struct Order<'a> {
+pub(in crate::explore) struct Order<'a> {
     steps: &'a [Step],
     /// For each step, how many steps of each client happened before it or are it.
     clocks: Vec<Clock>,
@@ -49,7 +45,7 @@ struct Later<'a> {
 
 impl<'a> Order<'a> {
     /// Of these steps.
-    pub fn of(steps: &'a [Step]) -> Self {
+    pub(in crate::explore) fn of(steps: &'a [Step]) -> Self {
         let width = steps.iter().map(|step| step.client).max().map_or(0, |client| client as usize + 1);
         let mut order = Self { steps, clocks: Vec::with_capacity(steps.len()), places: Vec::new() };
         let mut counts = vec![0; width];
@@ -87,7 +83,7 @@ impl<'a> Order<'a> {
     }
 
     /// Whether the step at `earlier` happened before the one at `later`.
-    pub fn happens_before(&self, earlier: usize, later: usize) -> bool {
+    pub(in crate::explore) fn happens_before(&self, earlier: usize, later: usize) -> bool {
         earlier < later && self.is_in(earlier, &self.clocks[later])
     }
 
@@ -96,20 +92,9 @@ impl<'a> Order<'a> {
         clock.get(client).is_some_and(|known| *known >= self.places[earlier])
     }
 
-    /// What is the same for all executions that differ in the order of independent steps alone: for each client, the
-    /// clocks of its steps, one after another.
-    pub fn class(&self) -> Vec<(ClientId, Vec<Clock>)> {
-        let clients: BTreeSet<ClientId> = self.steps.iter().map(|step| step.client).collect();
-        let of = |client: ClientId| {
-            let own = self.steps.iter().zip(&self.clocks).filter(move |(step, _)| step.client == client);
-            own.map(|(_, clock)| clock.clone()).collect()
-        };
-        clients.into_iter().map(|client| (client, of(client))).collect()
-    }
-
     /// The other ways round of all races whose later step is not among the first `from`, those of who is blocked in the
     /// end among them.
-    pub fn reversals(&self, from: usize, blocked: &[Pending]) -> Vec<Reversal> {
+    pub(in crate::explore) fn reversals(&self, from: usize, blocked: &[Pending]) -> Vec<Reversal> {
         let mut all = Vec::new();
         for (at, step) in self.steps.iter().enumerate().skip(from) {
             let clock = match step.footprint.awaited() {
@@ -122,21 +107,6 @@ impl<'a> Order<'a> {
             let clock = self.without_who_admits(self.steps.len(), pending.client, &pending.footprint);
             let (client, footprint, at) = (pending.client, &pending.footprint, self.steps.len());
             self.races_of(&Later { client, footprint, at, clock }, &mut all);
-        }
-        all
-    }
-
-    /// The other ways round of all pairs of steps that conflict, with others between them or not, as far as it is known that
-    /// they can be run.
-    pub fn swaps(&self) -> Vec<Reversal> {
-        let mut all = Vec::new();
-        for (later, step) in self.steps.iter().enumerate() {
-            let clock = self.clocks[later].clone();
-            let later = Later { client: step.client, footprint: &step.footprint, at: later, clock };
-            let conflicting = (0..later.at).filter(|at| {
-                self.steps[*at].client != step.client && self.steps[*at].footprint.conflicts(&step.footprint)
-            });
-            all.extend(conflicting.map(|at| self.reversal(at, &later)).filter(|reversal| reversal.is_sure));
         }
         all
     }
