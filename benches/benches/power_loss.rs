@@ -91,7 +91,7 @@ fn cuts(
     let place = tempfile::tempdir().expect("a folder");
     let template = Template::make(kind, std::env::temp_dir().as_path()).map_err(|why| why.to_string())?;
     let request = add(2);
-    let script = script(From::First, &[(&request, loss(log, calls, last))]);
+    let script = script(From::First, &[(&request, loss(log, calls, last, true))]);
     let confirming = Confirming {
         target,
         multi_call: Some(program),

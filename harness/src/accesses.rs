@@ -4,10 +4,7 @@
 //! before, or to a temporary file that is not renamed to the data path, is no change of it; a rename that puts another
 //! file in its place is one.
 
-use std::collections::BTreeSet;
-
-use crate::call::{Call, Effect, LockChange, Object};
-use crate::locks::{FileId, Lock, Mode};
+use crate::call::{Call, Effect, Object};
 
 /// One access to the data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +36,7 @@ pub fn accesses(calls: &[Call], data: &str) -> Vec<Access> {
             accesses.push(Access { at, client: call.client, is_change: false });
         }
         let kind = match effect {
-            Effect::Read { file } if is_data(file) => Some(false),
+            Effect::Read { file, .. } if is_data(file) => Some(false),
             Effect::Written { file, length, .. } if is_data(file) && *length > 0 => Some(true),
             Effect::Resized { file, .. } if is_data(file) => Some(true),
             // An empty file in the place of none takes no record from anybody: who makes it in order to lock it does right.
@@ -47,8 +44,20 @@ pub fn accesses(calls: &[Call], data: &str) -> Vec<Access> {
                 current = Some(*file);
                 None
             }
-            Effect::Renamed { from, to } | Effect::Linked { from, to } if to == data => {
-                current = named.iter().rev().find(|(path, _)| path == from).map(|(_, file)| *file);
+            Effect::Renamed { from, to } | Effect::Linked { from, to, .. } if to == data => {
+                let linked = match effect {
+                    Effect::Linked { file, .. } => *file,
+                    _ => None,
+                };
+                let named = || named.iter().rev().find(|(path, _)| path == from).map(|(_, file)| *file);
+                current = linked.or_else(named);
+                Some(true)
+            }
+            Effect::Exchanged { from, to } if [from, to].contains(&&data.to_owned()) => {
+                let other = if to == data { from } else { to };
+                let old = current;
+                current = named.iter().rev().find(|(path, _)| path == other).map(|(_, file)| *file);
+                named.extend(old.map(|old| (other.clone(), old)));
                 Some(true)
             }
             Effect::Renamed { from, .. } if from == data => {
@@ -75,56 +84,6 @@ pub fn critical_section(accesses: &[Access], client: u32) -> Option<(usize, usiz
     let last_change = own().rfind(|access| access.is_change)?.at;
     let last_read = own().rfind(|access| !access.is_change && access.at < first_change);
     Some((last_read.map_or(first_change, |read| read.at), last_change))
-}
-
-/// The critical sections of a client: as [`critical_section`], but what gave up all its exclusive locks after a change,
-/// read the data anew, and changes them under one on the same file again is in another one then. So does a store that mends
-/// what a kill left, and goes on with what it was asked. Who lost the lock and goes on without is in the same one still.
-pub fn critical_sections(calls: &[Call], accesses: &[Access], client: u32) -> Vec<(usize, usize)> {
-    let mut own = accesses.iter().filter(|access| access.client == client).copied().peekable();
-    let mut sections = Vec::new();
-    // The exclusive locks, and the files of those that were held before all were given up.
-    let (mut held, mut before): (BTreeSet<Lock>, BTreeSet<FileId>) = Default::default();
-    // The accesses of the section so far; what was read since it gave up the locks after a change of it.
-    let (mut run, mut anew, mut is_free): (Vec<Access>, Vec<Access>, bool) = Default::default();
-    for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.client == client) {
-        while let Some(access) = own.next_if(|access| access.at == at) {
-            let is_locked_again = held.iter().any(|lock| before.contains(&lock.file));
-            if !access.is_change && is_free {
-                anew.push(access);
-            } else if access.is_change && !anew.is_empty() && is_locked_again {
-                sections.extend(critical_section(&run, client));
-                run = std::mem::take(&mut anew);
-                run.push(access);
-            } else {
-                run.append(&mut anew);
-                run.push(access);
-            }
-            is_free &= !access.is_change;
-        }
-        let files: BTreeSet<FileId> = held.iter().map(|lock| lock.file).collect();
-        for change in &call.locks {
-            if let LockChange::Taken(lock, _) | LockChange::Released(lock, _) = change {
-                held.retain(|other| !is_within(other, lock));
-                if matches!(change, LockChange::Taken(..)) && lock.mode == Mode::Exclusive {
-                    held.insert(*lock);
-                }
-            }
-        }
-        if held.is_empty() && !files.is_empty() && run.iter().any(|access| access.is_change) {
-            (is_free, before) = (true, files);
-        }
-    }
-    run.append(&mut anew);
-    sections.extend(critical_section(&run, client));
-    sections
-}
-
-/// Whether a lock lies wholly within what becomes of another of the same owner.
-fn is_within(lock: &Lock, other: &Lock) -> bool {
-    (lock.file, lock.kind, lock.owner) == (other.file, other.kind, other.owner)
-        && other.range.start <= lock.range.start
-        && lock.range.end <= other.range.end
 }
 
 /// The file that the path named before the first call, where a call tells it.
@@ -189,33 +148,5 @@ mod tests {
         let all = accesses(&sketch(text), "db");
         assert_eq!(critical_section(&all, 1), Some((2, 5)));
         assert_eq!(critical_section(&all, 2), None);
-    }
-
-    #[test]
-    fn who_gives_up_the_lock_and_reads_anew_is_in_another_section() {
-        let sections = |text: &str| {
-            let calls = sketch(text);
-            critical_sections(&calls, &accesses(&calls, "db"), 1)
-        };
-        let mends = "1 open db 1\n 1 lock ex 1\n 1 read 1\n 1 write 1\n UNLOCKS\n 1 lock ex 1\n READS\n 1 write 1\n 1 write 1";
-        let told =
-            |unlocks: &str, reads: &str| sections(&mends.replace("UNLOCKS", unlocks).replace("READS", reads));
-        assert_eq!(told("1 unlock 1", "1 read 1"), [(2, 3), (6, 8)]);
-        assert_eq!(told("1 lock sh 1", "1 read 1"), [(2, 3), (6, 8)], "a lock that is shared by now");
-        // What it read before it gave up the lock is what it goes on with.
-        assert_eq!(told("1 unlock 1", "1 stat db"), [(2, 8)]);
-        assert_eq!(told("1 stat db", "1 read 1"), [(2, 8)]);
-        assert_eq!(told("1 unlock 9", "1 read 1"), [(2, 8)], "the lock of another file");
-        // A close gave up the lock: what follows is without, whatever it reads.
-        let lost =
-            "1 open db 1\n 1 lock ex 1\n 1 read 1\n 1 write 1\n 1 unlock 1\n AGAIN\n 1 read 1\n 1 write 1";
-        assert_eq!(sections(&lost.replace("AGAIN", "1 stat db")), [(2, 7)]);
-        assert_eq!(sections(&lost.replace("AGAIN", "1 lock ex 9")), [(2, 7)], "the lock of another file");
-        assert_eq!(sections(&lost.replace("AGAIN", "1 lock ex 1")), [(2, 3), (6, 7)]);
-        assert_eq!(
-            sections("1 open db 1\n 1 read 1\n 1 write 1\n 1 read 1\n 1 write 1"),
-            [(1, 4)],
-            "no lock"
-        );
     }
 }

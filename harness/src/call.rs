@@ -8,6 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::locks::{Kind, Lock, Mode};
 
+/// What the store's TMPDIR, which is watched beside the sandbox, is called wherever a path is told.
+pub const TEMPORARY: &str = "$TMPDIR";
+
+/// Whether a name, as paths are told, is TMPDIR or lies in it.
+pub fn is_temporary(name: &str) -> bool {
+    name.strip_prefix(TEMPORARY).is_some_and(|inner| inner.is_empty() || inner.starts_with('/'))
+}
+
 /// A system call that touches the sandbox, a file opened through it, or any file lock; or the start or end of a
 /// process, which passes locks on or gives them up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +73,29 @@ pub enum Effect {
         /// With these permissions.
         mode: u32,
     },
+    /// An open made a file that has no name (`O_TMPFILE`).
+    CreatedUnnamed {
+        /// The file.
+        file: u32,
+        /// With these permissions.
+        mode: u32,
+    },
     /// Content was read.
     Read {
+        /// Of this file.
+        file: u32,
+        /// From this byte on; not known if the system does not say it.
+        #[serde(default)]
+        offset: Option<u64>,
+        /// So many bytes; of a map, all of its bytes.
+        #[serde(default)]
+        length: u64,
+        /// Whether the end of the file was seen: fewer bytes came than were asked for.
+        #[serde(default)]
+        at_end: bool,
+    },
+    /// The size of a file was read.
+    SizeRead {
         /// Of this file.
         file: u32,
     },
@@ -74,10 +103,13 @@ pub enum Effect {
     Written {
         /// To this file.
         file: u32,
-        /// From this byte on; not known where nobody asked for such detail.
+        /// From this byte on; not known if the system does not say it.
         offset: Option<u64>,
         /// So many bytes.
         length: u64,
+        /// Whether the kernel chose the offset: the end of the file (`O_APPEND`, `RWF_APPEND`).
+        #[serde(default)]
+        appends: bool,
     },
     /// A file was cut or made longer.
     Resized {
@@ -93,12 +125,22 @@ pub enum Effect {
         /// The new one.
         to: String,
     },
+    /// Two names were exchanged (`RENAME_EXCHANGE`).
+    Exchanged {
+        /// The one.
+        from: String,
+        /// The other.
+        to: String,
+    },
     /// A further name was given.
     Linked {
-        /// The name that is there.
+        /// The name that is there; of a file without one, the path that the call has.
         from: String,
         /// The new one.
         to: String,
+        /// The file, if it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<u32>,
     },
     /// A symbolic link was made.
     SymbolicLinked {
@@ -124,21 +166,69 @@ pub enum Effect {
         /// By this name.
         path: String,
     },
+    /// A FIFO or a socket was made.
+    SpecialMade {
+        /// By this name.
+        path: String,
+        /// Which of the two.
+        special: Special,
+        /// With these permissions.
+        mode: u32,
+    },
     /// Permissions were set.
     ModeSet {
         /// Of the file or folder of this name.
         path: String,
         /// To these.
         mode: u32,
+        /// The file, if it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<u32>,
+    },
+    /// An extended attribute was set, to the data of the call.
+    AttributeSet {
+        /// Of the file or folder of this name.
+        path: String,
+        /// The file, if it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<u32>,
+        /// The name of the attribute.
+        name: String,
+        /// The permissions that it brought along, if it is an access list.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+    },
+    /// An extended attribute was removed.
+    AttributeRemoved {
+        /// Of the file or folder of this name.
+        path: String,
+        /// The file, if it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<u32>,
+        /// The name of the attribute.
+        name: String,
     },
     /// Something was changed that is none of the above.
     Other,
 }
 
+/// A name that stands for no file, folder or link: processes meet there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Special {
+    /// A FIFO.
+    Fifo,
+    /// A Unix socket.
+    Socket,
+}
+
 impl Effect {
     /// Whether anything is different for others.
     pub fn is_change(&self) -> bool {
-        !matches!(self, Self::Opened { .. } | Self::Read { .. } | Self::Written { length: 0, .. })
+        !matches!(
+            self,
+            Self::Opened { .. } | Self::Read { .. } | Self::SizeRead { .. } | Self::Written { length: 0, .. }
+        )
     }
 }
 
@@ -149,6 +239,8 @@ pub struct Traced {
     pub calls: Vec<Call>,
     /// The operation of each client that was started, in the order of the clients.
     pub operations: Vec<Ended>,
+    /// The starts of processes, threads and programs, in their order, since each client's own program was started.
+    pub spawns: Vec<Spawn>,
     /// Who waits for whom, where nobody could go on any more.
     pub stuck: Vec<Stuck>,
     /// Locks that a process held which had not taken them, after their taker and its operation had ended.
@@ -161,8 +253,37 @@ pub struct Traced {
     pub not_covered: BTreeSet<String>,
     /// The ids of all processes.
     pub pids: BTreeSet<i32>,
+    /// How far the clock of scheduled clients was ahead in the end.
+    pub ahead: Duration,
     /// Whether any of the clients was a copy of a template.
     pub has_copies: bool,
+}
+
+/// A call that was to start a process, a thread or a program. It is no visible call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spawn {
+    /// The client.
+    pub client: u32,
+    /// The process that made it, from 1 in the order of their start.
+    pub process: u32,
+    /// Its name, as in its manual page.
+    pub name: String,
+    /// Whether it made a thread.
+    pub is_thread: bool,
+    /// So many visible calls of the client had ended by then.
+    pub after_calls: u32,
+}
+
+/// The call, and what it makes.
+impl fmt::Display for Spawn {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let made = match (self.name.as_str(), self.is_thread) {
+            ("execve" | "execveat", _) => "of a program",
+            (_, true) => "of a thread",
+            (_, false) => "of a process",
+        };
+        write!(out, "{} {made}", self.name)
+    }
 }
 
 /// How the operation of one client ended, and what it wrote.
@@ -300,6 +421,40 @@ impl Call {
             && (self.creates || matches!(self.class, Class::Write | Class::Name | Class::Attribute))
     }
 
+    /// The file whose size it read (`stat`, `fstat`, a seek to the end), by its number in the trace.
+    pub fn reads_size(&self) -> Option<u32> {
+        match self.effect {
+            Some(Effect::SizeRead { file }) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The name that it looked up and did not find (`ENOENT`): of two names, the first.
+    pub fn missed_name(&self) -> Option<&str> {
+        let is_missing = self.result == Some(Err(Errno(libc::ENOENT)));
+        self.objects.iter().filter(|_| is_missing).find_map(|object| match object {
+            Object::Entry(path) => Some(path.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether one of its flags has this name.
+    pub fn has_flag(&self, name: &str) -> bool {
+        self.arguments.iter().any(|argument| match argument {
+            Argument::Flags(flags) => flags.split(['|', ' ']).any(|flag| flag == name),
+            _ => false,
+        })
+    }
+
+    /// Whether it works on a name in the sandbox and on one in TMPDIR: most users have these on two file systems.
+    pub fn crosses_roots(&self) -> bool {
+        let mut entries = self.objects.iter().filter_map(|object| match object {
+            Object::Entry(name) if !name.starts_with('/') => Some(is_temporary(name)),
+            _ => None,
+        });
+        matches!((entries.next(), entries.next()), (Some(from), Some(to)) if from != to)
+    }
+
     /// The names of what it works on, and what is asked of them; no numbers.
     pub fn operands(&self) -> impl Iterator<Item = &str> {
         self.arguments.iter().filter_map(|argument| match argument {
@@ -362,12 +517,23 @@ impl fmt::Display for LockChange {
 ///
 /// ```text
 /// 1 open db 1      1 create tmp 2     1 truncate db 1      1 read 1       1 write 1
-/// 1 rename a b     1 link a b         1 unlink db          1 sync 1       1 close 1
+/// 1 rename a b     1 link a b         1 unlink db          1 mkdir a      1 sync 1       1 close 1
 /// 1 lock ex 1      1 lock sh 1        1 try ex 1           1 refused ex 1       1 unlock 1
+/// 1 read 1 0..8    1 read 1 0..8 end  1 write 1 0..8       1 append 1 8..20     1 size 1
+/// 1 make l 2       1 miss a           1 there a            1 mkdir d            1 list d
+/// 1 exchange a b   1 unnamed 2        1 link a b 2
 /// ```
+///
+/// `make` is an open with `O_EXCL`, `miss` a look-up that finds nothing, `there` a `link` that finds the name taken, `list`
+/// a `getdents64`.
 #[cfg(test)]
 pub(crate) fn sketch(text: &str) -> Vec<Call> {
     let number = |word: &str| word.parse::<u32>().unwrap();
+    let span = |word: Option<&&str>| {
+        let (from, to) = word.unwrap_or(&"0..9").split_once("..").unwrap();
+        let (from, to) = (from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap());
+        (Some(from), to - from)
+    };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     (1..)
         .zip(lines)
@@ -399,41 +565,74 @@ pub(crate) fn sketch(text: &str) -> Vec<Call> {
                 locks: Vec::new(),
             };
             match *verb {
-                "open" | "create" | "truncate" => {
+                "open" | "create" | "make" | "truncate" => {
                     call.class = Class::Open;
+                    if *verb == "make" {
+                        call.arguments.push(Argument::Flags("O_CREAT|O_EXCL".to_owned()));
+                    }
                     call.creates = *verb != "open";
                     let file = number(rest[1]);
                     call.objects = vec![Object::Entry(path(0)), Object::File(file)];
                     call.effect = Some(match *verb {
                         "open" => Effect::Opened { path: path(0), file },
-                        "create" => Effect::Created { path: path(0), file, mode: 0o644 },
+                        "create" | "make" => Effect::Created { path: path(0), file, mode: 0o644 },
                         _ => Effect::Resized { file, size: 0 },
                     });
                 }
-                "read" | "write" | "sync" | "close" => {
+                "read" | "write" | "append" | "size" | "sync" | "close" => {
                     let file = number(rest[0]);
                     call.objects = vec![Object::File(file)];
                     (call.class, call.effect) = match *verb {
-                        "read" => (Class::Read, Some(Effect::Read { file })),
-                        "write" => (Class::Write, Some(Effect::Written { file, offset: Some(0), length: 9 })),
+                        "read" => {
+                            let (offset, length) = span(rest.get(1));
+                            let at_end = rest.len() == 1 || rest.last() == Some(&"end");
+                            (Class::Read, Some(Effect::Read { file, offset, length, at_end }))
+                        }
+                        "write" | "append" => {
+                            let (offset, length) = span(rest.get(1));
+                            let written =
+                                Effect::Written { file, offset, length, appends: *verb == "append" };
+                            (Class::Write, Some(written))
+                        }
+                        "size" => (Class::Inspect, Some(Effect::SizeRead { file })),
                         "sync" => (Class::Sync, None),
                         _ => (Class::Close, None),
                     };
                 }
-                "rename" | "link" => {
+                "rename" | "exchange" | "link" => {
                     call.class = Class::Name;
                     call.objects = vec![Object::Entry(path(0)), Object::Entry(path(1))];
                     let (from, to) = (path(0), path(1));
                     call.effect = Some(match *verb {
                         "rename" => Effect::Renamed { from, to },
-                        _ => Effect::Linked { from, to },
+                        "exchange" => Effect::Exchanged { from, to },
+                        _ => Effect::Linked { from, to, file: rest.get(2).map(|word| number(word)) },
                     });
                 }
                 "stat" => call.objects = vec![Object::Entry(path(0))],
-                "unlink" => {
+                "unnamed" => {
+                    let file = number(rest[0]);
+                    call.class = Class::Open;
+                    call.objects = vec![Object::File(file)];
+                    call.effect = Some(Effect::CreatedUnnamed { file, mode: 0o644 });
+                }
+                "miss" | "there" => {
+                    call.objects = vec![Object::Entry(path(0))];
+                    let errno = if *verb == "miss" { libc::ENOENT } else { libc::EEXIST };
+                    call.result = Some(Err(Errno(errno)));
+                }
+                "list" => {
+                    call.class = Class::Read;
+                    call.name = "getdents64".to_owned();
+                    call.arguments = vec![Argument::Descriptor(3, path(0))];
+                }
+                "unlink" | "mkdir" => {
                     call.class = Class::Name;
                     call.objects = vec![Object::Entry(path(0))];
-                    call.effect = Some(Effect::Unlinked { path: path(0) });
+                    call.effect = Some(match *verb {
+                        "unlink" => Effect::Unlinked { path: path(0) },
+                        _ => Effect::FolderMade { path: path(0), mode: 0o755 },
+                    });
                 }
                 "lock" | "try" | "refused" | "unlock" => {
                     call.class = Class::Lock;
@@ -450,7 +649,32 @@ pub(crate) fn sketch(text: &str) -> Vec<Call> {
                 }
                 other => panic!("no such verb: {other}"),
             }
+            for argument in &mut call.arguments {
+                if let Argument::Flags(word) = argument
+                    && call.objects.contains(&Object::Entry(word.clone()))
+                {
+                    *argument = Argument::Path(word.clone());
+                }
+            }
             call
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_call_with_a_name_in_each_root_crosses() {
+        let crosses = |text: &str| sketch(text)[0].crosses_roots();
+        assert!(crosses("1 rename $TMPDIR/a db"));
+        assert!(crosses("1 link db $TMPDIR/sub/a"));
+        assert!(!crosses("1 rename $TMPDIR/a $TMPDIR/b"));
+        assert!(!crosses("1 rename a db"));
+        assert!(!crosses("1 rename $TMPDIRECTORY db"));
+        assert!(!crosses("1 unlink $TMPDIR/a"));
+        // Where somewhere else lies, nobody knows.
+        assert!(!crosses("1 rename /elsewhere/a $TMPDIR/b"));
+    }
 }

@@ -1,13 +1,14 @@
 //! A case: a counterexample as a file, with all that is needed to run it again and to see whether it goes the same way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::masks::is_like;
 use crate::observation::Observation;
 use crate::op::stable_hash;
 use crate::scenario::script::{Act, Script};
-use crate::steps::steps_of;
+use crate::steps::steps_of_all;
 
 /// The number of the cases' JSON schema.
 pub const SCHEMA: u32 = 1;
@@ -119,7 +120,7 @@ impl Case {
 
 /// What each traced call of an execution was.
 pub fn steps(observation: &Observation) -> Vec<Vec<String>> {
-    observation.traces.iter().map(|trace| steps_of(&trace.calls)).collect()
+    steps_of_all(observation.traces.iter().map(|trace| (trace.calls.as_slice(), &trace.pids)))
 }
 
 /// A short name for an invariant, a script and the way that it went.
@@ -144,6 +145,7 @@ pub fn fingerprint(invariant: &str, script: &Script, steps: &[Vec<String>]) -> S
 /// Where a run took another way than the case: in which trace, at which step, and what stood on either side. Compared
 /// is what client 1 did before `point`, or all where no point is given; what comes after a disturbance is its result.
 pub fn first_difference(case: &[Vec<String>], run: &[Vec<String>], point: Option<u32>) -> Option<Difference> {
+    let mut pairs = Pairs::default();
     for (trace, expected) in case.iter().enumerate() {
         let empty = Vec::new();
         let actual = run.get(trace).unwrap_or(&empty);
@@ -172,7 +174,11 @@ pub fn first_difference(case: &[Vec<String>], run: &[Vec<String>], point: Option
                 true => expected.len().max(actual.len()),
                 false => expected.len().min(actual.len()),
             };
-            if let Some(at) = (0..length).find(|at| expected.get(*at) != actual.get(*at)) {
+            let mut is_other = |at: &usize| match (expected.get(*at), actual.get(*at)) {
+                (Some(expected), Some(actual)) => !pairs.are_one(expected, actual),
+                _ => true,
+            };
+            if let Some(at) = (0..length).find(|at| is_other(at)) {
                 return Some(Difference {
                     step: at + 1,
                     expected: expected.get(at).cloned(),
@@ -182,6 +188,42 @@ pub fn first_difference(case: &[Vec<String>], run: &[Vec<String>], point: Option
         }
     }
     None
+}
+
+/// Names of chance that were there before anything was traced, such as a folder that the first operation made: those of
+/// the case with those of the run, each with one other.
+#[derive(Default)]
+struct Pairs {
+    run_of: BTreeMap<String, String>,
+    case_of: BTreeMap<String, String>,
+}
+
+impl Pairs {
+    /// Whether two steps are one, but for such names.
+    fn are_one(&mut self, expected: &str, actual: &str) -> bool {
+        let parts = |step: &str| -> Option<(String, String, String)> {
+            let (call, rest) = step.split_once('(')?;
+            let (operands, result) = rest.rsplit_once(')')?;
+            Some((call.to_owned(), operands.to_owned(), result.to_owned()))
+        };
+        let (Some(one), Some(other)) = (parts(expected), parts(actual)) else { return expected == actual };
+        let (names, others): (Vec<&str>, Vec<&str>) =
+            (one.1.split(", ").collect(), other.1.split(", ").collect());
+        (&one.0, &one.2) == (&other.0, &other.2)
+            && names.len() == others.len()
+            && names.into_iter().zip(others).all(|(one, other)| self.are_one_name(one, other))
+    }
+
+    fn are_one_name(&mut self, one: &str, other: &str) -> bool {
+        // What was made in the trace goes by its turn, and flags are no names.
+        let is_exact = |text: &str| ["{", "O_", "F_", "LOCK_"].iter().any(|start| text.starts_with(start));
+        if one != other && (is_exact(one) || !is_like(one, other)) {
+            return false;
+        }
+        let run = self.run_of.entry(one.to_owned()).or_insert_with(|| other.to_owned());
+        let case = self.case_of.entry(other.to_owned()).or_insert_with(|| one.to_owned());
+        run == other && case == one
+    }
 }
 
 /// Whose step it is: client and process.
@@ -206,21 +248,43 @@ mod tests {
     use crate::call::sketch;
     use crate::scenario::crash::{add, alone};
     use crate::scenario::script::Misfortune;
+    use crate::steps::steps_of;
 
     #[test]
     fn the_name_of_a_temporary_file_is_no_difference_and_another_call_is_one() {
-        let one = steps_of(&sketch("1 open db 1\n 1 create tmpA 2\n 1 write 2\n 1 rename tmpA db"));
-        let same = steps_of(&sketch("1 open db 1\n 1 create tmpB 2\n 1 write 2\n 1 rename tmpB db"));
-        let other = steps_of(&sketch("1 open db 1\n 1 create tmpB 2\n 1 rename tmpB db"));
+        let one = steps_of(
+            &sketch("1 open db 1\n 1 create tmpA 2\n 1 write 2\n 1 rename tmpA db"),
+            &BTreeSet::new(),
+        );
+        let same = steps_of(
+            &sketch("1 open db 1\n 1 create tmpB 2\n 1 write 2\n 1 rename tmpB db"),
+            &BTreeSet::new(),
+        );
+        let other = steps_of(&sketch("1 open db 1\n 1 create tmpB 2\n 1 rename tmpB db"), &BTreeSet::new());
         assert_eq!(first_difference(std::slice::from_ref(&one), &[same], None), None);
         let difference = first_difference(&[one], &[other], None).unwrap();
         assert_eq!(difference.step, 3);
     }
 
+    /// A folder that the first operation had made under a random name: no replay found it under that name.
+    #[test]
+    fn a_name_of_chance_from_before_the_trace_is_no_difference() {
+        let difference = |one: &str, other: &str| {
+            let steps = |text: &str| steps_of(&sketch(text), &BTreeSet::new());
+            first_difference(&[steps(one)], &[steps(other)], None).map(|difference| difference.step)
+        };
+        let one = "1 open proj-aB3xQ9/db 1\n 1 unlink proj-aB3xQ9/db";
+        assert_eq!(difference(one, "1 open proj-Zq9pL2/db 1\n 1 unlink proj-Zq9pL2/db"), None);
+        assert_eq!(difference(one, "1 open proj-Zq9pL2/db 1\n 1 unlink proj-Kk7mM1/db"), Some(2));
+        assert_eq!(difference(one, "1 open proj-Zq9pL2/db 1\n 1 unlink proj-aB3xQ9/db"), Some(2));
+        assert_eq!(difference("1 stat db.json", "1 stat db.lock"), Some(1));
+        assert_eq!(difference("1 stat r000001", "1 stat r000002"), Some(1));
+    }
+
     #[test]
     fn what_comes_after_the_disturbed_call_is_not_compared() {
-        let one = steps_of(&sketch("1 open db 1\n 1 write 1"));
-        let other = steps_of(&sketch("1 open db 1\n 1 sync 1"));
+        let one = steps_of(&sketch("1 open db 1\n 1 write 1"), &BTreeSet::new());
+        let other = steps_of(&sketch("1 open db 1\n 1 sync 1"), &BTreeSet::new());
         assert_eq!(first_difference(std::slice::from_ref(&one), std::slice::from_ref(&other), Some(2)), None);
         assert!(first_difference(&[one], &[other], Some(3)).is_some());
     }

@@ -8,6 +8,7 @@ pub const INVARIANT_IDS: &[&str] = &[
     "no-phantom-record",
     "linearizable",
     "mutual-exclusion",
+    "no-spurious-failure",
     "no-deadlock",
     "no-self-deadlock",
     "crash-atomic",

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::call::{Argument, Call, Class, Effect};
+use crate::call::{Call, Class, Effect, Spawn};
 use crate::catalogue::nearest;
 
 /// One way in which a call may fail.
@@ -62,6 +62,8 @@ const LINK: Hits = of(&["link", "linkat"]);
 const UNLINK: Hits = of(&["unlink", "unlinkat"]);
 const FOLDER: Hits = of(&["mkdir", "mkdirat"]);
 const LOOK: Hits = of(&["stat", "lstat", "newfstatat", "statx"]);
+const FORK: Hits = of(&["fork", "vfork", "clone", "clone3"]);
+const EXEC: Hits = of(&["execve", "execveat"]);
 const FLOCK: Hits = of(&["flock"]);
 const RECORD_LOCK: Hits = of(&["fcntl"]);
 const WAITING: &[&str] = &["F_SETLKW", "F_OFD_SETLKW"];
@@ -87,16 +89,11 @@ impl Hits {
     fn call(&self, call: &Call) -> bool {
         // A descriptor that is duplicated is no lock that is asked for.
         let is_lock = call.name != "fcntl" || call.class == Class::Lock;
-        let has = |flag: &str| {
-            call.arguments.iter().any(|argument| match argument {
-                Argument::Flags(flags) => flags.split(['|', ' ']).any(|one| one == flag),
-                _ => false,
-            })
-        };
+        let has = |flag: &str| call.has_flag(flag);
         // A lock that is given up does not fail.
         let gives_up = has("LOCK_UN") || has("F_UNLCK");
         // An open that empties a file makes none.
-        let creates = matches!(call.effect, Some(Effect::Created { .. }));
+        let creates = matches!(call.effect, Some(Effect::Created { .. } | Effect::CreatedUnnamed { .. }));
         // What is copied out of the sandbox is written elsewhere.
         let is_copy = matches!(call.name.as_str(), "sendfile" | "copy_file_range");
         let is_here = !is_copy || matches!(call.effect, Some(Effect::Written { .. }));
@@ -194,6 +191,11 @@ faults! {
     "flock-enosys" FLOCK, ENOSYS, "The file system knows no locks", "flock(2): FUSE without locks", contract;
     "flock-eopnotsupp" FLOCK, EOPNOTSUPP, "The file system does not support locks", "flock(2): network file systems", contract;
     "flock-eacces" FLOCK, EACCES, "The server does not allow the lock", "flock(2), fcntl(2): NFS maps one on the other", contract;
+    "fork-eagain" FORK, EAGAIN, "A limit on the number of processes is reached", "fork(2), clone(2)", once;
+    "fork-enomem" FORK, ENOMEM, "The kernel has no memory left for a process or a thread", "fork(2), clone(2)", once;
+    "exec-enomem" EXEC, ENOMEM, "The kernel has no memory left for a program", "execve(2)", once;
+    "exec-eacces" EXEC, EACCES, "A program may not be run", "execve(2)", once;
+    "exec-enoent" EXEC, ENOENT, "A program is not there, or its interpreter is not", "execve(2)", once;
     "lock-eintr" RECORD_LOCK.with(WAITING), EINTR, "A signal interrupts the wait for a record lock", "fcntl(2)", once;
     "lock-enolck" RECORD_LOCK, ENOLCK, "The lock table is full, or the lock server is away", "fcntl(2)";
     "lock-eagain" RECORD_LOCK.with(&["F_SETLK", "F_OFD_SETLK"]), EAGAIN, "Somebody else has the record lock", "fcntl(2)", once;
@@ -212,9 +214,15 @@ pub fn has_none(call: &Call) -> bool {
     call.class != Class::Process && of_call(call).next().is_none()
 }
 
-/// The faults that a call of a quiet run may suffer.
+/// The faults that a call of a quiet run may suffer. The begin of a process is told when it has been made.
 pub fn of_call(call: &Call) -> impl Iterator<Item = &'static Fault> {
-    ALL.iter().filter(|fault| call.result.is_some() && fault.hits.call(call))
+    let can_fail = call.result.is_some() && call.class != Class::Process;
+    ALL.iter().filter(move |fault| can_fail && fault.hits.call(call))
+}
+
+/// The faults that a start of a process, a thread or a program may suffer.
+pub fn of_spawn(spawn: &Spawn) -> impl Iterator<Item = &'static Fault> {
+    ALL.iter().filter(|fault| fault.hits.names(&spawn.name, false))
 }
 
 impl Fault {
@@ -255,6 +263,25 @@ impl Fault {
     /// Whether it is one of a lock that is asked for.
     pub fn is_of_lock(&self) -> bool {
         [FLOCK.names, RECORD_LOCK.names].contains(&self.hits.names)
+    }
+
+    /// What it has in common with faults that a store suffers alike: the disk, the quota and the limit that leave no room
+    /// for one call are one finding.
+    pub fn finding(&self) -> &'static str {
+        match self.what {
+            What::Errno(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => "no-room",
+            _ => self.id,
+        }
+    }
+
+    /// Whether it says that two names are on different file systems.
+    pub fn is_of_another_device(&self) -> bool {
+        self.what == What::Errno(libc::EXDEV)
+    }
+
+    /// Whether it hits a call that changes or syncs what a file holds, or changes a name.
+    pub fn is_of_change(&self) -> bool {
+        [WRITE.names, SIZED_WRITE.names, CUT.names, SYNC.names, RENAME.names].contains(&self.hits.names)
     }
 
     /// Whether it is one of a sync.

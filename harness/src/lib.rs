@@ -28,7 +28,7 @@
 //!            └──────────┴──┬──────────────────────┘
 //!               observation.rs · case.rs                 everything one execution showed, as a value; and as a file
 //!                          │
-//!   scenario/ · persist/ · history/ · fault.rs · accesses.rs · steps.rs · masks.rs    pure: no I/O, no clock, no chance but by the seed
+//!   scenario/ · persist/ · history/ · fault.rs · accesses.rs · conflicts/ · steps.rs · masks.rs    pure: no I/O, no clock, no chance but by the seed
 //!        op.rs · call.rs · locks.rs · verdict.rs · shard.rs       plain data
 //! ```
 //!
@@ -65,7 +65,9 @@ pub mod call;
 pub mod case;
 pub mod catalogue;
 pub mod check;
+pub mod conflicts;
 pub mod diagnoses;
+pub mod evidence;
 pub mod explore;
 pub mod fault;
 pub mod history;

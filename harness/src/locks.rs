@@ -41,7 +41,7 @@ pub enum Mode {
 pub enum Owner {
     /// An open file description, by its number in the trace.
     Description(u32),
-    /// A process, by its number in the trace.
+    /// A process, by the number of its table of descriptors, which the kernel takes for the owner.
     Process(u32),
 }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::call::{Argument, Call, Effect};
+use crate::op::record_names_in;
 
-/// The names of the files that these calls made.
+/// The names of the files and folders that these calls made.
 pub fn made<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeSet<String> {
     let made = calls.into_iter().filter_map(|call| match &call.effect {
-        Some(Effect::Created { path, .. }) => Some(path.clone()),
+        Some(Effect::Created { path, .. } | Effect::FolderMade { path, .. }) => Some(path.clone()),
         _ => None,
     });
     made.collect()
@@ -17,19 +18,37 @@ pub fn made<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeSet<String> {
 /// made one like it, a `usual` one.
 pub fn masked(text: &str, pids: &BTreeSet<i32>, made: &BTreeSet<String>, usual: &BTreeSet<String>) -> String {
     let mut masked = text.to_owned();
-    let without_pids =
-        |text: &str| pids.iter().fold(text.to_owned(), |text, pid| without_pid(&text, &pid.to_string()));
-    for path in made {
-        // A name that differs in its process id alone is told with that masked.
-        let has_pid = without_pids(path) != *path;
+    // What is in a folder comes before the folder, whose name is a part of its own.
+    for path in made.iter().rev() {
         // What another run called the same has a fixed name.
-        let may_be_random = !has_pid && !usual.contains(path);
-        if let Some(known) = usual.iter().find_map(|usual| random_part(usual, path)).filter(|_| may_be_random)
-        {
+        if usual.contains(path) {
+            continue;
+        }
+        let without_pid = without_pids(path, pids);
+        let is_random = |usual: &String| random_part(&with_pid_of(usual, &without_pid), &without_pid);
+        // A name that differs in its process id alone is told with that masked.
+        if let Some(known) = usual.iter().find_map(is_random) {
             masked = masked.replace(path, &known);
         }
     }
-    without_pids(&masked)
+    without_pids(&masked, pids)
+}
+
+/// The text with these process ids masked.
+pub fn without_pids(text: &str, pids: &BTreeSet<i32>) -> String {
+    pids.iter().fold(text.to_owned(), |text, pid| without_pid(&text, &pid.to_string()))
+}
+
+/// A name that another run made, with its process ids masked where this one has them.
+fn with_pid_of(usual: &str, masked: &str) -> String {
+    let mut usual = usual.to_owned();
+    for (at, mask) in masked.match_indices("{pid}") {
+        let digits = usual.get(at..).map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+        if digits > 0 && usual.get(..at) == masked.get(..at) {
+            usual.replace_range(at..at + digits, mask);
+        }
+    }
+    usual
 }
 
 /// The calls with their arguments masked, as a person is shown them; what they did stays.
@@ -45,13 +64,40 @@ pub fn masked_calls(calls: &[Call], pids: &BTreeSet<i32>, usual: &BTreeSet<Strin
     calls
 }
 
-/// The name with its random part masked, where it is like one that another run made: of the same length, and different
-/// in one stretch within one folder. The stretch reaches as far as letters, digits and `_` do, since what is equal at
-/// its ends is chance.
+/// The name with its random parts masked, where it is like one that another run made, folder by folder.
 fn random_part(usual: &str, path: &str) -> Option<String> {
-    if usual == path {
+    // Records differ from run to run too, and are never masked.
+    let ((usual, _), (path, records)) = (without_records(usual), without_records(path));
+    if usual == path || usual.split('/').count() != path.split('/').count() {
         return None;
     }
+    let parts = usual.split('/').zip(path.split('/'));
+    let masked: Option<Vec<String>> = parts
+        .map(|(usual, part)| if usual == part { Some(part.to_owned()) } else { random_name(usual, part) })
+        .collect();
+    let mut pieces = masked?.join("/").split(RECORD).map(ToOwned::to_owned).collect::<Vec<_>>().into_iter();
+    let first = pieces.next()?;
+    Some(pieces.zip(records).fold(first, |text, (piece, record)| text + &record + &piece))
+}
+
+/// What stands for the name of a record while names are compared: no name has it.
+const RECORD: char = '\0';
+
+/// The text with a character for each name of a record, and these names.
+fn without_records(text: &str) -> (String, Vec<String>) {
+    let (mut without, mut records, mut done) = (String::new(), Vec::new(), 0);
+    for place in record_names_in(text) {
+        without.push_str(&text[done..place.start]);
+        without.push(RECORD);
+        records.push(text[place.clone()].to_owned());
+        done = place.end;
+    }
+    (without + &text[done..], records)
+}
+
+/// The same of a name in one folder: of the same length, and different in one stretch. The stretch reaches as far as
+/// letters, digits and `_` do, since what is equal at its ends is chance.
+fn random_name(usual: &str, path: &str) -> Option<String> {
     if usual.len() != path.len() {
         return random_number(usual, path);
     }
@@ -60,7 +106,8 @@ fn random_part(usual: &str, path: &str) -> Option<String> {
     let behind = usual.chars().rev().zip(path.chars().rev()).take_while(|(one, other)| one == other).count();
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let (mut from, mut to) = (common, chars.len().checked_sub(behind)?);
-    if from >= to || chars[from..to].contains(&'/') {
+    // A name with a record in the place of a letter is no other try at the same name.
+    if from >= to || chars[from..to].contains(&RECORD) {
         return None;
     }
     while from > 0 && is_part(chars[from - 1]) {
@@ -71,6 +118,36 @@ fn random_part(usual: &str, path: &str) -> Option<String> {
     }
     let (head, tail): (String, String) = (chars[..from].iter().collect(), chars[to..].iter().collect());
     Some(format!("{head}{{random}}{tail}"))
+}
+
+/// Whether two names may be one name of two runs: equal but for chance, folder by folder. That is a number, such as a
+/// process id, or a stretch of letters and digits too long to be a word that somebody chose.
+pub fn is_like(one: &str, other: &str) -> bool {
+    let ((one, records), (other, others)) = (without_records(one), without_records(other));
+    records == others
+        && one.split('/').count() == other.split('/').count()
+        && one.split('/').zip(other.split('/')).all(|(one, other)| one == other || is_like_name(one, other))
+}
+
+fn is_like_name(one: &str, other: &str) -> bool {
+    /// As many as `mkstemp` takes.
+    const LETTERS_MIN: usize = 6;
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let is_part = |c: &&char| c.is_ascii_alphanumeric() || **c == '_';
+    let common = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
+    let least = one.len().min(other.len());
+    let behind = one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one == other).count();
+    let behind = behind.min(least - common);
+    let reach = |is_in: &dyn Fn(&&char) -> bool| {
+        let before = one[..common].iter().rev().take_while(is_in).count();
+        let after = one[one.len() - behind..].iter().take_while(is_in).count();
+        let stretch = |name: &[char]| name[common - before..name.len() - behind + after].to_vec();
+        [stretch(&one), stretch(&other)]
+    };
+    let is_number = |stretch: &Vec<char>| !stretch.is_empty() && stretch.iter().all(char::is_ascii_digit);
+    let [part, _] = reach(&is_part);
+    let is_random = one.len() == other.len() && part.len() >= LETTERS_MIN && part.iter().all(|c| is_part(&c));
+    is_random || reach(&|c| c.is_ascii_digit()).iter().all(is_number)
 }
 
 /// The same where the random part is a number, which need not have the same length: one of so many digits that it counts
@@ -160,6 +237,58 @@ mod tests {
         assert_eq!(random_part("db.201971890.tmp", "db.2019718904.tmp").as_deref(), Some("db.{random}.tmp"));
         assert_eq!(random_part("db.9", "db.10"), None);
         assert_eq!(random_part("db.868363106.a", "db.2924449338.b"), None);
+    }
+
+    #[test]
+    fn names_are_alike_but_for_numbers_and_long_stretches() {
+        for (one, other) in [
+            ("proj-aB3xQ9/db", "proj-Zq9pL2/db"),
+            ("$TMPDIR/tmpu4x0fpur", "$TMPDIR/tmpluc3jldc"),
+            ("lock.99/db", "lock.10234/db"),
+            ("r000002.aB3xQ9", "r000002.Zq9pL2"),
+        ] {
+            assert!(is_like(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("db.json", "db.lock"),
+            ("r000002", "r000003"),
+            ("a/b", "a"),
+            ("db.tmp", "db.tmp2"),
+            ("old-store/db", "store-old/x"),
+        ] {
+            assert!(!is_like(one, other), "{one} {other}");
+        }
+    }
+
+    /// `{random}` stood for the records that two clients had added, each to a file of its own.
+    #[test]
+    fn names_of_records_are_never_masked() {
+        assert_eq!(random_part("records/r000002.json", "records/r000003.json"), None);
+        let beside = random_part("all/r000002.aB3x.tmp", "all/r000003.Zq9p.tmp");
+        assert_eq!(beside.as_deref(), Some("all/r000003.{random}.tmp"));
+        assert_eq!(random_part("aB3x_r000002", "Zq9p_r000002").as_deref(), Some("{random}r000002"));
+        assert_eq!(random_part("r000002.tmp", "Qx12345.tmp"), None);
+    }
+
+    /// A time stamp beside a process id stayed, so that one finding had another text, and another case, in each run.
+    #[test]
+    fn a_time_beside_a_process_id_is_masked() {
+        let names = |name: &str| BTreeSet::from([name.to_owned()]);
+        let mask = |made: &str, usual: &str, pid: i32| {
+            masked(&format!("open({made})"), &BTreeSet::from([pid]), &names(made), &names(usual))
+        };
+        let masked = mask("db.4711.1732812399123", "db.812.1732812345678", 4711);
+        assert_eq!(masked, "open(db.{pid}.{random})");
+        assert_eq!(mask("db.4711.tmp", "db.812.tmp", 4711), "open(db.{pid}.tmp)");
+    }
+
+    /// A folder that a child had made under a random name kept that name in every path through it.
+    #[test]
+    fn the_random_name_of_a_folder_is_masked_in_paths() {
+        let names = |names: [&str; 2]| names.map(ToOwned::to_owned).into();
+        let (made, usual) = (names(["proj-aB3x", "proj-aB3x/q7Wm"]), names(["proj-Zq9p", "proj-Zq9p/k2Lc"]));
+        let masked = masked("rename(proj-aB3x/q7Wm, proj-aB3x/db)", &BTreeSet::new(), &made, &usual);
+        assert_eq!(masked, "rename(proj-{random}/{random}, proj-{random}/db)");
     }
 
     #[test]

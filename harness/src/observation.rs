@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Call, Class, Errno, Leak, LockChange};
+use crate::call::{Call, Class, Errno, Leak, LockChange, is_temporary};
 use crate::fault::{self, What};
 use crate::op::{ClientId, Limit, Nanos, Operation, Outcome, Request};
 
@@ -115,6 +115,12 @@ pub struct Subject {
     pub initial_records: BTreeSet<String>,
     /// How many files stood in the sandbox after each of the control's adds, none of them disturbed.
     pub quiet_file_counts: Vec<usize>,
+    /// How many files of each shape stood there then: names with each row of digits as `#` and record names as `{id}`.
+    #[serde(default)]
+    pub quiet_shapes: Vec<BTreeMap<String, usize>>,
+    /// Whether the target itself gives `add` a path that holds the record's name.
+    #[serde(default)]
+    pub paths_hold_ids: bool,
     /// The names of files that operations beside `add` and `list` make undisturbed, each row of digits as `#`.
     #[serde(default)]
     pub made_by_others: BTreeSet<String>,
@@ -127,6 +133,12 @@ pub struct Subject {
     /// The data file, by its path in the sandbox.
     #[serde(default)]
     pub data: String,
+    /// Whether `list` succeeds before the first record.
+    #[serde(default)]
+    pub lists_when_empty: bool,
+    /// Whether the target gives any exit status but 0 a meaning: refused or busy.
+    #[serde(default)]
+    pub maps_statuses: bool,
     /// How many records the store takes, where it has a limit.
     pub limit: Option<u32>,
     /// The same for a form of `add` of its own.
@@ -252,10 +264,10 @@ impl Observation {
         views
     }
 
-    /// The first `list` that failed though nothing else was under way, a record was acknowledged and the store had had
-    /// its chance to mend itself: what is in the store then, nobody knows.
-    pub fn unreadable(&self) -> Option<&Operation> {
-        self.operations.iter().find(|list| {
+    /// Each `list` that failed though nothing else was under way, a record was acknowledged and the store had had its
+    /// chance to mend itself.
+    fn unreadables(&self) -> impl Iterator<Item = &Operation> {
+        self.operations.iter().filter(|list| {
             list.request == Request::List
                 && list.fault.is_none()
                 && list.tells_nothing()
@@ -265,11 +277,30 @@ impl Observation {
         })
     }
 
+    /// The first `list` that failed though nothing else was under way, a record was acknowledged and the store had had
+    /// its chance to mend itself: what is in the store then, nobody knows.
+    pub fn unreadable(&self) -> Option<&Operation> {
+        self.unreadables().next()
+    }
+
     /// The doubt that an unreadable store leaves, where it is one.
     pub fn doubt_of_unreadable(&self) -> Option<String> {
         let list = self.unreadable()?;
         let said = if list.stderr.is_empty() { String::new() } else { format!(": {}", list.stderr) };
         Some(format!("with nothing else under way, list failed after records were acknowledged{said}"))
+    }
+
+    /// The `list` that shows a loss: it failed with a status of its own after `since`, no `list` failed before that, and
+    /// none that ran alone succeeded later. The control has shown that `list` works. A `list` that was busy, refused or
+    /// did not end leaves a doubt only, because it says nothing about the data.
+    pub fn failing_for_good(&self, since: Nanos) -> Option<&Operation> {
+        let worked = |list: &Operation| {
+            let is_later = |next: &&Operation| next.request == Request::List && next.invoked > list.invoked;
+            let mut later = self.operations.iter().filter(is_later);
+            later.any(|next| next.outcome == Outcome::Acknowledged && !self.overlapped(next))
+        };
+        self.unreadable().filter(|first| first.invoked >= since)?;
+        self.unreadables().find(|list| list.own_failure().is_some() && !worked(list))
     }
 
     /// How often each record of a view is in it, without those that were there from the start.
@@ -294,6 +325,19 @@ impl Observation {
         let counts = self.counts(view);
         let acknowledged = self.acknowledged_by(view.at).map(|(record, _)| record);
         acknowledged.filter(|record| !counts.contains_key(record)).collect()
+    }
+
+    /// The files of a state that are of no shape that undisturbed runs leave; none if those leave ever new shapes.
+    pub fn foreign_files<'a>(&'a self, state: &'a State) -> impl Iterator<Item = &'a String> {
+        let subject = &self.subject;
+        let files = state.files.iter().filter(|_| subject.knows_shapes());
+        files.filter(|file| {
+            let shape = file_shape(file, self.operations.iter().filter_map(Operation::added));
+            !is_temporary(file)
+                && !subject.has_shape(&shape)
+                && !subject.made_by_others.contains(&name_shape(file))
+                && !subject.fixed_names.contains(*file)
+        })
     }
 
     /// The `add` of this record.
@@ -381,6 +425,31 @@ impl Observation {
 
     fn overlapped(&self, one: &Operation) -> bool {
         self.operations.iter().any(|other| !std::ptr::eq(one, other) && one.overlaps(other))
+    }
+}
+
+impl Subject {
+    /// Whether further adds leave files of the same shapes, so that a file of any other shape is a leftover.
+    pub fn knows_shapes(&self) -> bool {
+        let Some((last, before @ [_, ..])) = self.quiet_shapes.split_last() else { return false };
+        last.keys().all(|shape| before.iter().any(|shapes| shapes.contains_key(shape)))
+    }
+
+    /// Whether a file of this shape stood in the sandbox undisturbed.
+    pub fn has_shape(&self, shape: &str) -> bool {
+        self.quiet_shapes.iter().any(|shapes| shapes.contains_key(shape))
+    }
+}
+
+/// The shape of a file's name: record names as `{id}`, each other row of digits as `#`.
+pub(crate) fn file_shape<'a>(name: &str, records: impl IntoIterator<Item = &'a str>) -> String {
+    let held = records.into_iter().find(|record| name.contains(*record));
+    match held {
+        Some(record) => {
+            let parts: Vec<String> = name.split(record).map(name_shape).collect();
+            parts.join("{id}")
+        }
+        None => name_shape(name),
     }
 }
 

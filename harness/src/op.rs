@@ -1,6 +1,7 @@
 //! One operation: what was asked of the store, and how it ended.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,16 @@ pub const NO_ANSWER: &str = "no answer";
 
 /// How a request of a session ended that was given up as it was asked to be.
 pub const CANCELLED: &str = "cancelled";
+
+impl Request {
+    /// Whether both are the same operation, with whatever record.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Other(one), Self::Other(other)) => one == other,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
 
 impl fmt::Display for Request {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,6 +164,14 @@ impl Operation {
         }
     }
 
+    /// The status with which it failed of its own, because it was neither cancelled nor without an answer.
+    pub fn own_failure(&self) -> Option<&str> {
+        match &self.outcome {
+            Outcome::Failed(status) if status != CANCELLED && status != NO_ANSWER => Some(status),
+            _ => None,
+        }
+    }
+
     /// Whether a fault kept it from being acknowledged.
     pub fn was_failed(&self) -> bool {
         self.fault.is_some() && self.outcome != Outcome::Acknowledged
@@ -182,6 +201,20 @@ impl Operation {
 /// The name of record `number`: all names of a run are of one length, so that none is part of another.
 pub fn record_name(number: u32) -> String {
     format!("r{number:06}")
+}
+
+/// Where names of records stand in a text.
+pub fn record_names_in(text: &str) -> impl Iterator<Item = Range<usize>> {
+    const DIGITS: usize = 6;
+    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.match_indices('r').filter_map(move |(at, _)| {
+        let digits = text[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
+        let end = at + 1 + digits;
+        let is_alone = !is_part(text[..at].chars().next_back()) && !is_part(text[end..].chars().next());
+        // More digits than are padded to begin with none.
+        let is_one = digits == DIGITS || digits > DIGITS && !text[at + 1..].starts_with('0');
+        (is_alone && is_one).then_some(at..end)
+    })
 }
 
 /// A number that is the same for the same content for ever, which the standard library's hasher does not promise: FNV-1a,

@@ -1,39 +1,136 @@
 //! What each call of a trace was, as words that are the same in every run that goes the same way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::call::{Argument, Call, Effect, Errno};
+use crate::masks::without_pids;
 
 /// What each call was: whose, which, on what, and with which result, but for what differs from run to run, such as
 /// process ids, times and the names of temporary files.
-pub fn steps_of(calls: &[Call]) -> Vec<String> {
-    let mut made: BTreeMap<&str, usize> = BTreeMap::new();
-    for call in calls {
-        let path = match &call.effect {
-            Some(Effect::Created { path, .. } | Effect::FolderMade { path, .. }) => Some(path),
-            Some(Effect::Linked { to, .. }) => Some(to),
-            _ => to_be_made(call),
-        };
-        if let Some(path) = path {
-            let next = made.len() + 1;
-            made.entry(path).or_insert(next);
+pub fn steps_of(calls: &[Call], pids: &BTreeSet<i32>) -> Vec<String> {
+    steps_of_all([(calls, pids)]).pop().unwrap_or_default()
+}
+
+/// The same of several traces, one after another: what one of them made may be looked at in a later one.
+pub fn steps_of_all<'a>(
+    traces: impl IntoIterator<Item = (&'a [Call], &'a BTreeSet<i32>)>,
+) -> Vec<Vec<String>> {
+    let mut names = Names::default();
+    (1..).zip(traces).map(|(place, (calls, pids))| names.steps(place, calls, pids)).collect()
+}
+
+/// The names that differ from run to run.
+#[derive(Default)]
+struct Names {
+    /// Those that were made, and what they are called instead.
+    made: BTreeMap<String, String>,
+    /// The ids of all processes so far.
+    pids: BTreeSet<i32>,
+}
+
+impl Names {
+    fn steps(&mut self, place: usize, calls: &[Call], pids: &BTreeSet<i32>) -> Vec<String> {
+        self.pids.extend(pids);
+        let processes = processes(calls);
+        let process = |call: &Call| processes.get(&(call.client, call.process)).copied().unwrap_or(0);
+        let mut new: BTreeMap<String, String> = BTreeMap::new();
+        let mut counts: BTreeMap<(u32, usize), usize> = BTreeMap::new();
+        for (at, call) in calls.iter().enumerate() {
+            let Some(path) = newly_named(calls, at) else { continue };
+            if !new.contains_key(path) {
+                // By the turn of whoever made it: which of several processes comes first is chance.
+                let count = counts.entry((call.client, process(call))).or_insert(0);
+                *count += 1;
+                new.insert(path.clone(), format!("{}.{} {count}", call.client, process(call)));
+            }
         }
-    }
-    let mut clients: BTreeMap<(u32, u32), usize> = BTreeMap::new();
-    calls
-        .iter()
-        .map(|call| {
-            let count = clients.keys().filter(|(client, _)| *client == call.client).count();
-            let process = *clients.entry((call.client, call.process)).or_insert(count + 1);
-            let operands: Vec<String> = call.operands().map(|operand| named(operand, &made)).collect();
+        self.made.extend(new.iter().map(|(path, turn)| (path.clone(), format!("{{new {turn}}}"))));
+        let steps = calls.iter().map(|call| {
+            let operands: Vec<String> = call.arguments.iter().filter_map(|one| self.named(one)).collect();
             let result = match &call.result {
                 Some(Ok(_)) => String::new(),
                 Some(Err(Errno(number))) => format!(" = error {number}"),
                 None => " = nothing".to_owned(),
             };
-            format!("{}.{process} {}({}){result}", call.client, call.name, operands.join(", "))
-        })
-        .collect()
+            format!("{}.{} {}({}){result}", call.client, process(call), call.name, operands.join(", "))
+        });
+        let steps = steps.collect();
+        self.made.extend(new.into_iter().map(|(path, turn)| (path, format!("{{left {place}, {turn}}}"))));
+        steps
+    }
+
+    /// A file that was made goes by its turn, whatever its name. Processes are numbered as they come, of all clients
+    /// together: which of two clients makes its first one earlier is chance.
+    fn named(&self, argument: &Argument) -> Option<String> {
+        match argument {
+            Argument::Path(name) | Argument::Descriptor(_, name) => Some(self.path(name)),
+            Argument::Flags(text) if is_process(text) => Some("process".to_owned()),
+            Argument::Flags(text) => Some(text.clone()),
+            Argument::Bytes(_) | Argument::Number(_) => None,
+        }
+    }
+
+    /// A path with what was made on its way going by its turn, and without process ids and times.
+    fn path(&self, path: &str) -> String {
+        let plain = |text: &str| without_times(&without_pids(text, &self.pids));
+        // What became of the file is told behind its name.
+        let name = GONE.iter().fold(path, |name, gone| name.split(gone).next().unwrap_or(name));
+        let ends = [name.len()].into_iter().chain(name.rmatch_indices('/').map(|(at, _)| at));
+        let known = ends.into_iter().find_map(|end| Some((self.made.get(&name[..end])?, end)));
+        match known {
+            Some((turn, end)) => format!("{turn}{}", plain(&path[end..])),
+            None => plain(path),
+        }
+    }
+}
+
+/// What the tracer adds to the name of a file that has it no more.
+const GONE: [&str; 2] = [" (deleted)", " (replaced)"];
+
+/// The processes of each client, numbered as they come.
+fn processes(calls: &[Call]) -> BTreeMap<(u32, u32), usize> {
+    let mut processes: BTreeMap<(u32, u32), usize> = BTreeMap::new();
+    for call in calls {
+        let count = processes.keys().filter(|(client, _)| *client == call.client).count();
+        processes.entry((call.client, call.process)).or_insert(count + 1);
+    }
+    processes
+}
+
+/// The name that a call gave, or was to give, to something new: such a name may be random.
+fn newly_named(calls: &[Call], at: usize) -> Option<&String> {
+    let call = &calls[at];
+    match &call.effect {
+        Some(
+            Effect::Created { path, .. }
+            | Effect::FolderMade { path, .. }
+            | Effect::SymbolicLinked { path, .. },
+        ) => Some(path),
+        Some(Effect::Linked { to, .. }) => Some(to),
+        // A name that its client has not looked for before, such as that of a copy that is kept.
+        Some(Effect::Renamed { to, .. }) => {
+            let is_it = |argument: &Argument| matches!(argument, Argument::Path(path) if path == to);
+            let own = calls[..at].iter().filter(|earlier| earlier.client == call.client);
+            let is_new = !own.into_iter().any(|earlier| earlier.arguments.iter().any(is_it));
+            is_new.then_some(to)
+        }
+        _ => to_be_made(call),
+    }
+}
+
+/// The text without numbers of so many digits that they tell a time, and no record.
+fn without_times(text: &str) -> String {
+    const DIGITS_MIN: usize = 8;
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+        let digits = rest[at..].bytes().take_while(u8::is_ascii_digit).count();
+        let number = &rest[at..at + digits];
+        plain.push_str(&rest[..at]);
+        plain.push_str(if digits < DIGITS_MIN { number } else { "{number}" });
+        rest = &rest[at + digits..];
+    }
+    plain + rest
 }
 
 /// The name that a file was to get that nobody may have made before, in a folder that was not there: it is as random as
@@ -47,16 +144,6 @@ fn to_be_made(call: &Call) -> Option<&String> {
         _ => None,
     });
     path.filter(|_| has_no_folder && call.arguments.iter().any(is_exclusive))
-}
-
-/// A file that was made during the trace goes by its turn, whatever its name. Processes are numbered as they come, of all
-/// clients together: which of two clients makes its first one earlier is chance.
-fn named(operand: &str, made: &BTreeMap<&str, usize>) -> String {
-    match made.get(operand) {
-        Some(turn) => format!("{{new {turn}}}"),
-        None if is_process(operand) => "process".to_owned(),
-        None => operand.to_owned(),
-    }
 }
 
 fn is_process(operand: &str) -> bool {
@@ -74,7 +161,7 @@ mod tests {
             let mut calls = crate::call::sketch("1 stat db");
             calls[0].result = Some(Err(Errno(errno)));
             calls[0].arguments = vec![Argument::Path(name.into()), Argument::Flags(flags.into())];
-            steps_of(&calls)
+            steps_of(&calls, &BTreeSet::new())
         };
         let exclusive = "O_RDWR|O_CREAT|O_EXCL";
         assert_eq!(steps("03/tmp_A", libc::ENOENT, exclusive), steps("03/tmp_B", libc::ENOENT, exclusive));
@@ -85,8 +172,43 @@ mod tests {
     /// Two Node stores that each start a process: the replay of a finding diverged where the other one was quicker.
     #[test]
     fn a_process_is_not_told_by_its_number_among_those_of_all_clients() {
-        let none = BTreeMap::new();
-        assert_eq!(named("process 2", &none), named("process 4", &none));
-        assert_eq!(named("process.json", &none), "process.json");
+        let named = |text: &str| Names::default().named(&Argument::Flags(text.into()));
+        assert_eq!(named("process 2"), named("process 4"));
+        assert_eq!(Names::default().path("process.json"), "process.json");
+    }
+
+    /// The steps of calls in which `NAME` is a name of chance and `PID` the id of a process.
+    fn with_chance(text: &str, name: &str, pid: i32) -> Vec<Vec<String>> {
+        let traces = text
+            .split("then")
+            .map(|text| crate::call::sketch(&text.replace("NAME", name).replace("PID", &pid.to_string())));
+        let (traces, pids): (Vec<Vec<Call>>, _) = (traces.collect(), BTreeSet::from([pid]));
+        steps_of_all(traces.iter().map(|calls| (calls.as_slice(), &pids)))
+    }
+
+    /// Replays diverged by a folder with a random name, a process id in a name, what an earlier operation had left under
+    /// its random name, and a copy that is kept by the time.
+    #[test]
+    fn names_of_chance_are_no_difference() {
+        for text in [
+            "1 mkdir proj-NAME\n 1 stat proj-NAME/db\n 1 create proj-NAME/db 1",
+            "1 stat lock-PID\n 1 open owner-PID/db 1",
+            "1 create tmpNAME 1 then 1 stat tmpNAME\n 1 unlink tmpNAME",
+            "1 create $TMPDIR/NAME 1\n 1 rename $TMPDIR/NAME db",
+            "1 stat db\n 1 rename db db.2026-NAME.bak",
+            "1 stat db.17328123PID.bak",
+        ] {
+            let (one, other) = (with_chance(text, "aB3x", 4711), with_chance(text, "Zq9p", 4822));
+            assert_eq!(one, other, "{text}");
+        }
+        for (one, other) in [
+            ("1 stat db", "1 stat lock"),
+            ("1 stat r000001", "1 stat r000002"),
+            ("1 mkdir a\n 1 stat a/db", "1 mkdir a\n 1 stat a/lock"),
+            ("1 create a 1\n 1 create b 2 then 1 stat a", "1 create a 1\n 1 create b 2 then 1 stat b"),
+            ("1 stat db\n 1 rename tmp db", "1 stat db\n 1 rename tmp lock"),
+        ] {
+            assert_ne!(with_chance(one, "", 1), with_chance(other, "", 1), "{one}");
+        }
     }
 }

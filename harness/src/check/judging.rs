@@ -34,6 +34,14 @@ impl Run<'_> {
             }
         }
         self.judge(*executions, observation, script, sandbox);
+        // What ends a search must be in the report: an invariant that does not apply once ended it for all others.
+        debug_assert!(
+            self.violated_by(observation).all(|id| self
+                .tallies
+                .iter()
+                .any(|(invariant, tally)| { invariant.id == id && !tally.violations.is_empty() })),
+            "every violation leaves a counterexample"
+        );
         *executions += 1;
         if self.options.fail_fast && self.claimed_is_violated() {
             return ControlFlow::Break(());
@@ -69,6 +77,7 @@ impl Run<'_> {
                 _ => {}
             }
         }
+        self.note_stored_failures(observation);
         for (invariant, tally) in &mut self.tallies {
             if summary::not_applicable(invariant, self.target).is_some() {
                 continue;
@@ -91,6 +100,13 @@ impl Run<'_> {
             if !is_worth_showing(found, &observation.scenario, finding.diagnosis().as_deref()) {
                 continue;
             }
+            let suffered = script.and_then(Script::disturbance).and_then(|one| Some((one, one.fault()?)));
+            if let Some((disturbance, fault)) = suffered {
+                let place = format!("{} {} {}", observation.scenario, disturbance.call, disturbance.point);
+                if !self.faults_shown.insert((invariant.id, place, fault.finding())) {
+                    continue;
+                }
+            }
             let (counterexample, unsaved) = finding.into_counterexample(self.options, sandbox);
             if found.iter().any(|other| other.case.is_some() && other.case == counterexample.case) {
                 continue;
@@ -106,6 +122,20 @@ impl Run<'_> {
                 self.tellings.push(finding::telling(invariant, observation, &seen, &counterexample));
             }
             found.push(counterexample);
+        }
+    }
+
+    /// Takes note of adds that failed of their own and had stored their record all the same.
+    fn note_stored_failures(&mut self, observation: &Observation) {
+        let failed = observation.operations.iter().filter(|one| one.fault.is_none() && one.added().is_some());
+        for add in failed {
+            let Outcome::Failed(status) = &add.outcome else { continue };
+            let view = observation.views().into_iter().find(|view| view.at >= add.returned);
+            if view.is_some_and(|view| {
+                add.added().is_some_and(|record| view.records.iter().any(|one| one == record))
+            }) {
+                *self.stored_failures.entry(status.clone()).or_default() += 1;
+            }
         }
     }
 
@@ -189,9 +219,13 @@ impl Run<'_> {
             || !self.tallies.iter().all(|(invariant, _)| is_clear(invariant))
     }
 
-    /// What is judged and violated by an execution.
+    /// What is judged, applies to the target, and is violated by an execution.
     pub(super) fn violated_by(&self, observation: &Observation) -> impl Iterator<Item = &'static str> {
-        let violates = |invariant: &Invariant| matches!(invariant.judge(observation), Judgement::Violated(_));
+        let target = self.target;
+        let violates = move |invariant: &Invariant| {
+            summary::not_applicable(invariant, target).is_none()
+                && matches!(invariant.judge(observation), Judgement::Violated(_))
+        };
         self.tallies
             .iter()
             .map(|(invariant, _)| *invariant)

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use crate::case::Explanation;
 use crate::diagnoses::Shown;
+use crate::evidence::Ledger;
 use crate::invariants::{self, Invariant};
 use crate::report::baseline::Baseline;
 use crate::report::telling::Telling;
-use crate::report::{Counterexample, Remark, Report, ScenarioSummary};
-use crate::runner::{self, Control, RunError, Stage, Stop};
+use crate::report::{Counterexample, Remark, Report};
+use crate::runner::{self, Control, Pass, Prepared, RunError, Stage, Stop, TraceError};
 use crate::sandbox::Sandbox;
 use crate::scenario::{self, stress};
 use crate::selection::Selection;
@@ -29,6 +30,7 @@ use crate::verdict::Tally;
 use crate::volume::Kind;
 
 pub use divided::check_in_parts;
+use scenarios::Progress;
 
 /// Remarks on portability in a report.
 const PORTABILITY_MAX: usize = 3;
@@ -70,6 +72,8 @@ pub struct Options {
     pub operations: Option<u32>,
     /// Schedules with at most so many preemptions alone, all of them.
     pub preemptions: Option<u32>,
+    /// What is inconclusive for want of time alone does not count.
+    pub allow_partial: bool,
     /// Which part of it is run.
     pub shard: Shard,
     /// Of all chance.
@@ -112,6 +116,7 @@ impl Default for Options {
             clients: None,
             operations: None,
             preemptions: None,
+            allow_partial: false,
             shard: Shard::default(),
             seed: 1,
             budget: Some(Duration::from_secs(60)),
@@ -136,6 +141,8 @@ pub trait Watcher: Sync {
     fn begins(&self, _scenario: &str, _operations: u64) {}
     /// An operation has ended.
     fn operation(&self) {}
+    /// All experiments that invariants need may take so long, with what went before; the budget is a ceiling.
+    fn estimate(&self, _time: Duration, _budget: Option<Duration>) {}
 }
 
 /// Nobody wants to know.
@@ -265,10 +272,15 @@ struct Run<'a> {
     tells: bool,
     /// Those of the counterexamples.
     tellings: Vec<Telling>,
-    scenarios: Vec<ScenarioSummary>,
+    /// How far each scenario has come.
+    progress: BTreeMap<&'static str, Progress>,
+    /// The experiments that invariants need, and those that ran.
+    ledger: Ledger,
     remarks: Vec<Remark>,
     failures: BTreeMap<String, (u64, String)>,
     unfinished: BTreeMap<String, u64>,
+    /// Adds that failed, by how, and had stored their record.
+    stored_failures: BTreeMap<String, u64>,
     /// What the traces say is not seen.
     not_covered: BTreeSet<String>,
     /// What quiet runs show of likely causes.
@@ -277,10 +289,10 @@ struct Run<'a> {
     disturbed: Vec<Shown>,
     /// Why a case could not be saved.
     unsaved: Option<String>,
+    /// What all experiments that invariants need may take, as it was known before any ran.
+    estimate: Option<Duration>,
     /// Why a scenario was cut short, which is why something may not have been judged.
     cut_short: Option<String>,
-    /// Whether quiet runs told what the operations make.
-    has_quiet_runs: bool,
     /// What a schedule violated that is being made smaller.
     looked_for: Vec<&'static str>,
     /// What there is to say of the execution that is judged.
@@ -289,6 +301,8 @@ struct Run<'a> {
     place: u64,
     /// What the derived state violated that is being done for real.
     derived_violations: Vec<&'static str>,
+    /// The faults of which the report has a counterexample: invariant, call, and what the fault is a finding of.
+    faults_shown: BTreeSet<(&'static str, String, &'static str)>,
     /// Findings of power losses, to be tried on real file systems.
     open: Vec<confirming::Open>,
     /// Invariants that derived states violate, each with what was missing on the disk, and whether only the standard allows
@@ -317,20 +331,23 @@ impl<'a> Run<'a> {
             counterexamples: BTreeMap::new(),
             tells: false,
             tellings: Vec::new(),
-            scenarios: Vec::new(),
+            progress: BTreeMap::new(),
+            ledger: Ledger::default(),
             remarks: Vec::new(),
             failures: BTreeMap::new(),
             unfinished: BTreeMap::new(),
+            stored_failures: BTreeMap::new(),
             not_covered: BTreeSet::new(),
             quiet: Vec::new(),
             disturbed: Vec::new(),
             unsaved: None,
+            estimate: None,
             cut_short: None,
-            has_quiet_runs: false,
             looked_for: Vec::new(),
             explanation: None,
             place: 0,
             derived_violations: Vec::new(),
+            faults_shown: BTreeSet::new(),
             open: Vec::new(),
             blamed: BTreeSet::new(),
         }
@@ -351,31 +368,72 @@ impl<'a> Run<'a> {
         if !passed {
             return Ok(());
         }
-        let chosen = |id: &&str| self.options.selection.scenarios.contains(*id);
-        let can_run = |id: &&str| *id != "session" || self.target.session.is_some();
-        let chosen: Vec<&str> = scenario::ORDER.into_iter().filter(chosen).filter(can_run).collect();
+        let chosen = self.chosen_scenarios();
         let mut templates = self.options.copies.then(Mutex::default);
-        for (index, scenario) in chosen.iter().enumerate() {
-            if self.stop.is_requested() || (self.options.fail_fast && self.claimed_is_violated()) {
+        self.give_share(&mut stage, 1, 1);
+        stage.templates = templates.take();
+        let prepared = match chosen.iter().any(|id| *id != "stress") {
+            true => Some(runner::prepare(&stage, &control, self.breadth(), &chosen)),
+            false => None,
+        };
+        stage.with_templates(Templates::end);
+        templates = stage.templates.take();
+        let mut prepared = match prepared {
+            Some(Ok(prepared)) => {
+                self.diagnose(&prepared.traces);
+                self.not_covered.extend(prepared.not_covered.iter().cloned());
+                control.subject = prepared.subject.clone();
+                self.expect(&prepared, &chosen);
+                Some(prepared)
+            }
+            Some(Err(TraceError::Run(RunError::Stopped))) => {
+                self.cut_short.get_or_insert("the budget ended the baseline runs".to_owned());
+                None
+            }
+            Some(Err(TraceError::Run(error))) => return Err(error),
+            Some(Err(_)) if stage.is_cut() => {
+                self.cut_short.get_or_insert("the budget ended the baseline runs".to_owned());
+                None
+            }
+            Some(Err(other)) => {
+                self.give_up_all(&chosen, &other);
+                None
+            }
+            None => None,
+        };
+        if let Some(prepared) = &mut prepared {
+            let telling: Vec<&'static str> =
+                scenario::TELLING_ORDER.into_iter().filter(|id| chosen.contains(id)).collect();
+            for (index, scenario) in telling.iter().enumerate() {
+                if self.is_over() {
+                    break;
+                }
+                // Half of the time goes to what tells most, however slow the store is.
+                self.give_share(&mut stage, 2, telling.len() - index);
+                self.sweep_with(&mut templates, scenario, Pass::Telling, &mut stage, prepared, sandbox)?;
+            }
+        }
+        let rest: Vec<&'static str> =
+            chosen.iter().copied().filter(|id| *id == "stress" || prepared.is_some()).collect();
+        for (index, scenario) in rest.iter().enumerate() {
+            if self.is_over() {
                 break;
             }
-            self.give_share(&mut stage, chosen.len() - index);
-            match *scenario {
-                "stress" => {
-                    if !self.has_quiet_runs && self.target.harmless_ops().next().is_some() {
+            self.give_share(&mut stage, 1, rest.len() - index);
+            match (*scenario, &mut prepared) {
+                ("stress", _) => {
+                    if prepared.is_none() && self.target.harmless_ops().next().is_some() {
                         // Which files the other operations make undisturbed is not known: no leftover can be told from
                         // them.
                         control.subject.quiet_file_counts.clear();
+                        control.subject.quiet_shapes.clear();
                     }
                     self.stress(&stage, &control, sandbox)?;
                 }
-                other => {
-                    stage.templates = templates.take();
-                    let swept = self.sweep(other, &stage, &mut control, sandbox);
-                    stage.with_templates(Templates::end);
-                    templates = stage.templates.take();
-                    swept?;
+                (other, Some(prepared)) => {
+                    self.sweep_with(&mut templates, other, Pass::Rest, &mut stage, prepared, sandbox)?;
                 }
+                (_, None) => {}
             }
         }
         self.note_copies(templates);
@@ -401,11 +459,54 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Gives the next of `scenarios` its equal share of what is left of the budget.
-    fn give_share(&self, stage: &mut Stage<'_>, scenarios: usize) {
+    /// The scenarios that are run after the control, in the order in which they are shown.
+    fn chosen_scenarios(&self) -> Vec<&'static str> {
+        let chosen = |id: &&str| self.options.selection.scenarios.contains(*id);
+        let can_run = |id: &&str| *id != "session" || self.target.session.is_some();
+        scenario::ORDER.into_iter().filter(chosen).filter(can_run).collect()
+    }
+
+    /// Whether nothing more is to be run.
+    fn is_over(&self) -> bool {
+        self.stop.is_requested() || (self.options.fail_fast && self.claimed_is_violated())
+    }
+
+    /// Takes note of the experiments that there are, and lets the watcher know how long all of them may take.
+    fn expect(&mut self, prepared: &Prepared, scenarios: &[&'static str]) {
+        for scenario in scenarios {
+            for (kind, (needed, guess)) in prepared.expected(scenario, self.breadth()) {
+                self.ledger.expect(kind, needed, guess);
+            }
+        }
+        self.estimate = Some(self.began.elapsed() + self.ledger.time_missing());
+        self.watcher.estimate(self.began.elapsed() + self.ledger.time_missing(), self.options.budget);
+    }
+
+    fn sweep_with(
+        &mut self,
+        templates: &mut Option<Mutex<Templates>>,
+        scenario: &'static str,
+        pass: Pass,
+        stage: &mut Stage<'_>,
+        prepared: &mut Prepared,
+        sandbox: &Sandbox,
+    ) -> Result<(), RunError> {
+        stage.templates = templates.take();
+        let usual = self.control.as_ref().map_or(Duration::ZERO, |control| control.timing.whole);
+        let swept = self.sweep(scenario, pass, stage, prepared, usual, sandbox);
+        stage.with_templates(Templates::end);
+        *templates = stage.templates.take();
+        swept
+    }
+
+    /// Gives the next of some scenarios its equal share of a part of what is left of the budget: of the whole of it, of half
+    /// of it …
+    fn give_share(&self, stage: &mut Stage<'_>, part: u32, scenarios: usize) {
         let now = Instant::now();
         let end = self.options.budget.and_then(|budget| self.began.checked_add(budget));
-        let share = end.map(|end| end.saturating_duration_since(now) / u32::try_from(scenarios).unwrap_or(1));
+        let share = end.map(|end| {
+            end.saturating_duration_since(now) / part / u32::try_from(scenarios).unwrap_or(1).max(1)
+        });
         stage.hard_end = share.map(|share| now + share);
         // As long as it is not clear how long the last operations take, a tenth at most is kept for them.
         stage.soft_end = share.map(|share| now + (share - RESERVE.min(share / 10)));

@@ -1,38 +1,161 @@
-//! Runs one scenario after another, and tells what each came to.
+//! Runs one scenario after another, in two passes, and adds up how far each has come.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::check::{BY_THE_TRACER, Run, milliseconds};
+use crate::evidence::Evidence;
 use crate::observation::Observation;
 use crate::report::extent::{Explored, Extent, Killed, Part};
 use crate::report::{Coverage, OperationCounts, Rate, Remark, ScenarioSummary};
-use crate::runner::{self, Control, Next, RunError, Showing, Stage, TraceError, Trial};
+use crate::runner::{self, Control, Next, Pass, Prepared, RunError, Showing, Stage, TraceError, Trial};
 use crate::sandbox::Sandbox;
 use crate::scenario::stress;
-use std::ops::ControlFlow;
 
 /// What is long for an operation that the budget cut short: so long, and so many times as long as one undisturbed.
 const LONG_CUT: Duration = Duration::from_secs(2);
 const LONG_CUT_FACTOR: u32 = 5;
 
+/// How far a scenario has come: its passes together.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    executions: usize,
+    states: u64,
+    counts: OperationCounts,
+    extent: Extent,
+    elapsed: Duration,
+    /// Whether an exploration was ended by the time, with no bound that it kept.
+    is_truncated: bool,
+    is_bounded: bool,
+    cut: Option<runner::Cut>,
+    /// Whether the pass was begun that leaves nothing to be run.
+    has_begun_rest: bool,
+    /// Why it could not go on.
+    failure: Option<String>,
+    plan: Option<String>,
+    crowd: Option<Rate>,
+}
+
+impl Progress {
+    /// Adds what one pass has run.
+    fn add(&mut self, done: runner::Swept) {
+        for (what, planned, made) in done.groups {
+            let (planned, made) = (planned as u64, made as u64);
+            match self.extent.parts.iter_mut().find(|part| part.what == what) {
+                Some(part) => {
+                    part.planned = part.planned.max(planned);
+                    part.made += made;
+                }
+                None => self.extent.parts.push(Part { what, planned, made }),
+            }
+        }
+        let explored = done.explored.into_iter().map(|(place, told)| Explored { place, told });
+        self.extent.explored.extend(explored);
+        let killed = done.killed.map(|runner::Kills { plan, schedules, complete, points }| Killed {
+            plan,
+            schedules,
+            complete,
+            points,
+        });
+        self.extent.killed = killed.or(self.extent.killed.take());
+        for bound in done.bounds {
+            if !self.extent.left_out.contains(&bound) {
+                self.extent.left_out.push(bound);
+            }
+        }
+        self.states += done.states.0;
+        self.extent.torn_states += done.states.1;
+        self.is_truncated |= done.is_truncated;
+        self.is_bounded |= done.is_bounded;
+        self.cut = done.cut;
+    }
+
+    /// Whether it could not be run.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Why experiments did not run that there was time for.
+    pub(super) fn ended_by_violation(&self) -> Option<&'static str> {
+        match self.cut {
+            Some(runner::Cut::FailFast) => Some("the run ended at the first violation"),
+            Some(runner::Cut::Interrupted) => Some("the run was interrupted"),
+            _ => None,
+        }
+    }
+
+    fn coverage(&self, scenario: &str) -> Coverage {
+        let is_whole = self.extent.parts.iter().all(|part| part.planned == part.made);
+        if self.cut.is_some() || self.is_truncated || self.failure.is_some() || !self.has_begun_rest {
+            Coverage::Truncated
+        } else if is_whole
+            && !self.is_bounded
+            && self.extent.left_out.is_empty()
+            && !matches!(scenario, "torn-write" | "stress")
+        {
+            Coverage::Complete
+        } else {
+            Coverage::Bounded
+        }
+    }
+
+    /// As the report has it.
+    pub(super) fn summary(&self, scenario: &str) -> ScenarioSummary {
+        let ended = match (&self.failure, self.cut) {
+            (Some(failure), _) => Some(failure.clone()),
+            (None, Some(cut)) => Some(told(cut).to_owned()),
+            (None, None) => (!self.has_begun_rest).then(|| told(runner::Cut::Budget).to_owned()),
+        };
+        // Of one write only some lengths are tried: that is the bound of this scenario, whatever the store.
+        let kept_to = match scenario {
+            "torn-write" => vec!["at most twelve of one write".to_owned()],
+            _ => self.extent.kept_to.clone(),
+        };
+        let extent = Extent { ended, kept_to, ..self.extent.clone() };
+        ScenarioSummary {
+            id: scenario.into(),
+            executions: self.executions as u64,
+            states: self.states,
+            coverage: self.coverage(scenario),
+            bound: extent.told(),
+            extent,
+            elapsed_ms: milliseconds(self.elapsed),
+            operations: self.counts,
+            plan: self.plan.clone(),
+            crowd: self.crowd,
+        }
+    }
+}
+
+/// What ended a scenario, in words.
+fn told(cut: runner::Cut) -> &'static str {
+    match cut {
+        runner::Cut::Budget => "the budget ended it",
+        runner::Cut::FailFast => "ended at the first violation",
+        runner::Cut::Hung => "given up, because clients did not end",
+        runner::Cut::Interrupted => "interrupted",
+    }
+}
+
 impl Run<'_> {
-    /// Runs a scenario that is made from quiet runs under the tracer.
+    /// Runs one pass of a scenario.
     pub(super) fn sweep(
         &mut self,
         scenario: &'static str,
+        pass: Pass,
         stage: &Stage<'_>,
-        control: &mut Control,
+        prepared: &mut Prepared,
+        usual: Duration,
         sandbox: &Sandbox,
     ) -> Result<(), RunError> {
         let began = Instant::now();
         self.watcher.begins(scenario, 0);
-        let mut counts = OperationCounts::default();
-        let mut executions = 0;
-        let ran = runner::sweep(stage, control, scenario, self.breadth(), &mut |showing| match showing {
-            Showing::Quiet(trace) => {
-                self.diagnose(&[trace]);
-                Next::GoOn
-            }
+        let mut progress = self.progress.remove(scenario).unwrap_or_default();
+        progress.has_begun_rest |= pass == Pass::Rest;
+        let (mut counts, mut executions) = (progress.counts, progress.executions);
+        let breadth = self.breadth();
+        let ran = runner::sweep(stage, prepared, scenario, pass, breadth, &mut |showing| match showing {
             Showing::Unconfirmed => {
                 for id in std::mem::take(&mut self.looked_for) {
                     self.doubt(
@@ -65,124 +188,101 @@ impl Run<'_> {
                         if script.interleaving().is_some() && self.violates(&observation) =>
                     {
                         // What does not count must not end the search for what does.
-                        if self.violates_what_counts(&observation) { Next::Found } else { Next::Known }
+                        if self.ends_schedules(&observation) { Next::Found } else { Next::Known }
                     }
                     ControlFlow::Continue(()) => Next::GoOn,
                 }
             }
         });
         self.doubt_what_was_left();
-        self.doubt_what_was_cut(scenario, stage, control.timing.whole);
-        let done = match ran {
-            Ok(done) => done,
+        self.doubt_what_was_cut(scenario, stage, usual);
+        (progress.counts, progress.executions) = (counts, executions);
+        progress.elapsed += began.elapsed();
+        match ran {
+            Ok(mut done) => {
+                if done.cut == Some(runner::Cut::Budget) && pass == Pass::Rest {
+                    self.cut_short.get_or_insert(format!("the budget ended {scenario}"));
+                }
+                self.not_covered.extend(std::mem::take(&mut done.not_covered));
+                for (id, why) in &done.doubts {
+                    self.doubt(id, why);
+                }
+                self.doubt_unscheduled(&done.unscheduled);
+                self.take_evidence(&done);
+                progress.add(done);
+            }
             Err(TraceError::Run(error)) => return Err(error),
             // What cannot be traced is judged by what was seen otherwise, and the rest stays open.
-            Err(other) => {
-                for (_, tally) in
-                    self.tallies.iter_mut().filter(|(invariant, _)| BY_THE_TRACER.contains(&invariant.id))
-                {
-                    tally.doubt.get_or_insert(format!("{scenario} could not be run: {other}"));
-                }
-                self.scenarios.push(ScenarioSummary {
-                    id: scenario.into(),
-                    executions: executions as u64,
-                    states: 0,
-                    coverage: Coverage::Truncated,
-                    bound: format!("it could not go on: {other}"),
-                    extent: Extent {
-                        ended: Some(format!("it could not go on: {other}")),
-                        ..Extent::default()
-                    },
-                    elapsed_ms: milliseconds(began.elapsed()),
-                    operations: counts,
-                    plan: None,
-                    crowd: None,
-                });
-                return Ok(());
-            }
-        };
-        control.subject = done.subject;
-        self.has_quiet_runs = true;
-        let is_whole = done.groups.iter().all(|(_, planned, made)| planned == made);
-        let is_complete = done.cut.is_none()
-            && done.bounds.is_empty()
-            && scenario != "torn-write"
-            && is_whole
-            && !done.is_bounded;
-        let extent = Extent {
-            parts: done
-                .groups
-                .into_iter()
-                .map(|(what, planned, made)| Part { what, planned: planned as u64, made: made as u64 })
-                .collect(),
-            explored: done.explored.into_iter().map(|(place, told)| Explored { place, told }).collect(),
-            killed: done.killed.map(|runner::Kills { plan, schedules, complete, points }| Killed {
-                plan,
-                schedules,
-                complete,
-                points,
-            }),
-            // Of one write only some lengths are tried: that is the bound of this scenario, whatever the store.
-            kept_to: match scenario {
-                "torn-write" => vec!["at most twelve of one write".to_owned()],
-                _ => Vec::new(),
-            },
-            torn_states: done.states.1,
-            left_out: done.bounds,
-            ended: done.cut.map(|cut| {
-                match cut {
-                    runner::Cut::Budget => "the budget ended it",
-                    runner::Cut::FailFast => "ended at the first violation",
-                    runner::Cut::Interrupted | runner::Cut::Hung => "interrupted",
-                }
-                .to_owned()
-            }),
-        };
-        if done.cut == Some(runner::Cut::Budget) {
-            self.cut_short.get_or_insert(format!("the budget ended {scenario}"));
+            Err(other) => progress.failure = Some(self.give_up(scenario, &other)),
         }
-        self.not_covered.extend(done.not_covered);
-        for (id, why) in &done.doubts {
-            self.doubt(id, why);
-        }
-        self.scenarios.push(ScenarioSummary {
-            id: scenario.into(),
-            executions: executions as u64,
-            states: done.states.0,
-            coverage: match done.cut {
-                Some(_) => Coverage::Truncated,
-                None if done.is_truncated => Coverage::Truncated,
-                None if is_complete => Coverage::Complete,
-                None => Coverage::Bounded,
-            },
-            bound: extent.told(),
-            extent,
-            elapsed_ms: milliseconds(began.elapsed()),
-            operations: counts,
-            plan: None,
-            crowd: None,
-        });
+        self.progress.insert(scenario, progress);
         Ok(())
     }
 
-    /// An operation that ran after a kill, and had run for long when the time was up, might never have ended: a store that
-    /// waits for a dead one's lock has a time limit that is longer than the share of a scenario.
+    /// Takes note that a scenario could not be run, or not to its end; the sentence that says so.
+    fn give_up(&mut self, scenario: &str, why: &TraceError) -> String {
+        for (_, tally) in
+            self.tallies.iter_mut().filter(|(invariant, _)| BY_THE_TRACER.contains(&invariant.id))
+        {
+            tally.doubt.get_or_insert(format!("{scenario} could not be run: {why}"));
+        }
+        format!("it could not go on: {why}")
+    }
+
+    /// Takes note that no scenario that traces could be run.
+    pub(super) fn give_up_all(&mut self, scenarios: &[&'static str], why: &TraceError) {
+        for scenario in scenarios.iter().filter(|id| **id != "stress") {
+            let failure = Some(self.give_up(scenario, why));
+            self.progress.insert(scenario, Progress { failure, has_begun_rest: true, ..Progress::default() });
+        }
+    }
+
+    /// Takes note of the evidence that one pass of a scenario gave.
+    fn take_evidence(&mut self, done: &runner::Swept) {
+        for (kind, count) in &done.evidence {
+            if let Some(kind) = kind {
+                self.ledger.ran(*kind, count.run);
+            }
+        }
+        for (kind, time, experiments) in &done.times {
+            self.ledger.took(*kind, *time, *experiments);
+        }
+    }
+
+    /// What was not scheduled leaves a doubt about the invariants that rest on schedules.
+    fn doubt_unscheduled(&mut self, what: &BTreeSet<String>) {
+        let Some(what) = what.first() else { return };
+        for (invariant, tally) in &mut self.tallies {
+            if invariant.evidence.contains(&Evidence::Pairs) {
+                tally.doubt.get_or_insert(what.clone());
+            }
+        }
+    }
+
+    /// An operation that ran after a kill, and had run for long when the time was up, may wait for ever: it was seen to poll
+    /// without change, or nobody saw what it did.
     fn doubt_what_was_cut(&mut self, scenario: &str, stage: &Stage<'_>, usual: Duration) {
+        if stage.take_polling() {
+            self.doubt(
+                "recovers-after-crash",
+                "polls without change: an operation after a kill was given up",
+            );
+        }
         let is_long = |ran: &Duration| *ran >= LONG_CUT.max(usual * LONG_CUT_FACTOR);
         let Some(ran) = stage.take_longest_cut().filter(is_long) else { return };
-        // Who suffers a fault may take all the time that it has.
+        // An operation that suffers a fault may take all the time that it has.
         if matches!(scenario, "crash" | "torn-write") {
-            let (ran, usual) = (ran.as_secs_f64(), usual.as_secs_f64());
+            let ran = ran.as_secs_f64();
             let why = format!(
-                "the budget ended an operation that had run for {ran:.1} s after a kill, where {usual:.2} s is usual; try a \
-                 larger --budget, or a shorter time limit in the adapter"
+                "polls without change: the budget ended an operation after a kill that had waited for {ran:.1} s; try a \
+                 larger --budget"
             );
             self.doubt("recovers-after-crash", &why);
         }
     }
 
     /// How many schedules are to be run.
-    fn breadth(&self) -> runner::Breadth {
+    pub(super) fn breadth(&self) -> runner::Breadth {
         runner::Breadth {
             clients: self.options.clients,
             operations: self.options.operations,
@@ -197,9 +297,13 @@ impl Run<'_> {
         self.violated_by(observation).next().is_some()
     }
 
-    /// Whether it violates anything that is claimed, in a way that no baseline knows.
-    fn violates_what_counts(&self, observation: &Observation) -> bool {
-        self.violated_by(observation).any(|id| self.is_claimed(id) && !self.is_known(id))
+    /// Whether it violates anything that ends the search if it does so a few times: what is claimed, in a way that no
+    /// baseline knows, and shows the harm itself. What shows how harm may come about must not end the search for it.
+    fn ends_schedules(&self, observation: &Observation) -> bool {
+        const HARM: [&str; 3] = ["no-lost-update", "linearizable", "guard-holds"];
+        let is_judged = |id: &str| self.tallies.iter().any(|(invariant, _)| invariant.id == id);
+        let is_harm = |id: &str| HARM.contains(&id) || !HARM.iter().any(|harm| is_judged(harm));
+        self.violated_by(observation).any(|id| is_harm(id) && self.is_claimed(id) && !self.is_known(id))
     }
 
     /// Whether an execution that counts for nothing violates what is looked for.
@@ -252,32 +356,24 @@ impl Run<'_> {
             ));
         }
         let (planned, made) = (done.planned as u64, done.rounds as u64);
+        let each = began.elapsed() / u32::try_from(done.rounds).unwrap_or(1).max(1);
+        self.ledger.expect(Evidence::Rounds, planned, each);
+        self.ledger.ran(Evidence::Rounds, made);
         if done.cut == Some(runner::Cut::Budget) {
             self.cut_short = Some(format!("the budget left only {made} of {planned} rounds of stress whole"));
         }
         let extent = Extent {
             parts: vec![Part { what: format!("rounds of {clients} clients or of one alone"), planned, made }],
             kept_to: vec!["kills at random moments".to_owned()],
-            ended: done.cut.map(|cut| {
-                match cut {
-                    runner::Cut::Budget => "the budget ended it",
-                    runner::Cut::Hung => "given up, since clients did not end",
-                    runner::Cut::FailFast => "ended at the first violation",
-                    runner::Cut::Interrupted => "interrupted",
-                }
-                .to_owned()
-            }),
             ..Extent::default()
         };
-        self.scenarios.push(ScenarioSummary {
-            id: "stress".into(),
-            executions: executions as u64,
-            states: 0,
-            coverage: if done.cut.is_some() { Coverage::Truncated } else { Coverage::Bounded },
-            bound: extent.told(),
+        let progress = Progress {
+            executions,
+            counts,
             extent,
-            elapsed_ms: milliseconds(began.elapsed()),
-            operations: counts,
+            elapsed: began.elapsed(),
+            cut: done.cut,
+            has_begun_rest: true,
             plan: Some(plan.fingerprint()),
             crowd: Some(Rate {
                 operations: done.crowd.operations,
@@ -285,7 +381,9 @@ impl Run<'_> {
                 elapsed_ms: done.crowd.elapsed.as_secs_f64() * 1e3,
                 readers_cpu_ms: done.crowd.readers_cpu.as_secs_f64() * 1e3,
             }),
-        });
+            ..Progress::default()
+        };
+        self.progress.insert("stress", progress);
         ran.map(|_| ())
     }
 }

@@ -1,14 +1,19 @@
 //! From what the executions said to the report.
 
+use std::collections::BTreeSet;
+
+use crate::check::scenarios::Progress;
 use crate::check::{Run, milliseconds};
 use crate::diagnoses::{self, Shown};
+use crate::evidence::{Count, Evidence, about, round_budget};
 use crate::invariants::{Invariant, Needs};
 use crate::report::{
-    ControlSummary, DiagnosisSummary, InvariantSummary, Remark, Report, SCHEMA, TargetSummary, Tool,
-    explained_away,
+    ControlSummary, Coverage, DiagnosisSummary, EvidenceSummary, InvariantSummary, Remark, Report, SCHEMA,
+    SCOPE, ScenarioSummary, TargetSummary, Tool, explained_away,
 };
+use crate::scenario;
 use crate::target::{Format, Target};
-use crate::verdict::Verdict;
+use crate::verdict::{Tally, Verdict};
 
 impl Run<'_> {
     pub(super) fn into_report(mut self) -> Report {
@@ -21,9 +26,14 @@ impl Run<'_> {
             None => ControlSummary { passed: false, reason: Some("interrupted before it was done".into()) },
         };
         let passed = control.passed;
+        let scenarios: Vec<ScenarioSummary> = scenario::ORDER
+            .into_iter()
+            .filter_map(|id| Some(self.progress.get(id)?.summary(id)))
+            .filter(|_| passed)
+            .collect();
         let invariants = if passed { self.invariants() } else { Vec::new() };
         if let Some(baseline) = self.options.baseline.as_ref().filter(|_| passed) {
-            self.remarks.extend(baseline.remarks(&self.scenarios, &invariants));
+            self.remarks.extend(baseline.remarks(&scenarios, &invariants));
         }
         let mut diagnoses = if passed { summaries(&self.quiet, &self.disturbed) } else { Vec::new() };
         explained_away(&invariants, &mut diagnoses);
@@ -45,46 +55,149 @@ impl Run<'_> {
             elapsed_ms: milliseconds(self.began.elapsed()),
             shard: (!self.options.shard.is_whole()).then(|| self.options.shard.to_string()),
             control,
-            scenarios: if passed { self.scenarios } else { Vec::new() },
+            scenarios,
             invariants,
             diagnoses,
             remarks: self.remarks,
             not_covered: not_covered().into_iter().chain(self.not_covered).collect(),
+            scope: SCOPE.to_owned(),
+            estimate_ms: self.estimate.map(milliseconds),
+            allow_partial: self.options.allow_partial,
         };
         report.conclude();
         report
     }
 
     pub(super) fn invariants(&self) -> Vec<InvariantSummary> {
-        self.tallies
-            .iter()
-            .map(|(invariant, tally)| {
-                let inapplicable = not_applicable(invariant, self.target);
-                let verdict = if inapplicable.is_some() { Verdict::NotApplicable } else { tally.verdict() };
-                let reason = match verdict {
-                    Verdict::NotApplicable => inapplicable.map(ToOwned::to_owned),
-                    Verdict::Inconclusive => {
-                        Some(tally.doubt.clone().unwrap_or_else(|| match &self.cut_short {
-                            Some(cut) => format!("{}: {cut}; try a larger --budget", invariant.unjudged),
-                            None => invariant.unjudged.to_owned(),
-                        }))
-                    }
-                    // A violation that is known says nothing of what could not be judged.
-                    Verdict::Violated => tally.doubt.clone().filter(|_| self.is_known(invariant.id)),
-                    Verdict::Holds => None,
-                };
-                InvariantSummary {
-                    id: invariant.id.into(),
-                    claimed: self.is_claimed(invariant.id),
-                    verdict,
-                    judged: tally.judged,
-                    reason,
-                    is_doubted: tally.doubt.is_some(),
-                    counterexamples: self.counterexamples.get(invariant.id).cloned().unwrap_or_default(),
-                    violations: tally.violations.len() as u64,
+        self.tallies.iter().map(|(invariant, tally)| self.invariant(invariant, tally)).collect()
+    }
+
+    fn invariant(&self, invariant: &Invariant, tally: &Tally) -> InvariantSummary {
+        let inapplicable = not_applicable(invariant, self.target);
+        let evidence = self.evidence_of(invariant);
+        let missing = self.missing_evidence(invariant);
+        // More time does not bring what was not chosen.
+        let would_come_with_time = !evidence.is_empty();
+        let explained = || {
+            diagnoses::explaining(&self.quiet, invariant.id)
+                .or_else(|| diagnoses::explaining(&self.disturbed, invariant.id))
+                .filter(|_| !self.is_all_run(invariant))
+        };
+        let judged = tally.verdict();
+        let (verdict, reason, is_partial) = match (inapplicable, judged) {
+            (Some(why), _) => (Verdict::NotApplicable, Some(why.to_owned()), false),
+            // A violation that is known says nothing of what could not be judged.
+            (None, Verdict::Violated) => {
+                let doubt = tally.doubt.clone().filter(|_| self.is_known(invariant.id));
+                (Verdict::Violated, doubt, false)
+            }
+            (None, _) if tally.doubt.is_some() => (Verdict::Inconclusive, tally.doubt.clone(), false),
+            (None, Verdict::Holds) => match (&missing, explained()) {
+                (None, None) => (Verdict::Holds, None, false),
+                (None, Some(shown)) => {
+                    let why = format!(
+                        "{} explains how it may be violated, and not all was tried",
+                        shown.diagnosis.id
+                    );
+                    (Verdict::Inconclusive, Some(why), true)
                 }
-            })
-            .collect()
+                (Some(missing), _) => (Verdict::Inconclusive, Some(missing.clone()), would_come_with_time),
+            },
+            (None, _) => {
+                let why = match (&missing, &self.cut_short) {
+                    (Some(missing), _) => format!("{}: {missing}", invariant.unjudged),
+                    (None, Some(cut)) => format!("{}: {cut}; try a larger --budget", invariant.unjudged),
+                    (None, None) => invariant.unjudged.to_owned(),
+                };
+                let is_partial = would_come_with_time && missing.is_some() || self.cut_short.is_some();
+                (Verdict::Inconclusive, Some(why), is_partial)
+            }
+        };
+        InvariantSummary {
+            id: invariant.id.into(),
+            claimed: self.is_claimed(invariant.id),
+            verdict,
+            judged: tally.judged,
+            reason,
+            is_doubted: tally.doubt.is_some(),
+            is_partial,
+            evidence: EvidenceSummary::of(evidence),
+            counterexamples: self.counterexamples.get(invariant.id).cloned().unwrap_or_default(),
+            violations: tally.violations.len() as u64,
+        }
+    }
+
+    /// The experiments that an invariant needs of the scenarios that were chosen, with how many ran; nothing for a kind that
+    /// nobody could count, because its baseline runs were not made.
+    fn evidence_of(&self, invariant: &Invariant) -> Vec<(Evidence, Option<Count>)> {
+        let is_chosen = |kind: &&Evidence| {
+            self.options.selection.scenarios.contains(kind.scenario())
+                && (kind.scenario() != "session" || self.target.session.is_some())
+        };
+        let mut kinds: Vec<Evidence> = invariant.evidence.iter().filter(is_chosen).copied().collect();
+        if kinds.is_empty() {
+            kinds.extend([Evidence::Rounds].iter().filter(is_chosen));
+        }
+        kinds.into_iter().map(|kind| (kind, self.ledger.count(kind))).collect()
+    }
+
+    /// What evidence is missing, and what it would take; nothing if all of it is there.
+    fn missing_evidence(&self, invariant: &Invariant) -> Option<String> {
+        let evidence = self.evidence_of(invariant);
+        if evidence.is_empty() {
+            let scenarios: BTreeSet<&str> = invariant.evidence.iter().map(|kind| kind.scenario()).collect();
+            let scenarios: Vec<&str> = scenarios.into_iter().collect();
+            return Some(format!("it rests on {}, which was not chosen", scenarios.join(" and ")));
+        }
+        let unknown = evidence.iter().any(|(kind, count)| count.is_none() && !self.is_without(*kind));
+        if unknown && self.control.is_some() && self.progress.values().all(|one| !one.has_failed()) {
+            let cut = self.cut_short.as_deref().unwrap_or("its experiments were not counted");
+            return Some(format!("{cut}; try a larger --budget"));
+        }
+        let missing: Vec<String> = evidence
+            .iter()
+            .filter_map(|(kind, count)| Some((*kind, (*count)?)))
+            .filter(|(_, count)| count.missing() > 0)
+            .map(|(kind, count)| format!("{} of {} {}", count.run, count.needed, kind.noun()))
+            .collect();
+        if missing.is_empty() {
+            return None;
+        }
+        let more = self.ledger.time_missing_of(invariant.evidence);
+        let spent = self.options.budget.unwrap_or_default();
+        // Half of the time goes to other things, such as schedules of three clients.
+        let budget = round_budget(spent + self.ledger.time_missing() * 2);
+        let kinds: Vec<&str> = evidence
+            .iter()
+            .filter(|(_, count)| count.is_some_and(|count| count.missing() > 0))
+            .filter_map(|(kind, _)| self.progress.get(kind.scenario()))
+            .filter_map(Progress::ended_by_violation)
+            .collect();
+        let advice = match (kinds.first(), self.options.budget) {
+            (Some(why), _) => (*why).to_owned(),
+            (None, None) => "the rest could not be run".to_owned(),
+            (None, Some(_)) => format!("{} more: --budget {budget}", about(more)),
+        };
+        Some(format!("{}; {advice}", missing.join(", ")))
+    }
+
+    /// Whether the target has no experiments of this kind at all.
+    fn is_without(&self, kind: Evidence) -> bool {
+        match kind {
+            Evidence::Sessions => self.target.session.is_none(),
+            Evidence::Damages => self.target.derived.is_none(),
+            Evidence::Rounds => false,
+            // Their number is known with the baseline runs, be it none.
+            _ => self.ledger.has_counts(),
+        }
+    }
+
+    /// Whether all experiments of the scenarios were run that give evidence for an invariant.
+    fn is_all_run(&self, invariant: &Invariant) -> bool {
+        let scenarios = invariant.evidence.iter().map(|kind| kind.scenario());
+        scenarios
+            .filter_map(|scenario| Some(self.progress.get(scenario)?.summary(scenario).coverage))
+            .all(|coverage| coverage != Coverage::Truncated)
     }
 
     pub(super) fn remark_on_failures(&mut self) {
@@ -98,6 +211,16 @@ impl Run<'_> {
                 )
             };
             self.remarks.push(Remark::new("failed-operations", text));
+        }
+        for (status, count) in &self.stored_failures {
+            let operations = if *count == 1 { "failed operation" } else { "failed operations" };
+            self.remarks.push(Remark::new(
+                "stored-failures",
+                format!(
+                    "{count} {operations} ({status}) had stored the record; if {status} means that nothing was changed, name \
+                     it in [exit] refused, and picklock judges that"
+                ),
+            ));
         }
         if let Some(why) = &self.unsaved {
             self.remarks.push(Remark::new("cases", format!("cases could not be saved: {why}")));

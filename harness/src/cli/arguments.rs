@@ -30,7 +30,7 @@ const STYLES: Styles = Styles::styled()
 #[command(
     version,
     styles = STYLES,
-    after_help = "Start with `picklock check`, which judges the embedded reference store, then\n    \
+    after_help = "Start with `picklock check --demo`, which judges the embedded reference store, then\n    \
                   picklock check --data db.json --add './store add {data} {id}' --list './store list {data}'"
 )]
 pub(crate) struct Arguments {
@@ -59,7 +59,7 @@ pub(crate) enum Request {
     /// Explain an invariant, a scenario, a fault or a diagnosis
     Explain(ExplainArguments),
     /// Write a commented adapter for a store, and prove it with the control
-    Init(InitArguments),
+    Init(Box<InitArguments>),
     /// Put the reports of all shards of one run together
     Merge(MergeArguments),
     /// Print what makes a shell complete picklock's arguments
@@ -71,8 +71,8 @@ pub(crate) enum Request {
 // An empty style inside `{n}`, since clap would make a line feed of it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without a target: ./picklock.toml where there is one, else the embedded reference store. The control
-runs first: a store that does not work undisturbed is not judged.
+Without a target: the nearest picklock.toml, here or in a parent folder. The control runs first: a store
+that does not work undisturbed is not judged.
 
 Placeholders in commands:
   {data}      the data file, absolute           {dir}       the fresh sandbox directory, absolute
@@ -82,6 +82,7 @@ Placeholders in commands:
   {{ and }}   a brace
 
 Examples:
+  picklock check --demo
   picklock check -- ./store
   picklock check --data db.json --add './store add {data} {id}' --list './store list {data}'
   picklock check --add 'flock {dir}/l {critical} add {data} {id}' --list '{critical} list {data}'
@@ -125,6 +126,9 @@ pub(crate) struct CheckArguments {
     /// Try what a power loss may leave on real file systems too: ext4, xfs, btrfs (takes root and their mkfs)
     #[arg(long, value_name = "FS[,FS]", value_delimiter = ',', help_heading = "What to try")]
     pub(crate) confirm: Vec<Kind>,
+    /// Exit 0 if what is inconclusive is so for want of time alone; the last line says so
+    #[arg(long, help_heading = "What counts")]
+    pub(crate) allow_partial: bool,
     /// Divide the run over so many threads
     #[arg(
         long,
@@ -284,12 +288,23 @@ pub(crate) struct TargetArguments {
     /// An adapter file, or the name of a built-in adapter
     #[arg(long, value_name = "FILE|NAME")]
     adapter: Option<String>,
+    /// The embedded reference store
+    #[arg(long, conflicts_with_all = ["program", "data", "add", "list", "init", "records", "listed", "data_format", "adapter"])]
+    demo: bool,
+    /// Exit statuses that mean: the lock was busy, and nothing was changed; beside those of the adapter
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    busy: Vec<i32>,
+    /// Exit statuses that mean: a definite no, and nothing was changed; beside those of the adapter
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    refused: Vec<i32>,
 }
 
 /// The form in which a target was named.
 pub(crate) enum Named {
     /// Not at all.
     Nothing,
+    /// The embedded reference store.
+    Demo,
     Adapter(String),
     Plain(Vec<String>, Flags),
     Commands(Flags),
@@ -298,7 +313,12 @@ pub(crate) enum Named {
 impl TargetArguments {
     /// Whether anything names a target.
     pub(crate) fn is_named(&self) -> bool {
-        !self.program.is_empty() || self.add.is_some() || self.adapter.is_some()
+        !self.program.is_empty() || self.add.is_some() || self.adapter.is_some() || self.demo
+    }
+
+    /// What else exit statuses mean: busy, and refused.
+    pub(crate) fn exits(&self) -> (Vec<i32>, Vec<i32>) {
+        (self.busy.clone(), self.refused.clone())
     }
 
     /// The same target once more on a command line, with a blank in front; nothing where none was named.
@@ -313,19 +333,27 @@ impl TargetArguments {
             ("--data-format", &self.data_format),
             ("--adapter", &self.adapter),
         ];
-        let mut words: Vec<&str> =
-            flags.iter().filter_map(|(flag, value)| Some([*flag, value.as_deref()?])).flatten().collect();
+        let mut words: Vec<String> = flags
+            .iter()
+            .filter_map(|(flag, value)| Some([(*flag).to_owned(), value.as_ref()?.clone()]))
+            .flatten()
+            .collect();
+        words.extend(self.demo.then(|| "--demo".to_owned()));
+        for (flag, statuses) in [("--busy", &self.busy), ("--refused", &self.refused)] {
+            words.extend(statuses.iter().flat_map(|status| [flag.to_owned(), status.to_string()]));
+        }
         if !self.program.is_empty() {
-            words.push("--");
-            words.extend(self.program.iter().map(String::as_str));
+            words.push("--".to_owned());
+            words.extend(self.program.iter().cloned());
         }
         if words.is_empty() { String::new() } else { format!(" {}", shell_words::join(words)) }
     }
 
     pub(crate) fn named(self) -> Named {
-        let Self { program, data, add, list, init, records, listed, data_format, adapter } = self;
+        let Self { program, data, add, list, init, records, listed, data_format, adapter, demo, .. } = self;
         let flags = Flags { data, add, list, init, records, listed, data_format };
         match adapter {
+            _ if demo => Named::Demo,
             Some(adapter) => Named::Adapter(adapter),
             None if !program.is_empty() => Named::Plain(program, flags),
             None if !flags.is_empty() => Named::Commands(flags),

@@ -107,6 +107,13 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<u8> {
         let known = INVARIANT_IDS.iter().chain(SCENARIO_IDS).chain(DIAGNOSIS_IDS).chain(&others);
         return Err(unknown_id("explain", id, known).into());
     };
-    writeln!(anstream::stdout(), "{BOLD}{id}{BOLD:#} ({kind})\n{statement}.\n\n{}", explanation(source))?;
+    let mut out = anstream::stdout();
+    writeln!(out, "{BOLD}{id}{BOLD:#} ({kind})\n{statement}.\n\n{}", explanation(source))?;
+    if let Some(invariant) = invariants::find(id) {
+        writeln!(out, "\nMinimum evidence, without which it never holds:")?;
+        for kind in invariant.evidence {
+            writeln!(out, "  - {} ({})", kind.statement(), kind.scenario())?;
+        }
+    }
     Ok(exit::HOLDS)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use picklock::catalogue::INVARIANT_IDS;
@@ -101,6 +101,7 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
         budget: (!arguments.exhaustive).then_some(arguments.budget),
         dir: arguments.dir,
         fail_fast: arguments.fail_fast,
+        allow_partial: arguments.allow_partial,
         claims,
         keep: arguments.keep.then(|| arguments.cases.clone()),
         copies: !arguments.no_copies,
@@ -111,16 +112,54 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
     Ok((target, options))
 }
 
+/// The target that the command line or the nearest adapter file names; `None` if neither names one.
+pub(crate) fn target_at_hand(arguments: TargetArguments) -> anyhow::Result<Option<Target>> {
+    let names_none = matches!(arguments.clone().named(), Named::Nothing)
+        && nearest_adapter(&env::current_dir()?).is_none();
+    if names_none { Ok(None) } else { target(arguments).map(Some) }
+}
+
 pub(crate) fn target(arguments: TargetArguments) -> anyhow::Result<Target> {
-    target_named(arguments.named())
+    let (busy, refused) = arguments.exits();
+    let mut target = target_named(arguments.named())?;
+    if let Some(status) = busy.iter().find(|status| refused.contains(status)) {
+        return Err(UsageError::new("--busy", format!("{status} is named by --refused too")).into());
+    }
+    if let Some(flag) = [("--busy", &busy), ("--refused", &refused)].iter().find(|(_, all)| all.contains(&0))
+    {
+        return Err(UsageError::new(flag.0, "0 means that the operation is acknowledged").into());
+    }
+    let meanings = &mut target.exit;
+    meanings.busy.retain(|status| !refused.contains(status));
+    meanings.refused.retain(|status| !busy.contains(status));
+    meanings.busy.extend(busy);
+    meanings.refused.extend(refused);
+    Ok(target)
+}
+
+/// The name of the adapter file that is found without being named.
+const ADAPTER: &str = "picklock.toml";
+
+/// The nearest adapter file, here or in a parent folder, as a path from here.
+fn nearest_adapter(folder: &Path) -> Option<PathBuf> {
+    let mut path = PathBuf::from(ADAPTER);
+    for parent in folder.ancestors() {
+        if parent.join(ADAPTER).is_file() {
+            return Some(path);
+        }
+        path = Path::new("..").join(path);
+    }
+    None
 }
 
 pub(crate) fn target_named(named: Named) -> anyhow::Result<Target> {
     let folder = env::current_dir()?;
-    let default = Path::new("picklock.toml");
     let target = match named {
-        Named::Nothing if default.is_file() => adapter::read(default)?,
-        Named::Nothing => Target::embedded(&folder),
+        Named::Nothing => match nearest_adapter(&folder) {
+            Some(path) => adapter::read(&path)?,
+            None => return Err(nothing_named().into()),
+        },
+        Named::Demo => Target::embedded(&folder),
         Named::Adapter(name) if Path::new(&name).is_file() || name.contains(['/', '.']) => {
             adapter::read(Path::new(&name))?
         }
@@ -129,4 +168,20 @@ pub(crate) fn target_named(named: Named) -> anyhow::Result<Target> {
         Named::Commands(flags) => flags.into_target(&folder)?,
     };
     Ok(target)
+}
+
+/// Why there is no target if none was named and no adapter file is near.
+fn nothing_named() -> UsageError {
+    UsageError::new(
+        "target",
+        format!("no store is named, and there is no {ADAPTER} here or in a parent folder"),
+    )
+    .help(
+        "name one in one of these ways:\n    \
+         picklock check -- ./store                      a program: ./store add DATA ID, ./store list DATA\n    \
+         picklock check --data db.json --add 'CMD' --list 'CMD'\n    \
+         picklock check --adapter FILE|NAME             an adapter file, or a built-in adapter\n    \
+         picklock check --demo                          the embedded reference store\n  \
+         picklock init writes a picklock.toml",
+    )
 }

@@ -37,6 +37,11 @@ pub(crate) fn run(
         }
         Named::Plain(program, flags) => plain(&program, flags),
         Named::Commands(flags) => flags,
+        Named::Demo => {
+            return Err(UsageError::new("--demo", "names the embedded store, which needs no adapter")
+                .help("say how your store is called: -- ./store, or --add and --list")
+                .into());
+        }
         Named::Nothing => Flags::default(),
     };
     let folder = env::current_dir()?;

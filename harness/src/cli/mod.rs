@@ -53,7 +53,7 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
         }
         Request::Check(check) => keeper::be_kept(|stop, made| check::run(*check, stop, made)),
         Request::Bench(bench) => keeper::be_kept(move |stop, made| bench::run(&bench, stop, made)),
-        Request::Init(init) => keeper::be_kept(|stop, made| init::run(init, stop, made)),
+        Request::Init(init) => keeper::be_kept(|stop, made| init::run(*init, stop, made)),
         Request::Replay(case) => keeper::be_kept(|stop, made| replay::run(*case, stop, made)),
         Request::Trace(trace) => keeper::be_kept(|stop, made| trace::run(*trace, stop, made)),
         Request::Judge(judge) => judge::run(&judge),

@@ -1,11 +1,13 @@
 //! Progress of a run, on standard error, where that is a terminal.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use picklock::check::Watcher;
+use picklock::evidence::{about, round_budget};
 
 /// Nothing is shown of it; whoever must remove a folder if this process is killed hears of it.
 pub(crate) struct Made<'a>(pub(crate) &'a (dyn Fn(&Path) + Sync));
@@ -53,6 +55,23 @@ impl Watcher for Progress<'_> {
         }
         bar.set_message(scenario.to_owned());
         *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+    }
+
+    fn estimate(&self, time: Duration, budget: Option<Duration>) {
+        if !self.is_shown {
+            return;
+        }
+        let about = about(time);
+        let beyond = match budget.filter(|budget| *budget < time) {
+            Some(_) => format!("; --budget {} has room for all of it", round_budget(time)),
+            None => String::new(),
+        };
+        self.finish();
+        // It is for a person, who sees if it cannot be written.
+        let _written = writeln!(
+            anstream::stderr(),
+            "  the store works undisturbed; what every invariant needs takes {about}{beyond}"
+        );
     }
 
     fn operation(&self) {

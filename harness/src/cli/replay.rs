@@ -33,8 +33,10 @@ pub(crate) fn run(
     let case = Case::from_json(&text).map_err(|why| named(format!("{path:?}: {why}")))?;
     let target = target_of(&case, path)?;
     if !arguments.trust {
-        let at_hand = check::target(arguments.target)?;
-        expect_same(&target, &at_hand, path)?;
+        match check::target_at_hand(arguments.target)? {
+            Some(at_hand) => expect_same(&target, &at_hand, path)?,
+            None => return Err(no_target(&target, path).into()),
+        }
     }
     let options = Options {
         repeat: 1,
@@ -68,6 +70,27 @@ fn target_of(case: &Case, path: &Path) -> anyhow::Result<Target> {
     Ok(target)
 }
 
+/// The commands of a case as lines.
+fn lines(commands: &[(String, &picklock::target::Command)]) -> String {
+    let all: Vec<String> = commands.iter().map(|(name, command)| format!("  {name}: {command}")).collect();
+    all.join("\n")
+}
+
+/// Without a target at hand there is nothing to compare the case's commands with.
+fn no_target(target: &Target, path: &Path) -> UsageError {
+    UsageError::new(
+        "CASE",
+        format!(
+            "{path:?} names commands that no target at hand has, so they were not run:\n{}",
+            lines(&target.commands())
+        ),
+    )
+    .help(SAME_TARGET)
+}
+
+const SAME_TARGET: &str =
+    "name the same target as when the case was found, or run what the case names with --trust";
+
 /// A case names commands, and may come from anybody: those that are not the adapter's at hand are not run.
 fn expect_same(target: &Target, at_hand: &Target, path: &Path) -> Result<(), UsageError> {
     let (of_case, here) = (target.commands(), at_hand.commands());
@@ -85,13 +108,8 @@ fn expect_same(target: &Target, at_hand: &Target, path: &Path) -> Result<(), Usa
             "CASE",
             format!("{path:?} is not about the adapter at hand, {}: it has {differs}", at_hand.origin),
         )
-        .help("name the same target as when the case was found, or run what the case names with --trust"));
+        .help(SAME_TARGET));
     }
-    let lines = |commands: &[(String, &picklock::target::Command)]| {
-        let all: Vec<String> =
-            commands.iter().map(|(name, command)| format!("  {name}: {command}")).collect();
-        all.join("\n")
-    };
     Err(UsageError::new(
         "CASE",
         format!(
@@ -102,7 +120,7 @@ fn expect_same(target: &Target, at_hand: &Target, path: &Path) -> Result<(), Usa
             lines(&here)
         ),
     )
-    .help("name the same target as when the case was found, or run what the case names with --trust"))
+    .help(SAME_TARGET))
 }
 
 fn tell(case: &Case, target: &Target, replayed: &Replayed) -> anyhow::Result<u8> {

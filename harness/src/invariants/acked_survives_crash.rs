@@ -1,13 +1,15 @@
 //! An acknowledged record survives the kill of any client at any time.
 //!
 //! Judged where operations came one after another, some of them killed: there nobody else can have overwritten the
-//! record, so the kill is to blame, or what the store made of its leftovers. Losses among overlapping clients are
-//! the business of `no-lost-update`. Typical causes: a file that is truncated before it is written anew, a torn last
+//! record, so the kill is to blame, or what the store made of its leftovers. A `list` that fails for good after the kill
+//! is a loss too, because what was acknowledged cannot be read any more. Losses among overlapping clients are the
+//! business of `no-lost-update`. Typical causes: a file that is truncated before it is written anew, a torn last
 //! line to which the next record is glued.
 //!
 //! Example: `add r1` exits 0; `add r2` is killed between emptying the file and writing it; `list` no longer tells r1.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::aftermath::Aftermath;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
@@ -18,6 +20,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("acked_survives_crash.rs")),
     source: include_str!("acked_survives_crash.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::KillPoints],
     unjudged: "no operation was killed beside an acknowledged record that could be looked for afterwards",
     check,
 };
@@ -31,7 +34,7 @@ fn check(observation: &Observation) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timeline::{holds, silent, violated};
+    use super::super::timeline::{doubtful, holds, silent, violated};
     use super::check;
 
     const KILLED: &str = "c1 add a 0..10 ok\n c1 add b 20..30 killed\n c1 add c 40..50 ok\n";
@@ -50,6 +53,18 @@ mod tests {
             &format!("{KILLED} c1 list 60..61 ok = b c"),
         );
         violated(check, "a, c", &format!("{KILLED} state 60 whole = b"));
+    }
+
+    /// After a kill `list` of pip failed for ever beside an empty data file: that was a doubt, and is the loss.
+    #[test]
+    fn a_list_that_fails_for_good_is_a_loss() {
+        let seen = "after a kill list fails for good (exit 1), so that 2 acknowledged records cannot be read";
+        violated(check, seen, &format!("{KILLED} c1 list 60..61 failed"));
+        violated(check, seen, &format!("{KILLED} c1 list 60..61 busy\n c1 list 70..71 failed"));
+        doubtful(check, &format!("{KILLED} c1 list 60..61 refused"));
+        doubtful(check, &format!("{KILLED} c1 list 60..61 failed\n c1 list 70..71 ok = a c"));
+        // Nothing has had the chance to mend the store.
+        silent(check, "c1 add a 0..10 ok\n c1 add b 20..30 killed\n c1 list 60..61 failed");
     }
 
     #[test]

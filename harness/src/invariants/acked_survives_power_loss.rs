@@ -1,13 +1,14 @@
 //! An acknowledged record survives a power loss.
 //!
 //! Judged by what the store itself makes of what is left, once it had the chance to mend itself: every record whose `add`
-//! was acknowledged before the power went is there. Typical causes: an append without a sync, a rename whose folder is not
-//! synced, a sync that comes after the answer.
+//! was acknowledged before the power went is there. A `list` that fails for good after the power loss is a loss too.
+//! Typical causes: an append without a sync, a rename whose folder is not synced, a sync that comes after the answer.
 //!
 //! Example: `add r1` renames a new file over the data and exits 0, but never syncs the folder: after the power loss
 //! the old file is there, without r1.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::aftermath::Aftermath;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
@@ -18,6 +19,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("acked_survives_power_loss.rs")),
     source: include_str!("acked_survives_power_loss.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::PowerLosses],
     unjudged: "no state that a power loss leaves was given to the store",
     check,
 };
@@ -45,7 +47,12 @@ mod tests {
     fn an_acknowledged_record_that_is_gone_violates_and_is_named() {
         let struck = "c1 add a 0..10 ok\n c1 add b 20..30 ok\n power 31\n c1 add c 40..50 ok\n";
         violated(check, "not in list any more: b", &format!("{struck} c1 list 60..61 ok = a c"));
-        doubtful(check, &format!("{struck} c1 list 60..61 failed"));
+        violated(
+            check,
+            "after a power loss list fails for good (exit 1), so that 3 acknowledged records cannot be read",
+            &format!("{struck} c1 list 60..61 failed"),
+        );
+        doubtful(check, &format!("{struck} c1 list 60..61 busy"));
     }
 
     #[test]

@@ -19,6 +19,14 @@ pub(super) struct Aftermath<'a> {
     pub(super) struck: Vec<&'a Operation>,
 }
 
+/// Says that this `list` fails for good, so that so many acknowledged records are lost.
+pub(super) fn fails_for_good(list: &Operation, count: usize) -> String {
+    let said = if list.stderr.is_empty() { String::new() } else { format!(": {}", list.stderr) };
+    let status = list.own_failure().unwrap_or_default();
+    let records = if count == 1 { "record" } else { "records" };
+    format!("list fails for good ({status}{said}), so that {count} acknowledged {records} cannot be read")
+}
+
 impl<'a> Aftermath<'a> {
     /// Of the kills of an execution; nothing where nobody was killed, or others were at work too, who may have caused
     /// what is seen.
@@ -132,9 +140,20 @@ impl<'a> Aftermath<'a> {
                 ));
             }
         }
+        if let Some(loss) = self.unreadable_for_good() {
+            return Judgement::Violated(loss);
+        }
         if let Some(doubt) = self.observation.doubt_of_unreadable() {
             return Judgement::Inconclusive(doubt);
         }
         if judged { Judgement::Holds } else { Judgement::Silent }
+    }
+
+    /// What says that the store cannot be read any more, so that acknowledged records are lost.
+    pub(super) fn unreadable_for_good(&self) -> Option<String> {
+        let list = self.observation.failing_for_good(self.from)?;
+        let acknowledged = self.observation.acknowledged_by(list.invoked);
+        let count = acknowledged.filter(|(record, _)| self.is_to_blame_for(record)).count();
+        (count > 0).then(|| format!("after {} {}", self.what, fails_for_good(list, count)))
     }
 }

@@ -9,6 +9,7 @@
 //! the new.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::aftermath::Aftermath;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
@@ -19,13 +20,14 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("crash_atomic.rs")),
     source: include_str!("crash_atomic.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::KillPoints],
     unjudged: "no operation was killed, or the records could not be read afterwards",
     check,
 };
 
 fn check(observation: &Observation) -> Judgement {
     let Some(aftermath) = Aftermath::of_kills(observation) else { return Judgement::Silent };
-    if let Some(seen) = aftermath.breakage() {
+    if let Some(seen) = aftermath.breakage().or_else(|| aftermath.unreadable_for_good()) {
         return Judgement::Violated(seen);
     }
     if let Some(doubt) = observation.doubt_of_unreadable() {
@@ -36,7 +38,7 @@ fn check(observation: &Observation) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timeline::{holds, silent, violated};
+    use super::super::timeline::{doubtful, holds, silent, violated};
     use super::check;
 
     const KILLED: &str = "c1 add a 0..10 ok\n c1 add b 20..30 killed\n c1 add c 40..50 ok\n";
@@ -57,6 +59,19 @@ mod tests {
             &format!("{KILLED} c1 list 60..61 ok = c"),
         );
         violated(check, "stays broken", &format!("{KILLED} state 60 broken"));
+    }
+
+    /// Opaque data that no `list` could read after a kill gave `inconclusive`, beside a data file that was empty.
+    #[test]
+    fn a_list_that_fails_for_good_violates() {
+        let seen = "after a kill list fails for good (exit 1), so that 2 acknowledged records cannot be read";
+        violated(check, seen, &format!("{KILLED} c1 list 60..61 failed"));
+        doubtful(check, &format!("{KILLED} c1 list 60..61 busy"));
+        doubtful(check, &format!("{KILLED} c1 list 60..61 timeout"));
+        doubtful(check, &format!("{KILLED} c1 list 60..61 failed\n c1 list 70..71 ok = a c"));
+        // It failed before the kill too.
+        let before = KILLED.replace("c1 add b", "c1 list 12..13 failed\n c1 add b");
+        doubtful(check, &format!("{before} c1 list 60..61 failed"));
     }
 
     /// gdbmtool, locked out by a client that was held, adds nothing and exits 0: the kill of the holder was blamed for it.

@@ -12,6 +12,7 @@
 //! that of the data.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{FileState, Observation, State};
 use crate::op::{Operation, Outcome, Request};
@@ -22,6 +23,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("derived_heals.rs")),
     source: include_str!("derived_heals.rs"),
     needs: Needs::Derived,
+    evidence: &[Evidence::Damages],
     unjudged: "no derived file was damaged and rebuilt",
     check,
 };

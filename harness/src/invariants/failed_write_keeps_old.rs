@@ -8,6 +8,7 @@
 //! Example: the disk is full when `add r2` writes over the data: it exits 1, and r1, which was there before, is gone.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{FileState, Observation, name_some};
 use crate::op::{Operation, Outcome, Request};
@@ -18,6 +19,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("failed_write_keeps_old.rs")),
     source: include_str!("failed_write_keeps_old.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::Faults],
     unjudged: "no operation failed for a fault, or the records could not be read afterwards",
     check,
 };

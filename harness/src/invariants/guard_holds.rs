@@ -8,6 +8,7 @@
 //! four.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::history::model::guarded_set::GuardedSet;
 use crate::history::{Verdict, judge};
 use crate::invariants::recorded::{is_meant, recorded, told};
@@ -21,6 +22,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("guard_holds.rs")),
     source: include_str!("guard_holds.rs"),
     needs: Needs::Guard,
+    evidence: &[Evidence::Pairs],
     unjudged: "no two adds overlapped where the limit was near",
     check,
 };

@@ -8,6 +8,7 @@
 //! Example: `write` fails with ENOSPC, `add r2` prints a warning and exits 0, and r2 is not in the store.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Observation, name_some};
 use crate::op::{Operation, Outcome, Request};
@@ -18,6 +19,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("honest_failure.rs")),
     source: include_str!("honest_failure.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::Faults],
     unjudged: "no operation suffered a fault, or the records could not be read afterwards",
     check,
 };

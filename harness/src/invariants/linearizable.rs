@@ -10,6 +10,7 @@
 //! later.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::history::model::set::{Call, Set};
 use crate::history::{Verdict, judge, unique};
 use crate::invariants::recorded::{is_meant, recorded, told};
@@ -23,6 +24,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("linearizable.rs")),
     source: include_str!("linearizable.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::Pairs],
     unjudged: "no two operations overlapped, or nothing was told afterwards",
     check,
 };

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Observation, name_some};
 use crate::op::{NO_ANSWER, Operation, Outcome};
@@ -20,6 +21,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("memory_matches_file.rs")),
     source: include_str!("memory_matches_file.rs"),
     needs: Needs::Session,
+    evidence: &[Evidence::Sessions],
     unjudged: "no session was asked what it believes and at once what the file holds",
     check,
 };

@@ -3,6 +3,7 @@
 //! To add one, copy the smallest file here, add it to [`ALL`], and give a fixture that breaks it: the matrix test
 //! fails for an invariant that no fixture violates.
 
+use crate::evidence::Evidence;
 use crate::observation::Observation;
 use crate::verdict::Judgement;
 
@@ -23,6 +24,7 @@ mod no_lost_update;
 mod no_phantom_record;
 mod no_residue;
 mod no_self_deadlock;
+mod no_spurious_failure;
 mod no_torn_read;
 mod power_loss_atomic;
 mod recorded;
@@ -44,6 +46,8 @@ pub struct Invariant {
     pub source: &'static str,
     /// What the target must have for it to be applicable.
     pub needs: Needs,
+    /// The experiments that must have run, all of them, before it holds.
+    pub evidence: &'static [Evidence],
     /// Why it is inconclusive where no execution could have violated it.
     pub unjudged: &'static str,
     /// Judges one execution that it speaks of.
@@ -83,6 +87,7 @@ pub const ALL: &[&Invariant] = &[
     &no_phantom_record::INVARIANT,
     &linearizable::INVARIANT,
     &mutual_exclusion::INVARIANT,
+    &no_spurious_failure::INVARIANT,
     &no_deadlock::INVARIANT,
     &no_self_deadlock::INVARIANT,
     &crash_atomic::INVARIANT,
@@ -119,6 +124,12 @@ mod tests {
             );
             assert!(ALL[..index].iter().all(|other| other.id != invariant.id));
         }
+    }
+
+    /// An invariant without evidence that it needs would hold on anything.
+    #[test]
+    fn every_invariant_needs_some_evidence() {
+        assert!(ALL.iter().all(|invariant| !invariant.evidence.is_empty()));
     }
 
     /// What nobody did anything in must not be taken for evidence.

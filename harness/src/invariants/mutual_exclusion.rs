@@ -1,19 +1,25 @@
-//! At no time are two operations inside their critical sections of one data file.
+//! No operation changes bytes that another changed since it read them (the lost-update pattern over byte ranges and names).
 //!
-//! Judged from the calls of clients that ran under the tracer together, whatever locks they took. The critical
-//! section of an operation goes from its last read of the data file before its first change of it to its last change, and
-//! who gives up the lock in between and reads the data anew is in another one by then; two are inside at once when an
-//! effective change by one falls within the other's. A reader alone, and an append that
-//! reads nothing first, have no section that a change could fall into. What a client that was killed had changed before
-//! the other's next change is no intrusion either: that change may be its repair, so that such an execution is not
-//! judged. Typical causes: no lock, a read before the lock, a lock on a file that is replaced, a POSIX lock that a close
-//! gives up.
+//! Judged from the calls of operations that ran under the tracer together, whatever locks they took. Two operations
+//! conflict if one reads a range of bytes, or a name, another changes it, and the first changes it then without having
+//! read it again. A read to the end of a file, and a look at its size, reads the range beyond the end too; a listing reads
+//! all names of the folder; a look-up that fails reads the name. A replacement by rename changes the whole file. An append
+//! with `O_APPEND` changes only what it adds, but an operation that appends in several writes must find nothing changed
+//! between them. `O_EXCL`, `mkdir` and `link` read and change in one step. What an operation reads through a descriptor
+//! after its file was replaced is the old content.
 //!
-//! Example: client 1 reads the data, client 2 reads and replaces them, client 1 replaces them by what it made of the
-//! old ones: both were inside.
+//! The data file alone is judged, if any operation changes it; else all files that are changed, but for lock files and an
+//! operation's own temporary files. What a killed client had changed before the other's next change is no conflict: that
+//! change may be its repair, so such an execution is not judged. Reads through a map are not seen, so a conflict beside
+//! one leaves a doubt. Typical causes: no lock, a read before the lock, a lock on a file that is replaced, a POSIX lock
+//! that a close gives up.
+//!
+//! Example: client 1 reads the data, client 2 reads and replaces them, and client 1 replaces them by what it made of the
+//! old ones.
 
-use crate::accesses::{Access, accesses, critical_sections};
 use crate::catalogue::headline;
+use crate::conflicts::{self, Conflict};
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Observation, Trace};
 use crate::op::Outcome;
@@ -24,64 +30,49 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("mutual_exclusion.rs")),
     source: include_str!("mutual_exclusion.rs"),
     needs: Needs::Nothing,
-    unjudged: "no two clients that were traced together both changed the data file",
+    evidence: &[Evidence::Pairs],
+    unjudged: "no two operations that were traced together touched the same bytes or name, one of them by a change",
     check,
 };
 
 fn check(observation: &Observation) -> Judgement {
     let mut judged = false;
     for trace in observation.traces.iter().filter(|trace| trace.requests.len() > 1) {
-        let all = accesses(&trace.calls, &observation.subject.data);
-        let places = (1..).take(trace.requests.len());
-        let sections: Vec<_> =
-            places.map(|place| (place, critical_sections(&trace.calls, &all, place))).collect();
-        let mut is_clear = sections.iter().filter(|(_, sections)| !sections.is_empty()).count() > 1;
-        let each =
-            sections.iter().flat_map(|(one, sections)| sections.iter().map(move |section| (one, section)));
-        for (one, (from, to)) in each {
-            let is_intruder = |access: &&Access| {
-                access.client != *one && access.is_change && (*from..*to).contains(&access.at)
-            };
-            let (mended, intruders): (Vec<&Access>, Vec<&Access>) = all
-                .iter()
-                .filter(is_intruder)
-                .partition(|access| is_mended(observation, trace, &all, access, *one));
-            is_clear &= mended.is_empty();
-            if let Some(intruder) = intruders.first() {
-                // LMDB maps the file when it opens it, and reads it under its lock.
-                if trace.calls[*from].name == "mmap" {
-                    let doubt = "the store maps the data file: when it reads it is not seen";
-                    return Judgement::Inconclusive(doubt.to_owned());
-                }
-                return Judgement::Violated(tell(trace, *one, (*from, *to), intruder));
+        let is_repair = |change: usize, next: usize| is_mended(observation, trace, change, next);
+        let found = conflicts::find(&trace.calls, &observation.subject.data, is_repair);
+        if let Some(conflict) = found.conflict {
+            // LMDB maps the file when it opens it, and reads it under its lock.
+            if conflict.is_mapped {
+                let doubt = "the store maps the data file: when it reads it is not seen";
+                return Judgement::Inconclusive(doubt.to_owned());
             }
+            return Judgement::Violated(tell(trace, &conflict));
         }
-        // What may be a repair tells neither way.
-        judged |= is_clear;
+        // What may be a repair is evidence of nothing.
+        judged |= found.is_common && !found.is_excused;
     }
     if judged { Judgement::Holds } else { Judgement::Silent }
 }
 
-/// Whether who made the change was killed, and did nothing any more, before `one` changed the data file again. Who ended of
-/// its own, and left a process that picklock ended, was not.
-fn is_mended(observation: &Observation, trace: &Trace, all: &[Access], change: &Access, one: u32) -> bool {
-    let last_step = trace.calls.iter().rposition(|call| call.client == change.client);
-    let next_change = all.iter().find(|next| next.client == one && next.is_change && next.at > change.at);
+/// Whether the client that made the change was killed, and did nothing any more, before the other's next change. One that
+/// ended of its own, and left a process that picklock ended, was not.
+fn is_mended(observation: &Observation, trace: &Trace, change: usize, next: usize) -> bool {
+    let client = trace.calls[change].client;
+    let last_step = trace.calls.iter().rposition(|call| call.client == client);
     let was_killed = trace
-        .operation(change.client, &observation.operations)
+        .operation(client, &observation.operations)
         .is_some_and(|operation| operation.outcome == Outcome::Killed && operation.still.is_some());
-    was_killed && next_change.is_some_and(|next| last_step < Some(next.at))
+    was_killed && last_step < Some(next)
 }
 
-fn tell(trace: &Trace, one: u32, (from, to): (usize, usize), intruder: &Access) -> String {
-    let calls = &trace.calls;
+fn tell(trace: &Trace, conflict: &Conflict) -> String {
+    let [read, change, next] =
+        [conflict.read, conflict.change, conflict.next].map(|place| &trace.calls[place]);
     format!(
-        "client {} changed the data file by {} while client {} was between its {} and its {}",
-        trace.client(intruder.client),
-        calls[intruder.at],
-        trace.client(one),
-        calls[from],
-        calls[to]
+        "client {} changed {} by {change} between {read} and {next} of client {}, which did not read that again",
+        trace.client(change.client),
+        conflict.place,
+        trace.client(next.client),
     )
 }
 
@@ -110,7 +101,9 @@ mod tests {
     fn a_change_between_another_s_read_and_its_change_violates() {
         let seen = judge("1 open db 1\n 1 read 1\n 2 read 1\n 2 write 1\n 1 write 1");
         let Judgement::Violated(text) = seen else { panic!("{seen:?}") };
-        assert!(text.contains("client 2 changed the data file by write(1)"), "{text}");
+        let expected =
+            "client 2 changed bytes 0..9 of db by write(1) between read(1) and write(1) of client 1";
+        assert!(text.contains(expected), "{text}");
     }
 
     /// SQLite mends what a kill left and begins its own transaction then: one that came between the two was taken for an
@@ -169,10 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn one_after_the_other_holds_and_who_changes_nothing_says_nothing() {
+    fn one_after_the_other_holds_and_readers_say_nothing() {
         let whole = "1 open db 1\n 1 read 1\n 1 write 1\n 2 read 1\n 2 write 1";
         assert_eq!(judge(whole), Judgement::Holds);
-        assert_eq!(judge("1 open db 1\n 1 read 1\n 2 read 1\n 2 write 1"), Judgement::Silent);
+        assert_eq!(judge("1 open db 1\n 1 read 1\n 2 read 1\n 2 write 1"), Judgement::Holds);
+        assert_eq!(judge("1 open db 1\n 1 read 1\n 2 read 1"), Judgement::Silent);
+        let apart = "1 open db 1\n 1 read 1 0..8\n 2 read 1 8..16\n 2 write 1 8..16\n 1 write 1 0..8";
+        assert_eq!(judge(apart), Judgement::Silent);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::no_self_deadlock::own_lock;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Holder, Observation, Standstill, Waiting};
@@ -22,6 +23,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("no_deadlock.rs")),
     source: include_str!("no_deadlock.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::HeldPoints],
     unjudged: "no two operations overlapped",
     check,
 };

@@ -8,6 +8,7 @@
 //! `add` has long ended.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
 use crate::verdict::Judgement;
@@ -17,6 +18,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("no_leaked_lock.rs")),
     source: include_str!("no_leaked_lock.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::Inheritances, Evidence::HeldPoints],
     unjudged: "no operation ran under the tracer to its end",
     check,
 };

@@ -2,11 +2,14 @@
 //!
 //! Judged whenever nothing is under way, from what `list` tells and from the data file itself where the target says
 //! how to read it: each record that was acknowledged before is there exactly once. A record whose `add` failed or
-//! was killed may be there or not. Typical causes: no lock, a read before the lock, a lock that excludes nobody.
+//! was killed may be there or not. A `list` that fails for good after adds that overlapped is a loss too, because what
+//! was acknowledged cannot be read any more. Typical causes: no lock, a read before the lock, a lock that excludes nobody.
 //!
 //! Example: two clients read `[r1]`; one writes `[r1,r2]`, the other `[r1,r3]`; both exit 0, and r2 is gone.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
+use crate::invariants::aftermath::fails_for_good;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Observation, name_some};
 use crate::verdict::Judgement;
@@ -16,6 +19,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("no_lost_update.rs")),
     source: include_str!("no_lost_update.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::HeldPoints, Evidence::Pairs],
     unjudged: "no two adds overlapped, or the records could not be read afterwards",
     check,
 };
@@ -50,6 +54,10 @@ fn check(observation: &Observation) -> Judgement {
                 name_some(doubled)
             ));
         }
+    }
+    if let Some(list) = observation.failing_for_good(0).filter(|_| observation.adds_overlapped()) {
+        let acknowledged = observation.acknowledged_by(list.invoked).count();
+        return Judgement::Violated(fails_for_good(list, acknowledged));
     }
     if let Some(doubt) = observation.doubt_of_unreadable() {
         return Judgement::Inconclusive(doubt);
@@ -94,8 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_cannot_be_listed_any_more_leaves_a_doubt() {
-        doubtful(check, "c1 add a 0..10 ok\n c2 add b 5..20 ok\n c1 list 30..31 failed");
+    fn a_store_that_cannot_be_listed_any_more_violates() {
+        let adds = "c1 add a 0..10 ok\n c2 add b 5..20 ok\n";
+        let seen = "list fails for good (exit 1), so that 2 acknowledged records cannot be read";
+        violated(check, seen, &format!("{adds} c1 list 30..31 failed"));
+        doubtful(check, &format!("{adds} c1 list 30..31 timeout"));
+        doubtful(check, &format!("{adds} c1 list 30..31 failed\n c1 list 40..41 ok = a b"));
+        doubtful(check, "c1 add a 0..10 ok\n c2 add b 15..20 ok\n c1 list 30..31 failed");
     }
 
     /// `git config` prints nothing and exits 0 where its read fails: the records were in the store all the same.

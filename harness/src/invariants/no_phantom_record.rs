@@ -8,6 +8,7 @@
 //! Example: `add r4` exits 3, refused since the store is full, and `list` tells r4 all the same.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Observation, name_some};
 use crate::verdict::Judgement;
@@ -17,6 +18,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("no_phantom_record.rs")),
     source: include_str!("no_phantom_record.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::KillPoints, Evidence::HeldPoints],
     unjudged: "the records could never be read with no operation under way",
     check,
 };

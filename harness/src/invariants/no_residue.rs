@@ -1,18 +1,29 @@
 //! Of five kills at one crash point, each followed by an acknowledged operation, the last leaves no more files than the first did.
 //!
-//! Files are counted after each acknowledged `add` that follows a kill, less the files that the same number of adds
-//! leaves in the control, without those whose names are like what other operations make there undisturbed, and without
-//! those that have one fixed name, of which there is never more than one. Where the crash point of a kill is known only about, as in `stress`, a store with fixed
-//! names may leave one here and another there: a violation are three files more over five kills in a row, and fewer
-//! leave a doubt. Fewer than five kills that leave nothing at all are evidence too. Typical cause: a temporary file with a new name each time that nobody ever removes.
+//! Files are counted after each acknowledged `add` that follows a kill. A file counts if its name has a shape that the
+//! control never leaves at rest; the shape of a name has each row of digits as `#` and a record's name as `{id}`. Of the
+//! shapes that the control leaves, those count whose number grows by the same step with each add, less that step. A shape
+//! whose number goes up and down undisturbed (caches, rotation, compaction) does not count unless it grows faster than it
+//! ever does undisturbed, which leaves a doubt. Files that bear the name of a record in the store do not count; if the
+//! target itself gives `add` a path with the record's name, neither do those of other records. Nor do files whose names
+//! are like what other operations make undisturbed, and fixed names, of which there is never more than one. If the
+//! control leaves ever new shapes, files are counted whatever their names are. Files in TMPDIR do not count: the system
+//! clears that folder.
+//!
+//! If the crash point of a kill is known only about, as in `stress`, a store with fixed names may leave one file here and
+//! another there: a violation are three files more over five kills in a row, and fewer leave a doubt. Fewer than five
+//! kills that leave nothing at all are evidence too. Typical cause: a temporary file with a new name each time that nobody
+//! ever removes.
 //!
 //! Example: each kill leaves a `.store.json.8f3a1c` that nobody removes: after five kills there are five.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::call::is_temporary;
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
-use crate::observation::{Observation, State, name_shape, name_some};
+use crate::observation::{Observation, State, Subject, file_shape, name_shape, name_some};
 use crate::op::{Operation, Outcome};
 use crate::verdict::Judgement;
 
@@ -21,6 +32,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("no_residue.rs")),
     source: include_str!("no_residue.rs"),
     needs: Needs::RoomForFiveKills,
+    evidence: &[Evidence::KillPoints],
     unjudged: "no five kills in one sandbox were each followed by an acknowledged operation",
     check,
 };
@@ -37,7 +49,9 @@ fn check(observation: &Observation) -> Judgement {
     // The states after each acknowledged add that followed a kill, one a kill.
     let subject = &observation.subject;
     let is_usual = |file: &String| {
-        subject.made_by_others.contains(&name_shape(file)) || subject.fixed_names.contains(file)
+        is_temporary(file)
+            || subject.made_by_others.contains(&name_shape(file))
+            || subject.fixed_names.contains(file)
     };
     let without_usual = |state: &State| {
         let files = state.files.iter().filter(|file| !is_usual(file)).cloned().collect();
@@ -61,40 +75,32 @@ fn check(observation: &Observation) -> Judgement {
             |state: &&State| state.at >= followed.returned && next_kill.is_none_or(|kill| state.at < kill);
         after_kills.extend(observation.states.iter().rfind(is_between).map(without_usual));
     }
+    let ruler = Ruler::of(observation);
     if after_kills.len() < KILLS {
         // What leaves nothing at all leaves nothing more the next time.
-        let quiet = observation.subject.quiet_file_counts.as_slice();
-        let most = quiet.iter().max().filter(|most| quiet.iter().all(|count| count == *most));
-        let left_nothing = |state: &State| most.is_some_and(|most| state.files.len() <= *most);
-        let is_clean = !after_kills.is_empty() && after_kills.iter().all(left_nothing);
+        let is_clean = !after_kills.is_empty() && after_kills.iter().all(|state| ruler.left_nothing(state));
         return if is_clean { Judgement::Holds } else { Judgement::Silent };
     }
-    let Some(per_add) = files_per_add(&observation.subject.quiet_file_counts) else {
+    let Some(per_add) = ruler.per_add else {
         return Judgement::Inconclusive(
-            "undisturbed, the number of the store's files does not grow regularly with its records, so that leftovers \
-             cannot be told from it"
+            "undisturbed, the number of the store's files does not grow regularly with its records and their names \
+             differ each time, so that leftovers cannot be told from it"
                 .into(),
         );
     };
-    let last_view = observation.views().into_iter().rfind(|view| observation.settled_at(view.at));
-    let present: BTreeSet<&str> = match last_view {
-        Some(view) => observation.counts(view).into_keys().collect(),
-        None if per_add == 0 => BTreeSet::new(),
-        None => {
-            return Judgement::Inconclusive(
-                "each record has files of its own, and which records are in could not be read".into(),
-            );
-        }
-    };
+    if ruler.needs_records && ruler.present.is_none() {
+        return Judgement::Inconclusive(
+            "each record has files of its own, and which records are in could not be read".into(),
+        );
+    }
     let left_between = |first: &State, last: &State| {
         // Whether a killed add has happened, and so has files of its own, is told by what was seen in the store.
-        let is_in = |add: &Operation| add.added().is_some_and(|record| present.contains(record));
-        let is_between = |add: &&Operation| is_in(add) && add.invoked >= first.at && add.returned <= last.at;
-        let adds = observation.operations.iter().filter(is_between).count();
-        last.files.len().saturating_sub(first.files.len() + per_add * adds)
+        let adds = ruler.adds_between(first, last);
+        ruler.count(last).saturating_sub(ruler.count(first) + per_add * adds)
     };
     let tell = |kills: usize, first: &State, last: &State| {
-        let new = last.files.iter().filter(|file| !first.files.contains(file)).map(String::as_str);
+        let counted = last.files.iter().filter(|file| ruler.counts(file));
+        let new = counted.filter(|file| !first.files.contains(file)).map(String::as_str);
         let left = left_between(first, last);
         format!(
             "after {kills} kills there are {left} files more than after the first of them: {}",
@@ -108,16 +114,147 @@ fn check(observation: &Observation) -> Judgement {
     }
     let (first, last) = (&after_kills[0], &after_kills[after_kills.len() - 1]);
     if left_between(first, last) == 0 {
-        return Judgement::Holds;
+        return match ruler.grows_faster(first, last) {
+            Some(shape) => Judgement::Inconclusive(format!(
+                "the number of files like {shape} goes up and down undisturbed, and grows faster after kills"
+            )),
+            None => Judgement::Holds,
+        };
     }
     let seen = tell(after_kills.len(), first, last);
     Judgement::Inconclusive(format!("{seen}; they may be of different crash points"))
 }
 
-/// How many files each further add makes in the control, where that is always the same number.
-fn files_per_add(quiet_file_counts: &[usize]) -> Option<usize> {
-    let steps: Vec<Option<usize>> =
-        quiet_file_counts.windows(2).map(|pair| pair[1].checked_sub(pair[0])).collect();
+/// Which files are counted, and how many of them each add may make.
+struct Ruler<'a> {
+    observation: &'a Observation,
+    /// Whether shapes are compared; else all files count.
+    by_shape: bool,
+    /// Files that count and that each further add makes; nothing if that differs and there are no shapes to go by.
+    per_add: Option<usize>,
+    /// Whether it matters which records are in.
+    needs_records: bool,
+    /// The records that were seen in the store at last.
+    present: Option<BTreeSet<&'a str>>,
+}
+
+impl<'a> Ruler<'a> {
+    fn of(observation: &'a Observation) -> Self {
+        let subject = &observation.subject;
+        let by_shape = subject.knows_shapes();
+        let last_view = observation.views().into_iter().rfind(|view| observation.settled_at(view.at));
+        let present = last_view.map(|view| observation.counts(view).into_keys().collect());
+        let per_add = match by_shape {
+            true => {
+                let shapes: BTreeSet<&String> =
+                    subject.quiet_shapes.iter().flat_map(BTreeMap::keys).collect();
+                let plain = shapes.iter().filter(|shape| !shape.contains(RECORD));
+                Some(plain.filter_map(|shape| files_per_add(&counts_of(subject, shape))).sum())
+            }
+            false => files_per_add(&subject.quiet_file_counts),
+        };
+        let has_records =
+            || subject.quiet_shapes.iter().any(|shapes| shapes.keys().any(|one| one.contains(RECORD)));
+        let needs_records =
+            per_add.is_some_and(|files| files > 0) || by_shape && !subject.paths_hold_ids && has_records();
+        Self { observation, by_shape, per_add, needs_records, present }
+    }
+
+    fn shape(&self, file: &str) -> String {
+        file_shape(file, self.observation.operations.iter().filter_map(Operation::added))
+    }
+
+    fn is_present(&self, record: &str) -> bool {
+        self.present.as_ref().is_some_and(|present| present.contains(record))
+    }
+
+    /// Whether a file counts.
+    fn counts(&self, file: &str) -> bool {
+        let subject = &self.observation.subject;
+        let shape = self.shape(file);
+        if !self.by_shape || !subject.has_shape(&shape) {
+            return true;
+        }
+        match shape.contains(RECORD) {
+            true => {
+                let mut records = self.observation.operations.iter().filter_map(Operation::added);
+                let is_of_present = records.any(|record| file.contains(record) && self.is_present(record));
+                !subject.paths_hold_ids && !is_of_present
+            }
+            false => files_per_add(&counts_of(subject, &shape)).is_some(),
+        }
+    }
+
+    fn count(&self, state: &State) -> usize {
+        state.files.iter().filter(|file| self.counts(file)).count()
+    }
+
+    /// How many adds between two states are in: whether a killed add has happened, and so may have files of its own, is
+    /// what was seen in the store.
+    fn adds_between(&self, first: &State, last: &State) -> usize {
+        let is_in = |add: &Operation| add.added().is_some_and(|record| self.is_present(record));
+        let is_between = |add: &&Operation| is_in(add) && add.invoked >= first.at && add.returned <= last.at;
+        self.observation.operations.iter().filter(is_between).count()
+    }
+
+    /// A shape whose number goes up and down undisturbed, but never as fast as here.
+    fn grows_faster(&self, first: &State, last: &State) -> Option<String> {
+        let subject = &self.observation.subject;
+        let of =
+            |state: &State, shape: &str| state.files.iter().filter(|file| self.shape(file) == shape).count();
+        let shapes: BTreeSet<String> = last.files.iter().map(|file| self.shape(file)).collect();
+        let irregular = shapes.into_iter().filter(|shape| {
+            self.by_shape && subject.has_shape(shape) && files_per_add(&counts_of(subject, shape)).is_none()
+        });
+        let adds = self.adds_between(first, last);
+        irregular.filter(|shape| !shape.contains(RECORD)).find(|shape| {
+            let counts = counts_of(subject, shape);
+            let most = counts.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(0);
+            of(last, shape) > of(first, shape) + most * adds
+        })
+    }
+
+    /// Whether a state has no file more than an undisturbed store.
+    fn left_nothing(&self, state: &State) -> bool {
+        let subject = &self.observation.subject;
+        let quiet = subject.quiet_file_counts.as_slice();
+        let most = quiet.iter().max().filter(|most| quiet.iter().all(|count| count == *most));
+        if most.is_some_and(|most| state.files.len() <= *most) {
+            return true;
+        }
+        let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+        for file in &state.files {
+            *numbers.entry(self.shape(file)).or_default() += 1;
+        }
+        let is_usual = |shape: &str, number: usize| {
+            let counts = counts_of(subject, shape);
+            // Numbered files, one or more a record, are not compared here.
+            number <= counts.iter().copied().max().unwrap_or(0)
+                && files_per_add(&counts).is_none_or(|step| step == 0)
+        };
+        let is_of_present = |file: &String| !self.counts(file);
+        self.by_shape
+            && numbers.iter().all(|(shape, number)| match shape.contains(RECORD) {
+                true => {
+                    let mut own = state.files.iter().filter(|file| self.shape(file) == *shape);
+                    subject.has_shape(shape) && own.all(is_of_present)
+                }
+                false => is_usual(shape, *number),
+            })
+    }
+}
+
+/// What stands for a record in the shape of a name.
+const RECORD: &str = "{id}";
+
+/// How many files of a shape stood there after each of the control's adds.
+fn counts_of(subject: &Subject, shape: &str) -> Vec<usize> {
+    subject.quiet_shapes.iter().map(|shapes| shapes.get(shape).copied().unwrap_or(0)).collect()
+}
+
+/// How many files each further add makes in the control, if that is always the same number.
+fn files_per_add(counts: &[usize]) -> Option<usize> {
+    let steps: Vec<Option<usize>> = counts.windows(2).map(|pair| pair[1].checked_sub(pair[0])).collect();
     let first = *steps.first()?;
     if steps.iter().all(|step| *step == first) { first } else { None }
 }
@@ -174,6 +311,50 @@ mod tests {
     fn files_that_other_operations_make_undisturbed_are_no_residue() {
         holds(check, &format!("others store.# \n{}", kills("2 2 2", |k| names("store.", 2 + k))));
         violated(check, "tmp", &format!("others store.# \n{}", kills("2 2 2", |k| names("tmp", 2 + k))));
+    }
+
+    /// A cache, a rotated log or a compaction made the number of files irregular, and the invariant inconclusive for ever.
+    #[test]
+    fn files_that_come_and_go_undisturbed_are_no_residue() {
+        let shapes =
+            "shapes db=1 log.#=1\n shapes db=1 log.#=2\n shapes db=1 log.#=1\n shapes db=1 log.#=2\n";
+        let told = |files: &dyn Fn(usize) -> Vec<String>| format!("{shapes}{}", kills("2 3 2 3", files));
+        let rotated = |k: usize| [names("db", 1), names("log.", 1 + k % 2)].concat();
+        holds(check, &told(&rotated).replace("db0", "db"));
+        let left = |k: usize| [rotated(k), names("tmp", k + 1)].concat();
+        violated(check, "tmp4", &told(&left).replace("db0", "db"));
+        let hoarded = |k: usize| [names("db", 1), names("log.", 1 + 3 * k)].concat();
+        doubtful(check, &told(&hoarded).replace("db0", "db"));
+        doubtful(check, &kills("2 3 2 3", rotated));
+    }
+
+    /// Each killed add had its lock file `{dir}/{id}.lock` from the adapter, and the store was accused of them.
+    #[test]
+    fn files_that_the_target_names_by_records_are_no_residue() {
+        let shapes = "shapes db=1 {id}.lock=1\n shapes db=1 {id}.lock=2\n shapes db=1 {id}.lock=3\n";
+        let locks = |k: usize| (0..=k).flat_map(|k| [format!("x{k}.lock"), format!("y{k}.lock")]).collect();
+        let killed = format!("{shapes}{}", kills("2 3 4", locks));
+        holds(check, &format!("ids-in-paths\n{killed}"));
+        // The file of a record that is not in is a leftover, unless the target has named it.
+        let all_in = killed.replace("x0 x2 x4", "x0 x1 x2 x3 x4 x5");
+        holds(check, &all_in);
+        violated(check, "x3.lock", &killed.replace(" x0 x2 x4", ""));
+    }
+
+    #[test]
+    fn a_numbered_file_for_each_record_is_no_residue() {
+        let shapes = "shapes d/#=1\n shapes d/#=2\n shapes d/#=3\n";
+        holds(check, &format!("{shapes}{}", kills("1 2 3", |k| names("d/", 2 + k + k / 2))));
+        violated(check, "d/2", &format!("{shapes}{}", kills("1 2 3", |k| names("d/", 2 + 3 * k))));
+    }
+
+    #[test]
+    fn few_kills_that_leave_usual_shapes_are_evidence() {
+        let shapes = "shapes log.#=1\n shapes log.#=2\n shapes log.#=1\n quiet 1 2 1\n";
+        let killed = format!("{shapes} c1 add a 0..1 killed\n c1 add b 2..3 ok\n");
+        holds(check, &format!("{killed} state 4 whole with log.4 log.5"));
+        silent(check, &format!("{killed} state 4 whole with log.4 log.5 log.6"));
+        silent(check, &format!("{killed} state 4 whole with log.4 tmp"));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! Example: `add` has the lock and calls a function that opens the lock file once more and waits for it.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{Holder, Observation, Waiting};
 use crate::op::Operation;
@@ -19,6 +20,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("no_self_deadlock.rs")),
     source: include_str!("no_self_deadlock.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::Reentries, Evidence::HeldPoints],
     unjudged: "no operation ran under the tracer to its end",
     check,
 };

@@ -8,6 +8,7 @@
 //! Example: a reader opens the file between the truncation and the write, and finds it empty.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
 use crate::verdict::Judgement;
@@ -17,6 +18,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("no_torn_read.rs")),
     source: include_str!("no_torn_read.rs"),
     needs: Needs::TransparentData,
+    evidence: &[Evidence::KillPoints, Evidence::HeldPoints],
     unjudged: "no reader read the data file while a client changed it",
     check,
 };

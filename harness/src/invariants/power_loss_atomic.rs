@@ -9,6 +9,7 @@
 //! without content.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::aftermath::Aftermath;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
@@ -19,13 +20,15 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("power_loss_atomic.rs")),
     source: include_str!("power_loss_atomic.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::PowerLosses],
     unjudged: "no state that a power loss leaves was given to the store",
     check,
 };
 
 fn check(observation: &Observation) -> Judgement {
     let Some(aftermath) = Aftermath::of_power_loss(observation) else { return Judgement::Silent };
-    if let Some(seen) = aftermath.breakage().or_else(|| observation.doubt_of_unreadable()) {
+    let unreadable = || aftermath.unreadable_for_good().or_else(|| observation.doubt_of_unreadable());
+    if let Some(seen) = aftermath.breakage().or_else(unreadable) {
         return Judgement::Violated(seen);
     }
     if aftermath.views().next().is_some() { Judgement::Holds } else { Judgement::Silent }
@@ -54,7 +57,8 @@ mod tests {
         violated(check, "no whole record", &format!("{STRUCK} c1 list 60..61 ok = a b? c"));
         violated(check, "stays empty", &format!("{STRUCK} state 60 empty"));
         // Whatever way the store says that it cannot tell.
-        for end in ["failed", "busy", "refused", "timeout"] {
+        violated(check, "list fails for good (exit 1)", &format!("{STRUCK} c1 list 60..61 failed"));
+        for end in ["busy", "refused", "timeout"] {
             violated(check, "list failed", &format!("{STRUCK} c1 list 60..61 {end}"));
         }
         violated(

@@ -10,6 +10,7 @@
 //! up.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::Observation;
 use crate::op::{Limit, Operation, Outcome, Request};
@@ -20,6 +21,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("recovers_after_crash.rs")),
     source: include_str!("recovers_after_crash.rs"),
     needs: Needs::Nothing,
+    evidence: &[Evidence::KillPoints],
     unjudged: "no operation was killed, or failed for a fault, and followed by another",
     check,
 };

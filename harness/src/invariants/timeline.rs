@@ -5,11 +5,13 @@
 //! c1 add a 0..10 ok            ok · refused · busy · failed · killed · timeout
 //! c1 list 20..21 ok = a b      the records that it told
 //! c1 add b 20..30 failed with write-enospc     a fault that it suffered; the same of a list
-//! c1 recover 30..31 ok
+//! c1 recover 30..31 ok         the same for rebuild, and for clear, which is an operation of [ops.other]
 //! state 40 whole = a b         whole · missing · empty · broken; the records in the data file
 //! state 50 whole with x y      the files in the sandbox
 //! torn 7 empty                 what a reader without a lock saw
 //! quiet 2 2                    how many files stood there after each of the control's adds
+//! shapes f#=2 {id}.txt=1       how many files of each shape stood there after one of them
+//! ids-in-paths                 the target gives add a path that holds the record's name
 //! limit 3                      how many records the store takes
 //! power 31                     the power is lost
 //! initial z                    records that were there from the start
@@ -76,6 +78,10 @@ pub(crate) fn observe(timeline: &str) -> Observation {
             [client, "rebuild", span, outcome] => {
                 observation.operations.push(operation(client, Request::Rebuild, span, outcome, None));
             }
+            [client, "clear", span, outcome] => {
+                let request = Request::Other("clear".into());
+                observation.operations.push(operation(client, request, span, outcome, None));
+            }
             ["power", at] => observation.power_losses.push(at.parse().unwrap()),
             ["emptied"] => observation.source_was_damaged = true,
             ["digests", digests @ ..] => {
@@ -107,6 +113,11 @@ pub(crate) fn observe(timeline: &str) -> Observation {
                 observation.subject.quiet_file_counts =
                     counts.iter().map(|count| count.parse().unwrap()).collect();
             }
+            ["shapes", counts @ ..] => {
+                let count = |count: &&str| count.split_once('=').map(|(s, n)| (s.into(), n.parse().unwrap()));
+                observation.subject.quiet_shapes.push(counts.iter().filter_map(count).collect());
+            }
+            ["ids-in-paths"] => observation.subject.paths_hold_ids = true,
             ["others", shapes @ ..] => {
                 observation.subject.made_by_others = shapes.iter().map(ToString::to_string).collect();
             }

@@ -8,6 +8,7 @@
 //! Example: two clients write into the file at once, and what is left is `["r1","r2"]"r3"]`.
 
 use crate::catalogue::headline;
+use crate::evidence::Evidence;
 use crate::invariants::{Invariant, Needs};
 use crate::observation::{FileState, Observation};
 use crate::verdict::Judgement;
@@ -17,6 +18,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     statement: headline(include_str!("valid_data.rs")),
     source: include_str!("valid_data.rs"),
     needs: Needs::TransparentData,
+    evidence: &[Evidence::KillPoints, Evidence::HeldPoints],
     unjudged: "the data file was never seen at rest",
     check,
 };

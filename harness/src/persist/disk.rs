@@ -8,7 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::call::{Argument, Call, Class, Effect, Object};
-use crate::persist::tree::{Name, Tree, Unmodelled};
+use crate::persist::tree::{Name, Place, Tree, Unmodelled};
+
+/// An operation may ask for so many changes: what a power loss may leave of more takes time and memory with their square, and no
+/// budget looks at it in between.
+const CHANGES_MAX: usize = 512;
+const PAST_THE_LAST: &str = "is past the 512 changes of which power losses are made";
 
 /// What is written of one page is there wholly or not at all.
 pub(super) const PAGE: u64 = 4096;
@@ -23,7 +28,7 @@ pub struct Log {
     /// Bytes that a sync was to make durable which failed: the kernel has dropped them, and no later sync has them, unless
     /// their page is written again. Names and lengths are not dropped: they come with the journal, or nothing does.
     dropped: BTreeSet<usize>,
-    /// Permissions of the files that were made.
+    /// Permissions with which files and folders were made.
     modes: BTreeMap<u32, u32>,
     calls: usize,
 }
@@ -39,13 +44,17 @@ pub(super) struct Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// A name is given.
-    Put { path: String, name: Name },
+    Put { place: Place, name: Name },
     /// A name is taken away.
-    Remove { path: String, name: Name },
-    /// A name goes over to another path, and what had that has it no more.
-    Move { from: String, to: String, name: Name },
-    /// Permissions of a file.
-    Mode { file: u32, mode: u32 },
+    Remove { place: Place, name: Name },
+    /// A name goes over to another place, and what had that has it no more.
+    Move { from: Place, to: Place, name: Name },
+    /// Two names go over to each other's place.
+    Exchange { places: [Place; 2], names: [Name; 2] },
+    /// Permissions of a file or folder, by its number.
+    Mode { of: u32, mode: u32 },
+    /// An extended attribute of a file or folder; none, if it is removed.
+    Attribute { of: u32, name: String, value: Option<Arc<[u8]>> },
     /// The length of a file: where `grown_by` is given, as the change of that number makes it longer.
     Length { file: u32, length: u64, grown_by: Option<usize> },
     /// Bytes within one page of a file.
@@ -63,10 +72,12 @@ pub(super) struct Sync {
 pub(super) enum Synced {
     /// A file; its number in the tree.
     File(u32),
+    /// The content of a file, and what is needed to read it (`fdatasync`).
+    Data(u32),
     /// What one write wrote that is synced by itself (`O_SYNC`): from this byte to that one, and the length it needs.
     Write { file: u32, from: u64, to: u64 },
-    /// A folder; its path, `.` for the sandbox.
-    Folder(String),
+    /// A folder; its number in the tree.
+    Folder(u32),
     /// Everything.
     All,
 }
@@ -82,11 +93,11 @@ impl Synced {
                 What::Length { file: other, length, .. } => other == file && length <= to,
                 _ => false,
             },
-            Self::File(file) => {
-                change.content_of() == Some(*file)
-                    || matches!(change.what, What::Mode { file: other, .. } if other == *file)
+            Self::File(file) => change.content_of() == Some(*file) || change.attribute_of() == Some(*file),
+            Self::Data(file) => change.content_of() == Some(*file),
+            Self::Folder(folder) => {
+                change.folders().contains(folder) || change.attribute_of() == Some(*folder)
             }
-            Self::Folder(path) => change.folders().contains(&path.as_str()),
             Self::All => true,
         }
     }
@@ -101,11 +112,22 @@ impl Change {
         }
     }
 
-    /// What it gives a name to, or takes one from.
-    pub(super) fn named(&self) -> Option<&Name> {
-        match &self.what {
-            What::Put { name, .. } | What::Remove { name, .. } | What::Move { name, .. } => Some(name),
+    /// The file or folder whose permissions or extended attributes it changes.
+    pub(super) fn attribute_of(&self) -> Option<u32> {
+        match self.what {
+            What::Mode { of, .. } | What::Attribute { of, .. } => Some(of),
             _ => None,
+        }
+    }
+
+    /// What it gives a name to, or takes one from.
+    pub(super) fn named(&self) -> &[Name] {
+        match &self.what {
+            What::Put { name, .. } | What::Remove { name, .. } | What::Move { name, .. } => {
+                std::slice::from_ref(name)
+            }
+            What::Exchange { names, .. } => names,
+            _ => &[],
         }
     }
 
@@ -115,18 +137,14 @@ impl Change {
     }
 
     /// The folders whose entries it changes.
-    pub(super) fn folders(&self) -> Vec<&str> {
+    pub(super) fn folders(&self) -> Vec<u32> {
         match &self.what {
-            What::Put { path, .. } | What::Remove { path, .. } => vec![folder_of(path)],
-            What::Move { from, to, .. } => vec![folder_of(from), folder_of(to)],
+            What::Put { place, .. } | What::Remove { place, .. } => vec![place.0],
+            What::Move { from, to, .. } => vec![from.0, to.0],
+            What::Exchange { places: [one, other], .. } => vec![one.0, other.0],
             _ => Vec::new(),
         }
     }
-}
-
-/// The folder that a path is in; `.` for the sandbox.
-pub(super) fn folder_of(path: &str) -> &str {
-    path.rsplit_once('/').map_or(".", |(folder, _)| folder)
 }
 
 impl Log {
@@ -152,9 +170,14 @@ impl Log {
             }
             if matches!(call.result, Some(Ok(_))) {
                 log.take(at, call)?;
-                let description = description(call);
-                if let (Some(Effect::Written { file, offset: Some(from), length }), true) =
-                    (&call.effect, description.is_some_and(|open| synced_writes.contains(&open)))
+                if log.changes.len() > CHANGES_MAX {
+                    return Err(Unmodelled::new(call, PAST_THE_LAST));
+                }
+                let is_synced = description(call).is_some_and(|open| synced_writes.contains(&open))
+                    || call.has_flag("RWF_DSYNC")
+                    || call.has_flag("RWF_SYNC");
+                if let (Some(Effect::Written { file, offset: Some(from), length, .. }), true) =
+                    (&call.effect, is_synced)
                     && let Some(file) = log.whole.number(*file)
                 {
                     let what = Synced::Write { file, from: *from, to: from + length };
@@ -199,11 +222,9 @@ impl Log {
         };
         let lost: Vec<&Change> = lost.iter().filter_map(|number| self.changes.get(*number)).collect();
         // Content that has a name all the same tells most, then a file that did not come to its new name, then the rest.
-        let moved = lost.iter().find(|change| matches!(change.what, What::Move { .. }));
-        let is_named = |file: u32| {
-            let lost_move = moved.and_then(|change| change.named());
-            lost_move != Some(&Name::File(file))
-        };
+        let is_move = |change: &Change| matches!(change.what, What::Move { .. } | What::Exchange { .. });
+        let moved = lost.iter().find(|change| is_move(change));
+        let is_named = |file: u32| !moved.is_some_and(|change| change.named().contains(&Name::File(file)));
         let content = lost.iter().find(|change| change.content_of().is_some_and(is_named));
         let Some(change) = content.or(moved).or(lost.last()) else { return "nothing was lost".to_owned() };
         let Some(file) = change.content_of() else {
@@ -212,9 +233,10 @@ impl Log {
         let is_its = |other: &&Change| other.content_of() == Some(file);
         let last = self.changes.iter().rfind(is_its).map_or(change.call, |other| other.call);
         let name = Name::File(file);
-        let exposed = self.changes.iter().find(|other| {
-            other.call > last && matches!(&other.what, What::Move { name: moved, .. } if *moved == name)
-        });
+        let exposed = self
+            .changes
+            .iter()
+            .find(|other| other.call > last && is_move(other) && other.named().contains(&name));
         let before = exposed.map_or("the operation ended".to_owned(), |other| told(other.call));
         format!("{} was not on the disk: no sync of the file came between it and {before}", told(last))
     }
@@ -230,13 +252,24 @@ impl Log {
         let mut lengths: BTreeMap<u32, usize> = BTreeMap::new();
         for (_, change) in self.changes.iter().enumerate().filter(|(number, _)| is_kept(*number)) {
             match &change.what {
-                What::Put { path, name } => self.give(&mut tree, path, name),
-                What::Remove { path, name } => take(&mut tree, path, name),
+                What::Put { place, name } => self.give(&mut tree, place, name),
+                What::Remove { place, name } => take(&mut tree, place, name),
                 What::Move { from, to, name } => {
                     take(&mut tree, from, name);
                     self.give(&mut tree, to, name);
                 }
-                What::Mode { file, mode } => tree.set_mode(*file, *mode),
+                What::Exchange { places: [one, other], names: [first, second] } => {
+                    self.give(&mut tree, other, first);
+                    self.give(&mut tree, one, second);
+                }
+                What::Mode { of, mode } => {
+                    self.ensure(&mut tree, *of);
+                    tree.set_mode(*of, *mode);
+                }
+                What::Attribute { of, name, value } => {
+                    self.ensure(&mut tree, *of);
+                    tree.set_attribute(*of, name, value.as_deref());
+                }
                 What::Length { file, length, .. } => {
                     let length = usize::try_from(*length).unwrap_or(usize::MAX);
                     // What is cut off does not come back with a later length.
@@ -259,7 +292,6 @@ impl Log {
         for (file, length) in lengths {
             self.content(&mut tree, file).resize(length, 0);
         }
-        tree.drop_orphans();
         tree
     }
 
@@ -267,15 +299,22 @@ impl Log {
         tree.content_mut(file, self.modes.get(&file).copied())
     }
 
-    fn give(&self, tree: &mut Tree, path: &str, name: &Name) {
-        if let Name::File(file) = name {
-            // It may be new.
-            self.content(tree, *file);
+    fn give(&self, tree: &mut Tree, place: &Place, name: &Name) {
+        if let Name::File(number) | Name::Folder(number) = name {
+            self.ensure(tree, *number);
         }
-        tree.set_name(path, Some(name.clone()));
+        tree.set(place, Some(name.clone()));
     }
 
-    /// The file that a sync is of.
+    /// A file or folder may be new.
+    fn ensure(&self, tree: &mut Tree, number: u32) {
+        match self.whole.is_folder(number) {
+            true => tree.ensure_folder(number, self.modes.get(&number).copied()),
+            false => drop(self.content(tree, number)),
+        }
+    }
+
+    /// The file or folder that a sync is of.
     fn file(&self, call: &Call) -> Option<u32> {
         call.objects.iter().find_map(|object| match object {
             Object::File(number) => self.whole.number(*number),
@@ -292,38 +331,67 @@ impl Log {
         let before = self.whole.clone();
         self.whole.apply(call, None)?;
         match &call.effect {
-            Some(Effect::Created { path, mode, .. }) => {
-                let Some(name) = self.whole.name(path).cloned() else { return Ok(()) };
-                if let Name::File(file) = name {
+            Some(
+                Effect::Created { path, .. }
+                | Effect::FolderMade { path, .. }
+                | Effect::SymbolicLinked { path, .. }
+                | Effect::SpecialMade { path, .. }
+                | Effect::Linked { to: path, .. },
+            ) => {
+                let place = self.whole.place(path);
+                let Some((place, name)) =
+                    place.and_then(|place| Some((place.clone(), self.whole.at(&place)?)))
+                else {
+                    return Ok(());
+                };
+                let name = name.clone();
+                if let Name::File(number) | Name::Folder(number) = name {
+                    let mode = self.whole.mode(number).unwrap_or_default();
+                    self.modes.entry(number).or_insert(mode);
+                }
+                self.push(at, What::Put { place, name });
+            }
+            Some(Effect::CreatedUnnamed { file, mode }) => {
+                if let Some(file) = self.whole.number(*file) {
                     self.modes.insert(file, *mode);
-                }
-                self.push(at, What::Put { path: path.clone(), name });
-            }
-            Some(Effect::FolderMade { path, .. } | Effect::SymbolicLinked { path, .. }) => {
-                if let Some(name) = self.whole.name(path).cloned() {
-                    self.push(at, What::Put { path: path.clone(), name });
-                }
-            }
-            Some(Effect::Linked { to, .. }) => {
-                if let Some(name) = self.whole.name(to).cloned() {
-                    self.push(at, What::Put { path: to.clone(), name });
                 }
             }
             Some(Effect::Unlinked { path } | Effect::FolderRemoved { path }) => {
-                if let Some(name) = before.name(path).cloned() {
-                    self.push(at, What::Remove { path: path.clone(), name });
+                if let (Some(place), Some(name)) = (before.place(path), before.name(path).cloned()) {
+                    self.push(at, What::Remove { place, name });
                 }
             }
             // Nothing is done where both are names of one file.
             Some(Effect::Renamed { from, to }) if before.name(from) != before.name(to) => {
-                if let Some(name) = before.name(from).cloned() {
-                    self.push(at, What::Move { from: from.clone(), to: to.clone(), name });
+                let places = (before.place(from), before.place(to));
+                if let ((Some(from), Some(to)), Some(name)) = (places, before.name(from).cloned()) {
+                    self.push(at, What::Move { from, to, name });
                 }
             }
-            Some(Effect::ModeSet { path, mode }) => {
-                if let Some(Name::File(file)) = self.whole.name(path) {
-                    let file = *file;
-                    self.push(at, What::Mode { file, mode: *mode });
+            Some(Effect::Exchanged { from, to }) => {
+                let places = (before.place(from), before.place(to));
+                let names = (before.name(from).cloned(), before.name(to).cloned());
+                if let ((Some(one), Some(other)), (Some(first), Some(second))) = (places, names) {
+                    self.push(at, What::Exchange { places: [one, other], names: [first, second] });
+                }
+            }
+            Some(Effect::ModeSet { path, mode, file }) => {
+                if let Some(of) = self.whole.meant(path, *file) {
+                    self.push(at, What::Mode { of, mode: *mode });
+                }
+            }
+            Some(Effect::AttributeSet { path, file, name, mode }) => {
+                if let (Some(of), Some(value)) = (self.whole.meant(path, *file), &call.data) {
+                    let value = Some(value.as_slice().into());
+                    self.push(at, What::Attribute { of, name: name.clone(), value });
+                    if let Some(mode) = mode {
+                        self.push(at, What::Mode { of, mode: *mode });
+                    }
+                }
+            }
+            Some(Effect::AttributeRemoved { path, file, name }) => {
+                if let Some(of) = self.whole.meant(path, *file) {
+                    self.push(at, What::Attribute { of, name: name.clone(), value: None });
                 }
             }
             Some(Effect::Resized { size, file }) => {
@@ -332,7 +400,7 @@ impl Log {
                     self.push(at, What::Length { file, length: *size, grown_by: None });
                 }
             }
-            Some(Effect::Written { file, offset: Some(offset), length }) => {
+            Some(Effect::Written { file, offset: Some(offset), length, .. }) => {
                 // A copy works on two files: this is the one that it writes.
                 let (Some(file), Some(data)) = (self.whole.number(*file), &call.data) else { return Ok(()) };
                 self.write(at, file, before.length(file).unwrap_or(0), *offset, *length, data);
@@ -373,10 +441,11 @@ impl Log {
         }
         let what = match call.name.as_str() {
             "sync" | "syncfs" => Synced::All,
-            _ => match (folder(call, &self.whole), self.file(call)) {
-                (Some(folder), _) => Synced::Folder(folder),
-                (None, Some(file)) => Synced::File(file),
-                (None, None) => return,
+            name => match (self.file(call).or_else(|| folder(call, &self.whole)), name) {
+                (Some(folder), _) if self.whole.is_folder(folder) => Synced::Folder(folder),
+                (Some(file), "fdatasync") => Synced::Data(file),
+                (Some(file), _) => Synced::File(file),
+                (None, _) => return,
             },
         };
         match call.result {
@@ -399,20 +468,16 @@ impl Log {
 
     /// What is written through a description that was opened with `O_SYNC` or `O_DSYNC` is synced by itself.
     fn note_synced_open(&self, call: &Call, synced_writes: &mut BTreeSet<u32>) {
-        let has_flag = call.arguments.iter().any(|argument| match argument {
-            Argument::Flags(flags) => flags.split('|').any(|flag| matches!(flag, "O_SYNC" | "O_DSYNC")),
-            _ => false,
-        });
-        if call.class == Class::Open && has_flag {
+        if call.class == Class::Open && (call.has_flag("O_SYNC") || call.has_flag("O_DSYNC")) {
             synced_writes.extend(description(call));
         }
     }
 }
 
 /// Takes a name away, where it still stands for this.
-fn take(tree: &mut Tree, path: &str, name: &Name) {
-    if tree.name(path) == Some(name) {
-        tree.set_name(path, None);
+fn take(tree: &mut Tree, place: &Place, name: &Name) {
+    if tree.at(place) == Some(name) {
+        tree.set(place, None);
     }
 }
 
@@ -424,12 +489,10 @@ fn description(call: &Call) -> Option<u32> {
     })
 }
 
-/// The folder that a sync is of, where it is of one.
-fn folder(call: &Call, tree: &Tree) -> Option<String> {
+/// The folder that a sync is of, by the name of its descriptor.
+fn folder(call: &Call, tree: &Tree) -> Option<u32> {
     call.arguments.iter().find_map(|argument| match argument {
-        Argument::Descriptor(_, path) if path == "." || matches!(tree.name(path), Some(Name::Folder(_))) => {
-            Some(path.clone())
-        }
+        Argument::Descriptor(_, path) => tree.folder(path),
         _ => None,
     })
 }

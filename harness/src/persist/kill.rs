@@ -36,6 +36,24 @@ pub fn crash_states<'a>(first: &Tree, calls: &'a [Call]) -> Result<CrashStates<'
     Ok(CrashStates { calls, tree: first.clone(), next: 0, cuts: Vec::new(), told: None, last, left_out })
 }
 
+/// For each call, how long the file that it writes is before it; nothing if it writes none, or nobody knows.
+pub fn lengths_before(first: &Tree, calls: &[Call]) -> Vec<Option<u64>> {
+    let mut tree = Some(first.clone());
+    let length = |tree: &Option<Tree>, call: &Call| match &call.effect {
+        Some(Effect::Written { file, .. }) => {
+            let tree = tree.as_ref()?;
+            tree.length(tree.number(*file)?)
+        }
+        _ => None,
+    };
+    let mut lengths = Vec::with_capacity(calls.len());
+    for call in calls {
+        lengths.push(length(&tree, call));
+        tree = tree.and_then(|mut tree| tree.apply(call, None).ok().map(|()| tree));
+    }
+    lengths
+}
+
 /// The crash states of one operation, one after another: only one of them is there at a time.
 #[derive(Clone, Debug)]
 pub struct CrashStates<'a> {
@@ -185,6 +203,12 @@ mod tests {
         let last = states.whole();
         assert_eq!(last.content("two"), Some(&b"Xld"[..]));
         assert_eq!(last.content("db"), None);
+    }
+
+    #[test]
+    fn the_length_before_a_write_is_known() {
+        let calls = calls("1 open db 1\n 1 write 1\n 1 write 1", b"longer");
+        assert_eq!(lengths_before(&first(), &calls), [None, Some(3), Some(6)]);
     }
 
     /// Two names of one file were taken for the same as two files that hold the same.

@@ -7,6 +7,6 @@ pub mod profile;
 mod tree;
 
 pub use disk::Log;
-pub use kill::{CrashState, CrashStates, crash_states};
+pub use kill::{CrashState, CrashStates, crash_states, lengths_before};
 pub use power_loss::{PowerLoss, power_losses};
-pub use tree::{Entry, Tree, Unmodelled};
+pub use tree::{Attributes, Entry, Tree, Unmodelled};

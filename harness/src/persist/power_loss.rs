@@ -208,7 +208,7 @@ mod tests {
             if let Some(Effect::Resized { file, size }) = &call.effect {
                 lengths.insert(*file, *size);
             }
-            if let Some(Effect::Written { file, offset, length }) = &mut call.effect {
+            if let Some(Effect::Written { file, offset, length, .. }) = &mut call.effect {
                 let at = lengths.entry(*file).or_insert(0);
                 (*offset, *length) = (Some(*at), 4);
                 *at += 4;
@@ -217,8 +217,11 @@ mod tests {
             if call.name == "sync" {
                 call.name = "fsync".to_owned();
             }
-            if call.class == crate::call::Class::Sync && call.objects == [crate::call::Object::File(9)] {
-                call.arguments = vec![crate::call::Argument::Descriptor(9, ".".into())];
+            for (number, folder) in [(9, "."), (8, crate::call::TEMPORARY)] {
+                let is_of_folder = call.objects == [crate::call::Object::File(number)];
+                if call.class == crate::call::Class::Sync && is_of_folder {
+                    call.arguments = vec![crate::call::Argument::Descriptor(9, folder.into())];
+                }
             }
         }
         calls
@@ -253,6 +256,25 @@ mod tests {
             let [before, after] = contents(&text, profile.id);
             assert_eq!(after.iter().collect::<Vec<_>>(), ["new!"], "{}", profile.id);
             assert_eq!(before.iter().collect::<Vec<_>>(), ["new!", "old"], "{}", profile.id);
+        }
+    }
+
+    /// What stands in TMPDIR was taken for something in a folder that is not there.
+    #[test]
+    fn what_is_staged_in_tmpdir_is_there_after_its_syncs() {
+        for profile in ALL {
+            let text =
+                "1 open . 9\n 1 create $TMPDIR/a 2\n 1 write 2\n 1 sync 2\n 1 rename $TMPDIR/a db\n 1 sync 9";
+            assert_eq!(acknowledged(text, profile.id), ["new!"], "{}", profile.id);
+            let of_folder = |sync: &str| {
+                let text = format!("1 open . 9\n 1 open $TMPDIR 8\n 1 create $TMPDIR/a 2\n {sync}");
+                let log = Log::record(&base(), &calls(&text)).unwrap();
+                let (losses, _) = power_losses(&log, &[*profile]);
+                let at_end = losses.iter().filter(|loss| loss.is_acknowledged);
+                at_end.map(|loss| loss.tree.content("$TMPDIR/a").is_some()).collect::<Vec<_>>()
+            };
+            assert!(of_folder("1 sync 8").iter().all(|is_there| *is_there), "{}", profile.id);
+            assert!(of_folder("").contains(&false), "{}", profile.id);
         }
     }
 
@@ -365,6 +387,83 @@ mod tests {
         let left = again.remaining(3, &[]);
         assert_eq!(left.content("tmp"), Some(&b"new!"[..]));
         assert_eq!(left.content("other"), Some(&b"new!new!"[..]));
+    }
+
+    /// Whether the last power loss may leave `db` without the attribute that it had been given.
+    fn may_lose_attribute(sync: &str, profile: &'static Profile) -> bool {
+        let mut calls = calls("1 open db 1\n 1 unlink db\n 1 sync 1");
+        calls[1].class = crate::call::Class::Attribute;
+        let name = "user.n".to_owned();
+        calls[1].effect = Some(Effect::AttributeSet { path: "db".into(), file: Some(1), name, mode: None });
+        calls[1].data = Some(b"1".to_vec());
+        calls[2].name = sync.to_owned();
+        let log = Log::record(&base(), &calls).unwrap();
+        assert_eq!(log.whole().attributes("db").unwrap()["user.n"], b"1");
+        let (losses, _) = power_losses(&log, &[profile]);
+        let mut last = losses.iter().filter(|loss| loss.is_acknowledged);
+        last.any(|loss| loss.tree.attributes("db").unwrap().is_empty())
+    }
+
+    /// An attribute was not part of a state, so that a store which keeps its size in one was accused. `fdatasync` need not
+    /// write it.
+    #[test]
+    fn an_attribute_is_durable_after_fsync() {
+        for profile in ALL {
+            assert!(!may_lose_attribute("fsync", profile), "{}", profile.id);
+            assert!(may_lose_attribute("fdatasync", profile), "{}", profile.id);
+            assert!(may_lose_attribute("sync_file_range", profile), "{}", profile.id);
+        }
+    }
+
+    /// One write that is synced by its own flag was taken for an unsynced one.
+    #[test]
+    fn a_write_with_a_sync_flag_is_durable() {
+        for (flag, expected) in [("RWF_DSYNC", &["oldnew!"][..]), ("RWF_HIPRI", &["old", "oldnew!"])] {
+            let mut calls = calls("1 open db 1\n 1 write 1");
+            calls[1].arguments = vec![crate::call::Argument::Flags(format!("{flag}|RWF_APPEND"))];
+            let log = Log::record(&base(), &calls).unwrap();
+            let (losses, _) = power_losses(&log, &[ALL[1]]);
+            let last = losses.iter().filter(|loss| loss.is_acknowledged);
+            let found: BTreeSet<String> = last
+                .map(|loss| String::from_utf8(loss.tree.content("db").unwrap().to_vec()).unwrap())
+                .collect();
+            assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{flag}");
+        }
+    }
+
+    /// A file without a name, an exchange of names and a folder that is moved were not modelled, so that right stores had
+    /// no states at all.
+    #[test]
+    fn unnamed_files_exchanges_and_folders_are_followed() {
+        let text =
+            "1 open . 9\n 1 create x 2\n 1 write 2\n 1 sync 2\n 1 link tmp tmp\n 1 rename tmp db\n 1 sync 9";
+        let mut unnamed = calls(text);
+        unnamed[1].effect = Some(Effect::CreatedUnnamed { file: 2, mode: 0o600 });
+        unnamed[4].effect =
+            Some(Effect::Linked { from: "/proc/self/fd/3".into(), to: "tmp".into(), file: Some(2) });
+        unnamed[5].effect = Some(Effect::Exchanged { from: "tmp".into(), to: "db".into() });
+        let log = Log::record(&base(), &unnamed).unwrap();
+        assert_eq!(log.whole().content("tmp"), Some(&b"old"[..]));
+        for profile in ALL {
+            let (losses, _) = power_losses(&log, &[profile]);
+            assert!(losses.iter().filter(|loss| loss.is_acknowledged).all(|loss| loss.tree == *log.whole()));
+            // Before the last sync each has either content, and nobody sees two files of the new one.
+            assert!(losses.iter().all(|loss| loss.tree.content("db").is_some_and(
+                |now| now == b"old" || now == b"new!" && loss.tree.content("tmp") == Some(&b"old"[..])
+            )));
+        }
+
+        let mut moved =
+            calls("1 unlink d\n 1 create d/x 2\n 1 write 2\n 1 rename d e\n 1 create e/y 3\n 1 sync 2");
+        moved[0].effect = Some(Effect::FolderMade { path: "d".into(), mode: 0o755 });
+        let log = Log::record(&base(), &moved).unwrap();
+        assert_eq!(log.whole().names().collect::<Vec<_>>(), ["db", "e", "e/x", "e/y"]);
+        assert_eq!(log.remaining(log.calls(), &[]), *log.whole());
+        let is_move = |number: &usize| matches!(log.changes[*number].what, What::Move { .. });
+        let lost: Vec<usize> = (0..log.len()).filter(is_move).collect();
+        // What was made in the folder is in there, whatever it is called.
+        let names: Vec<String> = log.remaining(log.calls(), &lost).names().collect();
+        assert_eq!(names, ["d", "d/x", "d/y", "db"]);
     }
 
     /// Every choice, by the words of the profile and nothing else: names and cuts a prefix, data free (ext4); any subset

@@ -1,46 +1,90 @@
 //! A directory in memory: names, files with their content, and what each call does to them.
+//!
+//! An entry belongs to its folder by the folder's number, not by a path: a folder that is renamed takes its entries along.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use crate::call::{Call, Effect, Object};
+use crate::call::{Call, Effect, Object, Special, TEMPORARY};
 
-/// The content of a folder, with names by their paths from there.
-#[derive(Clone, Debug, Default)]
+/// The number of the sandbox among the folders.
+const ROOT: u32 = 0;
+/// The number of the folder that TMPDIR names.
+const TEMPORARY_ROOT: u32 = 1;
+/// What is not below either of them is an entry of this one by its whole path, and never laid out.
+const ELSEWHERE: u32 = 2;
+/// What is written to a FIFO or a socket changes no file: each of them has this number.
+const NO_FILE: u32 = u32::MAX;
+
+/// The content of a folder, with names by their paths from there. What stands in TMPDIR is below `$TMPDIR/`; that folder
+/// itself is always there, and no entry.
+#[derive(Clone, Debug)]
 pub struct Tree {
-    names: BTreeMap<String, Name>,
+    entries: BTreeMap<Place, Name>,
     files: BTreeMap<u32, File>,
-    /// The files of the trace, by their numbers there.
+    folders: BTreeMap<u32, Folder>,
+    /// The files and folders of the trace, by their numbers there.
     opened: BTreeMap<u32, u32>,
     next: u32,
 }
 
-/// What a name stands for: a file by its number, a folder by its permissions, a link by where it points.
+/// Where an entry is: the number of its folder, and its name in there.
+pub(super) type Place = (u32, String);
+
+/// Extended attributes, by their names.
+pub type Attributes = BTreeMap<String, Vec<u8>>;
+
+/// What a name stands for: a file or a folder by its number, a link by where it points, a FIFO or a socket by its
+/// permissions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Name {
     File(u32),
     Folder(u32),
     Link(String),
+    Special(Special, u32),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 struct File {
     /// Shared by all trees in which it is the same.
     content: Arc<Vec<u8>>,
     mode: u32,
+    attributes: Arc<Attributes>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Folder {
+    mode: u32,
+    attributes: Arc<Attributes>,
 }
 
 /// What a name stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Entry<'a> {
-    /// A file: its number, the same for all its names, its content, and its permissions.
-    File(u32, &'a [u8], u32),
-    /// A folder with these permissions.
-    Folder(u32),
+    /// A file.
+    File {
+        /// The same for all its names.
+        number: u32,
+        /// All of its bytes.
+        content: &'a [u8],
+        /// Its permissions.
+        mode: u32,
+        /// Its extended attributes.
+        attributes: &'a Attributes,
+    },
+    /// A folder.
+    Folder {
+        /// Its permissions.
+        mode: u32,
+        /// Its extended attributes.
+        attributes: &'a Attributes,
+    },
     /// A symbolic link to this path.
     Link(&'a str),
+    /// A FIFO or a socket with these permissions.
+    Special(Special, u32),
 }
 
 /// A call that did something which is not modelled.
@@ -62,97 +106,210 @@ impl fmt::Display for Unmodelled {
     }
 }
 
-/// Two are equal where a look at the folder shows no difference: the numbers of files are of no interest, but which
-/// names are one file is.
+impl Default for Tree {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            files: BTreeMap::new(),
+            folders: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            next: ELSEWHERE,
+        }
+    }
+}
+
+/// Two are equal if a look at the folder shows no difference: the numbers of files are of no interest, but which names are
+/// one file is.
 impl PartialEq for Tree {
     fn eq(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.entries(), other.entries());
         let (mut pairs, mut back) = (BTreeMap::new(), BTreeMap::new());
-        self.names.len() == other.names.len()
-            && self.entries().zip(other.entries()).all(|((one, mine), (two, theirs))| {
-                one == two
-                    && match (mine, theirs) {
-                        (Entry::File(own, a, mode), Entry::File(their, b, their_mode)) => {
-                            a == b
-                                && mode == their_mode
-                                && *pairs.entry(own).or_insert(their) == their
-                                && *back.entry(their).or_insert(own) == own
-                        }
-                        (mine, theirs) => mine == theirs,
+        mine.len() == theirs.len()
+            && mine.into_iter().zip(theirs).all(|((one, mine), (two, theirs))| {
+                let is_one_file = match (mine, theirs) {
+                    (Entry::File { number: own, .. }, Entry::File { number: their, .. }) => {
+                        *pairs.entry(own).or_insert(their) == their
+                            && *back.entry(their).or_insert(own) == own
                     }
+                    _ => true,
+                };
+                one == two && is_one_file && mine.numbered(0) == theirs.numbered(0)
             })
     }
 }
 
 impl Eq for Tree {}
 
+impl Entry<'_> {
+    /// The same with another number, if it is a file.
+    fn numbered(self, number: u32) -> Self {
+        match self {
+            Self::File { content, mode, attributes, .. } => Self::File { number, content, mode, attributes },
+            other => other,
+        }
+    }
+}
+
 impl Tree {
     /// Puts a file there; its number, for further names.
     pub fn put_file(&mut self, path: &str, content: Vec<u8>, mode: u32) -> u32 {
-        self.next += 1;
-        self.files.insert(self.next, File { content: Arc::new(content), mode });
-        self.names.insert(path.to_owned(), Name::File(self.next));
-        self.next
+        let number = self.new_file(content, mode);
+        self.put(path, Name::File(number));
+        number
     }
 
     /// Gives a file a further name.
     pub fn put_name(&mut self, path: &str, file: u32) {
-        self.names.insert(path.to_owned(), Name::File(file));
+        self.put(path, Name::File(file));
     }
 
     /// Puts a folder there.
     pub fn put_folder(&mut self, path: &str, mode: u32) {
-        self.names.insert(path.to_owned(), Name::Folder(mode));
+        self.next += 1;
+        self.folders.insert(self.next, Folder { mode, ..Folder::default() });
+        self.put(path, Name::Folder(self.next));
     }
 
     /// Puts a symbolic link there.
     pub fn put_link(&mut self, path: &str, to: &str) {
-        self.names.insert(path.to_owned(), Name::Link(to.to_owned()));
+        self.put(path, Name::Link(to.to_owned()));
+    }
+
+    /// Puts a FIFO or a socket there.
+    pub fn put_special(&mut self, path: &str, special: Special, mode: u32) {
+        self.put(path, Name::Special(special, mode));
+    }
+
+    /// Sets the extended attributes of what has this name.
+    pub fn put_attributes(&mut self, path: &str, attributes: Attributes) {
+        let attributes = Arc::new(attributes);
+        match self.name(path).cloned() {
+            Some(Name::File(number)) => {
+                self.files.entry(number).and_modify(|file| file.attributes = attributes);
+            }
+            Some(Name::Folder(number)) => {
+                self.folders.entry(number).and_modify(|folder| folder.attributes = attributes);
+            }
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, path: &str, name: Name) {
+        if let Some(place) = self.place(path) {
+            self.entries.insert(place, name);
+        }
+    }
+
+    fn new_file(&mut self, content: Vec<u8>, mode: u32) -> u32 {
+        self.next += 1;
+        self.files.insert(self.next, File { content: Arc::new(content), mode, ..File::default() });
+        self.next
+    }
+
+    /// Where the entry of this path is; nothing if its folder is not known.
+    pub(super) fn place(&self, path: &str) -> Option<Place> {
+        if path.starts_with('/') {
+            return Some((ELSEWHERE, path.to_owned()));
+        }
+        let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
+        Some((self.folder(folder)?, name.to_owned()))
+    }
+
+    /// The number of the folder of this path.
+    pub(super) fn folder(&self, path: &str) -> Option<u32> {
+        if path == "." {
+            return Some(ROOT);
+        }
+        if path == TEMPORARY {
+            return Some(TEMPORARY_ROOT);
+        }
+        match self.name(path)? {
+            Name::Folder(number) => Some(*number),
+            _ => None,
+        }
     }
 
     /// All names, in order: a folder before what is in it.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().map(String::as_str)
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.entries().into_iter().map(|(path, _)| path)
     }
 
-    /// All names and what they stand for.
-    pub fn entries(&self) -> impl Iterator<Item = (&str, Entry<'_>)> {
-        self.names.iter().filter_map(|(path, name)| {
-            let entry = match name {
+    /// All names and what they stand for, in order: a folder before what is in it.
+    pub fn entries(&self) -> Vec<(String, Entry<'_>)> {
+        let mut found = Vec::new();
+        self.walk(ROOT, "", &mut found);
+        self.walk(TEMPORARY_ROOT, &format!("{TEMPORARY}/"), &mut found);
+        found
+    }
+
+    fn walk<'t>(&'t self, folder: u32, prefix: &str, found: &mut Vec<(String, Entry<'t>)>) {
+        for ((_, leaf), name) in self.entries_of(folder) {
+            let path = format!("{prefix}{leaf}");
+            match name {
                 Name::File(number) => {
-                    let file = self.files.get(number)?;
-                    Entry::File(*number, &file.content, file.mode)
+                    let Some(file) = self.files.get(number) else { continue };
+                    let (content, attributes) = (file.content.as_slice(), &*file.attributes);
+                    found.push((path, Entry::File { number: *number, content, mode: file.mode, attributes }));
                 }
-                Name::Folder(mode) => Entry::Folder(*mode),
-                Name::Link(to) => Entry::Link(to),
-            };
-            Some((path.as_str(), entry))
-        })
+                Name::Folder(number) => {
+                    let Some(inner) = self.folders.get(number) else { continue };
+                    let below = format!("{path}/");
+                    found.push((path, Entry::Folder { mode: inner.mode, attributes: &inner.attributes }));
+                    self.walk(*number, &below, found);
+                }
+                Name::Link(to) => found.push((path, Entry::Link(to))),
+                Name::Special(special, mode) => found.push((path, Entry::Special(*special, *mode))),
+            }
+        }
+    }
+
+    fn entries_of(&self, folder: u32) -> impl Iterator<Item = (&Place, &Name)> {
+        self.entries.range((folder, String::new())..).take_while(move |((other, _), _)| *other == folder)
     }
 
     /// The content of the file of this name.
     pub fn content(&self, path: &str) -> Option<&[u8]> {
-        match self.names.get(path)? {
+        match self.name(path)? {
             Name::File(number) => Some(&self.files.get(number)?.content),
-            Name::Folder(_) | Name::Link(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The extended attributes of the file of this name.
+    pub fn attributes(&self, path: &str) -> Option<&Attributes> {
+        match self.name(path)? {
+            Name::File(number) => Some(&self.files.get(number)?.attributes),
+            Name::Folder(number) => Some(&self.folders.get(number)?.attributes),
+            _ => None,
         }
     }
 
     /// What a path names.
     pub(super) fn name(&self, path: &str) -> Option<&Name> {
-        self.names.get(path)
+        self.at(&self.place(path)?)
     }
 
-    /// Lets a path name something else, or nothing.
-    pub(super) fn set_name(&mut self, path: &str, name: Option<Name>) {
+    /// What stands at a place.
+    pub(super) fn at(&self, place: &Place) -> Option<&Name> {
+        self.entries.get(place)
+    }
+
+    /// Lets a place have this entry, or none.
+    pub(super) fn set(&mut self, place: &Place, name: Option<Name>) {
         match name {
-            Some(name) => drop(self.names.insert(path.to_owned(), name)),
-            None => drop(self.names.remove(path)),
+            Some(name) => drop(self.entries.insert(place.clone(), name)),
+            None => drop(self.entries.remove(place)),
         }
     }
 
-    /// The number here of a file of the trace.
+    /// The number here of a file or folder of the trace.
     pub(super) fn number(&self, traced: u32) -> Option<u32> {
-        self.opened.get(&traced).copied()
+        self.opened.get(&traced).copied().filter(|number| *number != NO_FILE)
+    }
+
+    /// Whether a number is that of a folder.
+    pub(super) fn is_folder(&self, number: u32) -> bool {
+        number < ELSEWHERE || self.folders.contains_key(&number)
     }
 
     /// How long a file is, in bytes.
@@ -160,37 +317,42 @@ impl Tree {
         Some(self.files.get(&file)?.content.len() as u64)
     }
 
-    /// The content of the file of this number, which is made with these permissions where it is not there.
+    /// The permissions of a file or folder.
+    pub(super) fn mode(&self, number: u32) -> Option<u32> {
+        let of_folder = || self.folders.get(&number).map(|folder| folder.mode);
+        self.files.get(&number).map(|file| file.mode).or_else(of_folder)
+    }
+
+    /// The content of the file of this number, which is made with these permissions if it is not there.
     pub(super) fn content_mut(&mut self, file: u32, mode: Option<u32>) -> &mut Vec<u8> {
-        let new = || File { content: Arc::default(), mode: mode.unwrap_or(0o644) };
+        let new = || File { mode: mode.unwrap_or(0o644), ..File::default() };
         // The next new file is another one.
         self.next = self.next.max(file);
         Arc::make_mut(&mut self.files.entry(file).or_insert_with(new).content)
     }
 
-    pub(super) fn set_mode(&mut self, file: u32, mode: u32) {
-        self.files.entry(file).and_modify(|known| known.mode = mode);
+    /// Makes the folder of this number if it is not there.
+    pub(super) fn ensure_folder(&mut self, number: u32, mode: Option<u32>) {
+        self.next = self.next.max(number);
+        let new = || Folder { mode: mode.unwrap_or(0o755), ..Folder::default() };
+        self.folders.entry(number).or_insert_with(new);
     }
 
-    /// Takes away what is in folders that are not there.
-    pub(super) fn drop_orphans(&mut self) {
-        let folders: Vec<String> = self
-            .names
-            .iter()
-            .filter(|(_, name)| matches!(name, Name::Folder(_)))
-            .map(|(path, _)| path.clone())
-            .collect();
-        let is_there = |path: &str| {
-            let mut rest = path;
-            while let Some((folder, _)) = rest.rsplit_once('/') {
-                if !folders.iter().any(|known| known == folder) {
-                    return false;
-                }
-                rest = folder;
-            }
-            true
-        };
-        self.names.retain(|path, _| is_there(path));
+    /// Sets the permissions of a file or folder.
+    pub(super) fn set_mode(&mut self, number: u32, mode: u32) {
+        self.files.entry(number).and_modify(|file| file.mode = mode);
+        self.folders.entry(number).and_modify(|folder| folder.mode = mode);
+    }
+
+    /// Sets an extended attribute of a file or folder, or takes it away.
+    pub(super) fn set_attribute(&mut self, number: u32, name: &str, value: Option<&[u8]>) {
+        let file = self.files.get_mut(&number).map(|file| &mut file.attributes);
+        let folder = self.folders.get_mut(&number).map(|folder| &mut folder.attributes);
+        let Some(attributes) = file.or(folder) else { return };
+        match value {
+            Some(value) => drop(Arc::make_mut(attributes).insert(name.to_owned(), value.to_owned())),
+            None => drop(Arc::make_mut(attributes).remove(name)),
+        }
     }
 
     /// A number that is the same for all trees in which a look shows no difference, and hardly for any other.
@@ -198,15 +360,14 @@ impl Tree {
         let mut numbers = BTreeMap::new();
         let mut hasher = DefaultHasher::new();
         for (path, entry) in self.entries() {
-            path.hash(&mut hasher);
-            match entry {
-                Entry::File(number, content, mode) => {
-                    let next = numbers.len();
-                    ('f', *numbers.entry(number).or_insert(next), content, mode).hash(&mut hasher);
+            let number = match entry {
+                Entry::File { number, .. } => {
+                    let next = numbers.len() as u32;
+                    *numbers.entry(number).or_insert(next)
                 }
-                Entry::Folder(mode) => ('d', mode).hash(&mut hasher),
-                Entry::Link(to) => ('l', to).hash(&mut hasher),
-            }
+                _ => 0,
+            };
+            (path, entry.numbered(number)).hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -222,29 +383,37 @@ impl Tree {
     /// Where it did something that is not modelled.
     pub fn apply(&mut self, call: &Call, cut: Option<u64>) -> Result<(), Unmodelled> {
         let Some(effect) = &call.effect else { return Ok(()) };
-        let unmodelled = |why| Err(Unmodelled::new(call, why));
+        let unmodelled = |why| Unmodelled::new(call, why);
+        let unknown_folder = || unmodelled("is in a folder that is not known");
         match effect {
-            Effect::Read { .. } => {}
+            Effect::Read { .. } | Effect::SizeRead { .. } => {}
             Effect::Opened { path, file } => self.bind(path, *file),
             Effect::Created { path, file, mode } => {
-                let number = self.put_file(path, Vec::new(), *mode);
+                let place = self.place(path).ok_or_else(unknown_folder)?;
+                let number = self.new_file(Vec::new(), *mode);
+                self.entries.insert(place, Name::File(number));
                 self.opened.insert(*file, number);
             }
-            Effect::Written { file, offset, length } => {
+            Effect::CreatedUnnamed { file, mode } => {
+                let number = self.new_file(Vec::new(), *mode);
+                self.opened.insert(*file, number);
+            }
+            Effect::Written { file, .. } if self.opened.get(file) == Some(&NO_FILE) => {}
+            Effect::Written { file, offset, length, .. } => {
                 let (Some(offset), Some(data)) = (offset, &call.data) else {
-                    return unmodelled("wrote what was not recorded");
+                    return Err(unmodelled("wrote what was not recorded"));
                 };
                 let length = cut.unwrap_or(*length).min(*length);
                 let (Ok(offset), Ok(length)) = (usize::try_from(*offset), usize::try_from(length)) else {
-                    return unmodelled("wrote too far");
+                    return Err(unmodelled("wrote too far"));
                 };
-                let Some(data) = data.get(..length) else { return unmodelled("wrote more than is recorded") };
-                let Some(file) = self.file(*file) else { return unmodelled("wrote to an unknown file") };
+                let data = data.get(..length).ok_or_else(|| unmodelled("wrote more than is recorded"))?;
+                let file = self.file(*file).ok_or_else(|| unmodelled("wrote to an unknown file"))?;
                 // A write of nothing beyond the end makes no file longer.
                 if length == 0 {
                     return Ok(());
                 }
-                let Some(end) = offset.checked_add(length) else { return unmodelled("wrote too far") };
+                let end = offset.checked_add(length).ok_or_else(|| unmodelled("wrote too far"))?;
                 let content = Arc::make_mut(&mut file.content);
                 if content.len() < end {
                     content.resize(end, 0);
@@ -259,52 +428,103 @@ impl Tree {
                 if let Some(path) = path {
                     self.bind(&path, *file);
                 }
-                let Ok(size) = usize::try_from(*size) else { return unmodelled("made a file too long") };
-                let Some(file) = self.file(*file) else { return unmodelled("cut an unknown file") };
+                let size = usize::try_from(*size).map_err(|_| unmodelled("made a file too long"))?;
+                let file = self.file(*file).ok_or_else(|| unmodelled("cut an unknown file"))?;
                 Arc::make_mut(&mut file.content).resize(size, 0);
             }
             Effect::Renamed { from, to } => {
-                let Some(name) = self.names.get(from).cloned() else {
-                    return unmodelled("renamed what is not known");
-                };
-                if matches!(name, Name::Folder(_)) {
-                    return unmodelled("renamed a folder");
-                }
+                let name = self.name(from).cloned().ok_or_else(|| unmodelled("renamed what is not known"))?;
+                let (from, to) = (self.place(from), self.place(to).ok_or_else(unknown_folder)?);
                 // Two names of one file: rename(2) does nothing then. Two links that say the same are two.
-                let is_one = matches!(name, Name::File(_)) && self.names.get(to) == Some(&name);
-                if !is_one || from == to {
-                    self.names.remove(from);
-                    self.names.insert(to.clone(), name);
+                let is_one = matches!(name, Name::File(_)) && self.at(&to) == Some(&name);
+                if let Some(from) = from.filter(|from| !is_one || *from == to) {
+                    self.entries.remove(&from);
+                    self.entries.insert(to, name);
                 }
             }
-            Effect::Linked { from, to } => {
-                let Some(name) = self.names.get(from).cloned() else {
-                    return unmodelled("linked what is not known");
+            Effect::Exchanged { from, to } => {
+                let names = (self.name(from).cloned(), self.name(to).cloned());
+                let (Some(one), Some(other)) = names else {
+                    return Err(unmodelled("exchanged what is not known"));
                 };
-                self.names.insert(to.clone(), name);
+                self.put(from, other);
+                self.put(to, one);
             }
-            Effect::SymbolicLinked { path, to } => self.put_link(path, to),
+            Effect::Linked { from, to, file } => {
+                let of_file = file.and_then(|file| self.number(file)).map(Name::File);
+                let name = of_file.or_else(|| self.name(from).cloned());
+                let name = name.ok_or_else(|| unmodelled("linked what is not known"))?;
+                let place = self.place(to).ok_or_else(unknown_folder)?;
+                self.entries.insert(place, name);
+            }
+            Effect::SymbolicLinked { path, to } => {
+                let place = self.place(path).ok_or_else(unknown_folder)?;
+                self.entries.insert(place, Name::Link(to.clone()));
+            }
             Effect::Unlinked { path } | Effect::FolderRemoved { path } => {
-                self.names.remove(path);
+                let place = self.place(path).ok_or_else(unknown_folder)?;
+                self.entries.remove(&place);
             }
-            Effect::FolderMade { path, mode } => self.put_folder(path, *mode),
-            Effect::ModeSet { path, mode } => match self.names.get_mut(path) {
-                Some(Name::File(number)) => {
-                    let number = *number;
-                    self.files.entry(number).and_modify(|file| file.mode = *mode);
+            Effect::FolderMade { path, mode } => {
+                self.place(path).ok_or_else(unknown_folder)?;
+                self.put_folder(path, *mode);
+            }
+            Effect::SpecialMade { path, special, mode } => {
+                let place = self.place(path).ok_or_else(unknown_folder)?;
+                self.entries.insert(place, Name::Special(*special, *mode));
+            }
+            Effect::ModeSet { path, mode, file } => {
+                let place = self.place(path);
+                let special = place.as_ref().and_then(|place| self.entries.get_mut(place));
+                if let (None, Some(Name::Special(_, old))) = (file, special) {
+                    *old = *mode;
+                    return Ok(());
                 }
-                Some(Name::Folder(old)) => *old = *mode,
-                _ => return unmodelled("set the permissions of what is not known"),
-            },
-            Effect::Other => return unmodelled("is not modelled"),
+                let number = self.meant(path, *file);
+                let number = number.ok_or_else(|| unmodelled("set the permissions of what is not known"))?;
+                self.set_mode(number, *mode);
+            }
+            Effect::AttributeSet { path, name, file, mode } => {
+                let number = self.meant(path, *file);
+                let number = number.ok_or_else(|| unmodelled("set an attribute of what is not known"))?;
+                let value =
+                    call.data.as_ref().ok_or_else(|| unmodelled("set an attribute that is not recorded"))?;
+                self.set_attribute(number, name, Some(value));
+                mode.iter().for_each(|mode| self.set_mode(number, *mode));
+            }
+            Effect::AttributeRemoved { path, name, file } => {
+                let number = self.meant(path, *file);
+                let number = number.ok_or_else(|| unmodelled("removed an attribute of what is not known"))?;
+                self.set_attribute(number, name, None);
+            }
+            Effect::Other => return Err(unmodelled("is not modelled")),
         }
         Ok(())
     }
 
-    /// A file of the trace is the one that has this name now.
+    /// The file or folder that a call works on: by its number in the trace, if it has one, else by its path.
+    pub(super) fn meant(&self, path: &str, file: Option<u32>) -> Option<u32> {
+        let named = || match self.name(path)? {
+            Name::File(number) | Name::Folder(number) => Some(*number),
+            _ => None,
+        };
+        let known = file.and_then(|file| self.number(file)).or_else(named)?;
+        // What is known of the two outermost folders is not kept.
+        (known > ELSEWHERE).then_some(known)
+    }
+
+    /// A file or folder of the trace is the one that has this name now.
     fn bind(&mut self, path: &str, file: u32) {
-        if let Some(Name::File(number)) = self.names.get(path) {
-            self.opened.insert(file, *number);
+        let folder = self.folder(path);
+        let number = match self.name(path) {
+            Some(Name::File(number)) => Some(*number),
+            Some(Name::Special(..)) => Some(NO_FILE),
+            _ => folder,
+        };
+        // What is not known is no longer what had this number before.
+        match number {
+            Some(number) => drop(self.opened.insert(file, number)),
+            None => drop(self.opened.remove(&file)),
         }
     }
 

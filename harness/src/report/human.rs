@@ -1,9 +1,11 @@
 //! The report for a person: what was tried, how much, what broke, which records, and what to do next.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::evidence::about;
 use crate::report::{Coverage, InvariantSummary, Report, ScenarioSummary, exit};
 use crate::target::Target;
 use crate::verdict::Verdict;
@@ -100,7 +102,14 @@ impl Page {
         let control = if report.control.passed { "passed" } else { "FAILED" };
         let style = if report.control.passed { GOOD } else { BAD };
         let head = format!("  {BOLD}{:<16}{BOLD:#} {style}{control}{style:#}", "control");
-        self.row(&head, 25, report.control.reason.as_deref().unwrap_or("the store works undisturbed"));
+        let works = match report.estimate_ms {
+            Some(time) => format!(
+                "the store works undisturbed; what every invariant needs takes {}",
+                about(Duration::from_millis(time))
+            ),
+            None => "the store works undisturbed".to_owned(),
+        };
+        self.row(&head, 25, report.control.reason.as_deref().unwrap_or(&works));
     }
 
     fn what_was_tried(&mut self, report: &Report) {
@@ -233,6 +242,7 @@ impl Page {
             claimed().filter(|one| one.is_newly_violated()).map(|one| one.id.as_str()).collect();
         let known = claimed().filter(|one| one.is_known()).count();
         let doubtful: Vec<&str> = claimed().filter(|one| one.is_open()).map(|one| one.id.as_str()).collect();
+        let scope = if report.scope.is_empty() { String::new() } else { format!(", {}", report.scope) };
         self.line("");
         let interrupted =
             if report.interrupted { format!("{DOUBT}interrupted{DOUBT:#}; so far: ") } else { String::new() };
@@ -252,6 +262,7 @@ impl Page {
                     None => format!("picklock explain {}", broken[0]),
                 };
                 self.line(&format!("  next: {next}"));
+                self.line(&format!("  tried {}", report.scope));
             }
             _ if !doubtful.is_empty() || report.verdict == Verdict::Inconclusive => {
                 let names = if doubtful.is_empty() {
@@ -260,7 +271,18 @@ impl Page {
                     doubtful.join(", ")
                 };
                 self.line(&format!("{interrupted}{DOUBT}inconclusive{DOUBT:#}: {names}  {tail}"));
-                self.line("  next: the reasons stand above; a larger --budget, more --clients or --disclaim ID may settle it");
+                if report.exit == exit::HOLDS {
+                    let count = doubtful.len();
+                    self.line(&format!(
+                        "  --allow-partial: nothing is violated{scope}; {count} claimed invariants are inconclusive for want \
+                         of time alone"
+                    ));
+                    return;
+                }
+                self.line(
+                    "  next: the reasons stand above; a larger --budget, more --clients or --disclaim ID may settle it",
+                );
+                self.line(&format!("  tried {}", report.scope));
             }
             _ => {
                 let holding = of(Verdict::Holds).len();
@@ -273,10 +295,10 @@ impl Page {
                 };
                 let as_far = match cut.is_empty() {
                     true => String::new(),
-                    false => format!(", as far as there was time: not all was tried of {}", cut.join(", ")),
+                    false => format!("; the budget ended early in {}", cut.join(", ")),
                 };
                 self.line(&format!(
-                    "{interrupted}{GOOD}holds{GOOD:#}: all {holding} claimed invariants that apply{but}{as_far}  {tail}"
+                    "{interrupted}{GOOD}holds{GOOD:#}{scope}: all {holding} claimed invariants that apply{but}{as_far}  {tail}"
                 ));
             }
         }

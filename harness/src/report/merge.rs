@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::diagnoses;
 use crate::report::baseline::GONE;
 use crate::report::{
-    Counterexample, Coverage, DiagnosisSummary, InvariantSummary, OperationCounts, Rate, Remark, Report,
-    ScenarioSummary, exit, explained_away, is_worth_showing,
+    Counterexample, Coverage, DiagnosisSummary, EvidenceSummary, InvariantSummary, OperationCounts, Rate,
+    Remark, Report, ScenarioSummary, exit, explained_away, is_worth_showing,
 };
 use crate::scenario;
 use crate::shard::Shard;
@@ -217,6 +217,9 @@ fn invariant(one: &InvariantSummary, parts: &[&Report]) -> InvariantSummary {
     let judged = all.iter().map(|one| one.judged).sum();
     let violations = all.iter().map(|one| one.violations).sum();
     let doubted = all.iter().find(|one| one.is_doubted);
+    let mut evidence = EvidenceSummary::default();
+    all.iter().for_each(|one| evidence.add(&one.evidence));
+    let partial = all.iter().find(|one| one.is_partial);
     let (verdict, reason) = match one.verdict {
         Verdict::NotApplicable => (Verdict::NotApplicable, one.reason.clone()),
         // A violation that is known hides no doubt: its reason is kept.
@@ -228,6 +231,15 @@ fn invariant(one: &InvariantSummary, parts: &[&Report]) -> InvariantSummary {
             let reason = doubted.and_then(|one| one.reason.clone());
             (Verdict::Inconclusive, reason.or(Some("a shard of the run could not tell".to_owned())))
         }
+        _ if evidence.missing().is_some() => (Verdict::Inconclusive, evidence.missing()),
+        _ if partial.is_some() && judged > 0 => {
+            // A shard may have judged nothing because it had nothing to run; what it lacked for itself is no lack of all.
+            let reason = all.iter().filter(|one| one.judged > 0 && one.is_partial);
+            match reason.into_iter().find_map(|one| one.reason.clone()) {
+                Some(reason) => (Verdict::Inconclusive, Some(reason)),
+                None => (Verdict::Holds, None),
+            }
+        }
         _ if judged > 0 => (Verdict::Holds, None),
         _ => (Verdict::Inconclusive, all.iter().find_map(|one| one.reason.clone())),
     };
@@ -238,6 +250,8 @@ fn invariant(one: &InvariantSummary, parts: &[&Report]) -> InvariantSummary {
         judged,
         reason,
         is_doubted: doubted.is_some(),
+        is_partial: verdict == Verdict::Inconclusive && doubted.is_none() && partial.is_some(),
+        evidence,
         counterexamples: counterexamples(&all),
         violations,
     }

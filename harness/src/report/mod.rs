@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::case::Explanation;
+use crate::evidence::{Count, Evidence};
 use crate::op::Outcome;
 use crate::verdict::Verdict;
 
@@ -60,7 +61,19 @@ pub struct Report {
     pub remarks: Vec<Remark>,
     /// What this run cannot have seen.
     pub not_covered: Vec<String>,
+    /// From which states of the store it was tried, and with how many injections at a time.
+    #[serde(default)]
+    pub scope: String,
+    /// What all experiments that invariants need may take, in milliseconds, as it was known before any ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate_ms: Option<u64>,
+    /// Whether what is inconclusive for want of time alone does not count for the exit status.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_partial: bool,
 }
+
+/// From which states a store is tried, and with how many injections at a time.
+pub const SCOPE: &str = "from a store of one record, one injection at a time";
 
 /// The program that made a report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -193,10 +206,59 @@ pub struct InvariantSummary {
     /// Whether something that was run could not be told: then it does not hold, whatever else was judged.
     #[serde(default)]
     pub is_doubted: bool,
+    /// Whether it is inconclusive for want of time alone.
+    #[serde(default)]
+    pub is_partial: bool,
+    /// The experiments that it needs before it holds, and how many of them ran.
+    #[serde(default)]
+    pub evidence: EvidenceSummary,
     /// Executions that violate it: the first few.
     pub counterexamples: Vec<Counterexample>,
     /// How many executions violate it in all.
     pub violations: u64,
+}
+
+/// The experiments that an invariant needs before it holds, and how many of them ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceSummary {
+    /// How many it needs.
+    pub needed: u64,
+    /// How many of these ran.
+    pub run: u64,
+    /// The same by kind.
+    #[serde(default)]
+    pub kinds: BTreeMap<Evidence, Count>,
+}
+
+impl EvidenceSummary {
+    /// Adds up the kinds whose experiments were counted.
+    pub fn of(kinds: impl IntoIterator<Item = (Evidence, Option<Count>)>) -> Self {
+        let kinds: BTreeMap<Evidence, Count> =
+            kinds.into_iter().filter_map(|(kind, count)| Some((kind, count?))).collect();
+        let needed = kinds.values().map(|count| count.needed).sum();
+        let run = kinds.values().map(|count| count.run.min(count.needed)).sum();
+        Self { needed, run, kinds }
+    }
+
+    /// Adds the experiments of another shard of the same run.
+    pub fn add(&mut self, other: &Self) {
+        for (kind, count) in &other.kinds {
+            let own = self.kinds.entry(*kind).or_default();
+            own.needed += count.needed;
+            own.run += count.run;
+        }
+        self.needed += other.needed;
+        self.run += other.run;
+    }
+
+    /// What is missing, in words; nothing if all of it ran.
+    pub fn missing(&self) -> Option<String> {
+        let missing = self.kinds.iter().filter(|(_, count)| count.missing() > 0);
+        let missing: Vec<String> = missing
+            .map(|(kind, count)| format!("{} of {} {}", count.run, count.needed, kind.noun()))
+            .collect();
+        (!missing.is_empty()).then(|| missing.join(", "))
+    }
 }
 
 impl InvariantSummary {
@@ -208,6 +270,11 @@ impl InvariantSummary {
     /// Whether something of it could not be judged: also beside violations that are known, which would hide it.
     pub fn is_open(&self) -> bool {
         self.verdict == Verdict::Inconclusive || self.is_known() && self.is_doubted
+    }
+
+    /// Whether it is inconclusive for want of time alone.
+    pub fn wants_time_alone(&self) -> bool {
+        self.verdict == Verdict::Inconclusive && self.is_partial && !self.is_doubted
     }
 
     /// Whether it is violated in a way that no baseline knows.
@@ -319,6 +386,14 @@ impl Report {
         json
     }
 
+    /// Whether all that is open is so for want of time alone, which is allowed, and something holds.
+    pub fn is_partial_and_allowed(&self) -> bool {
+        let claimed = || self.invariants.iter().filter(|invariant| invariant.claimed);
+        self.allow_partial
+            && claimed().any(|one| one.verdict == Verdict::Holds)
+            && claimed().filter(|one| one.is_open()).all(InvariantSummary::wants_time_alone)
+    }
+
     /// Works out the verdict and the exit status from what the report holds.
     pub(crate) fn conclude(&mut self) {
         let claimed = || self.invariants.iter().filter(|invariant| invariant.claimed);
@@ -336,6 +411,7 @@ impl Report {
             _ if !self.control.passed && !self.interrupted => exit::CONTROL_FAILED,
             _ if self.interrupted => exit::INTERRUPTED,
             Verdict::Violated => exit::VIOLATED,
+            Verdict::Inconclusive if self.is_partial_and_allowed() => exit::HOLDS,
             Verdict::Inconclusive | Verdict::NotApplicable => exit::INCONCLUSIVE,
             Verdict::Holds => exit::HOLDS,
         };

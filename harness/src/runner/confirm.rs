@@ -10,7 +10,7 @@ use crate::op::Request;
 use crate::runner::direct::Directing;
 use crate::runner::traced::How;
 use crate::runner::{First, RunError, Stage, Stop, TraceError};
-use crate::sandbox::{Sandbox, tree_of};
+use crate::sandbox::Sandbox;
 use crate::scenario::script::{Act, Disturbance, Loss, Misfortune, Script};
 use crate::target::Target;
 use crate::volume::{Left, Mounted, Template, VolumeError};
@@ -127,7 +127,7 @@ pub fn confirm(
         let left = strike(stage, mounted, request, variation, at)?;
         let _remounted = left.mount(at)?;
         let dir = stage.sandbox.dir();
-        let tree = tree_of(&dir).map_err(|why| RunError::Sandbox { path: dir, why })?;
+        let tree = stage.sandbox.tree().map_err(|why| RunError::Sandbox { path: dir, why })?;
         let script = confirming.script(variation);
         Ok(stage.play_state("power-loss", &tree, &script, first, confirming.subject, 1)?)
     })
@@ -168,6 +168,7 @@ fn strike(
         what: Misfortune::Kill,
         call: String::new(),
         is_of_a_kill: true,
+        is_of_the_contract: false,
     });
     let mut directing = Directing::new(disturbance.as_ref());
     let traced = stage.trace(std::slice::from_ref(request), &mut directing, How::default())?;

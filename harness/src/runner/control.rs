@@ -5,7 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::observation::{FileState, State, Subject};
+use crate::call::is_temporary;
+use crate::observation::{FileState, State, Subject, file_shape};
 use crate::op::{Operation, Outcome, Request, record_name};
 use crate::runner::touch::{TouchWatch, Touches};
 use crate::runner::{RunError, Stage, nanos, program_of};
@@ -99,6 +100,7 @@ impl ControlRun<'_> {
             if target.ops.init.is_some() && listed.outcome != Outcome::Acknowledged {
                 return Err(self.failed(&listed));
             }
+            self.subject.lists_when_empty = listed.outcome == Outcome::Acknowledged;
             self.subject.initial_records.extend(listed.records.unwrap_or_default());
         }
         Ok(self.stage.lay()?)
@@ -126,7 +128,10 @@ impl ControlRun<'_> {
             }
             expected.insert(record);
             let mut state = self.look();
-            self.subject.quiet_file_counts.push(state.files.len());
+            // What is left in TMPDIR is no residue of the store.
+            let own = state.files.iter().filter(|file| !is_temporary(file));
+            self.subject.quiet_file_counts.push(own.count());
+            self.subject.quiet_shapes.push(shapes(&state, &expected));
             if target.ops.list.is_some() {
                 // Before `list` the records may stand elsewhere.
                 state.records = None;
@@ -138,6 +143,13 @@ impl ControlRun<'_> {
                 self.check_records("list", "--listed", &records, &expected)?;
                 // The file after `list`, which may have repaired or moved things, must agree with it.
                 let state = self.look();
+                // `list` may make files of its own, or remove some.
+                if let Some(before) = self.subject.quiet_shapes.last_mut() {
+                    for (shape, count) in shapes(&state, &expected) {
+                        let most = before.entry(shape).or_default();
+                        *most = count.max(*most);
+                    }
+                }
                 self.check_file(&state, &expected)?;
                 if target.data.records.is_some() && state.records.is_none() {
                     return Err(Failure::Store(
@@ -267,6 +279,15 @@ impl ControlRun<'_> {
             .unwrap_or_default();
         Failure::Store(format!("{} {how}; {said} (program {program})", operation.request))
     }
+}
+
+/// How many files of each shape stand in the sandbox.
+fn shapes(state: &State, records: &BTreeSet<String>) -> BTreeMap<String, usize> {
+    let mut shapes = BTreeMap::new();
+    for file in state.files.iter().filter(|file| !is_temporary(file)) {
+        *shapes.entry(file_shape(file, records.iter().map(String::as_str))).or_default() += 1;
+    }
+    shapes
 }
 
 fn median<T: Copy + Default + Ord>(mut values: Vec<T>) -> T {

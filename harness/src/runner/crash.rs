@@ -1,107 +1,71 @@
-//! Kills at every call, alone, beside another client and as derived states; and derived files that are damaged.
+//! Kills at every call beside another client and as derived states.
 
-use crate::call::Traced;
 use crate::observation::FileState;
-use crate::op::Request;
-use crate::persist::crash_states;
+use crate::runner::experiments::{Group, UNEXPLAINED, crash_states_of, has_unkilled_processes};
+use crate::runner::prepare::Prepared;
 use crate::runner::quiet::Quiet;
-use crate::runner::sweep::{Sweep, group, name_of};
-use crate::runner::{Cut, First, Next, RunError, Showing, TraceError};
+use crate::runner::sweep::Sweep;
+use crate::runner::{Cut, Next, RunError, Showing, TraceError, name_of};
+use crate::scenario::crash;
 use crate::scenario::script::Misfortune;
-use crate::scenario::{crash, damage};
-use crate::target::Format;
+
+/// The invariants that rest on the calls of an operation being all that it does.
+const BY_CALLS: [&str; 2] = ["crash-atomic", "acked-survives-crash"];
 
 impl Sweep<'_> {
-    pub(super) fn crash(&mut self, first: &First, all: &[Quiet<'_>]) -> Result<(), TraceError> {
-        // They are few, and nothing else shows what they show.
-        self.derived_files(first)?;
-        let points: Vec<Vec<u32>> = all.iter().map(|one| crash::points(&one.traced.calls)).collect();
-        for (index, (one, points)) in all.iter().zip(&points).enumerate() {
-            self.derived(first, one)?;
-            // Should the time not be enough for all, a second client beside `add` shows more than most of the rest.
-            if index == 0 {
-                self.beside_another(first, one.request, &one.traced, points)?;
-            }
-            let left_out = (one.traced.calls.len() + 1).saturating_sub(points.len());
-            self.bound(
-                left_out,
-                &format!("crash points of {}, those away from its changes", name_of(one.request)),
-            );
-            let kills = crash::kills(one.request, &one.traced.calls, points);
-            self.play(first, group(format!("crash points of {}", name_of(one.request)), kills))?;
+    /// Takes note of the crash points and crash states of an operation that are not tried.
+    pub(super) fn note_what_crash_leaves_out(&mut self, one: &Quiet) {
+        let (name, calls) = (name_of(&one.request), &one.traced.calls);
+        let left_out = (calls.len() + 1).saturating_sub(crash::points(calls).len());
+        self.bound(left_out, &format!("crash points of {name}, those away from its changes"));
+        if has_unkilled_processes(one) {
+            self.done.not_covered.insert(format!(
+                "single processes of {name} are not killed alone, because it leaves processes behind"
+            ));
         }
-        for (one, points) in all.iter().zip(&points) {
-            let name = name_of(one.request);
-            let single = crash::kills_of_processes(one.request, &one.traced.calls, points);
-            // What leaves processes behind never ends when one of the others is gone.
-            if one.traced.operations.iter().all(|ended| ended.survivors == 0) {
-                self.play(first, group(format!("points of {name} with one process killed"), single))?;
-            } else if !single.is_empty() {
-                self.done.not_covered.insert(format!(
-                    "single processes of {name} are not killed alone, since it leaves processes behind"
-                ));
+        match crash_states_of(one) {
+            Ok(states) => {
+                let left_out = states.map_or(0, |states| states.left_out());
+                self.bound(left_out, &format!("page cuts of long writes of {name}"));
+            }
+            // Where states cannot be derived the kills are made for real all the same.
+            Err(why) => {
+                let text = format!("crash states of {name} are not derived: {why}");
+                // What changes the files unseen is never killed in between.
+                if why == UNEXPLAINED {
+                    self.done.doubts.extend(BY_CALLS.map(|id| (id, text.clone())));
+                }
+                let cuts = "so that no write of it is cut at page boundaries by a kill";
+                self.done.not_covered.insert(format!("{text}, {cuts}"));
             }
         }
-        let others = all.iter().zip(&points).skip(1);
-        others
-            .into_iter()
-            .try_for_each(|(one, points)| self.beside_another(first, one.request, &one.traced, points))
-    }
-
-    /// The derived files, damaged, and their rebuild, killed at each of its calls.
-    pub(super) fn derived_files(&mut self, first: &First) -> Result<(), TraceError> {
-        let Some(derived) = &self.stage.target.derived else { return Ok(()) };
-        // Empty, other formats are a store with nothing in it.
-        let is_json = self.stage.target.data.format == Format::Json;
-        let data = is_json.then(|| self.subject.data.clone());
-        self.subject.unrepeatable = self.stage.unrepeatable()?;
-        self.play(
-            first,
-            group("damages of derived files", damage::scripts(&derived.files, data.as_deref())),
-        )?;
-        let quiet = self.quiet(&Request::Rebuild)?;
-        let points = crash::points(&quiet.traced.calls);
-        let kills = damage::kills(&derived.files, &quiet.traced.calls, &points);
-        self.play(first, group("crash points of the rebuild", kills))
     }
 
     /// The executions with a second client.
     pub(super) fn beside_another(
         &mut self,
-        first: &First,
-        request: &Request,
-        quiet: &Traced,
+        prepared: &Prepared,
+        group: &Group,
+        op: usize,
         points: &[u32],
+        open: &[(usize, u64)],
     ) -> Result<(), TraceError> {
-        let points = crash::points_beside(&quiet.calls, points);
-        if points.is_empty() || self.done.cut.is_some() {
-            return Ok(());
-        }
-        self.done.groups.push((
-            format!("points of {} beside another client, where it reads, changes or locks", name_of(request)),
-            0,
-            0,
-        ));
-        let points: Vec<(u64, u32)> =
-            points.into_iter().filter_map(|point| Some((self.next_place()?, point))).collect();
-        if let Some((_, planned, _)) = self.done.groups.last_mut() {
-            *planned = points.len();
-        }
-        for (place, point) in points {
-            self.place = place;
+        let Some(quiet) = prepared.quiet.get(op) else { return Ok(()) };
+        for (number, place) in open {
+            let Some(point) = points.get(*number) else { continue };
+            self.place = *place;
             let mut was_disturbed = false;
             for what in crash::BESIDE {
-                let script = crash::beside_another(request, &quiet.calls, point, what);
-                let seen = self.play_once(first, &script)?;
+                let script = crash::beside_another(&quiet.request, &quiet.traced.calls, *point, what);
+                let seen = self.play_once(&prepared.first, &script)?;
                 was_disturbed |= seen.was_disturbed;
-                // Who does not wait cannot be killed waiting.
+                // A client that does not wait cannot be killed waiting.
                 if self.done.cut.is_some() || (what != Misfortune::Hold && !seen.second_waited) {
                     break;
                 }
             }
-            if let Some((_, _, made)) = self.done.groups.last_mut() {
-                *made += usize::from(was_disturbed);
-            }
+            self.note_made(group, usize::from(was_disturbed));
+            self.note_ran(group, *number);
             if self.done.cut.is_some() {
                 break;
             }
@@ -110,24 +74,21 @@ impl Sweep<'_> {
     }
 
     /// Every state that a kill of this operation can leave, derived, laid out and given to the store.
-    pub(super) fn derived(&mut self, first: &First, quiet: &Quiet<'_>) -> Result<(), TraceError> {
+    pub(super) fn derived(
+        &mut self,
+        prepared: &Prepared,
+        group: &Group,
+        op: usize,
+        open: &[(usize, u64)],
+    ) -> Result<(), TraceError> {
+        let Some(quiet) = prepared.quiet.get(op) else { return Ok(()) };
+        let Ok(Some(states)) = crash_states_of(quiet) else { return Ok(()) };
         let calls = &quiet.traced.calls;
-        let Some((before, after)) = quiet.trees.as_ref().filter(|_| !calls.is_empty()) else { return Ok(()) };
-        let name = name_of(quiet.request);
-        let states = match crash_states(before, calls) {
-            Ok(states) if states.whole() == after => states,
-            Ok(_) => return self.not_derived(name, "what its calls say is not what they left"),
-            Err(unmodelled) => return self.not_derived(name, &unmodelled.to_string()),
-        };
-        self.bound(states.left_out(), &format!("page cuts of long writes of {name}"));
-        let count = states.clone().count();
-        let places: Vec<Option<u64>> = (0..count).map(|_| self.next_place()).collect();
-        let planned = places.iter().flatten().count();
-        self.done.groups.push((format!("derived crash states of {name}"), planned, 0));
         let data = &self.stage.target.data;
-        for (state, place) in states.zip(places) {
-            let Some(place) = place else { continue };
-            self.place = place;
+        let mut open = open.iter().peekable();
+        for (at, state) in states.enumerate() {
+            let Some((number, place)) = open.next_if(|(number, _)| *number == at) else { continue };
+            self.place = *place;
             if self.stage.is_time_up() {
                 return Err(RunError::Stopped.into());
             }
@@ -136,35 +97,26 @@ impl Sweep<'_> {
             self.done.states.0 += 1;
             self.done.states.1 += u64::from(!is_whole);
             let what = state.cut.map_or(Misfortune::Kill, Misfortune::Tear);
-            let script = crash::alone(quiet.request, calls, state.point, what);
+            let script = crash::alone(&quiet.request, calls, state.point, what);
             let observation = self.stage.play_state(
                 "crash",
                 &state.tree,
                 &script,
-                first,
+                &prepared.first,
                 &self.subject,
                 self.execution + 1,
             )?;
-            if let Some((_, _, made)) = self.done.groups.last_mut() {
-                *made += 1;
-            }
+            self.note_made(group, 1);
+            self.note_ran(group, *number);
             match (self.sink)(Showing::Derived { observation: Box::new(observation), script: &script }) {
                 Next::GoOn | Next::Found | Next::Known => {}
                 Next::End => self.done.cut = Some(Cut::FailFast),
-                Next::Confirm => self.confirm(first, &script)?,
+                Next::Confirm => self.confirm(&prepared.first, &script)?,
             }
             if self.done.cut.is_some() {
                 break;
             }
         }
-        Ok(())
-    }
-
-    /// Where states cannot be derived the kills are made for real all the same.
-    pub(super) fn not_derived(&mut self, name: &str, why: &str) -> Result<(), TraceError> {
-        self.done.not_covered.insert(format!(
-            "crash states of {name} are not derived, so that no write of it is cut at page boundaries by a kill: {why}"
-        ));
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::fault::{Fault, FaultId, What};
 use crate::scenario::script::{Disturbance, Misfortune};
-use crate::tracer::{Director, Move, Rest, Treatment, Upcoming};
+use crate::tracer::{Director, Move, Rest, Spawning, Treatment, Upcoming};
 
 /// Starts one client after another, each when the one before has come to rest, and disturbs client 1.
 pub(super) struct Directing<'a> {
@@ -41,13 +41,22 @@ impl Director for Directing<'_> {
         let Some(disturbance) = self.disturbance.filter(|_| !self.is_done && upcoming.client == 1) else {
             return Treatment::Go;
         };
-        if upcoming.index < disturbance.point && !upcoming.is_exit {
+        let what = disturbance.what;
+        let is_of_spawn = matches!(what, Misfortune::FailSpawn { .. });
+        if is_of_spawn || upcoming.index < disturbance.point && !upcoming.is_exit {
             return Treatment::Go;
         }
-        let what = disturbance.what;
-        let is_held =
-            matches!(what, Misfortune::Hold | Misfortune::KillBesideWaiter | Misfortune::KillWaiter);
-        if let Misfortune::Fail { fault, .. } | Misfortune::FailBeside { fault, .. } = what
+        let is_held = matches!(
+            what,
+            Misfortune::Hold
+                | Misfortune::KillBesideWaiter
+                | Misfortune::KillWaiter
+                | Misfortune::KillOther { .. }
+                | Misfortune::FailInside { .. }
+        );
+        if let Misfortune::Fail { fault, .. }
+        | Misfortune::FailBeside { fault, .. }
+        | Misfortune::FailInside { fault } = what
             && !hits(fault.0, upcoming)
         {
             // The store went another way.
@@ -75,9 +84,22 @@ impl Director for Directing<'_> {
             Misfortune::Shorten(length) if upcoming.length.is_some_and(|whole| whole > length) => {
                 Treatment::Shorten(length)
             }
-            Misfortune::Tear(_) | Misfortune::Shorten(_) => Treatment::Go,
-            Misfortune::Hold | Misfortune::KillBesideWaiter | Misfortune::KillWaiter => Treatment::Hold,
+            Misfortune::Tear(_) | Misfortune::Shorten(_) | Misfortune::FailSpawn { .. } => Treatment::Go,
+            Misfortune::KillOther { process } => Treatment::KillOther(process),
+            Misfortune::Hold
+            | Misfortune::FailInside { .. }
+            | Misfortune::KillBesideWaiter
+            | Misfortune::KillWaiter => Treatment::Hold,
         }
+    }
+
+    fn treat_spawn(&mut self, spawning: &Spawning) -> Option<i32> {
+        let what = self.disturbance.map(|disturbance| disturbance.what);
+        let Some(Misfortune::FailSpawn { fault: FaultId(fault), nth }) = what else { return None };
+        let What::Errno(errno) = fault.what else { return None };
+        let is_meant = spawning.client == 1 && spawning.nth == nth && fault.hits.names(spawning.name, false);
+        self.has_failed |= is_meant;
+        is_meant.then_some(errno)
     }
 
     fn rest(&mut self, clients: &[Rest]) -> Move {
@@ -92,9 +114,17 @@ impl Director for Directing<'_> {
         match self.disturbance.map(|disturbance| disturbance.what) {
             // One that has ended has nothing to be killed for.
             Some(Misfortune::KillWaiter) if is_first_time && self.second_waited => Move::Kill(2),
-            Some(Misfortune::KillWaiter | Misfortune::Hold | Misfortune::FailBeside { .. }) => {
-                Move::Release(1)
+            Some(Misfortune::FailInside { fault }) if is_first_time => {
+                self.has_failed = true;
+                Move::Fail(1, failing(fault.0))
             }
+            Some(
+                Misfortune::KillWaiter
+                | Misfortune::Hold
+                | Misfortune::KillOther { .. }
+                | Misfortune::FailInside { .. }
+                | Misfortune::FailBeside { .. },
+            ) => Move::Release(1),
             Some(Misfortune::KillBesideWaiter) => Move::Kill(1),
             _ => Move::Nothing,
         }

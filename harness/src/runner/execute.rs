@@ -134,7 +134,8 @@ impl Stage<'_> {
                 Act::Interleave(interleaving) => scheduled = playing.interleave(interleaving, explorer)?,
                 other => playing.act(other)?,
             }
-            if scheduled.was_abandoned {
+            // What went another way than the explorer knows was given up in its middle: that says nothing of the store.
+            if scheduled.was_abandoned || scheduled.has_left {
                 return Ok((None, scheduled));
             }
         }

@@ -10,9 +10,10 @@ use crate::explore::sequential::Sequential;
 use crate::explore::worklist::WorkList;
 use crate::explore::{Choice, Explorer, Pending, Step};
 use crate::op::ClientId;
+use crate::runner::experiments::Pass;
 use crate::runner::schedule::Scheduled;
-use crate::runner::sweep::{Sweep, name_of};
-use crate::runner::{Cut, First, Next, RunError, TraceError};
+use crate::runner::sweep::Sweep;
+use crate::runner::{Cut, First, Next, RunError, TraceError, name_of};
 use crate::scenario::crash;
 use crate::scenario::interleave::{Plan, WAKES};
 use crate::scenario::script::KillAt;
@@ -23,6 +24,8 @@ const ESTIMATE_MAX: u64 = 2_000;
 const ESTIMATE_TIME: Duration = Duration::from_millis(300);
 /// Executions of one plan that violate something, after which no more is looked for.
 const VIOLATIONS_MAX: u32 = 3;
+/// Executions of one plan that violate something and are made smaller.
+const SHRUNK_MAX: u32 = 2;
 /// Of the time for one plan, what is kept for schedules by chance where there is no time for all.
 const CHANCE: u32 = 4;
 /// Schedules by chance where no time is set.
@@ -45,6 +48,8 @@ enum End {
 #[derive(Debug, Default)]
 pub(super) struct Tried {
     pub(super) executions: u64,
+    /// Whether every schedule with at most one preemption was run.
+    pub(super) covers_one_preemption: bool,
     abandoned: u64,
     violations: u32,
     /// Executions that violate what does not count.
@@ -55,6 +60,8 @@ pub(super) struct Tried {
     time_passed: bool,
     is_crowded: bool,
     has_sleepers: bool,
+    /// Violations end it no more.
+    is_to_go_on: bool,
     has_timers: bool,
     is_too_long: bool,
     has_survivors: bool,
@@ -74,7 +81,11 @@ impl Sweep<'_> {
         end: Option<Instant>,
     ) -> Result<Tried, TraceError> {
         let mut tried = Tried::default();
-        let ended = self.explore_systematically(first, plan, kill, end, &mut tried);
+        let ended = match self.pass {
+            Pass::Telling => self.explore_simplest(first, plan, kill, end, &mut tried),
+            Pass::Rest => self.explore_systematically(first, plan, kill, end, &mut tried),
+        };
+        tried.covers_one_preemption &= !tried.is_too_long;
         let (end, claims) = match &ended {
             // What was given up for its length was not run.
             Ok((End::All, claims)) if tried.is_too_long => (Some(End::Cut), claims.clone()),
@@ -82,20 +93,63 @@ impl Sweep<'_> {
             // What was done until then is told.
             Err(_) => (None, Vec::new()),
         };
-        if kill.is_none() {
+        if kill.is_none() && self.pass == Pass::Rest {
             let told = format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried));
             self.done.explored.push((self.place, told));
         }
-        // Who stops at a violation keeps to a bound; else it was the time.
-        self.done.is_truncated |= !matches!(end, Some(End::All | End::Found));
-        self.done.is_bounded |= !matches!(end, Some(End::All));
+        // An exploration that stops at a violation keeps to a bound; else it was the time.
+        if self.pass == Pass::Rest {
+            self.done.is_truncated |= !matches!(end, Some(End::All | End::Found));
+            self.done.is_bounded |= !matches!(end, Some(End::All));
+        }
         self.take_note(plan, &tried);
         ended?;
         Ok(tried)
     }
 
-    /// All schedules that differ, as far as the time goes; of what was said to be run, what was.
+    /// Every schedule with at most one preemption, whatever it violates: what it shows of one invariant must not be in the way
+    /// of what it shows of another.
+    fn explore_simplest(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+        tried: &mut Tried,
+    ) -> Result<(End, Vec<String>), TraceError> {
+        for preemptions in 0..=1 {
+            let mut bounded = Bounded::new(preemptions);
+            let ended = self.run_all(first, plan, kill, end, u64::MAX, &mut bounded, tried)?;
+            if !matches!(ended, End::All) {
+                return Ok((ended, Vec::new()));
+            }
+        }
+        tried.covers_one_preemption = true;
+        Ok((End::All, vec!["every schedule with at most 1 preemption".to_owned()]))
+    }
+
+    /// All inequivalent schedules, as far as the time goes; of what was said to be run, what was. If violations end it, the
+    /// simplest schedules are run all the same.
     fn explore_systematically(
+        &mut self,
+        first: &First,
+        plan: &Plan,
+        kill: Option<KillAt>,
+        end: Option<Instant>,
+        tried: &mut Tried,
+    ) -> Result<(End, Vec<String>), TraceError> {
+        let (ended, claims) = self.explore_all(first, plan, kill, end, tried)?;
+        tried.covers_one_preemption |= matches!(ended, End::All);
+        let is_pair = kill.is_none() && plan.clients.len() == 2;
+        if matches!(ended, End::Found) && is_pair && !tried.covers_one_preemption {
+            tried.is_to_go_on = true;
+            self.explore_simplest(first, plan, kill, end, tried)?;
+        }
+        Ok((ended, claims))
+    }
+
+    /// All inequivalent schedules, until violations or the time end it.
+    fn explore_all(
         &mut self,
         first: &First,
         plan: &Plan,
@@ -108,6 +162,7 @@ impl Sweep<'_> {
             let mut bounded = Bounded::new(preemptions);
             let ended = self.run_all(first, plan, kill, end, u64::MAX, &mut bounded, tried)?;
             if matches!(ended, End::All) {
+                tried.covers_one_preemption |= preemptions > 0;
                 claims.push(format!(
                     "every schedule with at most {}",
                     counted(preemptions.into(), "preemption")
@@ -124,8 +179,10 @@ impl Sweep<'_> {
             end - end.saturating_duration_since(now) / CHANCE
         });
         let mut sequential = Sequential::default();
-        // The first execution tells how many there may be.
+        // The first execution tells how many there may be, and how long one takes.
+        let began = Instant::now();
         let ended = self.run_all(first, plan, kill, chance, 1, &mut sequential, tried)?;
+        let took = began.elapsed();
         if !matches!(ended, End::TimeUp) || self.is_over(chance) {
             return self.by_chance(first, plan, kill, end, ended, claims, tried);
         }
@@ -135,7 +192,9 @@ impl Sweep<'_> {
             StraightLine::of(&tried.last.steps).size(ESTIMATE_MAX, &is_enough)
         };
         tried.estimate = Some(estimate);
-        if estimate.1 {
+        let left = chance.map(|end| end.saturating_duration_since(Instant::now()));
+        let is_soon_done = |left: Duration| took.saturating_mul(estimate.0 as u32) <= left;
+        if estimate.1 && left.is_none_or(is_soon_done) {
             let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut sequential, tried)?;
             return self.by_chance(first, plan, kill, end, ended, claims, tried);
         }
@@ -146,6 +205,7 @@ impl Sweep<'_> {
             if !matches!(ended, End::All) {
                 return self.by_chance(first, plan, kill, end, ended, claims, tried);
             }
+            tried.covers_one_preemption |= preemptions > 0;
             claims = vec![match preemptions {
                 0 => "every schedule without preemption".to_owned(),
                 _ => "every schedule with at most 1 preemption".to_owned(),
@@ -224,8 +284,8 @@ impl Sweep<'_> {
             tried.is_unseen |= !played.not_covered.is_empty();
             tried.has_survivors |= scheduled.has_survivors;
             self.done.not_covered.extend(played.not_covered.iter().cloned());
-            let is_first = tried.violations + tried.known == 0;
-            let next = self.show(first, plan, kill, played, scheduled, is_first)?;
+            let is_to_be_shrunk = tried.violations + tried.known < SHRUNK_MAX;
+            let next = self.show(first, plan, kill, played, scheduled, is_to_be_shrunk)?;
             self.execution += 1;
             match next {
                 Next::End => {
@@ -234,7 +294,8 @@ impl Sweep<'_> {
                 }
                 Next::Found => {
                     tried.violations += 1;
-                    if tried.violations >= VIOLATIONS_MAX {
+                    let is_enough = self.pass == Pass::Rest && !tried.is_to_go_on;
+                    if tried.violations >= VIOLATIONS_MAX && is_enough {
                         return Ok(End::Found);
                     }
                 }
@@ -247,6 +308,7 @@ impl Sweep<'_> {
     /// What keeps an exploration from being complete, in words.
     fn take_note(&mut self, plan: &Plan, tried: &Tried) {
         let what = &plan.what;
+        self.done.unscheduled.extend(tried.unscheduled().map(ToOwned::to_owned));
         if tried.is_crowded {
             self.leave_out(format!("the order of the threads or processes of one client, in {what}"));
         }
@@ -257,7 +319,7 @@ impl Sweep<'_> {
             );
         }
         if tried.has_timers {
-            self.leave_out(format!("a wait that its timer ends while others go on, in {what}"));
+            self.leave_out(format!("time-outs that expire while others run, in {what}"));
         }
         if tried.is_too_long {
             self.leave_out(format!("executions of more steps than are taken, in {what}"));
@@ -277,20 +339,32 @@ impl Sweep<'_> {
             self.leave_out(format!("the end of a sleep before anything was changed, in {what}"));
         }
         if plan.wakes > 0 {
-            self.leave_out(format!("a row of more than {WAKES} sleeps in vain, in {what}"));
+            self.leave_out(format!("a row of more than {WAKES} sleeps without success, in {what}"));
         }
         if let Some(differs) = &tried.differs {
             self.done
                 .not_covered
                 .insert(format!("{} is not deterministic: {differs}", name_of(&crash::add(1))));
-            self.leave_out(format!(
-                "what comes of a schedule that begins as another did and went another way, in {what}"
-            ));
+            self.leave_out(format!("schedules with the same prefix and a different continuation, in {what}"));
         }
     }
 }
 
 impl Tried {
+    /// What was not scheduled, so that what the schedules show is not all.
+    fn unscheduled(&self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.is_crowded, "threads or processes of one client are not scheduled against each other"),
+            (self.has_timers, "a time-out of one client may expire while others run, and is not scheduled"),
+            (
+                self.has_polled,
+                "polls without change: whether a client that waits gives up in the end is not known",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(is_so, what)| is_so.then_some(what))
+    }
+
     fn take(&mut self, scheduled: &Scheduled, differs: Option<String>) {
         match scheduled.was_abandoned {
             true => self.abandoned += 1,
@@ -330,7 +404,7 @@ fn told(end: Option<&End>, claims: &[String], tried: &Tried) -> String {
     let schedules = counted(count, "schedule");
     match end {
         Some(End::All) if claims.is_empty() && tried.has_polled => {
-            format!("{schedules}, all that differ where who slept in vain sleeps on")
+            format!("{schedules}, exhaustive if pollers sleep until something changes")
         }
         Some(End::All) if claims.is_empty() => format!("{schedules}, all that differ"),
         Some(End::All) => format!("{schedules}{claims}"),

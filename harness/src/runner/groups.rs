@@ -60,6 +60,12 @@ impl Survivors {
         }
     }
 
+    /// Whether none of them lives on.
+    pub(super) fn are_none(&self) -> bool {
+        let known = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        !known.groups.iter().any(|(_, members)| members.iter().any(is_alive))
+    }
+
     /// How many operations had survivors.
     pub(super) fn operations(&self) -> u64 {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner).operations

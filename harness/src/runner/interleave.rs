@@ -5,11 +5,12 @@ use std::time::Instant;
 use crate::explore::Explorer as _;
 use crate::explore::sequential::Sequential;
 use crate::op::Request;
+use crate::runner::experiments::{Group, Pass};
 use crate::runner::pin::Pinned;
-use crate::runner::quiet::Quiet;
+use crate::runner::prepare::Prepared;
 use crate::runner::showing::Kills;
 use crate::runner::sweep::Sweep;
-use crate::runner::{First, Stage, TraceError};
+use crate::runner::{Stage, TraceError};
 use crate::scenario::interleave::{CLIENTS_MAX, FILLED_MAX, Limited, OPERATIONS_MAX, Plan, WAKES, plans};
 use crate::scenario::script::KillAt;
 use crate::scenario::{crash, interleave, interleave_crash};
@@ -30,16 +31,39 @@ pub struct Breadth {
     pub seed: u64,
 }
 
+/// The plans whose schedules are run.
+pub(super) fn schedule_plans(stage: &Stage<'_>, prepared: &Prepared, breadth: Breadth) -> Vec<Plan> {
+    let requests: Vec<Request> = prepared.quiet.iter().map(|one| one.request.clone()).collect();
+    let clients = breadth.clients.unwrap_or(interleave::CLIENTS);
+    let limited = limited(stage, prepared);
+    plans(&requests, clients, breadth.operations, limited, stage.target.ops.add.names_client())
+}
+
+/// The plan in whose schedules client 1 is killed, and the calls before which it is.
+pub(super) fn kill_plan(
+    stage: &Stage<'_>,
+    prepared: &Prepared,
+    breadth: Breadth,
+) -> Option<(Plan, Vec<u32>)> {
+    let clients = breadth.clients.unwrap_or(interleave_crash::CLIENTS);
+    let breadth = Breadth { clients: Some(clients), ..breadth };
+    let is_of_all = |plan: &Plan| plan.clients.len() == clients.clamp(1, CLIENTS_MAX) as usize;
+    let plan = schedule_plans(stage, prepared, breadth).into_iter().find(is_of_all)?;
+    // The calls differ in number where others are there: one point more stands for its exit, whenever that is.
+    Some((plan, crash::points(&prepared.quiet.first()?.traced.calls)))
+}
+
+fn limited(stage: &Stage<'_>, prepared: &Prepared) -> Option<Limited> {
+    let guard = stage.target.guard.as_ref()?;
+    // What was there before the first add is in too.
+    let there = u32::try_from(prepared.subject.initial_records.len()).unwrap_or(u32::MAX);
+    Some(Limited { limit: guard.limit.checked_sub(there)?, has_own_form: guard.add.is_some() })
+}
+
 impl Sweep<'_> {
-    pub(super) fn interleave(
-        &mut self,
-        first: &First,
-        all: &[Quiet<'_>],
-        is_crash: bool,
-    ) -> Result<(), TraceError> {
-        let requests: Vec<Request> = all.iter().map(|one| one.request.clone()).collect();
-        let default = if is_crash { interleave_crash::CLIENTS } else { interleave::CLIENTS };
-        let clients = self.breadth.clients.unwrap_or(default);
+    /// Takes note of what no plan has.
+    pub(super) fn note_what_schedules_leave_out(&mut self) {
+        let clients = self.breadth.clients.unwrap_or(0);
         if clients > CLIENTS_MAX {
             self.leave_out(format!(
                 "{} of {clients} clients, more than are scheduled at once",
@@ -49,55 +73,66 @@ impl Sweep<'_> {
         if self.breadth.operations.is_some_and(|operations| operations > OPERATIONS_MAX) {
             self.leave_out(format!("more than {OPERATIONS_MAX} operations of one client"));
         }
-        if self.limited().is_some_and(|limited| limited.limit > FILLED_MAX) {
-            self.leave_out(format!("clients at the limit, since it is above {FILLED_MAX}"));
+        if self.stage.target.guard.as_ref().is_some_and(|guard| guard.limit > FILLED_MAX) {
+            self.leave_out(format!("clients at the limit, because it is above {FILLED_MAX}"));
         }
-        let has_places = self.stage.target.ops.add.names_client();
-        let plans = plans(&requests, clients, self.breadth.operations, self.limited(), has_places);
-        if is_crash {
-            let is_of_all = |plan: &&Plan| plan.clients.len() == clients.clamp(1, CLIENTS_MAX) as usize;
-            let Some(plan) = plans.iter().find(is_of_all) else { return Ok(()) };
-            return self.interleave_kills(first, plan, all);
+    }
+
+    /// The schedules of one plan. All of them are one place: which of them there are, only those that were run tell.
+    pub(super) fn schedules(
+        &mut self,
+        prepared: &Prepared,
+        group: &Group,
+        plan: &Plan,
+        open: &[(usize, u64)],
+        plans_left: usize,
+    ) -> Result<(), TraceError> {
+        let Some((number, place)) = open.first() else { return Ok(()) };
+        self.place = *place;
+        let end = match self.pass {
+            Pass::Telling => self.stage.soft_end,
+            Pass::Rest => self.share(plans_left),
+        };
+        let tried = self.explore(&prepared.first, plan, None, end)?;
+        if tried.covers_one_preemption {
+            self.note_ran(group, *number);
+        } else if self.pass == Pass::Rest {
+            self.done.uncovered.insert(plan.what.clone());
         }
-        // All schedules of one plan are one place: which of them there are, only those that were run tell.
-        let mut plans: Vec<(u64, Plan)> =
-            plans.into_iter().filter_map(|plan| Some((self.next_place()?, plan))).collect();
-        let mut index = 0;
-        while let Some((place, plan)) = plans.get(index).cloned() {
-            self.place = place;
-            let left = plans.len() - index;
-            let tried = self.explore(first, &plan, None, self.share(left))?;
-            // Where sleeps are part of it, time may pass while others could go on: as far as two clients show that.
-            if tried.has_polled && plan.wakes == 0 && place == 0 {
-                let mut patient = plan.clone();
-                patient.clients.truncate(2);
-                patient.wakes = WAKES;
-                patient.what = format!(
-                    "{} clients that add and sleep up to {WAKES} times in vain",
-                    patient.clients.len()
-                );
-                plans.insert(index + 1, (place, patient));
-            }
-            if self.done.cut.is_some() {
-                return Ok(());
-            }
-            index += 1;
+        // If sleeps are part of it, time may pass while others could go on: as far as two clients show that.
+        if tried.has_polled
+            && plan.wakes == 0
+            && *place == 0
+            && self.done.cut.is_none()
+            && self.pass == Pass::Rest
+        {
+            let mut patient = plan.clone();
+            patient.clients.truncate(2);
+            patient.wakes = WAKES;
+            patient.what = format!(
+                "{} clients that add and sleep up to {WAKES} times without success",
+                patient.clients.len()
+            );
+            self.explore(&prepared.first, &patient, None, self.share(plans_left))?;
         }
         Ok(())
     }
 
-    fn interleave_kills(&mut self, first: &First, plan: &Plan, all: &[Quiet<'_>]) -> Result<(), TraceError> {
-        let Some(quiet) = all.first() else { return Ok(()) };
-        // The calls differ in number where others are there: one point more stands for its exit, whenever that is.
-        let points = crash::points(&quiet.traced.calls);
-        let points: Vec<(u64, u32)> =
-            points.into_iter().filter_map(|point| Some((self.next_place()?, point))).collect();
-        let (count, mut schedules, mut complete) = (points.len(), 0, 0_u64);
-        for (index, (place, before)) in points.into_iter().enumerate() {
-            self.place = place;
-            let kill = KillAt { client: 1, before };
+    /// The schedules of one plan with a kill of client 1 before one of its calls, each of these in turn.
+    pub(super) fn kill_schedules(
+        &mut self,
+        prepared: &Prepared,
+        plan: &Plan,
+        points: &[u32],
+        open: &[(usize, u64)],
+    ) -> Result<(), TraceError> {
+        let (count, mut schedules, mut complete) = (open.len(), 0, 0_u64);
+        for (index, (number, place)) in open.iter().enumerate() {
+            let Some(before) = points.get(*number) else { continue };
+            self.place = *place;
+            let kill = KillAt { client: 1, before: *before };
             let was_truncated = std::mem::replace(&mut self.done.is_truncated, false);
-            let explored = self.explore(first, plan, Some(kill), self.share(count - index));
+            let explored = self.explore(&prepared.first, plan, Some(kill), self.share(count - index));
             complete += u64::from(!self.done.is_truncated);
             self.done.is_truncated |= was_truncated;
             let is_over = match &explored {
@@ -117,13 +152,6 @@ impl Sweep<'_> {
             }
         }
         Ok(())
-    }
-
-    fn limited(&self) -> Option<Limited> {
-        let guard = self.stage.target.guard.as_ref()?;
-        // What was there before the first add is in too.
-        let there = u32::try_from(self.subject.initial_records.len()).unwrap_or(u32::MAX);
-        Some(Limited { limit: guard.limit.checked_sub(there)?, has_own_form: guard.add.is_some() })
     }
 
     /// What is left of the time for this scenario, for each of so many plans. Where somebody set the bound, most plans come to

@@ -5,6 +5,7 @@ mod control;
 mod crash;
 mod direct;
 mod execute;
+mod experiments;
 mod exploring;
 mod fresh;
 mod groups;
@@ -14,6 +15,7 @@ mod pin;
 mod playing;
 mod power_cut;
 mod power_loss;
+mod prepare;
 mod process;
 mod quiet;
 mod reader;
@@ -39,6 +41,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::call::TEMPORARY;
 use crate::observation::Subject;
 use crate::op::{ClientId, Limit, Nanos, Operation, Outcome, Request};
 use crate::sandbox::Sandbox;
@@ -48,8 +51,10 @@ use crate::tracer::Templates;
 pub use confirm::{ConfirmError, Confirming, Variation, confirm, variations};
 pub use control::{Control, Timing, control};
 pub use execute::{First, Played};
+pub use experiments::Pass;
 pub use interleave::{Breadth, classes};
 pub use pin::Pinned;
+pub use prepare::{Prepared, prepare};
 pub use showing::{Kills, Next, Showing, Swept, Trial};
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
@@ -87,6 +92,8 @@ pub struct Stage<'a> {
     /// Told of every operation that ended, for progress.
     pub on_operation: &'a (dyn Fn() + Sync),
     survivors: Survivors,
+    /// Whether an add that has ended leaves its work to processes that outlive it, which picklock ends under the tracer.
+    works_on: AtomicBool,
     /// The groups of the operations under way.
     under_way: Mutex<BTreeSet<i32>>,
     /// How many operations have ended.
@@ -96,6 +103,8 @@ pub struct Stage<'a> {
     may_have_strays: AtomicBool,
     /// The longest that operations had run when the hard end cut them short, in milliseconds.
     cut_after: AtomicU64,
+    /// Whether an operation was given up that polled without change.
+    polled: AtomicBool,
     /// Past this, a round starts no operation, so that all rounds get their share of the time.
     round_end: Mutex<Option<Instant>>,
 }
@@ -156,10 +165,12 @@ impl<'a> Stage<'a> {
             shows_content: false,
             on_operation,
             survivors: Survivors::default(),
+            works_on: AtomicBool::new(false),
             under_way: Mutex::default(),
             ended: AtomicU64::new(0),
             may_have_strays: AtomicBool::new(true),
             cut_after: AtomicU64::new(0),
+            polled: AtomicBool::new(false),
             round_end: Mutex::default(),
         }
     }
@@ -167,7 +178,11 @@ impl<'a> Stage<'a> {
     /// Lays the sandbox out for the next execution; whatever lives on from the last one is ended first.
     fn lay(&self) -> Result<(), RunError> {
         self.end_survivors();
-        self.sandbox.lay().map_err(|why| RunError::Sandbox { path: self.sandbox.dir(), why })
+        let laid = self.sandbox.lay().and_then(|()| match self.target.ops.init {
+            None => self.sandbox.make_parent(),
+            Some(_) => Ok(()),
+        });
+        laid.map_err(|why| RunError::Sandbox { path: self.sandbox.dir(), why })
     }
 
     /// Ends every process that outlived its operation.
@@ -207,8 +222,13 @@ impl<'a> Stage<'a> {
     }
 
     /// Whether operations are cut short by now, and nothing more can be judged.
-    fn is_cut(&self) -> bool {
+    pub fn is_cut(&self) -> bool {
         self.stop.is_requested() || self.hard_end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Whether no operation is under way, and none left processes that live on.
+    fn is_alone(&self) -> bool {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).is_empty() && self.survivors.are_none()
     }
 
     /// The hard end has cut operations short that began then.
@@ -224,6 +244,16 @@ impl<'a> Stage<'a> {
     pub fn take_longest_cut(&self) -> Option<Duration> {
         let ran = self.cut_after.swap(0, Ordering::Relaxed);
         (ran > 0).then(|| Duration::from_millis(ran))
+    }
+
+    /// Takes note that an operation was given up that polled without change.
+    fn note_polling(&self) {
+        self.polled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an operation was given up that polled without change, since this was asked last.
+    pub fn take_polling(&self) -> bool {
+        self.polled.swap(false, Ordering::Relaxed)
     }
 
     /// How many operations left processes behind that outlived them.
@@ -293,6 +323,7 @@ impl<'a> Stage<'a> {
             stop: self.stop,
             on_late,
             on_start: &on_start,
+            is_alone: self.is_alone(),
         };
         let ended = process::run(&invocation, &self.target.limits, interference);
         if let Some(group) = group.get() {
@@ -361,7 +392,9 @@ impl<'a> Stage<'a> {
 
     /// The end of what was written, as one line of text; where the sandbox was is of no interest.
     fn printable(&self, bytes: &[u8]) -> String {
-        let text = String::from_utf8_lossy(bytes).replace(&*self.sandbox.dir().to_string_lossy(), "{dir}");
+        let text = String::from_utf8_lossy(bytes)
+            .replace(&*self.sandbox.dir().to_string_lossy(), "{dir}")
+            .replace(&*self.sandbox.tmp().to_string_lossy(), TEMPORARY);
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let skipped = line.chars().count().saturating_sub(STDERR_CHARACTERS);
         let mut shown: String = line.chars().skip(skipped).flat_map(char::escape_debug).collect();
@@ -383,6 +416,7 @@ impl<'a> Stage<'a> {
     fn outcome(&self, ended: &Ended) -> Outcome {
         match &ended.end {
             process::End::Killed => Outcome::Killed,
+            process::End::Hung => Outcome::Stuck,
             process::End::Limit(limit) => Outcome::Unfinished(*limit),
             process::End::Exited(0) => Outcome::Acknowledged,
             process::End::Exited(status) if self.target.exit.refused.contains(status) => Outcome::Refused,
@@ -402,6 +436,8 @@ impl<'a> Stage<'a> {
             transparent: self.target.data.format != crate::target::Format::Opaque,
             timeout: nanos(self.target.limits.timeout),
             data: self.target.data.path.display().to_string(),
+            maps_statuses: !self.target.exit.refused.is_empty() || !self.target.exit.busy.is_empty(),
+            paths_hold_ids: self.target.ops.add.paths_hold_id(),
             limit: self.target.limit_of_plain_add(),
             guarded_limit: self
                 .target
@@ -423,6 +459,19 @@ impl Drop for Stage<'_> {
 /// The program that a message can call by.
 fn program_of(command: &Command, folder: &Path) -> PathBuf {
     command.render(&Values::default(), folder).0
+}
+
+/// The name of an operation, without the record.
+pub(crate) fn name_of(request: &Request) -> &str {
+    match request {
+        Request::Init => "init",
+        Request::Add { .. } => "add",
+        Request::AddGuarded { .. } => "guarded add",
+        Request::List => "list",
+        Request::Recover => "recover",
+        Request::Rebuild => "rebuild",
+        Request::Other(name) => name,
+    }
 }
 
 fn nanos(duration: Duration) -> Nanos {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::call::{Argument, Call, End, Ended, Errno, Stuck, Traced};
@@ -38,6 +39,8 @@ pub(super) struct Playing<'a> {
     pub(super) second_waited: bool,
     /// Whether the last act killed an operation.
     pub(super) was_just_killed: bool,
+    /// How far the clock of what follows is ahead: time that was skipped is never taken back.
+    pub(super) ahead: Duration,
     /// How many operations there were.
     pub(super) turn: u32,
     /// Whether operations may be run as copies.
@@ -66,6 +69,7 @@ impl<'a> Playing<'a> {
             was_disturbed: false,
             second_waited: false,
             was_just_killed: false,
+            ahead: Duration::ZERO,
             turn: 0,
             may_copy,
             has_copies: false,
@@ -187,6 +191,9 @@ impl<'a> Playing<'a> {
 
     /// One operation, undisturbed: as a copy of a template where there may be some, since that is quicker.
     pub(super) fn operate_as(&mut self, client: ClientId, request: Request) -> Result<Outcome, TraceError> {
+        if !self.ahead.is_zero() {
+            return self.operate_ahead(client, request);
+        }
         if self.may_copy && self.stage.copies() {
             return self.operate_copy(client, request);
         }
@@ -239,7 +246,11 @@ impl<'a> Playing<'a> {
         // What a sync drops that fails is found in the details of the calls.
         let synced = fault.filter(|fault| fault.is_of_sync());
         let before = synced.and_then(|_| self.stage.sandbox.tree().ok());
-        let how = How { is_detailed: synced.is_some(), ..self.how() };
+        // What was started before its first visible call, a copy does not start again.
+        let is_of_spawn =
+            disturbance.is_some_and(|disturbance| matches!(disturbance.what, Misfortune::FailSpawn { .. }));
+        let usual = self.how();
+        let how = How { is_detailed: synced.is_some(), may_copy: usual.may_copy && !is_of_spawn, ..usual };
         let traced = self.stage.trace(requests, &mut directing, how)?;
         self.has_copies |= traced.has_copies;
         self.turn += 1;
@@ -249,7 +260,9 @@ impl<'a> Playing<'a> {
         };
         self.second_waited |= directing.second_waited;
         self.was_just_killed = false;
-        let partly = disturbance.is_some_and(|disturbance| disturbance.what == Misfortune::KillProcess);
+        let partly = disturbance.is_some_and(|disturbance| {
+            matches!(disturbance.what, Misfortune::KillProcess | Misfortune::KillOther { .. })
+        });
         for ended in &traced.operations {
             let Some(request) = index(ended.client).and_then(|index| requests.get(index)) else { continue };
             let mut operation = self.operation(ended, request.clone(), began, partly && ended.client == 1);
@@ -306,8 +319,10 @@ impl<'a> Playing<'a> {
         was_maimed: bool,
     ) -> Operation {
         let outcome = match outcome(self.stage, ended.end) {
-            // What outlived it was ended by picklock, and may have been about to do its work.
-            Outcome::Acknowledged if ended.survivors > 0 => Outcome::Killed,
+            // What outlived it was ended by picklock, and was about to do its work.
+            Outcome::Acknowledged if ended.survivors > 0 && self.stage.works_on.load(Ordering::Relaxed) => {
+                Outcome::Killed
+            }
             // Of an operation that lost a process only an acknowledgement says anything.
             other if was_maimed && other != Outcome::Acknowledged && other != Outcome::Stuck => {
                 Outcome::Killed
@@ -342,6 +357,12 @@ impl<'a> Playing<'a> {
             operation.returned += later;
             operation
         }));
+        for (client, request) in (led.sessions + 1..).zip(&led.one_shots) {
+            let ended = led.traced.operations.iter().find(|ended| ended.client == client);
+            let Some(ended) = ended else { continue };
+            let operation = self.operation(ended, request.clone(), began, false);
+            self.operations.push(operation);
+        }
         self.memories
             .extend(led.memories.into_iter().map(|memory| Memory { at: memory.at + later, ..memory }));
         // Only after `list` do the records have to stand where the target says.
@@ -349,7 +370,8 @@ impl<'a> Playing<'a> {
             self.operations.iter().rfind(|one| matches!(one.request, Request::Add { .. } | Request::List));
         let has_listed =
             touched.is_some_and(|one| one.request == Request::List && one.outcome == Outcome::Acknowledged);
-        self.keep(vec![Request::Other("session".into())], led.traced, is_quiet, began);
+        let sessions = (0..led.sessions).map(|_| Request::Other("session".into()));
+        self.keep(sessions.chain(led.one_shots).collect(), led.traced, is_quiet, began);
         self.look(has_listed);
         Ok(())
     }

@@ -13,6 +13,9 @@ use crate::scenario::fault::OF_A_DROPPED_SYNC;
 use crate::scenario::power_loss::JUDGED_BY as POWER_LOSS;
 use crate::scenario::script::Loss;
 
+/// How an operation ended that had ended by the power loss and was not acknowledged.
+const UNACKNOWLEDGED: &str = "as in the baseline run, not acknowledged";
+
 impl Playing<'_> {
     /// This request was answered, or not any more, when the power was lost, and what is left was laid out.
     pub(super) fn lost_power_then(&mut self, request: &Request, loss: &Loss) {
@@ -24,7 +27,11 @@ impl Playing<'_> {
             returned: now + 1,
             still: None,
             fault: None,
-            outcome: if loss.is_after_end { Outcome::Acknowledged } else { Outcome::Killed },
+            outcome: match (loss.is_after_end, loss.is_acknowledged) {
+                (true, true) => Outcome::Acknowledged,
+                (true, false) => Outcome::Failed(UNACKNOWLEDGED.to_owned()),
+                (false, _) => Outcome::Killed,
+            },
             stderr: String::new(),
             records: None,
         });

@@ -3,19 +3,17 @@
 use std::collections::BTreeSet;
 
 use crate::call::Call;
-use crate::masks::{made, masked_calls};
 use crate::observation::FileState;
-use crate::op::Request;
+use crate::op::{Outcome, Request};
 use crate::persist::{Log, PowerLoss, Tree, power_losses, profile};
-use crate::runner::quiet::Quiet;
-use crate::runner::sweep::{Sweep, name_of};
-use crate::runner::{Cut, First, Next, RunError, Showing, TraceError};
+use crate::runner::experiments::{FIRST_ADD, Group, Pass, log_of, struck};
+use crate::runner::playing::outcome;
+use crate::runner::prepare::Prepared;
+use crate::runner::sweep::Sweep;
+use crate::runner::{Cut, First, Next, RunError, Showing, TraceError, name_of};
 use crate::scenario::crash::{add, numbered};
 use crate::scenario::power_loss::{From, JUDGED_BY, loss, script};
 use crate::scenario::script::{Loss, Script};
-
-const FIRST_ADD: &str = "the first add";
-const UNREADABLE: &str = "what stands in the sandbox cannot be read as a tree";
 
 /// States of a second power loss in one operation, after which no further state is struck again.
 const AGAIN_MAX: usize = 200;
@@ -29,82 +27,55 @@ struct Struck<'a> {
 }
 
 impl Sweep<'_> {
-    /// All of it is one place: what one state shows to be missing is not looked for in the next.
-    pub(super) fn power_loss(&mut self, first: &First, all: &[Quiet<'_>]) -> Result<(), TraceError> {
-        let Some(place) = self.next_place() else { return Ok(()) };
-        self.place = place;
-        let request = add(1);
-        self.stage.lay()?;
-        let before = self.stage.sandbox.tree();
-        let traced = self.stage.trace_quietly(&request)?;
-        let after = self.stage.sandbox.tree();
-        // Another one tells what differs from run to run.
-        self.stage.lay()?;
-        let again = self.stage.trace_quietly(&request)?;
-        self.stage.end_survivors();
-        let calls = masked_calls(&traced.calls, &traced.pids, &made(&again.calls));
-        match before.ok().zip(after.ok()) {
-            Some((before, after)) => {
-                self.strike(first, From::Nothing, &request, &calls, &before, &after)?;
-            }
-            None => self.not_struck(FIRST_ADD, UNREADABLE),
-        }
-        for Quiet { request, traced, trees } in all {
-            match trees {
-                Some((before, after)) => {
-                    self.strike(first, From::First, request, &traced.calls, before, after)?;
+    /// Takes note of the operations of which no states are derived, and of the states that are not tried.
+    pub(super) fn note_what_power_loss_leaves_out(&mut self, prepared: &Prepared) {
+        for op in (0..prepared.quiet.len()).map(Some).chain([None]) {
+            let (name, quiet, _) = struck(prepared, op);
+            match log_of(quiet) {
+                Ok(log) => {
+                    let (_, bounded) = power_losses(&log, profile::ALL);
+                    let what = format!("sync epochs of {name} with too many changes to enumerate");
+                    self.bound(bounded, &what);
                 }
-                None => self.not_struck(name_of(request), UNREADABLE),
+                Err(why) => self.not_struck(name, &why),
             }
         }
-        Ok(())
     }
 
-    fn strike(
+    /// The states that a power loss in one operation may leave, and what the store does about them struck by another one.
+    pub(super) fn power_losses(
         &mut self,
-        first: &First,
-        from: From,
-        request: &Request,
-        calls: &[Call],
-        before: &Tree,
-        after: &Tree,
+        prepared: &Prepared,
+        group: &Group,
+        op: Option<usize>,
+        open: &[(usize, u64)],
     ) -> Result<(), TraceError> {
-        let name = match from {
-            From::Nothing => FIRST_ADD,
-            From::First => name_of(request),
-        };
-        let log = match Log::record(before, calls) {
-            // With nothing lost it is what the calls made, and that is what is there.
-            Ok(log) if log.whole() == after && log.remaining(log.calls(), &[]) == *after => log,
-            Ok(_) => {
-                self.not_struck(name, "what its calls say is not what they left");
-                return Ok(());
-            }
-            Err(unmodelled) => {
-                self.not_struck(name, &unmodelled.to_string());
-                return Ok(());
-            }
-        };
-        if log.is_empty() || self.done.cut.is_some() {
-            return Ok(());
-        }
-        let (losses, bounded) = power_losses(&log, profile::ALL);
-        self.bound(bounded, &format!("sync epochs of {name} with too many changes for every choice of them"));
-        self.done.groups.push((format!("states that a power loss in {name} may leave"), losses.len(), 0));
-        let struck = Struck { from, request, calls, log };
+        let (name, quiet, from) = struck(prepared, op);
+        let Ok(log) = log_of(quiet) else { return Ok(()) };
+        let Some((before, _)) = &quiet.trees else { return Ok(()) };
+        let (losses, _) = power_losses(&log, profile::ALL);
+        let struck = Struck { from, request: &quiet.request, calls: &quiet.traced.calls, log };
         let mut unsettled = Vec::new();
-        for one in &losses {
-            let told = loss(&struck.log, struck.calls, one);
+        let mut open = open.iter().peekable();
+        for (at, one) in losses.iter().enumerate() {
+            let told = loss(&struck.log, struck.calls, one, quiet.succeeds);
             // What is neither what was there nor what the operation made of it, the store may have to mend.
             if one.tree != *before && one.tree != *struck.log.whole() {
                 unsettled.push((one, told.clone()));
             }
-            self.give(first, &one.tree, &script(from, &[(request, told)]))?;
+            let Some((number, place)) = open.next_if(|(number, _)| *number == at) else { continue };
+            self.place = *place;
+            self.give(&prepared.first, &one.tree, &script(from, &[(struck.request, told)]))?;
+            self.note_made(group, 1);
+            self.note_ran(group, *number);
             if self.done.cut.is_some() {
                 return Ok(());
             }
         }
-        self.strike_again(first, name, &struck, &unsettled)
+        match self.pass {
+            Pass::Telling => Ok(()),
+            Pass::Rest => self.strike_again(&prepared.first, name, &struck, &unsettled),
+        }
     }
 
     /// What the store does about what a power loss left, struck by another one.
@@ -156,9 +127,7 @@ impl Sweep<'_> {
                     second.profiles.iter().filter(is_in_both).copied().collect::<Vec<_>>()
                 };
                 let (seconds, bounded) = power_losses(&log, profile::ALL);
-                let what = format!(
-                    "sync epochs of what mends {name} with too many changes for every choice of them"
-                );
+                let what = format!("sync epochs of what mends {name} with too many changes to enumerate");
                 self.bound(bounded, &what);
                 let seconds: Vec<PowerLoss> = seconds
                     .into_iter()
@@ -175,9 +144,16 @@ impl Sweep<'_> {
                 }
                 given += seconds.len();
                 for second in &seconds {
-                    let again = loss(&log, &traced.calls, second);
+                    let succeeds = traced
+                        .operations
+                        .first()
+                        .is_some_and(|ended| outcome(self.stage, ended.end) == Outcome::Acknowledged);
+                    let again = loss(&log, &traced.calls, second, succeeds);
                     let script = script(struck.from, &[(struck.request, told.clone()), (request, again)]);
                     self.give(first, &second.tree, &script)?;
+                    if let Some((.., made)) = self.done.groups.last_mut() {
+                        *made += 1;
+                    }
                     if self.done.cut.is_some() {
                         return Ok(());
                     }
@@ -200,9 +176,6 @@ impl Sweep<'_> {
         let execution = self.execution + 1;
         let observation =
             self.stage.play_state(self.scenario, tree, script, first, &self.subject, execution)?;
-        if let Some((_, _, made)) = self.done.groups.last_mut() {
-            *made += 1;
-        }
         match (self.sink)(Showing::Derived { observation: Box::new(observation), script }) {
             Next::GoOn | Next::Found | Next::Known => {}
             Next::End => self.done.cut = Some(Cut::FailFast),

@@ -21,6 +21,7 @@ use crate::runner::kill::{Kill, Trigger};
 use crate::runner::touch::Events;
 use crate::runner::{RunError, Stop};
 use crate::target::Limits;
+use crate::tracer::Looks;
 
 /// The signal of a process that wrote past its file size limit.
 pub(super) const SIGXFSZ: i32 = 25;
@@ -50,6 +51,8 @@ pub(super) struct Interference<'a> {
     pub(super) stop: &'a Stop,
     pub(super) on_late: &'a dyn Fn(),
     pub(super) on_start: &'a dyn Fn(Process),
+    /// Whether nobody else is at work, so that one that waits for another waits for ever.
+    pub(super) is_alone: bool,
 }
 
 /// A process group that an operation runs in: the number of the process that picklock started.
@@ -62,6 +65,8 @@ pub(super) enum End {
     Signalled(i32),
     Killed,
     Limit(Limit),
+    /// It waited for what nobody but itself could do.
+    Hung,
 }
 
 /// All that one operation left.
@@ -117,7 +122,7 @@ pub(super) fn run(
         (_, signal, _) => End::Signalled(signal.unwrap_or_default()),
     };
     // Past its limit it is unfinished, whatever it made of its last moment.
-    let end = if let Some(limit @ End::Limit(_)) = wanted { limit } else { end };
+    let end = if let Some(limit @ (End::Limit(_) | End::Hung)) = wanted { limit } else { end };
     let has_survivors = test_kill_process_group(group).is_ok();
     Ok(Ended { invoked, returned, end, stdout, stderr, group, has_survivors })
 }
@@ -211,6 +216,7 @@ impl Running {
         let late = invoked.checked_add(limits.timeout);
         let mut trigger = Trigger::new(interference.kill, invoked);
         let mut tick = invoked + TICK;
+        let mut looks = Looks::default();
         loop {
             let now = Instant::now();
             // Cut short as a whole run is, it is as indeterminate as one that the plan kills.
@@ -227,6 +233,9 @@ impl Running {
             if now >= tick {
                 if count_group(self.group) > limits.processes as usize {
                     return Ok(Some(End::Limit(Limit::Processes)));
+                }
+                if interference.is_alone && looks.hang(self.group.as_raw_pid()) {
+                    return Ok(Some(End::Hung));
                 }
                 tick = now + TICK;
             }

@@ -1,42 +1,63 @@
 //! Quiet runs of operations, which tell their calls, and whether copies go the same way.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::call::{Effect, Traced};
 use crate::masks::{has_number, made, masked_calls};
-use crate::observation::{Trace, name_shape};
-use crate::op::Request;
+use crate::observation::{Subject, Trace, name_shape};
+use crate::op::{Outcome, Request};
 use crate::persist::Tree;
-use crate::runner::sweep::{Sweep, name_of};
-use crate::runner::{Showing, TraceError};
+use crate::runner::playing::outcome;
+use crate::runner::{Stage, TraceError, name_of};
 use crate::steps::steps_of;
 
 /// A quiet run of one operation, with what stood in the sandbox before it and after it.
-pub(super) struct Quiet<'a> {
-    pub(super) request: &'a Request,
+#[derive(Debug)]
+pub(super) struct Quiet {
+    pub(super) request: Request,
     pub(super) traced: Traced,
     pub(super) trees: Option<(Tree, Tree)>,
+    /// Whether the operation succeeded.
+    pub(super) succeeds: bool,
 }
 
-impl Sweep<'_> {
+/// What quiet runs tell beside their calls.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// The target, with the names of the files that operations make.
+    pub(super) subject: Subject,
+    /// What the traces say is not seen.
+    pub(super) not_covered: BTreeSet<String>,
+    /// The runs as diagnoses read them.
+    pub(super) traces: Vec<Trace>,
+}
+
+impl Stage<'_> {
     /// Two quiet runs of an operation: the first tells its calls, the second what differs from run to run.
-    pub(super) fn quiet<'r>(&mut self, request: &'r Request) -> Result<Quiet<'r>, TraceError> {
-        self.stage.lay_first()?;
-        let before = self.stage.sandbox.tree();
-        let traced = self.stage.trace_quietly(request)?;
-        let after = self.stage.sandbox.tree();
-        self.stage.lay_first()?;
-        let again = self.stage.trace_quietly(request)?;
-        self.done.not_covered.extend(traced.not_covered.iter().cloned());
-        if steps_of(&again.calls) != steps_of(&traced.calls) {
-            self.done.not_covered.insert(format!(
+    pub(super) fn quiet(&self, request: &Request, noted: &mut Noted) -> Result<Quiet, TraceError> {
+        self.lay_first()?;
+        let before = self.sandbox.tree();
+        let traced = self.trace_quietly(request)?;
+        let after = self.sandbox.tree();
+        if let (Request::Add { .. }, Ok(before), Ok(after)) = (request, &before, &after) {
+            let data = noted.subject.data.as_str();
+            let is_undone = before.content(data) == after.content(data);
+            let lives_on = traced.operations.iter().any(|ended| ended.survivors > 0);
+            self.works_on.fetch_or(lives_on && is_undone, Ordering::Relaxed);
+        }
+        self.lay_first()?;
+        let again = self.trace_quietly(request)?;
+        noted.not_covered.extend(traced.not_covered.iter().cloned());
+        if steps_of(&again.calls, &again.pids) != steps_of(&traced.calls, &traced.pids) {
+            noted.not_covered.insert(format!(
                 "{} makes other calls from run to run, so that a crash point is not always at the same call",
                 name_of(request)
             ));
         }
         let again_made = made(&again.calls);
-        self.subject.fixed_names.extend(made(&traced.calls).intersection(&again_made).cloned());
+        noted.subject.fixed_names.extend(made(&traced.calls).intersection(&again_made).cloned());
         self.compare_copy(request, &traced)?;
         let calls = masked_calls(&traced.calls, &traced.pids, &again_made);
         let shown = Trace {
@@ -46,45 +67,47 @@ impl Sweep<'_> {
             is_whole: true,
             ..Trace::default()
         };
-        let _next = (self.sink)(Showing::Quiet(shown));
+        noted.traces.push(shown);
         // What cannot be read as a tree has no derived states.
         let trees = before.ok().zip(after.ok());
         if let (Request::Other(_), Some((before, after))) = (request, &trees) {
-            let there: BTreeSet<&str> = before.names().collect();
+            let there: BTreeSet<String> = before.names().collect();
             let new = after.names().filter(|name| !there.contains(name));
-            self.subject.made_by_others.extend(new.map(name_shape));
+            noted.subject.made_by_others.extend(new.map(|name| name_shape(&name)));
         }
-        Ok(Quiet { request, traced: Traced { calls, ..traced }, trees })
+        let succeeds =
+            traced.operations.first().is_some_and(|ended| outcome(self, ended.end) == Outcome::Acknowledged);
+        Ok(Quiet { request: request.clone(), traced: Traced { calls, ..traced }, trees, succeeds })
     }
 
     /// Runs an operation once more as a copy: where that makes other calls, or ends in another way, than a fresh start,
     /// there are no copies.
-    pub(super) fn compare_copy(&mut self, request: &Request, fresh: &Traced) -> Result<(), TraceError> {
-        if !self.stage.copies() {
+    fn compare_copy(&self, request: &Request, fresh: &Traced) -> Result<(), TraceError> {
+        if !self.copies() {
             return Ok(());
         }
-        self.stage.lay_first()?;
+        self.lay_first()?;
         let took = fresh.operations.first().map_or(Duration::ZERO, |ended| ended.returned - ended.invoked);
         // A copy that hangs is no copy; it need not take all the time that an operation may.
         let patience = (took * 10).max(Duration::from_millis(500));
-        let Some(mut copy) = self.stage.trace_copy(request, patience)? else { return Ok(()) };
+        let Some(mut copy) = self.trace_copy(request, patience)? else { return Ok(()) };
         if fresh.operations.iter().any(|ended| ended.survivors > 0) {
-            self.stage.refuse_copies("it leaves processes behind");
+            self.refuse_copies("it leaves processes behind");
             return Ok(());
         }
         if !is_same(&copy, fresh) {
             // It may have kept its process id, and look whether it still has it.
-            self.stage.with_templates(|templates| templates.keep_pid(true));
-            self.stage.lay_first()?;
-            if let Some(again) = self.stage.trace_copy(request, patience)? {
+            self.with_templates(|templates| templates.keep_pid(true));
+            self.lay_first()?;
+            if let Some(again) = self.trace_copy(request, patience)? {
                 copy = again;
             }
         }
-        let templates = self.stage.with_templates(|templates| templates.groups()).unwrap_or_default();
+        let templates = self.with_templates(|templates| templates.groups()).unwrap_or_default();
         if templates.iter().any(|template| tells(&copy, *template)) {
-            self.stage.refuse_copies("it keeps its process id from before its first visible call");
+            self.refuse_copies("it keeps its process id from before its first visible call");
         } else if !is_same(&copy, fresh) {
-            self.stage.refuse_copies("the undisturbed run of a copy differs from that of a fresh start");
+            self.refuse_copies("the undisturbed run of a copy differs from that of a fresh start");
         }
         Ok(())
     }
@@ -93,7 +116,7 @@ impl Sweep<'_> {
 /// Whether a copy went the way of a fresh start.
 fn is_same(copy: &Traced, fresh: &Traced) -> bool {
     let end = |traced: &Traced| traced.operations.first().map(|ended| (ended.end, ended.stdout.clone()));
-    end(copy) == end(fresh) && steps_of(&copy.calls) == steps_of(&fresh.calls)
+    end(copy) == end(fresh) && steps_of(&copy.calls, &copy.pids) == steps_of(&fresh.calls, &fresh.pids)
 }
 
 /// Whether the operation has told this process id to anybody: in what it wrote, or in a name.

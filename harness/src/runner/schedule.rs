@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::call::{Call, Class, End, Errno, LockChange};
 use crate::explore::footprint::{Access, Footprint, Locking, invocation, returning};
 use crate::explore::{Choice, Explorer, Pending, Step};
-use crate::op::{ClientId, Request};
-use crate::runner::TraceError;
+use crate::op::{ClientId, Outcome, Request};
 use crate::runner::playing::Playing;
+use crate::runner::traced::How;
+use crate::runner::{RunError, TraceError};
 use crate::scenario::script::{Interleaving, KillAt};
 use crate::tracer::{Director, Move, Rest, Scene, Treatment, Turn, Upcoming};
 
@@ -503,6 +504,42 @@ impl Explorer for Following<'_> {
 }
 
 impl Playing<'_> {
+    /// One operation, undisturbed, whose clock goes on from where it was: alone on a schedule, so that it takes no time to
+    /// sleep either.
+    pub(super) fn operate_ahead(
+        &mut self,
+        client: ClientId,
+        request: Request,
+    ) -> Result<Outcome, TraceError> {
+        let began = self.now();
+        let alone = Interleaving {
+            clients: vec![vec![request.clone()]],
+            wakes: 0,
+            kill: None,
+            schedule: Vec::new(),
+            is_timeless: true,
+        };
+        let mut following = Following::new(&[]);
+        let mut scheduling = Scheduling::new(&mut following, &alone, Slots::of(&alone.clients));
+        let how = How { ahead: self.ahead, ..self.how().scheduled() };
+        let traced = self.stage.trace_of(&[(client, request.clone())], &mut scheduling, how)?;
+        scheduling.end(&traced.calls);
+        self.ahead = traced.ahead;
+        self.has_copies |= traced.has_copies;
+        self.turn += 1;
+        (self.stage.on_operation)();
+        let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
+        let mut operation = self.operation(ended, request, began, false);
+        operation.client = client;
+        if operation.outcome == Outcome::Killed {
+            // It was given up: it had polled for longer than anybody looks.
+            self.stage.note_polling();
+        }
+        let outcome = operation.outcome.clone();
+        self.operations.push(operation);
+        Ok(outcome)
+    }
+
     /// Some clients under the tracer, each with its operations, as the explorer wants them.
     pub(super) fn interleave(
         &mut self,
@@ -513,8 +550,9 @@ impl Playing<'_> {
         let slots = Slots::of(&interleaving.clients);
         let asked = slots.requests(&interleaving.clients);
         let mut scheduling = Scheduling::new(explorer, interleaving, slots.clone());
-        let how = self.how().scheduled();
+        let how = How { ahead: self.ahead, ..self.how().scheduled() };
         let mut traced = self.stage.trace_of(&asked, &mut scheduling, how)?;
+        self.ahead = traced.ahead;
         scheduling.end(&traced.calls);
         let mut done = scheduling.done;
         done.has_survivors = traced.operations.iter().any(|ended| ended.survivors > 0);

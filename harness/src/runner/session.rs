@@ -1,4 +1,4 @@
-//! Leads a session: sends its requests step by step, stops it where it is to be stopped, and reads its answers.
+//! Leads sessions: sends their requests step by step, stops them at a call, runs one-shot operations beside them, and reads answers.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,11 +25,14 @@ pub(super) struct Leading<'a> {
     begun: usize,
     /// What is to be answered before the next.
     open: Vec<u64>,
-    /// Its standard input; closed when nothing more is said.
-    input: Option<File>,
-    /// Its standard output, and how far it was read.
-    output: &'a File,
-    read_to: u64,
+    /// The standard input of each session; closed when nothing more is said.
+    inputs: Vec<Option<File>>,
+    /// The standard output of each, and how far it was read.
+    outputs: &'a [File],
+    read_to: Vec<u64>,
+    /// How many one-shot operations were started, and which of them is under way, by its client.
+    one_shots: u32,
+    beside: Option<u32>,
     began: Instant,
     asked: Vec<Asked>,
     answers: BTreeMap<u64, (Value, Duration)>,
@@ -44,20 +47,23 @@ pub(super) struct Leading<'a> {
 
 /// A request, with the step it was sent in and when.
 struct Asked {
+    session: u32,
     step: usize,
     request: Value,
     at: Duration,
 }
 
 impl<'a> Leading<'a> {
-    pub(super) fn new(steps: &'a [Step], input: File, output: &'a File) -> Self {
+    pub(super) fn new(steps: &'a [Step], inputs: Vec<File>, outputs: &'a [File]) -> Self {
         Self {
             steps,
             begun: 0,
             open: Vec::new(),
-            input: Some(input),
-            output,
-            read_to: 0,
+            read_to: vec![0; outputs.len()],
+            inputs: inputs.into_iter().map(Some).collect(),
+            outputs,
+            one_shots: 0,
+            beside: None,
             began: Instant::now(),
             asked: Vec::new(),
             answers: BTreeMap::new(),
@@ -68,15 +74,15 @@ impl<'a> Leading<'a> {
         }
     }
 
-    fn say(&mut self, lines: &[String]) {
+    fn say(&mut self, session: u32, lines: &[String]) {
         let at = self.began.elapsed();
         for line in lines {
             let request: Value = serde_json::from_str(line).unwrap_or_default();
             self.open.extend(request["seq"].as_u64());
-            self.asked.push(Asked { step: self.begun, request, at });
+            self.asked.push(Asked { session, step: self.begun, request, at });
         }
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        if let Some(input) = &mut self.input {
+        if let Some(Some(input)) = self.inputs.get_mut(session as usize - 1) {
             // A store that has closed its input answers nothing, and that is judged.
             let _written = input.write_all(text.as_bytes());
         }
@@ -84,10 +90,16 @@ impl<'a> Leading<'a> {
 
     /// Takes in the answers that have come.
     fn listen(&mut self) {
+        for session in 0..self.outputs.len() {
+            self.listen_to(session);
+        }
+    }
+
+    fn listen_to(&mut self, session: usize) {
         let now = self.began.elapsed();
         let mut new = vec![0; 1 << 16];
         loop {
-            let count = self.output.read_at(&mut new, self.read_to).unwrap_or(0);
+            let count = self.outputs[session].read_at(&mut new, self.read_to[session]).unwrap_or(0);
             let Some(end) = new[..count].iter().rposition(|byte| *byte == b'\n') else {
                 // A line that has no end yet is read again, a long one with more room.
                 if count < new.len() || new.len() >= LINE_MAX {
@@ -103,7 +115,7 @@ impl<'a> Leading<'a> {
                     self.answers.entry(seq).or_insert((answer, now));
                 }
             }
-            self.read_to += end as u64 + 1;
+            self.read_to[session] += end as u64 + 1;
         }
     }
 
@@ -113,25 +125,41 @@ impl<'a> Leading<'a> {
                 self.begun += 1;
                 self.calls = 0;
                 self.firsts.push(None);
-                self.say(&step.lines);
+                if step.one_shot.is_some() {
+                    return self.start_one_shot();
+                }
+                self.say(step.session, &step.lines);
                 Move::Again
             }
             None => self.say_no_more(),
         }
     }
 
-    /// Closes its input: it finishes what it began, or can be seen never to.
+    /// Starts the next one-shot operation; the sessions are the clients before these.
+    fn start_one_shot(&mut self) -> Move {
+        self.one_shots += 1;
+        let client = u32::try_from(self.outputs.len()).unwrap_or(u32::MAX).saturating_add(self.one_shots);
+        self.beside = Some(client);
+        Move::Start(client)
+    }
+
+    /// Closes the input of all sessions: they finish what they began, or can be seen never to.
     fn say_no_more(&mut self) -> Move {
-        match self.input.take() {
-            Some(_) => Move::Again,
-            None => Move::Nothing,
-        }
+        let were_open = self.inputs.iter().any(Option::is_some);
+        self.inputs.iter_mut().for_each(|input| drop(input.take()));
+        if were_open { Move::Again } else { Move::Nothing }
+    }
+
+    /// The session of the step under way, or of the next one.
+    fn session(&self) -> u32 {
+        let step = self.begun.checked_sub(1).filter(|_| !self.open.is_empty()).unwrap_or(self.begun);
+        self.steps.get(step).map_or(1, |step| step.session)
     }
 
     /// What was asked, as operations, and what it believed just before it listed.
-    pub(super) fn into_operations(mut self, ended: &Ended, stderr: &str) -> (Vec<Operation>, Vec<Memory>) {
+    pub(super) fn into_operations(mut self, sessions: &[(&Ended, String)]) -> (Vec<Operation>, Vec<Memory>) {
         self.listen();
-        let hung = match ended.end {
+        let hung = |ended: &Ended| match ended.end {
             End::Stuck => Outcome::Stuck,
             End::TimedOut => Outcome::Unfinished(Limit::Timeout),
             _ => Outcome::Failed(NO_ANSWER.into()),
@@ -140,6 +168,7 @@ impl<'a> Leading<'a> {
         let is_alone =
             |asked: &Asked| self.asked.iter().filter(|other| other.step == asked.step).count() == 1;
         let operation = |asked: &Asked| {
+            let (ended, stderr) = sessions.get(asked.session as usize - 1)?;
             let request = match asked.request["op"].as_str()? {
                 "add" => Request::Add { record: asked.request["record"].as_str()?.to_owned(), number: 0 },
                 "list" => Request::List,
@@ -153,21 +182,21 @@ impl<'a> Leading<'a> {
                     Some("busy") => Outcome::Busy,
                     other => Outcome::Failed(other.unwrap_or("failed").to_owned()),
                 },
-                None => hung.clone(),
+                None => hung(ended),
             };
             // What was asked beside something else has no definite place among it.
             let records = answer
                 .filter(|_| request == Request::List && outcome == Outcome::Acknowledged && is_alone(asked))
                 .and_then(|(answer, _)| strings(&answer["records"]));
             Some(Operation {
-                client: 1,
+                client: asked.session,
                 request,
                 invoked: nanos(asked.at),
                 returned: nanos(answer.map_or(ended.returned, |(_, at)| *at)),
                 still: None,
                 fault: None,
                 outcome,
-                stderr: stderr.to_owned(),
+                stderr: stderr.clone(),
                 records,
             })
         };
@@ -192,6 +221,10 @@ fn strings(values: &Value) -> Option<Vec<String>> {
 
 impl Director for Leading<'_> {
     fn treat(&mut self, upcoming: &Upcoming) -> Treatment {
+        // One-shot operations go their own way.
+        if upcoming.client as usize > self.outputs.len() {
+            return Treatment::Go;
+        }
         self.calls += 1;
         if let Some(first) = self.firsts.last_mut() {
             first.get_or_insert(upcoming.index);
@@ -208,24 +241,35 @@ impl Director for Leading<'_> {
 
     fn rest(&mut self, clients: &[Rest]) -> Move {
         self.listen();
-        match clients.first() {
-            Some(Rest::NotStarted) => return Move::Start(1),
-            Some(Rest::Held) => {
-                let step = self.begun.checked_sub(1).and_then(|begun| self.steps.get(begun));
-                let meanwhile =
-                    step.and_then(|step| step.held.as_ref()).map(|held| held.meanwhile.as_slice());
-                let Some(line) = meanwhile.and_then(|lines| lines.get(self.said_meanwhile)) else {
-                    return Move::Release(1);
-                };
-                self.said_meanwhile += 1;
-                self.say(std::slice::from_ref(line));
-                return Move::Again;
-            }
-            _ => {}
+        let session = self.session();
+        let at = |client: u32| clients.get(client as usize - 1).copied();
+        if at(session) == Some(Rest::NotStarted) {
+            return Move::Start(session);
         }
-        match clients.first() {
+        if at(session) == Some(Rest::Held) {
+            let step = self.begun.checked_sub(1).and_then(|begun| self.steps.get(begun));
+            let held = step.and_then(|step| step.held.as_ref());
+            if held.is_some_and(|held| held.one_shot.is_some()) && self.beside.is_none() {
+                return self.start_one_shot();
+            }
+            let meanwhile = held.map(|held| held.meanwhile.as_slice());
+            let Some(line) = meanwhile.and_then(|lines| lines.get(self.said_meanwhile)) else {
+                return Move::Release(session);
+            };
+            self.said_meanwhile += 1;
+            self.say(session, std::slice::from_ref(line));
+            return Move::Again;
+        }
+        match self.beside.and_then(at) {
+            None | Some(Rest::Ended) => {}
+            // It waits for a lock that a session keeps until it ends.
+            Some(Rest::Waits) if self.open.is_empty() => return self.say_no_more(),
+            Some(_) if self.open.is_empty() => return Move::Nothing,
+            Some(_) => {}
+        }
+        match at(session) {
             _ if self.open.is_empty() => self.next_step(),
-            // Who waits for a lock that only itself can free is asked no more.
+            // A session that waits for a lock that only itself can free is asked no more.
             Some(Rest::Waits) => self.say_no_more(),
             _ => Move::Nothing,
         }

@@ -1,9 +1,11 @@
 //! What a scenario shows while it runs, what it is told then, and how it went.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::case::Explanation;
-use crate::observation::{Observation, Subject, Trace};
+use crate::evidence::{Count, Evidence};
+use crate::observation::Observation;
 use crate::runner::Cut;
 use crate::scenario::script::Script;
 
@@ -30,8 +32,14 @@ pub struct Swept {
     pub states: (u64, u64),
     /// What the traces say is not seen.
     pub not_covered: BTreeSet<String>,
-    /// The target, with what the quiet runs told of it.
-    pub subject: Subject,
+    /// How many experiments ran that are evidence of each kind.
+    pub evidence: BTreeMap<Option<Evidence>, Count>,
+    /// How long experiments of a kind took, and how many they were.
+    pub times: Vec<(Evidence, Duration, u64)>,
+    /// Plans of which not all schedules with at most one preemption were run.
+    pub uncovered: BTreeSet<String>,
+    /// What was not scheduled that can matter for what schedules show.
+    pub unscheduled: BTreeSet<String>,
 }
 
 /// Schedules of one plan, with a kill of client 1 before one of its calls.
@@ -64,8 +72,6 @@ pub enum Next {
 
 /// What a scenario shows while it runs.
 pub enum Showing<'a> {
-    /// A quiet run of one operation.
-    Quiet(Trace),
     /// An execution, and what was played. What a copy shows is to be confirmed by a fresh start before it is held
     /// against the store.
     Execution {

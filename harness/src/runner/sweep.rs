@@ -1,72 +1,75 @@
-//! Plays all scripts of a scenario that is made from quiet runs under the tracer.
+//! Runs the experiments of a scenario: first those that tell most, then all others.
 
-use crate::fault::has_none;
-use crate::masks::{made, masked_calls};
-use crate::observation::Subject;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::call::is_temporary;
+use crate::observation::{State, Subject};
 use crate::op::{Outcome, Request};
+use crate::runner::experiments::{Group, Pass, Work, left_out_of_faults, places};
 use crate::runner::interleave::Breadth;
 use crate::runner::pin::Pinned;
-use crate::runner::quiet::Quiet;
-use crate::runner::{Control, Cut, First, Next, RunError, Showing, Stage, Swept, TraceError};
+use crate::runner::prepare::Prepared;
+use crate::runner::{Cut, First, Next, RunError, Showing, Stage, Swept, TraceError, name_of};
 use crate::scenario::script::{Act, Misfortune, Script};
-use crate::scenario::{crash, fault, inheritance, reentry, session, torn_write};
+use crate::scenario::{crash, session, torn_write};
 
-/// Scripts that belong together: what they are, in words, and the scripts.
-pub(super) struct Group {
-    pub(super) what: String,
-    pub(super) scripts: Vec<Script>,
-}
-
-/// Runs the scenario of this id, handing every execution to `sink`, which may end it.
+/// Runs one part of the scenario of this id, handing every execution to `sink`, which may end it.
 ///
 /// # Errors
 /// Where the harness could not do its part, or may not trace.
 pub fn sweep(
     stage: &Stage<'_>,
-    control: &Control,
-    scenario: &str,
+    prepared: &mut Prepared,
+    scenario: &'static str,
+    pass: Pass,
     breadth: Breadth,
     sink: &mut dyn FnMut(Showing<'_>) -> Next,
 ) -> Result<Swept, TraceError> {
     let _pinned = Pinned::new();
-    let subject = control.subject.clone();
+    let groups = prepared.groups.remove(scenario).unwrap_or_default();
+    let execution = prepared.executions.get(scenario).copied().unwrap_or(0);
+    let mut ran = std::mem::take(&mut prepared.ran);
     let mut sweep = Sweep {
         stage,
-        subject,
+        subject: prepared.subject.clone(),
         scenario,
         sink,
         done: Swept::default(),
-        execution: 0,
+        execution,
         place: 0,
-        places: 0,
         breadth,
+        pass,
+        ran: &mut ran,
     };
-    match sweep.run() {
+    let ended = sweep.run(prepared, &groups);
+    let (mut done, execution) = (sweep.done, sweep.execution);
+    prepared.groups.insert(scenario, groups);
+    prepared.executions.insert(scenario, execution);
+    prepared.ran = ran;
+    let is_over = stage.is_cut();
+    match ended {
         Ok(()) => {}
         Err(TraceError::Run(RunError::Stopped)) => {
-            sweep.done.cut.get_or_insert(if stage.stop.is_requested() {
-                Cut::Interrupted
-            } else {
-                Cut::Budget
-            });
+            done.cut.get_or_insert(cut_of(stage));
         }
         // What goes wrong while it is being ended is part of the end.
-        Err(_) if stage.is_cut() => {
-            sweep.done.cut.get_or_insert(if stage.stop.is_requested() {
-                Cut::Interrupted
-            } else {
-                Cut::Budget
-            });
+        Err(_) if is_over => {
+            done.cut.get_or_insert(cut_of(stage));
         }
         Err(other) => return Err(other),
     }
-    sweep.done.subject = sweep.subject;
-    Ok(sweep.done)
+    Ok(done)
+}
+
+/// What ends a scenario that is stopped.
+fn cut_of(stage: &Stage<'_>) -> Cut {
+    if stage.stop.is_requested() { Cut::Interrupted } else { Cut::Budget }
 }
 
 pub(super) struct Sweep<'a> {
     pub(super) stage: &'a Stage<'a>,
-    /// What is known of the target, with what the quiet runs tell.
+    /// What is known of the target.
     pub(super) subject: Subject,
     pub(super) scenario: &'a str,
     pub(super) sink: &'a mut dyn FnMut(Showing<'_>) -> Next,
@@ -74,109 +77,123 @@ pub(super) struct Sweep<'a> {
     pub(super) execution: u32,
     /// Where in the scenario what is run stands.
     pub(super) place: u64,
-    /// How many places were counted, whoever has them.
-    places: u64,
     /// How many schedules are to be run.
     pub(super) breadth: Breadth,
+    pub(super) pass: Pass,
+    /// The experiments that ran, by group and number.
+    ran: &'a mut BTreeSet<(String, usize)>,
 }
 
 impl Sweep<'_> {
-    /// The next place of the scenario, if this shard of the run has it.
-    pub(super) fn next_place(&mut self) -> Option<u64> {
-        let place = self.places;
-        self.places += 1;
-        self.breadth.shard.has(self.scenario, place).then_some(place)
+    fn run(&mut self, prepared: &Prepared, groups: &[Group]) -> Result<(), TraceError> {
+        let all_places = places(groups, self.scenario, self.breadth.shard);
+        for (group, places) in groups.iter().zip(&all_places) {
+            let planned = places.iter().flatten().count();
+            let is_counted = !matches!(group.work, Work::Schedules { .. } | Work::KillSchedules { .. });
+            if is_counted && planned > 0 {
+                self.done.groups.push((group.what.clone(), planned, 0));
+            }
+        }
+        self.note_what_is_left_out(prepared);
+        let left = |index: usize| {
+            let others = groups[index..].iter().zip(&all_places[index..]);
+            others.filter(|(_, places)| places.iter().flatten().next().is_some()).count()
+        };
+        for (index, (group, places)) in groups.iter().zip(&all_places).enumerate() {
+            self.run_group(prepared, group, places, left(index))?;
+            if self.done.cut.is_some() {
+                break;
+            }
+        }
+        Ok(())
     }
 
-    pub(super) fn run(&mut self) -> Result<(), TraceError> {
-        let mut first = self.stage.first()?;
-        let ops = &self.stage.target.ops;
-        let other = self.stage.target.harmless_ops().map(|name| Request::Other(name.to_owned()));
-        let list = ops.list.is_some().then_some(Request::List);
-        let requests: Vec<Request> = std::iter::once(crash::add(2)).chain(list).chain(other).collect();
-        let mut quiet = Vec::new();
-        for request in &requests {
-            let one = self.quiet(request)?;
-            first.usual_names.extend(made(&one.traced.calls));
-            quiet.push(one);
+    /// Takes note of what no group of this scenario has.
+    fn note_what_is_left_out(&mut self, prepared: &Prepared) {
+        if self.pass != Pass::Rest {
+            return;
+        }
+        for one in &prepared.quiet {
+            let (name, calls) = (name_of(&one.request), &one.traced.calls);
+            match self.scenario {
+                "fault" => {
+                    for (count, what) in left_out_of_faults(one) {
+                        self.bound(count, &what);
+                    }
+                }
+                "torn-write" => {
+                    let left_out = torn_write::writes_left_out(calls);
+                    self.bound(left_out, &format!("writes of {name}, the first ones"));
+                }
+                "crash" => self.note_what_crash_leaves_out(one),
+                _ => {}
+            }
         }
         match self.scenario {
-            "inheritance" => {
-                self.play(&first, group("runs of every operation", inheritance::scripts(&requests)))
+            "power-loss" => self.note_what_power_loss_leaves_out(prepared),
+            "session" => {
+                let calls = prepared.session.as_ref().map_or(0, |(calls, _)| calls.len());
+                let left_out = calls.saturating_sub(session::POINTS_MAX);
+                self.bound(left_out, "calls of an add in a session, the last ones");
             }
-            "reentry" => {
-                let limit = self.stage.target.limit_of_plain_add();
-                let session = self.stage.target.session.is_some();
-                let scripts = reentry::scripts(&requests, limit, session);
-                self.play(&first, group("runs of every operation, add many times", scripts))
-            }
-            "session" => self.session(&first),
-            "power-loss" => self.power_loss(&first, &quiet),
-            "interleave" => self.interleave(&first, &quiet, false),
-            "interleave-crash" => self.interleave(&first, &quiet, true),
-            "fault" => {
-                let mut waited_out = Vec::new();
-                for Quiet { request, traced: quiet, .. } in &quiet {
-                    let name = name_of(request);
-                    let faults = fault::scripts(request, &quiet.calls);
-                    self.bound(faults.left_out, &format!("faults of {name}, those of its first calls"));
-                    let without = quiet.calls.iter().filter(|call| has_none(call)).count();
-                    self.bound(without, &format!("calls of {name} for which the table has no fault"));
-                    self.play(&first, group(format!("faults of the calls of {name}"), faults.quick))?;
-                    let what = format!("locks of {name} that fail from then on");
-                    waited_out.push(group(what, faults.waited_out));
-                }
-                for Quiet { request, traced: quiet, .. } in &quiet {
-                    let name = name_of(request);
-                    let beside = fault::beside(request, &quiet.calls, &self.subject.data);
-                    let what = format!("faults of the locks of {name}, beside another client");
-                    self.play(&first, group(what, beside))?;
-                }
-                waited_out.into_iter().try_for_each(|group| self.play(&first, group))
-            }
-            "torn-write" => {
-                for Quiet { request, traced: quiet, .. } in &quiet {
-                    let name = name_of(request);
-                    let left_out = torn_write::writes_left_out(&quiet.calls);
-                    self.bound(left_out, &format!("writes of {name}, the first ones"));
-                    let scripts = torn_write::scripts(request, &quiet.calls);
-                    self.play(&first, group(format!("cuts of the writes of {name}"), scripts))?;
-                }
-                Ok(())
-            }
-            _ => self.crash(&first, &quiet),
+            "interleave" | "interleave-crash" => self.note_what_schedules_leave_out(),
+            _ => {}
         }
     }
 
-    /// Requests that are cancelled, or come beside another, at each visible call of an `add` in a session.
-    pub(super) fn session(&mut self, first: &First) -> Result<(), TraceError> {
-        self.stage.lay_first()?;
-        let Some(led) = self.stage.trace_session(&session::quiet())? else { return Ok(()) };
-        let start = |step: usize| usize::try_from(led.first_calls.get(step).copied().flatten()?).ok();
-        let Some(from) = start(session::ADD).map(|from| from.saturating_sub(1)) else {
-            self.done
-                .not_covered
-                .insert("an add of a session makes no visible call at which it could be stopped".into());
+    /// Runs the experiments of a group that are of this pass and did not run yet.
+    fn run_group(
+        &mut self,
+        prepared: &Prepared,
+        group: &Group,
+        places: &[Option<u64>],
+        groups_left: usize,
+    ) -> Result<(), TraceError> {
+        let most = if self.pass == Pass::Telling { group.telling() } else { usize::MAX };
+        let open: Vec<(usize, u64)> = places
+            .iter()
+            .enumerate()
+            .take(most)
+            .filter_map(|(number, place)| Some((number, (*place)?)))
+            // What tells most of schedules is a part of what is explored then.
+            .filter(|(number, _)| {
+                matches!(group.work, Work::Schedules { .. })
+                    || !self.ran.contains(&(group.what.clone(), *number))
+            })
+            .collect();
+        if open.is_empty() {
             return Ok(());
+        }
+        let began = Instant::now();
+        let before = self.done.evidence.get(&group.evidence).copied().unwrap_or_default();
+        let ended = match &group.work {
+            Work::Scripts { scripts, .. } => self.play(prepared, group, scripts, &open),
+            Work::Beside { op, points, .. } => self.beside_another(prepared, group, *op, points, &open),
+            Work::CrashStates { op, .. } => self.derived(prepared, group, *op, &open),
+            Work::PowerLosses { op, .. } => self.power_losses(prepared, group, *op, &open),
+            Work::Schedules { plan } => self.schedules(prepared, group, plan, &open, groups_left),
+            Work::KillSchedules { plan, points } => self.kill_schedules(prepared, plan, points, &open),
         };
-        let after = (session::ADD + 1..led.first_calls.len()).find_map(start);
-        let to = after.map_or(led.traced.calls.len(), |after| after.saturating_sub(1));
-        // Another one tells what differs from run to run.
-        self.stage.lay_first()?;
-        let again = self.stage.trace_session(&session::quiet())?;
-        let usual = again.map(|again| made(&again.traced.calls)).unwrap_or_default();
-        let calls = led.traced.calls.get(from..to).unwrap_or_default();
-        let calls = masked_calls(calls, &led.traced.pids, &usual);
-        let mut first = first.clone();
-        first.usual_names.extend(usual);
-        let first = &first;
-        let calls: Vec<String> = calls.iter().map(ToString::to_string).collect();
-        self.bound(
-            calls.len().saturating_sub(session::POINTS_MAX),
-            "calls of an add in a session, the last ones",
-        );
-        let scripts = session::scripts(&calls);
-        self.play(first, group("requests that are cancelled or overlap, at each call of an add", scripts))
+        let after = self.done.evidence.get(&group.evidence).copied().unwrap_or_default();
+        if let Some(kind) = group.evidence {
+            let experiments = (after.run - before.run).max(u64::from(ended.is_ok()));
+            self.done.times.push((kind, began.elapsed(), experiments));
+        }
+        ended
+    }
+
+    /// Takes note that an experiment ran.
+    pub(super) fn note_ran(&mut self, group: &Group, number: usize) {
+        if self.ran.insert((group.what.clone(), number)) {
+            self.done.evidence.entry(group.evidence).or_default().run += 1;
+        }
+    }
+
+    /// Takes note of how many executions of a group did what they were to do.
+    pub(super) fn note_made(&mut self, group: &Group, made: usize) {
+        if let Some((.., count)) = self.done.groups.iter_mut().find(|(what, ..)| *what == group.what) {
+            *count += made;
+        }
     }
 
     /// Takes note of what is left out on purpose.
@@ -193,36 +210,42 @@ impl Sweep<'_> {
         }
     }
 
-    pub(super) fn play(&mut self, first: &First, group: Group) -> Result<(), TraceError> {
-        let Group { what, scripts } = group;
-        if scripts.is_empty() || self.done.cut.is_some() {
-            return Ok(());
+    /// Plays scripts of a group.
+    fn play(
+        &mut self,
+        prepared: &Prepared,
+        group: &Group,
+        scripts: &[Script],
+        open: &[(usize, u64)],
+    ) -> Result<(), TraceError> {
+        let mut first = prepared.first.clone();
+        if let ("session", Some((_, usual))) = (self.scenario, &prepared.session) {
+            first.usual_names.extend(usual.iter().cloned());
         }
-        let scripts: Vec<(u64, &Script)> =
-            scripts.iter().filter_map(|script| Some((self.next_place()?, script))).collect();
-        let in_vain =
-            format!("ends of operations that asked for a lock in vain for all their time, of {what}");
-        self.done.groups.push((what, scripts.len(), 0));
         let mut asked_in_vain = 0;
-        let played = self.play_each(first, &scripts, &mut asked_in_vain);
-        self.bound(asked_in_vain, &in_vain);
+        let played = self.play_each(&first, group, scripts, open, &mut asked_in_vain);
+        let what = &group.what;
+        let ends = "ends of operations that asked for a lock without success for all their time";
+        self.bound(asked_in_vain, &format!("{ends}, of {what}"));
         played
     }
 
     fn play_each(
         &mut self,
         first: &First,
-        scripts: &[(u64, &Script)],
+        group: &Group,
+        scripts: &[Script],
+        open: &[(usize, u64)],
         asked_in_vain: &mut usize,
     ) -> Result<(), TraceError> {
-        for (place, script) in scripts {
+        for (number, place) in open {
+            let Some(script) = scripts.get(*number) else { continue };
             self.place = *place;
             let seen = self.play_once(first, script)?;
             *asked_in_vain += usize::from(seen.asked_in_vain);
-            if let Some((_, _, made)) = self.done.groups.last_mut() {
-                // A store that does not make the same calls each time may have ended before the point was reached.
-                *made += usize::from(seen.was_disturbed);
-            }
+            // A store that does not make the same calls each time may have ended before the point was reached.
+            self.note_made(group, usize::from(seen.was_disturbed));
+            self.note_ran(group, *number);
             // Five kills alike are each followed by an add, which a rebuild is not.
             let is_kill = script.acts.iter().any(|act| matches!(act, Act::Operate(Request::Add { .. })))
                 && script.disturbance().is_some_and(|disturbance| disturbance.what == Misfortune::Kill);
@@ -274,11 +297,11 @@ impl Sweep<'_> {
         // As many files as an undisturbed store has with as many records.
         let records = played.observation.views().last().map(|view| played.observation.counts(*view).len());
         let usual = records.and_then(|records| quiet.get(records.checked_sub(1)?)).or(quiet.iter().max());
-        let left_something = played
-            .observation
-            .states
-            .last()
-            .is_some_and(|state| usual.is_none_or(|usual| state.files.len() > *usual));
+        let own = |state: &State| state.files.iter().filter(|file| !is_temporary(file)).count();
+        let left_something = played.observation.states.last().is_some_and(|state| {
+            usual.is_none_or(|usual| own(state) > *usual)
+                || played.observation.foreign_files(state).next().is_some()
+        });
         let outcomes = played.observation.operations.iter().map(|one| one.outcome.clone()).collect();
         let observation = &played.observation;
         let asked_in_vain = observation.operations.iter().any(|one| observation.asked_in_vain(one));
@@ -316,21 +339,4 @@ pub(super) struct Seen {
     asked_in_vain: bool,
     /// How its operations ended.
     outcomes: Vec<Outcome>,
-}
-
-pub(super) fn group(what: impl Into<String>, scripts: Vec<Script>) -> Group {
-    Group { what: what.into(), scripts }
-}
-
-/// The name of an operation, without the record.
-pub(super) fn name_of(request: &Request) -> &str {
-    match request {
-        Request::Init => "init",
-        Request::Add { .. } => "add",
-        Request::AddGuarded { .. } => "guarded add",
-        Request::List => "list",
-        Request::Recover => "recover",
-        Request::Rebuild => "rebuild",
-        Request::Other(name) => name,
-    }
 }

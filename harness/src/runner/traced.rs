@@ -14,7 +14,7 @@ use crate::runner::direct::Directing;
 use crate::runner::session::Leading;
 use crate::runner::{RunError, Stage};
 use crate::sandbox::read;
-use crate::scenario::script::Step;
+use crate::scenario::script::{Step, clients_of};
 use crate::target::{Format, Values};
 use crate::tracer::TracerError;
 use crate::tracer::{self, Director, Surroundings, Templates, Traceable};
@@ -51,6 +51,8 @@ pub(super) struct How {
     pub(super) may_copy: bool,
     /// Instead of the target's.
     pub(super) timeout: Option<Duration>,
+    /// How far the clock is ahead, since sleeps were skipped before.
+    pub(super) ahead: Duration,
 }
 
 impl How {
@@ -60,7 +62,7 @@ impl How {
     }
 }
 
-/// A session that was led through its steps.
+/// Sessions that were led through their steps.
 pub(super) struct Led {
     pub(super) traced: Traced,
     pub(super) operations: Vec<Operation>,
@@ -68,6 +70,10 @@ pub(super) struct Led {
     /// The place of the first visible call of each step among those of the session, where it made any.
     pub(super) first_calls: Vec<Option<u32>>,
     pub(super) was_held: bool,
+    /// How many sessions there were.
+    pub(super) sessions: u32,
+    /// The one-shot operations beside them, in the order of their start.
+    pub(super) one_shots: Vec<Request>,
 }
 
 impl Stage<'_> {
@@ -155,37 +161,51 @@ impl Stage<'_> {
         Ok(traced)
     }
 
-    /// Leads a session through these steps: the operations that it was asked, and what it believed.
+    /// Leads sessions through these steps, with one-shot operations beside them: the operations that they were asked, and
+    /// what they believed. The sessions are the first clients, one-shot operations the next, in the order of their start.
     pub(super) fn trace_session(&self, steps: &[Step]) -> Result<Option<Led>, TraceError> {
         let Some(session) = &self.target.session else { return Ok(None) };
-        let values = Values { client: 1, ..self.sandbox.values() };
-        let (program, arguments) = session.command.render(&values, &self.target.folder);
-        let environment = self.environment(&values);
-        let cwd = self.cwd(&values);
-        let (stdin, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(RunError::system("make the input of a session"))?;
-        let (stdin, input) = (File::from(stdin), File::from(input));
-        let stdout = tempfile::tempfile().map_err(RunError::system("make a file for the output"))?;
-        let traceable = Traceable {
-            program: &program,
-            arguments: &arguments,
-            cwd: &cwd,
-            environment: &environment,
-            stdin: Some(&stdin),
-            stdout: Some(&stdout),
-            turn: 0,
-            file_max: self.target.limits.file,
-        };
+        let (sessions, one_shots) = clients_of(steps);
+        let mut rendered = Vec::new();
+        let (mut stdins, mut inputs, mut stdouts) = (Vec::new(), Vec::new(), Vec::new());
+        for client in 1..=sessions {
+            let values = Values { client, ..self.sandbox.values() };
+            let (program, arguments) = session.command.render(&values, &self.target.folder);
+            rendered.push(((program, arguments, self.cwd(&values)), self.environment(&values)));
+            let (stdin, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+                .map_err(RunError::system("make the input of a session"))?;
+            stdins.push(File::from(stdin));
+            inputs.push(File::from(input));
+            stdouts.push(tempfile::tempfile().map_err(RunError::system("make a file for the output"))?);
+        }
+        for (client, request) in (sessions + 1..).zip(&one_shots) {
+            let values = self.values(client, request);
+            rendered.push((self.render(request, &values), self.environment(&values)));
+        }
+        let traceables: Vec<Traceable<'_>> = rendered
+            .iter()
+            .enumerate()
+            .map(|(index, ((program, arguments, cwd), environment))| Traceable {
+                program,
+                arguments,
+                cwd,
+                environment,
+                stdin: stdins.get(index),
+                stdout: stdouts.get(index),
+                turn: u32::try_from(index).unwrap_or(u32::MAX),
+                file_max: self.target.limits.file,
+            })
+            .collect();
         let how = How { is_interactive: true, ..How::default() };
-        let mut leading = Leading::new(steps, input, &stdout);
-        let traced = self.run_traced(&[traceable], &mut leading, how)?;
+        let mut leading = Leading::new(steps, inputs, &stdouts);
+        let traced = self.run_traced(&traceables, &mut leading, how)?;
         let first_calls = leading.firsts.clone();
         let was_held = leading.was_held;
-        let (operations, memories) = match traced.operations.first() {
-            Some(ended) => leading.into_operations(ended, &self.printable(&ended.stderr)),
-            None => Default::default(),
-        };
-        Ok(Some(Led { traced, operations, memories, first_calls, was_held }))
+        let ends = traced.operations.iter().take(sessions as usize);
+        let ends: Vec<_> = ends.map(|ended| (ended, self.printable(&ended.stderr))).collect();
+        let (operations, memories) = leading.into_operations(&ends);
+        let one_shots = one_shots.into_iter().cloned().collect();
+        Ok(Some(Led { traced, operations, memories, first_calls, was_held, sessions, one_shots }))
     }
 
     fn run_traced(
@@ -209,9 +229,11 @@ impl Stage<'_> {
         let can_read = format != Format::Opaque;
         let surroundings = Surroundings {
             sandbox: &self.sandbox.dir(),
-            timeout: self
-                .hard_end
-                .map_or(timeout, |end| timeout.min(end.saturating_duration_since(Instant::now()))),
+            temporary: &self.sandbox.tmp(),
+            timeout,
+            end: self.hard_end,
+            ahead: how.ahead,
+            is_alone: traceables.len() == 1 && self.survivors.are_none(),
             stop: Some(self.stop.as_fd()),
             is_detailed: how.is_detailed,
             templates: self.templates.as_ref().filter(|_| how.may_copy),

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use crate::call::{Special, TEMPORARY, is_temporary};
 use crate::persist::{Entry, Tree};
+use crate::sandbox::attributes;
 
 /// Every file below `folder` that is no folder itself, by its path from there.
 pub(super) fn list_files(folder: &Path, prefix: &Path, files: &mut BTreeSet<PathBuf>) {
@@ -26,14 +28,20 @@ pub(super) fn list_files(folder: &Path, prefix: &Path, files: &mut BTreeSet<Path
     }
 }
 
-/// What stands in a folder, as a tree.
+/// What stands in the sandbox and in TMPDIR, as a tree.
 ///
 /// # Errors
-/// Where it cannot be read, or holds what is neither file, folder nor link.
-pub fn tree_of(folder: &Path) -> io::Result<Tree> {
-    let mut tree = Tree::default();
-    read_tree(folder, "", &mut tree, &mut BTreeMap::new())?;
-    Ok(tree)
+/// Where it cannot be read, or holds a device.
+pub fn tree_of(sandbox: &Path, temporary: &Path) -> io::Result<Tree> {
+    let (mut tree, mut linked) = (Tree::default(), BTreeMap::new());
+    read_tree(sandbox, "", &mut tree, &mut linked)?;
+    if tree.names().any(|name| is_temporary(&name)) {
+        return Err(io::Error::other(format!("a file is called {TEMPORARY}, as if it were the folder")));
+    }
+    match read_tree(temporary, TEMPORARY, &mut tree, &mut linked) {
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound && !temporary.exists() => Ok(tree),
+        read => read.map(|()| tree),
+    }
 }
 
 /// Reads a folder into a tree; `prefix` is its path in there.
@@ -63,35 +71,70 @@ fn read_tree(
                     linked.insert(metadata.ino(), number);
                 }
             }
+        } else if let Some(special) = special_of(&metadata) {
+            tree.put_special(&path, special, mode);
         } else {
-            return Err(io::Error::other(format!("{path:?} is no file, folder or link")));
+            return Err(io::Error::other(format!("{path:?} is a device")));
+        }
+        if metadata.is_file() || metadata.is_dir() {
+            tree.put_attributes(&path, attributes::of(&entry.path())?);
         }
     }
     Ok(())
 }
 
-/// Makes what is in a tree in a folder that is empty.
+/// Which of the two it is, if it is a FIFO or a socket.
+fn special_of(metadata: &fs::Metadata) -> Option<Special> {
+    let kind = metadata.file_type();
+    match (kind.is_fifo(), kind.is_socket()) {
+        (true, _) => Some(Special::Fifo),
+        (_, true) => Some(Special::Socket),
+        _ => None,
+    }
+}
+
+/// Makes a FIFO, or a socket that nobody listens at: what is left of one that a process had.
+fn make_special(path: &Path, special: Special, mode: u32) -> io::Result<()> {
+    let kind = match special {
+        Special::Fifo => rustix::fs::FileType::Fifo,
+        Special::Socket => rustix::fs::FileType::Socket,
+    };
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, rustix::fs::Mode::from_raw_mode(mode), 0)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Makes what is in a tree in two folders that are empty.
 ///
 /// # Errors
 /// Where something cannot be made.
-pub(super) fn lay_tree(tree: &Tree, folder: &Path) -> io::Result<()> {
+pub(super) fn lay_tree(tree: &Tree, sandbox: &Path, temporary: &Path) -> io::Result<()> {
     let mut made: BTreeMap<u32, PathBuf> = BTreeMap::new();
+    let mut folders = Vec::new();
     for (name, entry) in tree.entries() {
-        let path = folder.join(name);
+        let path = match name.strip_prefix(TEMPORARY).and_then(|inner| inner.strip_prefix('/')) {
+            Some(inner) => temporary.join(inner),
+            None => sandbox.join(name),
+        };
         match entry {
-            Entry::File(number, content, mode) => match made.get(&number) {
+            Entry::File { number, content, mode, attributes } => match made.get(&number) {
                 Some(first) => fs::hard_link(first, &path)?,
                 None => {
                     fs::write(&path, content)?;
                     fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+                    attributes::set(&path, attributes)?;
                     made.insert(number, path);
                 }
             },
-            Entry::Folder(mode) => fs::DirBuilder::new().mode(mode | 0o700).create(&path)?,
+            Entry::Folder { mode, attributes } => {
+                fs::DirBuilder::new().mode(mode | 0o700).create(&path)?;
+                folders.push((path, attributes));
+            }
             Entry::Link(to) => std::os::unix::fs::symlink(to, &path)?,
+            Entry::Special(special, mode) => make_special(&path, special, mode)?,
         }
     }
-    Ok(())
+    // Some attributes of a folder, such as a default access list, go over to what is made in it.
+    folders.into_iter().try_for_each(|(path, given)| attributes::set(&path, given))
 }
 
 /// Removes `folder` and all in it. Somebody may still be writing in there, so an entry that appears meanwhile is
@@ -147,13 +190,15 @@ fn copy_folder(from: &Path, to: &Path, linked: &mut BTreeMap<u64, PathBuf>) -> i
             }
             fs::copy(&source, &copy)?;
             keep_owner(&metadata, &copy)?;
-        } else if kind.is_fifo() || kind.is_socket() {
-            // Meeting points of living processes: there is nothing in them to copy.
+            attributes::set(&copy, &attributes::of(&source)?)?;
+        } else if let Some(special) = special_of(&metadata) {
+            make_special(&copy, special, metadata.permissions().mode() & 0o7777)?;
         }
     }
     let metadata = fs::metadata(from)?;
     keep_owner(&metadata, to)?;
-    fs::set_permissions(to, metadata.permissions())
+    fs::set_permissions(to, metadata.permissions())?;
+    attributes::set(to, &attributes::of(from)?)
 }
 
 fn keep_owner(old: &fs::Metadata, path: &Path) -> io::Result<()> {
@@ -163,4 +208,36 @@ fn keep_owner(old: &fs::Metadata, path: &Path) -> io::Result<()> {
         fs::set_permissions(path, old.permissions())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store that kept its size in an attribute of its file was given a file without one, and one with a FIFO none.
+    #[test]
+    fn attributes_and_special_files_are_laid_out() {
+        // Where the sandboxes are, if that file system has attributes at all.
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("from/d")).unwrap();
+        fs::write(path("from/d/file"), "x").unwrap();
+        for (name, value) in [("from/d/file", "1"), ("from/d", "2")] {
+            let given = BTreeMap::from([("user.n".to_owned(), value.into())]);
+            attributes::set(&path(name), &given).unwrap();
+        }
+        make_special(&path("from/pipe"), Special::Fifo, 0o640).unwrap();
+        make_special(&path("from/sock"), Special::Socket, 0o600).unwrap();
+        let tree = tree_of(&path("from"), &path("none")).unwrap();
+        assert_eq!(tree.names().collect::<Vec<_>>(), ["d", "d/file", "pipe", "sock"]);
+        assert_eq!(tree.attributes("d/file").unwrap()["user.n"], b"1");
+        copy_tree(&path("from"), &path("copy")).unwrap();
+        fs::create_dir(path("laid")).unwrap();
+        lay_tree(&tree, &path("laid"), &path("none")).unwrap();
+        for other in ["copy", "laid"] {
+            assert_eq!(tree_of(&path(other), &path("none")).unwrap(), tree, "{other}");
+        }
+        attributes::set(&path("laid/d/file"), &BTreeMap::new()).unwrap();
+        assert_ne!(tree_of(&path("laid"), &path("none")).unwrap(), tree);
+    }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::call::TEMPORARY;
 use crate::observation::{FileState, State};
 use crate::op::{Nanos, stable_hash};
 use crate::sandbox::Sandbox;
@@ -20,8 +21,7 @@ impl Sandbox {
         let data = &target.data;
         let (content, state) = read(&self.data(), data.format);
         let (state, records) = target.examine(content.as_deref(), state);
-        let mut files = BTreeSet::new();
-        list_files(&self.dir(), Path::new(""), &mut files);
+        let files = self.files();
         State {
             at,
             data: state,
@@ -31,6 +31,19 @@ impl Sandbox {
             source: target.derived.as_ref().and_then(|_| digest(&self.data())),
             derived: self.derived(target),
         }
+    }
+
+    /// Every file in the sandbox and in TMPDIR, as paths are told.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        let mut files = BTreeSet::new();
+        list_files(&self.dir(), Path::new(""), &mut files);
+        list_files(&self.tmp(), Path::new(TEMPORARY), &mut files);
+        files
+    }
+
+    /// Where a file is that is told so.
+    fn place(&self, file: &Path) -> PathBuf {
+        file.strip_prefix(TEMPORARY).map_or_else(|_| self.dir().join(file), |inner| self.tmp().join(inner))
     }
 
     fn derived(&self, target: &Target) -> BTreeMap<String, String> {
@@ -45,6 +58,8 @@ impl Sandbox {
             data.also.iter().filter_map(|text| glob::Pattern::new(text).ok()).collect();
         files
             .iter()
+            // The adapter names files of the store by their place in the sandbox.
+            .filter(|file| !file.starts_with(TEMPORARY))
             .filter(|file| patterns.iter().any(|pattern| pattern.matches_path_with(file, options)))
             .map(|file| {
                 let (_, state) = read(&self.dir().join(file), Format::by_extension(file));
@@ -53,9 +68,9 @@ impl Sandbox {
             .collect()
     }
 
-    /// The sandbox itself and every folder in it.
+    /// The sandbox itself, TMPDIR, and every folder in them.
     pub fn folders(&self) -> Vec<PathBuf> {
-        let mut found = vec![self.dir()];
+        let mut found = vec![self.dir(), self.tmp()];
         let mut index = 0;
         while let Some(folder) = found.get(index).cloned() {
             let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -69,12 +84,10 @@ impl Sandbox {
         found
     }
 
-    /// The size of the largest file in the sandbox, in bytes.
+    /// The size of the largest file in the sandbox and in TMPDIR, in bytes.
     pub fn largest_file(&self) -> u64 {
-        let mut files = BTreeSet::new();
-        list_files(&self.dir(), Path::new(""), &mut files);
-        let sizes =
-            files.iter().filter_map(|file| Some(fs::symlink_metadata(self.dir().join(file)).ok()?.len()));
+        let files = self.files();
+        let sizes = files.iter().filter_map(|file| Some(fs::symlink_metadata(self.place(file)).ok()?.len()));
         sizes.max().unwrap_or(0)
     }
 }

@@ -1,5 +1,6 @@
 //! The sandbox: a fresh folder for each execution, laid out anew from the old state, looked at, and removed.
 
+mod attributes;
 mod folder;
 mod look;
 
@@ -11,9 +12,9 @@ use std::path::{Path, PathBuf};
 use crate::persist::Tree;
 use crate::target::{DataFile, UsageError, Values};
 
+pub use folder::tree_of;
 use folder::{copy_tree, lay_tree, remove_all};
 
-pub use folder::tree_of;
 pub use look::read;
 
 /// The memory file system that every Linux has, and its magic number for `statfs(2)`.
@@ -25,9 +26,9 @@ const PROBE_BYTES: usize = 64 << 10;
 ///
 /// ```text
 /// picklock-XXXXXX/sandbox   {dir}: what is judged; its path stays, its content is laid anew for each execution
-/// picklock-XXXXXX/old       what `init` left
+/// picklock-XXXXXX/tmp       TMPDIR of the store: watched, laid out and looked at like {dir}
+/// picklock-XXXXXX/old       what `init` left in both
 /// picklock-XXXXXX/first     the same, and the store's first record
-/// picklock-XXXXXX/tmp       TMPDIR of the store
 /// picklock-XXXXXX/bin       {store} and {critical}
 /// ```
 #[derive(Debug)]
@@ -138,7 +139,7 @@ impl Sandbox {
         self.dir().join(&self.data)
     }
 
-    /// The store's TMPDIR.
+    /// The store's TMPDIR: watched like `{dir}`.
     pub fn tmp(&self) -> PathBuf {
         self.root.0.join("tmp")
     }
@@ -179,8 +180,7 @@ impl Sandbox {
     /// # Errors
     /// Where it cannot be copied.
     pub fn keep_as_old(&self) -> io::Result<()> {
-        remove_all(&self.old())?;
-        copy_tree(&self.dir(), &self.old())
+        self.keep(&self.old())
     }
 
     /// Takes what stands in the sandbox now for the state with the first record in it.
@@ -188,8 +188,21 @@ impl Sandbox {
     /// # Errors
     /// Where it cannot be copied.
     pub fn keep_as_first(&self) -> io::Result<()> {
-        remove_all(&self.first())?;
-        copy_tree(&self.dir(), &self.first())
+        self.keep(&self.first())
+    }
+
+    fn keep(&self, kept: &Path) -> io::Result<()> {
+        remove_all(kept)?;
+        fs::create_dir(kept)?;
+        // A store may have removed its TMPDIR, which is there again for the next one.
+        let is_meant = |root: &Path| root == self.dir() || root.exists();
+        let meant = self.roots_in(kept).into_iter().filter(|(root, _)| is_meant(root));
+        meant.into_iter().try_for_each(|(root, copy)| copy_tree(&root, &copy))
+    }
+
+    /// The two folders that are watched, each with the place of its copy.
+    fn roots_in(&self, kept: &Path) -> [(PathBuf, PathBuf); 2] {
+        [(self.dir(), kept.join("sandbox")), (self.tmp(), kept.join("tmp"))]
     }
 
     /// Lays the state with the first record out.
@@ -214,28 +227,36 @@ impl Sandbox {
     }
 
     fn lay_from(&self, kept: &Path) -> io::Result<()> {
-        for folder in [self.dir(), self.tmp()] {
-            remove_all(&folder)?;
+        for (root, copy) in self.roots_in(kept) {
+            remove_all(&root)?;
+            if copy.exists() {
+                copy_tree(&copy, &root)?;
+            }
         }
-        fs::DirBuilder::new().mode(0o700).create(self.tmp())?;
-        if kept.exists() {
-            copy_tree(kept, &self.dir())?;
-        } else {
-            fs::create_dir(self.dir())?;
-        }
-        // A data file in a folder of its own: the store is given a path that it can create.
-        if let Some(parent) = self.data().parent() {
-            fs::create_dir_all(parent)?;
-        }
-        Ok(())
+        self.make_roots()
     }
 
-    /// What stands in the sandbox now, as a tree.
+    /// Makes the folder of the data file, so that a store without an `init` is given a path that it can create. Programs
+    /// whose `init` makes that folder itself fail if it is there.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn make_parent(&self) -> io::Result<()> {
+        self.data().parent().map_or(Ok(()), fs::create_dir_all)
+    }
+
+    /// Makes what is not there of the two folders that are watched.
+    fn make_roots(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).create(self.dir())?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.tmp())
+    }
+
+    /// What stands in the sandbox now, and in TMPDIR, as a tree.
     ///
     /// # Errors
     /// Where it cannot be read, or holds what is neither file, folder nor link.
     pub fn tree(&self) -> io::Result<Tree> {
-        tree_of(&self.dir())
+        tree_of(&self.dir(), &self.tmp())
     }
 
     /// Lays a tree out: whatever is in the sandbox goes.
@@ -246,9 +267,8 @@ impl Sandbox {
         for folder in [self.dir(), self.tmp()] {
             remove_all(&folder)?;
         }
-        fs::DirBuilder::new().mode(0o700).create(self.tmp())?;
-        fs::create_dir(self.dir())?;
-        lay_tree(tree, &self.dir())
+        self.make_roots()?;
+        lay_tree(tree, &self.dir(), &self.tmp())
     }
 
     /// Puts into a file, where it is there, what `change` makes of its content; nothing removes it.
@@ -322,6 +342,8 @@ mod tests {
     fn the_old_state_comes_back_with_names_modes_and_links() {
         let target = target("a/db.json");
         let sandbox = Sandbox::create(None, &target.data, None, &|_| ()).unwrap();
+        assert!(!sandbox.dir().join("a").exists(), "an init that makes it would fail");
+        sandbox.make_parent().unwrap();
         fs::write(sandbox.data(), "[\"r1\"]").unwrap();
         fs::set_permissions(sandbox.data(), fs::Permissions::from_mode(0o604)).unwrap();
         fs::hard_link(sandbox.data(), sandbox.dir().join("hard")).unwrap();
@@ -335,6 +357,34 @@ mod tests {
         assert_eq!((metadata.mode() & 0o777, metadata.nlink()), (0o604, 2));
         assert_eq!(sandbox.look(&target, 0).files, ["a/db.json", "hard", "soft"]);
         assert!(fs::symlink_metadata(sandbox.dir().join("soft")).unwrap().is_symlink());
+    }
+
+    /// TMPDIR was emptied before each execution, and no tree had what stands in it: a store that stages there, or leaves
+    /// a lock there, was judged by states that it never has.
+    #[test]
+    fn tmpdir_is_laid_out_like_the_sandbox() {
+        let target = target("db.json");
+        let sandbox = Sandbox::create(None, &target.data, None, &|_| ()).unwrap();
+        fs::create_dir(sandbox.tmp().join("sub")).unwrap();
+        fs::write(sandbox.tmp().join("sub/new"), "abc").unwrap();
+        fs::hard_link(sandbox.tmp().join("sub/new"), sandbox.data()).unwrap();
+        sandbox.keep_as_first().unwrap();
+        let (tree, files) = (sandbox.tree().unwrap(), sandbox.look(&target, 0).files);
+        assert_eq!(tree.names().collect::<Vec<_>>(), ["db.json", "$TMPDIR/sub", "$TMPDIR/sub/new"]);
+        assert_eq!(files, ["$TMPDIR/sub/new", "db.json"]);
+        assert_eq!(sandbox.largest_file(), 3);
+        sandbox.lay().unwrap();
+        assert_eq!(sandbox.tree().unwrap().names().count(), 0);
+        sandbox.lay_tree(&tree).unwrap();
+        assert_eq!(sandbox.tree().unwrap(), tree);
+        assert_eq!(fs::metadata(sandbox.data()).unwrap().nlink(), 2);
+        fs::remove_dir_all(sandbox.tmp()).unwrap();
+        assert_eq!(sandbox.tree().unwrap().names().collect::<Vec<_>>(), ["db.json"]);
+        sandbox.lay_first().unwrap();
+        assert_eq!(fs::read(sandbox.tmp().join("sub/new")).unwrap(), b"abc");
+        // A file of that name would be taken for the folder.
+        fs::write(sandbox.dir().join("$TMPDIR"), "").unwrap();
+        assert!(sandbox.tree().is_err());
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub fn points(calls: &[Call]) -> Vec<u32> {
 
 /// A misfortune at a point, with the call that stands there.
 fn disturbance(calls: &[Call], point: u32, what: Misfortune) -> Disturbance {
-    let call = usize::try_from(point).ok().and_then(|point| calls.get(point.checked_sub(1)?));
+    let call = call_at(calls, point);
     let offset = match call.and_then(|call| call.effect.as_ref()) {
         Some(Effect::Written { offset, .. }) => *offset,
         _ => None,
@@ -54,8 +54,38 @@ fn disturbance(calls: &[Call], point: u32, what: Misfortune) -> Disturbance {
         Misfortune::Shorten(_) => false,
         _ => true,
     };
+    let is_of_the_contract = match what {
+        // Between the sandbox and TMPDIR it is a real one: most users have /tmp on another file system.
+        Misfortune::Fail { fault, .. }
+        | Misfortune::FailBeside { fault, .. }
+        | Misfortune::FailInside { fault } => {
+            !(fault.0.is_local || fault.0.is_of_another_device() && call.is_some_and(Call::crosses_roots))
+        }
+        _ => false,
+    };
     let call = call.map_or_else(|| "its exit".to_owned(), ToString::to_string);
-    Disturbance { point, what, call, is_of_a_kill }
+    Disturbance { point, what, call, is_of_a_kill, is_of_the_contract }
+}
+
+fn call_at(calls: &[Call], point: u32) -> Option<&Call> {
+    usize::try_from(point).ok().and_then(|point| calls.get(point.checked_sub(1)?))
+}
+
+/// The points before calls that change what a file holds or which names there are, and right behind the last of them: a
+/// kill there tells most.
+pub fn telling_points(calls: &[Call], points: &[u32]) -> Vec<u32> {
+    let changes = |point: u32| call_at(calls, point).is_some_and(changes_data);
+    let is_telling = |point: &&u32| changes(**point) || changes(point.saturating_sub(1)) && !changes(**point);
+    points.iter().filter(is_telling).copied().collect()
+}
+
+/// Whether a call changes what a file holds or which names there are.
+fn changes_data(call: &Call) -> bool {
+    match &call.effect {
+        Some(Effect::Opened { .. } | Effect::Read { .. } | Effect::ModeSet { .. }) => false,
+        Some(_) => call.is_change(),
+        None => false,
+    }
 }
 
 /// The kills of the whole operation, alone, at these points.
@@ -85,6 +115,15 @@ pub fn points_beside(calls: &[Call], points: &[u32]) -> Vec<u32> {
     points.iter().filter(matters).copied().collect()
 }
 
+/// For each process of an operation but the first, the points before its changes, each with the first process, which is
+/// killed there: a wrapper that dies while its child goes on.
+pub fn kills_of_wrappers(request: &Request, calls: &[Call], points: &[u32]) -> Vec<Script> {
+    let of_a_child =
+        |point: &&u32| call_at(calls, **point).is_some_and(|call| call.process > 1 && changes_data(call));
+    let script = |point: &u32| beside_another(request, calls, *point, Misfortune::KillOther { process: 1 });
+    points.iter().filter(of_a_child).map(script).collect()
+}
+
 /// An execution with a second client, which adds.
 pub fn beside_another(request: &Request, calls: &[Call], point: u32, what: Misfortune) -> Script {
     let (first, next) = numbered(request, 2);
@@ -95,8 +134,12 @@ pub fn beside_another(request: &Request, calls: &[Call], point: u32, what: Misfo
 
 /// An operation that is disturbed alone, and what the store is asked to do then.
 pub fn alone(request: &Request, calls: &[Call], point: u32, what: Misfortune) -> Script {
+    alone_with(request, disturbance(calls, point, what))
+}
+
+/// The same with this disturbance.
+pub fn alone_with(request: &Request, disturbance: Disturbance) -> Script {
     let (request, next) = numbered(request, 2);
-    let disturbance = disturbance(calls, point, what);
     let trace = Act::Trace { requests: vec![request], disturbance: Some(disturbance) };
     Script { acts: [vec![trace, Act::Recover, Act::List], after(next)].concat() }
 }

@@ -5,27 +5,34 @@
 //! the call fails once, and where it may stay that way, so do all like it until the operation has ended. Then the store is
 //! to list, add and list, with nothing failing any more. After a sync that failed, what it was to make durable is dropped
 //! as the kernel drops it, and the power is lost when the operation was acknowledged: a sync that is tried again has nothing
-//! to write. Where a lock fails and the operation goes on, it is held before it changes the data, and a second client comes.
+//! to write. Each start of a process, a thread or a program fails too, as far as forty of one operation go. Where a lock fails and the operation goes on, it is held before it changes the data, and a second client comes.
+//! A write, a truncation, a sync or a rename is held too while a second client is inside, and fails then.
+//! What only a manual page allows, and no local file system does, is a remark on portability.
 //! What changes something, makes it durable or locks it fails first, then what reads, then all else, and at the end locks
 //! that fail from then on, for which a store may wait: should the time not be enough, what matters most was tried. No more than two thousand faults of one operation are.
 //!
 //! Example: `picklock check --only fault` on a store that does not look at what fsync returns finds that it exits 0 on
 //! EIO.
 
+use std::collections::BTreeSet;
+
 use crate::accesses::accesses;
-use crate::call::{Call, Class};
+use crate::call::{Call, Class, Effect, Spawn};
 use crate::catalogue::headline;
-use crate::fault::{FaultId, What, of_call};
+use crate::fault::{FaultId, What, of_call, of_spawn};
 use crate::op::Request;
+use crate::persist::{Tree, lengths_before};
 use crate::scenario::Scenario;
-use crate::scenario::crash::{alone, beside_another};
-use crate::scenario::script::{Misfortune, Script};
+use crate::scenario::crash::{alone, alone_with, beside_another};
+use crate::scenario::script::{Disturbance, Misfortune, Script};
 
 pub(super) const SCENARIO: Scenario =
     Scenario { id: "fault", statement: headline(include_str!("fault.rs")), source: include_str!("fault.rs") };
 
 /// Faults of one operation that are tried.
 const FAULTS_MAX: usize = 2000;
+/// Starts of processes, threads and programs of one operation that fail.
+const SPAWNS_MAX: usize = 40;
 
 /// The invariants that judge a sync whose data were dropped: all others would blame the store for the power loss.
 pub const OF_A_DROPPED_SYNC: &str = "honest-failure";
@@ -41,8 +48,8 @@ pub struct Faults {
     pub left_out: usize,
 }
 
-/// Every fault that an operation may suffer.
-pub fn scripts(request: &Request, calls: &[Call]) -> Faults {
+/// Every fault that an operation may suffer; `before` is what stood in the sandbox before the calls, if that is known.
+pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Faults {
     let mut faults: Vec<(u32, Misfortune)> = Vec::new();
     for (point, call) in (1..).zip(calls) {
         for fault in of_call(call) {
@@ -58,10 +65,75 @@ pub fn scripts(request: &Request, calls: &[Call]) -> Faults {
     let (waited_out, quick): (Vec<_>, Vec<_>) = faults.into_iter().partition(
         |(_, what)| matches!(what, Misfortune::Fail { fault, stays: true } if fault.0.is_of_lock()),
     );
+    let is_allocated = limits_within_allocated(calls, before);
     let scripts = |faults: Vec<(u32, Misfortune)>| {
-        faults.into_iter().map(|(point, what)| alone(request, calls, point, what)).collect()
+        let script = |(point, what)| {
+            let mut script = alone(request, calls, point, what);
+            if is_allocated(point, what) {
+                script.mark_as_of_the_contract();
+            }
+            script
+        };
+        faults.into_iter().map(script).collect()
     };
     Faults { quick: scripts(quick), waited_out: scripts(waited_out), left_out }
+}
+
+/// Whether a limit on the size of files would lie below the length that a file has already: nothing but a limit that is
+/// lowered behind the back of the store does that.
+fn limits_within_allocated(calls: &[Call], before: Option<&Tree>) -> impl Fn(u32, Misfortune) -> bool {
+    let lengths = before.map(|before| lengths_before(before, calls)).unwrap_or_default();
+    let written: Vec<Option<(u64, u64)>> = calls
+        .iter()
+        .map(|call| match call.effect {
+            Some(Effect::Written { offset: Some(offset), length, .. }) => Some((offset, length)),
+            _ => None,
+        })
+        .collect();
+    move |point, what| {
+        let Misfortune::Fail { fault, .. } = what else { return false };
+        let at = point as usize - 1;
+        let known = lengths.get(at).copied().flatten().zip(written.get(at).copied().flatten());
+        fault.0.what == What::SizeLimit
+            && known.is_some_and(|(before, (offset, length))| offset + length / 2 < before)
+    }
+}
+
+/// Whether a script is of a fault that a local file system may cause, once.
+pub fn is_local_and_once(script: &Script) -> bool {
+    script.disturbance().is_some_and(|disturbance| {
+        matches!(disturbance.what, Misfortune::Fail { stays: false, .. }) && !disturbance.is_of_the_contract
+    })
+}
+
+/// The scripts with one fault of each call that changes, syncs or locks something first, and how many these are.
+pub fn one_of_each_call_first(scripts: Vec<Script>, calls: &[Call]) -> (Vec<Script>, usize) {
+    let mut seen = BTreeSet::new();
+    let is_first = |script: &Script| {
+        let Some(disturbance) = script.disturbance() else { return false };
+        let call = calls.get((disturbance.point as usize).wrapping_sub(1));
+        call.is_some_and(|call| weight(call) == 0) && seen.insert(disturbance.point)
+    };
+    let (mut first, rest): (Vec<Script>, Vec<Script>) = scripts.into_iter().partition(is_first);
+    let count = first.len();
+    first.extend(rest);
+    (first, count)
+}
+
+/// Faults of the calls that change or sync what a file holds, or change a name: each held while a second client comes, and
+/// failed then.
+pub fn inside(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<Script> {
+    let is_allocated = limits_within_allocated(calls, before);
+    let mut scripts = Vec::new();
+    for (point, call) in (1..).zip(calls) {
+        for fault in of_call(call).filter(|fault| fault.is_local && fault.is_of_change()) {
+            let fault = FaultId(fault);
+            if !is_allocated(point, Misfortune::Fail { fault, stays: false }) {
+                scripts.push(beside_another(request, calls, point, Misfortune::FailInside { fault }));
+            }
+        }
+    }
+    scripts
 }
 
 /// What comes first, from 0.
@@ -73,6 +145,27 @@ fn weight(call: &Call) -> u8 {
         Class::Open | Class::Close => 2,
         Class::Inspect | Class::Attribute | Class::Process => 3,
     }
+}
+
+/// The starts of processes, threads and programs that fail, each as a script, and how many are left out.
+pub fn spawns(request: &Request, spawns: &[Spawn]) -> (Vec<Script>, usize) {
+    let faults =
+        (1..).zip(spawns).flat_map(|(nth, spawn)| of_spawn(spawn).map(move |fault| (nth, spawn, fault)));
+    let mut scripts: Vec<Script> = faults
+        .map(|(nth, spawn, fault)| {
+            let disturbance = Disturbance {
+                point: spawn.after_calls + 1,
+                what: Misfortune::FailSpawn { fault: FaultId(fault), nth },
+                call: spawn.to_string(),
+                is_of_a_kill: false,
+                is_of_the_contract: false,
+            };
+            alone_with(request, disturbance)
+        })
+        .collect();
+    let left_out = scripts.len().saturating_sub(SPAWNS_MAX);
+    scripts.truncate(SPAWNS_MAX);
+    (scripts, left_out)
 }
 
 /// The faults of its locks, each beside a second client that comes where the operation is about to change the data.

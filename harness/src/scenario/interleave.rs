@@ -3,8 +3,8 @@
 //! picklock is the scheduler: each client stops at every visible call, and goes on when it is its turn. Of all schedules
 //! those are run that differ in more than the order of calls that do not touch the same name, file or lock, invocations
 //! and returns of operations among them; so that where all of those were run, all schedules are judged. Two clients and
-//! then three add at once, to a store with a record, and two to an empty one; others list, and do what else the store can
-//! do; two add twice. Where `add` names the client, each has added once before, but for the first records.
+//! then three add at once, to a store with a record, and two to an empty one; one adds beside each other operation; every
+//! two of the other operations run together, also two of one kind, and then with an add beside them; two add twice. Where `add` names the client, each has added once before, but for the first records.
 //! A lock that is taken is waited for outside the kernel, so that it is seen at once when nobody can go on. A sleep takes
 //! no time: the clock of the clients runs ahead by it, and who sleeps after it has found nothing changed sleeps on until
 //! something is. Where there are more schedules than the budget allows, those with few preemptions come first, and then
@@ -116,11 +116,34 @@ pub fn plans(
     if clients > 1 {
         all.push(plan("2 clients that add the first records".to_owned(), adds(2, 1, 1), true));
     }
-    for other in requests.iter().filter(|request| !matches!(request, Request::Add { .. })) {
-        let beside = if clients > 2 { 2 } else { 1 };
-        let mut all_clients = adds(beside, 1, next);
-        all_clients.push(vec![other.clone()]);
-        all.push(plan(format!("{} beside one that does {other}", adding(beside)), all_clients, false));
+    let others: Vec<&Request> =
+        requests.iter().filter(|request| !matches!(request, Request::Add { .. })).collect();
+    let with = |adding: u32, does: &[&Request]| {
+        let mut all_clients = adds(adding, 1, next);
+        all_clients.extend(does.iter().map(|request| vec![(*request).clone()]));
+        all_clients
+    };
+    if clients > 1 {
+        for other in &others {
+            all.push(plan(format!("{} beside one that does {other}", adding(1)), with(1, &[other]), false));
+        }
+        // What harms nobody beside an add may harm another operation, or one of its own kind.
+        for (at, one) in others.iter().enumerate() {
+            for other in &others[at..] {
+                all.push(plan(format!("2 clients that do {one} and {other}"), with(0, &[one, other]), false));
+            }
+        }
+    }
+    if clients > 2 {
+        for other in &others {
+            all.push(plan(format!("{} beside one that does {other}", adding(2)), with(2, &[other]), false));
+        }
+        for (at, one) in others.iter().enumerate() {
+            for other in &others[at..] {
+                let what = format!("{} beside two that do {one} and {other}", adding(1));
+                all.push(plan(what, with(1, &[one, other]), false));
+            }
+        }
     }
     if clients > 1 && operations.is_none() {
         all.push(plan("2 clients that add twice".to_owned(), adds(2, 2, next), false));
@@ -180,6 +203,23 @@ mod tests {
         assert!(all[3..].iter().all(|plan| plan.before == settled));
     }
 
+    /// Two rotations that had both looked before they locked, and an add between them, lost records: no plan had two of one
+    /// operation.
+    #[test]
+    fn every_operation_comes_beside_itself_and_every_other() {
+        let rotate = || Request::Other("rotate".into());
+        let all = plans(&[add(2), Request::List, rotate()], 3, None, None, false);
+        let others = |plan: &Plan| -> Vec<String> {
+            let all = plan.clients.iter().flatten().filter(|one| !matches!(one, Request::Add { .. }));
+            all.map(ToString::to_string).collect()
+        };
+        for pair in [["list", "list"], ["list", "rotate"], ["rotate", "rotate"]] {
+            let beside: Vec<usize> =
+                all.iter().filter(|plan| others(plan) == pair).map(|plan| plan.clients.len()).collect();
+            assert_eq!(beside, [2, 3], "{pair:?}");
+        }
+    }
+
     #[test]
     fn no_record_is_added_twice_and_clients_of_one_operation_come_first() {
         for plan in plans(&[add(2), Request::List], 3, None, None, false) {
@@ -196,7 +236,7 @@ mod tests {
             assert_eq!(names.len(), count, "{}", plan.what);
         }
         let all = plans(&[add(2), Request::List], 3, None, None, false);
-        assert_eq!(all.len(), 5);
+        assert_eq!(all.len(), 8);
         assert!(all[2].is_from_nothing && all[0].clients.len() == 2 && all[1].clients.len() == 3);
         assert_eq!(plans(&[], 2, Some(2), None, false)[0].clients, [[add(2), add(4)], [add(3), add(5)]]);
     }

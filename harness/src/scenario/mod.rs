@@ -40,7 +40,7 @@ pub const ALL: &[&Scenario] = &[
     &session::SCENARIO,
 ];
 
-/// The order in which they run, after the control: the short ones first, so that what they leave of the budget goes to
+/// The order in which they are shown, and in which what is left of each runs after what tells most: the short ones first, so that what they leave of the budget goes to
 /// the long ones; what depends on chance comes last.
 pub const ORDER: [&str; 10] = [
     "inheritance",
@@ -54,6 +54,10 @@ pub const ORDER: [&str; 10] = [
     "interleave-crash",
     "stress",
 ];
+
+/// The order in which the experiments of each that tell most run before all others: kills before changes first.
+pub const TELLING_ORDER: [&str; 7] =
+    ["crash", "interleave", "fault", "power-loss", "torn-write", "inheritance", "reentry"];
 
 /// The scenario of this id, where it is built.
 pub fn find(id: &str) -> Option<&'static Scenario> {

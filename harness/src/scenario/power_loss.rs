@@ -38,8 +38,8 @@ pub enum From {
     Nothing,
 }
 
-/// A loss as a script has it.
-pub fn loss(log: &Log, calls: &[Call], loss: &PowerLoss) -> Loss {
+/// A loss as a script has it, of an operation that succeeds or not.
+pub fn loss(log: &Log, calls: &[Call], loss: &PowerLoss, succeeds: bool) -> Loss {
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Loss {
         after: number(loss.after),
@@ -47,6 +47,7 @@ pub fn loss(log: &Log, calls: &[Call], loss: &PowerLoss) -> Loss {
         lost: loss.lost.iter().copied().map(number).collect(),
         profiles: loss.profiles.iter().map(|id| (*id).to_owned()).collect(),
         told: log.missing_sync(calls, &loss.lost),
+        is_acknowledged: succeeds,
     }
 }
 

@@ -132,16 +132,50 @@ pub struct Loss {
     pub profiles: Vec<String>,
     /// What is missing, and which sync.
     pub told: String,
+    /// Whether the operation succeeded, if it had ended by then.
+    #[serde(default = "succeeded")]
+    pub is_acknowledged: bool,
 }
 
-/// Requests of a session that are sent at once. The next are sent when all of these are answered.
+/// What cases say that were saved before a failure was told apart.
+fn succeeded() -> bool {
+    true
+}
+
+/// Requests of a session that are sent at once, or an operation of another client beside it. The next step begins when all
+/// of these are answered, or that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
+    /// The session that they are sent to, from 1.
+    #[serde(default = "first_session", skip_serializing_if = "is_first_session")]
+    pub session: u32,
     /// One request each.
     pub lines: Vec<String>,
+    /// A one-shot operation that runs instead, while the sessions have nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_shot: Option<Request>,
     /// Where it is stopped meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
+}
+
+fn first_session() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it like that")]
+fn is_first_session(session: &u32) -> bool {
+    *session == 1
+}
+
+/// How many sessions these steps have, and the one-shot operations beside them, in the order of their start.
+pub fn clients_of(steps: &[Step]) -> (u32, Vec<&Request>) {
+    let sessions = steps.iter().map(|step| step.session).max().unwrap_or(1);
+    let one_shots = steps.iter().flat_map(|step| {
+        let held = step.held.as_ref().and_then(|held| held.one_shot.as_ref());
+        step.one_shot.as_ref().into_iter().chain(held)
+    });
+    (sessions, one_shots.collect())
 }
 
 /// A session that is stopped on its way to an answer.
@@ -153,6 +187,9 @@ pub struct Held {
     pub call: String,
     /// What is sent while it stands there, one after another, each when it has come to rest.
     pub meanwhile: Vec<String>,
+    /// A one-shot operation that runs while it stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_shot: Option<Request>,
     /// What becomes of the request by that, in words.
     pub what: String,
 }
@@ -164,17 +201,23 @@ pub struct Disturbance {
     pub point: u32,
     /// What happens there.
     pub what: Misfortune,
-    /// That call, as the quiet run made it.
+    /// That call, as the quiet run made it; the start that fails, if it is one.
     pub call: String,
     /// Whether a kill alone can leave what it leaves; else it stands for a file system that takes no more.
     pub is_of_a_kill: bool,
+    /// Whether only a manual page allows it, and no local file system does it: then a violation is a remark.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_of_the_contract: bool,
 }
 
 impl Disturbance {
     /// The fault that it is.
     pub fn fault(&self) -> Option<&'static Fault> {
         match self.what {
-            Misfortune::Fail { fault, .. } | Misfortune::FailBeside { fault, .. } => Some(fault.0),
+            Misfortune::Fail { fault, .. }
+            | Misfortune::FailBeside { fault, .. }
+            | Misfortune::FailInside { fault }
+            | Misfortune::FailSpawn { fault, .. } => Some(fault.0),
             _ => None,
         }
     }
@@ -183,8 +226,8 @@ impl Disturbance {
 /// What stands behind a cut that no kill can make.
 const NO_KILL: &str = " (no kill cuts there: it stands for a full disk, a quota or a size limit)";
 
-/// What stands behind a fault that no local file system comes to.
-const BY_CONTRACT: &str = " (which the contract of the call allows, and no local file system does)";
+/// What stands behind a fault that no local file system causes.
+const BY_CONTRACT: &str = " (permitted by the manual page; local file systems never return it)";
 
 /// What happens at a visible call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,6 +256,23 @@ pub enum Misfortune {
         /// That later call, where the quiet run changed the data first; counted from 1.
         held: u32,
     },
+    /// It is held; client 2 goes as far as it can; then the call fails, and both go on.
+    FailInside {
+        /// How it fails.
+        fault: FaultId,
+    },
+    /// The process of this number is killed, and the call is held; client 2 goes as far as it can; then both go on.
+    KillOther {
+        /// The process, by its number in the trace.
+        process: u32,
+    },
+    /// The start of a process, a thread or a program fails.
+    FailSpawn {
+        /// How.
+        fault: FaultId,
+        /// Its place among all such starts of the operation, from 1.
+        nth: u32,
+    },
     /// It is held; client 2 goes as far as it can; then both go on.
     Hold,
     /// It is held; client 2 goes as far as it can; then client 1 is killed, and client 2 goes on.
@@ -238,9 +298,19 @@ impl Script {
         })
     }
 
-    /// Whether no file system that picklock knows comes to it, but the standard allows it.
+    /// Whether no file system that picklock knows comes to it, but the standard or a manual page allows it.
     pub fn is_portability(&self) -> bool {
         self.power_losses().next_back().is_some_and(|loss| loss.profiles == [profile::PORTABILITY])
+            || self.disturbance().is_some_and(|disturbance| disturbance.is_of_the_contract)
+    }
+
+    /// Takes note that only a manual page allows what is disturbed in it.
+    pub fn mark_as_of_the_contract(&mut self) {
+        for act in &mut self.acts {
+            if let Act::Trace { disturbance: Some(disturbance), .. } = act {
+                disturbance.is_of_the_contract = true;
+            }
+        }
     }
 
     /// Sets the schedule of the clients in it that have one.
@@ -309,10 +379,15 @@ impl Script {
             }
             Act::Session { steps } => {
                 let held = steps.iter().find_map(|step| step.held.as_ref());
-                Some(held.map_or_else(
-                    || "a session with two handles on one path".to_owned(),
-                    |held| format!("a session, {} before call {}, {}", held.what, held.point, held.call),
-                ))
+                let (sessions, one_shots) = clients_of(steps);
+                let alone = match (sessions, one_shots.len()) {
+                    (1, 0) => "a session with two handles on one path".to_owned(),
+                    (1, _) => "a session with one-shot operations between its requests".to_owned(),
+                    _ => format!("{sessions} sessions whose requests take turns"),
+                };
+                Some(held.map_or(alone, |held| {
+                    format!("a session, {} before call {}, {}", held.what, held.point, held.call)
+                }))
             }
             _ => None,
         })
@@ -362,16 +437,32 @@ impl fmt::Display for Disturbance {
             }
             Misfortune::Fail { fault: FaultId(fault), stays } => {
                 let how = if stays { "and all like it failed" } else { "failed" };
-                let contract = if fault.is_local { "" } else { BY_CONTRACT };
+                let contract = if self.is_of_the_contract { BY_CONTRACT } else { "" };
                 write!(out, "whose call {point}, {call}, {how} with {}{contract}", fault.id)
             }
+            Misfortune::FailInside { fault: FaultId(fault) } => {
+                let contract = if self.is_of_the_contract { BY_CONTRACT } else { "" };
+                write!(
+                    out,
+                    "held before call {point}, {call}, while another client came; then the call failed with {}{contract}",
+                    fault.id
+                )
+            }
+            Misfortune::KillOther { process } => write!(
+                out,
+                "whose process {process} was killed alone when call {point}, {call}, of another process was due; that was \
+                 held while another client came"
+            ),
             Misfortune::FailBeside { fault: FaultId(fault), held } => {
-                let contract = if fault.is_local { "" } else { BY_CONTRACT };
+                let contract = if self.is_of_the_contract { BY_CONTRACT } else { "" };
                 write!(
                     out,
                     "whose call {point}, {call}, failed with {}{contract}, held before call {held} while another client came",
                     fault.id
                 )
+            }
+            Misfortune::FailSpawn { fault: FaultId(fault), nth } => {
+                write!(out, "whose start {nth}, {call}, failed with {}", fault.id)
             }
             Misfortune::KillBesideWaiter => {
                 write!(out, "killed before call {point}, {call}, while another client was there")

@@ -6,12 +6,16 @@
 //! adds once more, and tells and lists again: it must believe what the file holds, lose nothing that it acknowledged,
 //! and answer everything.
 //!
+//! A session runs beside other processes too: with one-shot operations between its requests, with a second session whose
+//! requests take turns with its own, and stopped at each visible call of an `add` while a one-shot `add` comes.
+//!
 //! Example: `picklock check --only session` on a store with a `[session]` finds what a cancelled request leaves half
 //! done.
 
 use crate::catalogue::headline;
-use crate::op::record_name;
+use crate::op::{Request, record_name};
 use crate::scenario::Scenario;
+use crate::scenario::crash::{add, after};
 use crate::scenario::script::{Act, Held, Script, Step};
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -77,7 +81,7 @@ fn steps(held: Option<(u32, &String, &str)>) -> Vec<Step> {
             }
         };
         let what = format!("add {} {way}", record_name(2));
-        steps[ADD].held = Some(Held { point, call: call.clone(), meanwhile, what });
+        steps[ADD].held = Some(Held { point, call: call.clone(), meanwhile, one_shot: None, what });
     }
     if held.is_some_and(|(.., way)| way == OTHER_HANDLE) {
         // What came by another handle need not be known before the file is read.
@@ -96,6 +100,65 @@ fn steps(held: Option<(u32, &String, &str)>) -> Vec<Step> {
     steps
 }
 
+/// A session with one-shot operations between its requests, and two sessions whose requests take turns: no request asks for
+/// what a process believes, which need not know of the others.
+pub fn beside() -> Vec<Script> {
+    let one_shot = |request: Request| Step { one_shot: Some(request), ..Lines::default().step(&[]) };
+    let mut lines = Lines::default();
+    let with_one_shots = vec![
+        lines.step(&["open a"]),
+        lines.step(&["list a"]),
+        one_shot(add(2)),
+        lines.step(&["add a 3"]),
+        lines.step(&["list a"]),
+        one_shot(add(4)),
+        lines.step(&["add a 5"]),
+        lines.step(&["list a"]),
+        lines.step(&["close a"]),
+    ];
+    let mut lines = Lines::default();
+    let mut of = |session: u32, request: &str| Step { session, ..lines.step(&[request]) };
+    let two = vec![
+        of(1, "open a"),
+        of(2, "open c"),
+        of(1, "list a"),
+        of(2, "list c"),
+        of(1, "add a 2"),
+        of(2, "add c 3"),
+        of(1, "add a 4"),
+        of(2, "list c"),
+        of(1, "list a"),
+        of(1, "close a"),
+        of(2, "close c"),
+    ];
+    [(with_one_shots, 6), (two, 5)]
+        .map(|(steps, next)| Script { acts: [vec![Act::Session { steps }], after(next)].concat() })
+        .into()
+}
+
+/// A session that is stopped at each of these calls of an `add` while a one-shot `add` comes.
+pub fn beside_held(calls: &[String]) -> Vec<Script> {
+    let script = |(point, call): (u32, &String)| {
+        let mut lines = Lines::default();
+        let held = Held {
+            point,
+            call: call.clone(),
+            meanwhile: Vec::new(),
+            one_shot: Some(add(3)),
+            what: format!("add {} beside a one-shot add", record_name(2)),
+        };
+        let steps = vec![
+            lines.step(&["open a"]),
+            lines.step(&["list a"]),
+            Step { held: Some(held), ..lines.step(&["add a 2"]) },
+            lines.step(&["list a"]),
+            lines.step(&["close a"]),
+        ];
+        Script { acts: [vec![Act::Session { steps }], after(4)].concat() }
+    };
+    (1..).zip(calls.iter().take(POINTS_MAX)).map(script).collect()
+}
+
 /// Numbers the requests of a session.
 #[derive(Default)]
 struct Lines {
@@ -106,7 +169,7 @@ impl Lines {
     /// Requests that are sent at once: `add a 2` adds the record of this number by handle `a`, `cancel 3` cancels the
     /// request of this number.
     fn step(&mut self, requests: &[&str]) -> Step {
-        Step { lines: self.all(requests), held: None }
+        Step { session: 1, lines: self.all(requests), one_shot: None, held: None }
     }
 
     fn all(&mut self, requests: &[&str]) -> Vec<String> {

@@ -3,7 +3,8 @@
 //! A kill leaves the pages of a write that were copied already: it can cut only where a page of the file begins. All
 //! other cuts come of a file system that takes no more, and reports how much it took: there the operation is killed
 //! right after such a write, before it can do anything about it, or goes on and must finish the job or fail honestly.
-//! The write is a real one with a smaller count, not a made-up answer. Cut are the first byte, the middle, the
+//! The write is a real one with a smaller count, not a made-up answer. A cut inside bytes that are allocated already, which
+//! neither a kill nor a full disk makes, is a remark on portability. Cut are the first byte, the middle, the
 //! last byte and the page boundaries, at most twelve of one write.
 //!
 //! Example: `picklock check --only torn-write` on a log without repair finds that the next record is glued to half a
@@ -12,6 +13,7 @@
 use crate::call::{Call, Class, Effect};
 use crate::catalogue::headline;
 use crate::op::Request;
+use crate::persist::{Tree, lengths_before};
 use crate::scenario::Scenario;
 use crate::scenario::crash::alone;
 use crate::scenario::script::{Misfortune, Script};
@@ -59,8 +61,16 @@ pub fn writes_left_out(calls: &[Call]) -> usize {
     calls.iter().filter(is_write).count().saturating_sub(WRITES_MAX)
 }
 
-/// The executions: each write cut at each place, once with a kill and once without.
-pub fn scripts(request: &Request, calls: &[Call]) -> Vec<Script> {
+/// The executions: each write cut at each place, once with a kill and once without. A cut inside bytes that are allocated
+/// already stands for nothing that a full disk or a quota does: it is a question of portability. `before` is what stood in
+/// the sandbox before the calls, if that is known.
+pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<Script> {
+    let lengths = before.map(|before| lengths_before(before, calls)).unwrap_or_default();
+    let is_allocated = |point: u32, offset: Option<u64>, cut: u64| {
+        let length = lengths.get(point as usize - 1).copied().flatten();
+        !is_cut_of_a_kill(offset, cut)
+            && length.zip(offset).is_some_and(|(length, offset)| offset + cut < length)
+    };
     let writes = (1..).zip(calls).filter_map(|(point, call)| match call.effect {
         Some(Effect::Written { offset, length, .. }) if call.class == Class::Write => {
             Some((point, offset, length))
@@ -73,11 +83,25 @@ pub fn scripts(request: &Request, calls: &[Call]) -> Vec<Script> {
         .into_iter()
         .flat_map(|(point, offset, length)| {
             cuts(offset, length).into_iter().flat_map(move |cut| {
-                [Misfortune::Tear(cut), Misfortune::Shorten(cut)].map(|what| (point, what))
+                [Misfortune::Tear(cut), Misfortune::Shorten(cut)].map(|what| (point, what, offset, cut))
             })
         })
-        .map(|(point, what)| alone(request, calls, point, what))
+        .map(|(point, what, offset, cut)| {
+            let mut script = alone(request, calls, point, what);
+            if is_allocated(point, offset, cut) {
+                script.mark_as_of_the_contract();
+            }
+            script
+        })
         .collect()
+}
+
+/// Whether a script cuts a write in its middle, which tells most.
+pub fn is_telling(script: &Script) -> bool {
+    script.disturbance().is_some_and(|disturbance| match disturbance.what {
+        Misfortune::Tear(cut) | Misfortune::Shorten(cut) => cut > 1 && !disturbance.is_of_the_contract,
+        _ => false,
+    })
 }
 
 #[cfg(test)]
@@ -97,7 +121,7 @@ mod tests {
         let text = "1 write 1\n".repeat(WRITES_MAX + 5);
         let calls = crate::call::sketch(&text);
         assert_eq!(writes_left_out(&calls), 5);
-        let scripts = scripts(&Request::List, &calls);
+        let scripts = scripts(&Request::List, &calls, None);
         let first = scripts.iter().filter_map(|script| Some(script.disturbance()?.point)).min();
         assert_eq!(first, Some(6));
     }

@@ -297,6 +297,11 @@ impl Target {
 }
 
 impl Command {
+    /// Whether a path in it holds the record's name.
+    pub fn paths_hold_id(&self) -> bool {
+        self.words.iter().any(Template::has_id_in_path)
+    }
+
     /// Whether it differs from client to client.
     pub fn names_client(&self) -> bool {
         self.words.iter().any(Template::names_client)

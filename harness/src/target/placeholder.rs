@@ -121,6 +121,24 @@ impl Template {
         self.parts.contains(&Part::Placeholder(Placeholder::Client))
     }
 
+    /// Whether it has the record's name in a path: after `{dir}`, `{data}` or a slash, with no space or quote between.
+    pub fn has_id_in_path(&self) -> bool {
+        let mut is_in_path = false;
+        self.parts.iter().any(|part| {
+            match part {
+                Part::Text(text) => {
+                    let is_end = |c: char| c.is_whitespace() || "'\";|&<>()".contains(c);
+                    let word = text.rsplit(is_end).next().unwrap_or_default();
+                    is_in_path = is_in_path && word.len() == text.len() || word.contains('/');
+                }
+                Part::Placeholder(Placeholder::Dir | Placeholder::Data) => is_in_path = true,
+                Part::Placeholder(Placeholder::Id) => return is_in_path,
+                Part::Placeholder(_) => {}
+            }
+            false
+        })
+    }
+
     /// The word itself, where it has no placeholder.
     pub fn literal(&self) -> Option<&OsStr> {
         match self.parts.as_slice() {
@@ -170,6 +188,15 @@ mod tests {
     #[track_caller]
     fn becomes(source: &str, expected: &str) {
         assert_eq!(Template::parse(source).unwrap().render(&values()), expected);
+    }
+
+    #[test]
+    fn a_record_in_a_path_is_seen() {
+        let has = |word: &str| Template::parse(word).unwrap().has_id_in_path();
+        assert!(
+            has("{dir}/{id}.json") && has("{data}.d/x-{id}") && has("notes/{id}") && has("cp x {dir}/{id}")
+        );
+        assert!(!has("{id}") && !has("echo {id} >> {data}") && !has("echo {data} {id}") && !has("name={id}"));
     }
 
     #[test]

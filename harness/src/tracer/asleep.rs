@@ -124,6 +124,67 @@ fn pipe(thread: Pid, descriptor: i64) -> Option<u64> {
     link.to_str()?.strip_prefix("pipe:[")?.strip_suffix(']')?.parse().ok()
 }
 
+/// The processes of a group.
+fn members(group: Pid) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw);
+    pids.filter(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the name stand the state, the parent and the group.
+        let group_of = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2));
+        group_of.and_then(|number| number.parse().ok()) == Some(group.as_raw())
+    })
+    .collect()
+}
+
+/// The threads of these processes, each with how often it went to sleep, if all of them wait for each other and for nothing
+/// else: for another thread, a child, or the other end of a pipe that no other process has. Two looks alike mean that none
+/// of them went on in between. Nothing if any of them runs, waits for something else, or may be woken by an alarm.
+fn hanging(processes: &[Pid]) -> Option<Vec<(i32, u64)>> {
+    let mut threads = Vec::new();
+    for process in processes {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        if u64::from_str_radix(caught.trim(), 16).ok()? & ALARM != 0 {
+            return None;
+        }
+        for task in fs::read_dir(format!("/proc/{process}/task")).ok()?.flatten() {
+            let thread = Pid::from_raw(task.file_name().to_str()?.parse().ok()?);
+            match Sleep::of(thread) {
+                Sleep::Child | Sleep::Thread | Sleep::Over => {}
+                Sleep::Pipes(pipes) if pipes.iter().all(|pipe| !is_shared_beyond(processes, *pipe)) => {}
+                _ => return None,
+            }
+            threads.push((thread.as_raw(), switches(thread).unwrap_or(0)));
+        }
+    }
+    (!threads.is_empty()).then_some(threads)
+}
+
+/// After how many looks alike an operation hangs.
+const LOOKS_ALIKE: u32 = 4;
+
+/// Looks at an operation that is alone, one after another, at least a tenth of a second apart.
+#[derive(Debug, Default)]
+pub struct Looks {
+    last: Option<Vec<(i32, u64)>>,
+    alike: u32,
+}
+
+impl Looks {
+    /// Looks at the processes of a group: whether they were seen often enough to wait, without a step in between, for what
+    /// nobody but themselves could do.
+    pub fn hang(&mut self, group: i32) -> bool {
+        let now = hanging(&members(Pid::from_raw(group)));
+        self.alike = if now.is_some() && now == self.last { self.alike + 1 } else { 0 };
+        self.last = now;
+        self.alike >= LOOKS_ALIKE
+    }
+}
+
+/// SIGALRM, as a bit of a set of signals.
+const ALARM: u64 = 1 << (libc::SIGALRM - 1);
+
 /// Whether any process but `processes` has this pipe open.
 pub(super) fn is_shared_beyond(processes: &[Pid], pipe: u64) -> bool {
     let name = format!("pipe:[{pipe}]");

@@ -25,15 +25,19 @@ pub(super) fn mode(process: Pid, descriptor: i32) -> Option<u32> {
 
 /// Its position, in bytes.
 pub(super) fn position(process: Pid, descriptor: i32) -> Option<u64> {
+    status(process, descriptor).map(|(position, _)| position)
+}
+
+/// Its position, in bytes, and its flags.
+pub(super) fn status(process: Pid, descriptor: i32) -> Option<(u64, i32)> {
     let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{descriptor}")).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("pos:")?.trim().parse().ok())
+    let value = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    Some((value("pos:")?.parse().ok()?, i32::from_str_radix(value("flags:")?, 8).ok()?))
 }
 
 /// The flags that a descriptor was opened with.
 pub(super) fn flags(process: Pid, descriptor: i32) -> Option<i32> {
-    let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{descriptor}")).ok()?;
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    i32::from_str_radix(flags.trim(), 8).ok()
+    status(process, descriptor).map(|(_, flags)| flags)
 }
 
 /// All descriptors of a process, in order.
@@ -48,10 +52,21 @@ pub(super) fn all(process: Pid) -> Vec<i32> {
 pub(super) fn share_description(one: (Pid, i32), other: (Pid, i32)) -> bool {
     /// `KCMP_FILE` of kcmp(2).
     const KCMP_FILE: i32 = 0;
+    compare(KCMP_FILE, one, other)
+}
+
+/// Whether two processes have one table of descriptors (`CLONE_FILES`).
+pub(super) fn share_table(one: Pid, other: Pid) -> bool {
+    /// `KCMP_FILES` of kcmp(2).
+    const KCMP_FILES: i32 = 2;
+    compare(KCMP_FILES, (one, 0), (other, 0))
+}
+
+fn compare(what: i32, one: (Pid, i32), other: (Pid, i32)) -> bool {
     #[expect(unsafe_code, reason = "nothing safe offers kcmp")]
     // SAFETY: the call takes five numbers and touches no memory of this process.
     let compared =
-        unsafe { libc::syscall(libc::SYS_kcmp, one.0.as_raw(), other.0.as_raw(), KCMP_FILE, one.1, other.1) };
+        unsafe { libc::syscall(libc::SYS_kcmp, one.0.as_raw(), other.0.as_raw(), what, one.1, other.1) };
     compared == 0
 }
 

@@ -1,26 +1,41 @@
 //! What a call that has returned came to in the sandbox.
 
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use crate::call::{Class, Effect, Object};
+use crate::call::{Argument, Class, Effect, Object, Special};
 use crate::tracer::examine::DATA_MAX;
 use crate::tracer::mirror::{Mirror, Pending};
 use crate::tracer::shape::Form;
-use crate::tracer::{descriptor, memory, path};
+use crate::tracer::{descriptor, memory, names, path};
+
+/// What a file is called that has no name.
+pub(super) const UNNAMED: &str = "(no name)";
+/// The attribute that holds an access list.
+const ACCESS_LIST: &str = "system.posix_acl_access";
 
 impl Mirror {
     /// What a call came to that has returned `value`; nothing where it changed and read nothing.
-    pub(super) fn effect(&self, thread: Pid, call: &Pending, value: i64) -> Option<Effect> {
+    pub(super) fn effect(&mut self, thread: Pid, call: &Pending, value: i64) -> Option<Effect> {
         let file = call.objects.iter().find_map(|object| match object {
             Object::File(number) => Some(*number),
             _ => None,
         });
-        let shown = |index: usize| call.paths.get(index).map(|path| path::shown(path, &self.sandbox));
         let name = call.shape.name;
+        if call.shape.class == Class::Inspect {
+            return self.size_read(call, file).map(|file| Effect::SizeRead { file });
+        }
+        if names::unknown_vector_flags(call.vector_flags()) != 0 {
+            return Some(Effect::Other);
+        }
+        let shown = |index: usize| call.paths.get(index).map(|path| path::shown(path, &self.sandbox));
         match (call.shape.class, call.shape.form) {
+            (Class::Open, Form::Open { .. }) if call.is_unnamed() => {
+                Some(Effect::CreatedUnnamed { file: file?, mode: descriptor::mode(thread, value as i32)? })
+            }
             (Class::Open, Form::Open { .. }) => {
                 let (path, file) = (shown(0)?, file?);
                 // Whether there was a file before is known from before the call; what is empty now was emptied then.
@@ -31,15 +46,35 @@ impl Mirror {
                     (false, _) => Effect::Opened { path, file },
                 })
             }
-            (Class::Read, _) if name != "getdents64" => Some(Effect::Read { file: file? }),
-            (Class::Write, Form::Copy { to, .. }) => {
+            (Class::Read, Form::Map) => {
+                let (length, offset) = (call.entry.arguments[1], call.entry.arguments[5]);
+                let size = descriptor::size(thread, call.entry.arguments[4] as i32);
+                let at_end = size.is_none_or(|size| offset.saturating_add(length) >= size);
+                Some(Effect::Read { file: file?, offset: Some(offset), length, at_end })
+            }
+            (Class::Read, Form::Bytes { .. } | Form::Vector { .. }) => {
+                let length = u64::try_from(value).ok()?;
+                let asked = call.arguments.iter().find_map(|argument| match argument {
+                    Argument::Bytes(count) => Some(*count),
+                    _ => None,
+                });
+                // One that must not wait may come short anywhere.
+                let may_stop = call.vector_flags() & libc::RWF_NOWAIT != 0;
+                let at_end = !may_stop && asked.is_some_and(|asked| length < asked);
+                let (offset, _) = placed(thread, call, length);
+                Some(Effect::Read { file: file?, offset, length, at_end })
+            }
+            (Class::Write, Form::Copy { from, to, count }) => {
                 let length = u64::try_from(value).ok()?;
                 // What is copied out of the sandbox changes nothing in there.
                 let Some(open) = self.open_file(thread, call.entry.arguments[to] as i32) else {
-                    return Some(Effect::Read { file: file? });
+                    let offset = copied_at(thread, call, from, length);
+                    let at_end = length == 0 && call.entry.arguments[count] > 0;
+                    return Some(Effect::Read { file: file?, offset, length, at_end });
                 };
-                let offset = if self.is_detailed { copied_to(thread, call, to, length) } else { None };
-                Some(Effect::Written { file: self.files.get(&open.file)?.0, offset, length })
+                let offset = copied_at(thread, call, to, length);
+                let file = self.files.get(&open.file)?.0;
+                Some(Effect::Written { file, offset, length, appends: open.appends })
             }
             (Class::Write, _) if name == "fallocate" && call.entry.arguments[1] == 0 => {
                 let size = descriptor::size(thread, call.entry.arguments[0] as i32)?;
@@ -53,8 +88,8 @@ impl Mirror {
             }
             (Class::Write, Form::Buffer { .. } | Form::Vector { .. }) => {
                 let length = u64::try_from(value).ok()?;
-                let offset = if self.is_detailed { self.offset(thread, call, length) } else { None };
-                Some(Effect::Written { file: file?, offset, length })
+                let (offset, appends) = placed(thread, call, length);
+                Some(Effect::Written { file: file?, offset, length, appends })
             }
             (Class::Write, _) if name == "ftruncate" => {
                 Some(Effect::Resized { file: file?, size: call.entry.arguments[1] })
@@ -62,16 +97,44 @@ impl Mirror {
             (Class::Write, Form::Path { .. }) => {
                 let size = call.entry.arguments[1];
                 let path = call.paths.first()?;
-                let known = self.files.values().find(|(_, name)| *name == path::shown(path, &self.sandbox));
-                Some(known.map_or(Effect::Other, |(file, _)| Effect::Resized { file: *file, size }))
+                let known = std::fs::metadata(path).ok().and_then(|found| self.number_of(path, &found));
+                Some(known.map_or(Effect::Other, |file| Effect::Resized { file, size }))
             }
             (Class::Name, Form::Paths { .. }) if name.starts_with("rename") => {
-                let is_plain =
-                    name != "renameat2" || call.entry.arguments[4] as u32 & !libc::RENAME_NOREPLACE == 0;
                 let (from, to) = (shown(0)?, shown(1)?);
-                Some(if is_plain { Effect::Renamed { from, to } } else { Effect::Other })
+                let flags = if name == "renameat2" { call.entry.arguments[4] as u32 } else { 0 };
+                Some(match flags & !libc::RENAME_NOREPLACE {
+                    0 => Effect::Renamed { from, to },
+                    libc::RENAME_EXCHANGE => Effect::Exchanged { from, to },
+                    _ => Effect::Other,
+                })
             }
-            (Class::Name, Form::Paths { .. }) => Some(Effect::Linked { from: shown(0)?, to: shown(1)? }),
+            (Class::Name, Form::Paths { .. }) => {
+                let found = std::fs::symlink_metadata(call.paths.get(1)?).ok();
+                let known = found.and_then(|found| self.files.get(&(found.dev(), found.ino())));
+                Some(Effect::Linked { from: shown(0)?, to: shown(1)?, file: known.map(|(file, _)| *file) })
+            }
+            (Class::Name, Form::Bind { .. }) => Some(Effect::SpecialMade {
+                mode: mode_of(call.paths.first()?),
+                path: shown(0)?,
+                special: Special::Socket,
+            }),
+            (Class::Name, Form::Path { .. }) if name.starts_with("mknod") => {
+                let (path, shown) = (call.paths.first()?, shown(0)?);
+                let found = std::fs::symlink_metadata(path).ok()?;
+                let mode = found.permissions().mode() & 0o7777;
+                let kind = found.file_type();
+                Some(match self.number_of(path, &found) {
+                    Some(file) => Effect::Created { path: shown, file, mode },
+                    None if kind.is_fifo() => {
+                        Effect::SpecialMade { path: shown, special: Special::Fifo, mode }
+                    }
+                    None if kind.is_socket() => {
+                        Effect::SpecialMade { path: shown, special: Special::Socket, mode }
+                    }
+                    None => Effect::Other,
+                })
+            }
             (Class::Name, Form::Path { .. }) => {
                 let path = shown(0)?;
                 let removes_folder =
@@ -88,26 +151,15 @@ impl Mirror {
                     _ => Effect::Other,
                 })
             }
-            (Class::Attribute, Form::Path { .. }) if name.contains("chmod") => {
-                Some(Effect::ModeSet { mode: mode_of(call.paths.first()?), path: shown(0)? })
-            }
-            (Class::Attribute, Form::File) if name == "fchmod" => {
-                let path = self.files.values().find(|(number, _)| Some(*number) == file)?.1.clone();
-                Some(Effect::ModeSet { path, mode: call.entry.arguments[1] as u32 & 0o7777 })
-            }
-            // An access list is a mode too: GNU sed, cp and mv set the mode of a new file by one.
-            (Class::Attribute, Form::Path { .. }) if name.ends_with("xattr") => {
-                Some(Effect::ModeSet { mode: mode_of(call.paths.first()?), path: shown(0)? })
-            }
-            (Class::Attribute, Form::File) if name.ends_with("xattr") => {
-                let path = self.files.values().find(|(number, _)| Some(*number) == file)?.1.clone();
-                let mode = descriptor::mode(thread, call.entry.arguments[0] as i32)?;
-                Some(Effect::ModeSet { path, mode })
+            (Class::Attribute, Form::Attribute { .. }) => self.attribute_effect(thread, call, file),
+            (Class::Attribute, _) if name.contains("chmod") => {
+                let mode = self.mode_now(thread, call)?;
+                Some(Effect::ModeSet { path: self.meant(call, file)?, mode, file })
             }
             // An owner that is the one it has anyway.
             (Class::Attribute, _) if name.contains("chown") && is_own(call) => None,
             // Times are not part of what is laid out again.
-            (Class::Attribute, _) if name == "utimensat" => None,
+            (Class::Attribute, _) if name.starts_with("utime") || name == "futimesat" => None,
             (Class::Write | Class::Attribute, _) => Some(Effect::Other),
             _ => None,
         }
@@ -117,7 +169,7 @@ impl Mirror {
     pub(super) fn copied(&self, thread: Pid, call: &Pending, count: i64) -> Option<Vec<u8>> {
         let Form::Copy { to, .. } = call.shape.form else { return None };
         let count = usize::try_from(count).ok().filter(|count| self.is_detailed && *count <= DATA_MAX)?;
-        let offset = copied_to(thread, call, to, count as u64)?;
+        let offset = copied_at(thread, call, to, count as u64)?;
         let fd = call.entry.arguments[to] as i32;
         let file = std::fs::File::open(format!("/proc/{thread}/fd/{fd}")).ok()?;
         let mut data = vec![0; count];
@@ -129,34 +181,177 @@ impl Mirror {
     pub(super) fn next_offset(&self, thread: Pid) -> Option<u64> {
         let call = self.pending(thread)?;
         let fd = call.entry.arguments[0] as i32;
-        match self.open_file(thread, fd)?.appends {
+        let (position, flags) = descriptor::status(thread, fd)?;
+        match call.appends_with(flags) {
             true => descriptor::size(thread, fd),
-            false if call.shape.name.starts_with("pwrite") => Some(call.entry.arguments[3]),
-            false => descriptor::position(thread, fd),
+            false => Some(call.offset_argument().unwrap_or(position)),
         }
     }
 
-    /// Where a write of `length` bytes began that has just returned.
-    fn offset(&self, thread: Pid, call: &Pending, length: u64) -> Option<u64> {
-        let fd = call.entry.arguments[0] as i32;
-        let open = self.open_file(thread, fd)?;
-        if call.shape.name.starts_with("pwrite") {
-            // With `O_APPEND` Linux appends whatever offset is given (pwrite(2), BUGS).
-            return match open.appends {
-                true => descriptor::size(thread, fd)?.checked_sub(length),
-                false => Some(call.entry.arguments[3]),
-            };
+    /// The file whose size an inspecting call has just read, which gets a number if it has none: a `stat` may come before
+    /// the first open.
+    fn size_read(&mut self, call: &Pending, file: Option<u32>) -> Option<u32> {
+        let argument = |index: usize| call.entry.arguments[index];
+        match call.shape.name {
+            "fstat" => file,
+            "lseek" => {
+                let whence = argument(2) as i32;
+                file.filter(|_| matches!(whence, libc::SEEK_END | libc::SEEK_DATA | libc::SEEK_HOLE))
+            }
+            "statx" if argument(3) as u32 & libc::STATX_SIZE == 0 => None,
+            "stat" | "lstat" | "newfstatat" | "statx" => {
+                let Some(path) = call.paths.first() else { return file };
+                let found = match call.follows() {
+                    true => std::fs::metadata(path),
+                    false => std::fs::symlink_metadata(path),
+                };
+                self.number_of(path, &found.ok()?)
+            }
+            _ => None,
         }
-        descriptor::position(thread, fd)?.checked_sub(length)
+    }
+
+    /// The number of what a path names, which gets one if it has none; nothing if it is no regular file.
+    fn number_of(&mut self, path: &Path, found: &Metadata) -> Option<u32> {
+        let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
+        let shown = path::shown(path, &self.sandbox);
+        let known = || self.files.entry((found.dev(), found.ino())).or_insert((next, shown)).0;
+        found.is_file().then(known)
+    }
+
+    /// The name of what a call works on: the path that it has, or what its file is called.
+    fn meant(&self, call: &Pending, file: Option<u32>) -> Option<String> {
+        let named = call.paths.first().map(|path| path::shown(path, &self.sandbox));
+        let called =
+            || self.files.values().find(|(number, _)| Some(*number) == file).map(|(_, name)| name.clone());
+        named.or_else(called)
+    }
+
+    /// The permissions of what a call works on.
+    fn mode_now(&self, thread: Pid, call: &Pending) -> Option<u32> {
+        match call.paths.first() {
+            Some(path) => Some(mode_of(path)),
+            None => descriptor::mode(thread, call.entry.arguments[0] as i32),
+        }
+    }
+
+    fn attribute_effect(&self, thread: Pid, call: &Pending, file: Option<u32>) -> Option<Effect> {
+        let path = self.meant(call, file)?;
+        let name = call.attribute()?.to_owned();
+        if call.shape.name.contains("remove") {
+            return Some(Effect::AttributeRemoved { path, file, name });
+        }
+        if !call.sets_access_list() {
+            return Some(Effect::AttributeSet { path, file, name, mode: None });
+        }
+        // GNU sed, cp and mv set the mode of a new file by an access list, which says no more than that.
+        let mode = self.mode_now(thread, call)?;
+        Some(match call.data {
+            Some(_) => Effect::AttributeSet { path, file, name, mode: Some(mode) },
+            None => Effect::ModeSet { path, mode, file },
+        })
+    }
+
+    /// The access list that the kernel keeps after one was set; nothing if it says no more than the permissions.
+    pub(super) fn access_list(&self, thread: Pid, call: &Pending) -> Option<Vec<u8>> {
+        let through = || PathBuf::from(format!("/proc/{thread}/fd/{}", call.entry.arguments[0] as i32));
+        let path = call.paths.first().cloned().unwrap_or_else(through);
+        let mut value = vec![0; DATA_MAX];
+        let length = rustix::fs::getxattr(path, ACCESS_LIST, &mut value).ok()?;
+        value.truncate(length);
+        Some(value)
+    }
+
+    /// A file that had no name is called by its first one.
+    pub(super) fn linked(&mut self, paths: &[PathBuf]) {
+        let Some(to) = paths.get(1) else { return };
+        let Ok(found) = std::fs::symlink_metadata(to) else { return };
+        let shown = path::shown(to, &self.sandbox);
+        if let Some((_, name)) = self.files.get_mut(&(found.dev(), found.ino()))
+            && name == UNNAMED
+        {
+            *name = shown;
+        }
     }
 }
 
-/// Where a copy of `length` bytes began that has just returned: behind a pointer, where one was given, else where the
-/// descriptor stood.
-fn copied_to(thread: Pid, call: &Pending, to: usize, length: u64) -> Option<u64> {
-    let pointer = if call.shape.name == "sendfile" { 0 } else { call.entry.arguments[to + 1] };
+impl Pending {
+    /// Whether it opens a file without a name.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.flags & libc::O_TMPFILE == libc::O_TMPFILE
+    }
+
+    /// Whether it exchanges two names.
+    pub(super) fn exchanges(&self) -> bool {
+        self.shape.name == "renameat2" && self.entry.arguments[4] as u32 == libc::RENAME_EXCHANGE
+    }
+
+    /// The name of the extended attribute that it works on.
+    fn attribute(&self) -> Option<&str> {
+        self.arguments.iter().find_map(|argument| match argument {
+            Argument::Flags(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether it sets the access list, which the permissions are part of.
+    pub(super) fn sets_access_list(&self) -> bool {
+        self.shape.name.contains("set") && self.attribute() == Some(ACCESS_LIST)
+    }
+
+    /// The flags of a `preadv2` or `pwritev2`; none of any other call.
+    pub(super) fn vector_flags(&self) -> i32 {
+        match self.shape.name {
+            "preadv2" | "pwritev2" => self.entry.arguments[5] as i32,
+            _ => 0,
+        }
+    }
+
+    /// Whether it writes to the end of the file, whatever its offset, through a descriptor with these flags.
+    fn appends_with(&self, flags: i32) -> bool {
+        let own = self.vector_flags();
+        let by_descriptor = flags & libc::O_APPEND != 0 && own & libc::RWF_NOAPPEND == 0;
+        self.shape.class == Class::Write && (own & libc::RWF_APPEND != 0 || by_descriptor)
+    }
+
+    /// The offset that a call is given, which leaves the position of its descriptor alone. Of the calls with flags, −1
+    /// means the position.
+    fn offset_argument(&self) -> Option<u64> {
+        let offset = self.entry.arguments[3];
+        match self.shape.name {
+            "pread64" | "preadv" | "pwrite64" | "pwritev" => Some(offset),
+            "preadv2" | "pwritev2" => Some(offset).filter(|offset| *offset != u64::MAX),
+            _ => None,
+        }
+    }
+}
+
+/// Where the bytes begin that a call has just read or written, `length` of them, and whether they were appended.
+fn placed(thread: Pid, call: &Pending, length: u64) -> (Option<u64>, bool) {
+    let fd = call.entry.arguments[0] as i32;
+    // The flags are those of now: `F_SETFL` may have changed them.
+    let Some((position, flags)) = descriptor::status(thread, fd) else { return (None, false) };
+    let appends = call.appends_with(flags);
+    let offset = match call.offset_argument() {
+        // With `O_APPEND` Linux appends whatever offset is given (pwrite(2), BUGS), and does not move the position.
+        Some(_) if appends => descriptor::size(thread, fd).and_then(|size| size.checked_sub(length)),
+        Some(offset) => Some(offset),
+        None => position.checked_sub(length),
+    };
+    (offset, appends)
+}
+
+/// Where one side of a copy of `length` bytes began that has just returned: behind a pointer, if one was given, else where
+/// the descriptor stood.
+fn copied_at(thread: Pid, call: &Pending, side: usize, length: u64) -> Option<u64> {
+    let pointer = match (call.shape.name, side) {
+        // `sendfile` has a pointer for the side that it reads alone.
+        ("sendfile", 0) => 0,
+        ("sendfile", _) => call.entry.arguments[2],
+        _ => call.entry.arguments[side + 1],
+    };
     let end = match pointer {
-        0 => descriptor::position(thread, call.entry.arguments[to] as i32)?,
+        0 => descriptor::position(thread, call.entry.arguments[side] as i32)?,
         address => memory::word(thread, address)?,
     };
     end.checked_sub(length)

@@ -1,15 +1,23 @@
 //! What a call that is about to be made works on: its paths, descriptors and locks, and whether it is visible at all.
 
+use std::path::Path;
+
 use nix::unistd::Pid;
 
 use crate::call::{Argument, Class};
 use crate::locks::{END, Kind, Lock, Mode, Owner, Range};
+use crate::tracer::filter::FICLONE;
 use crate::tracer::mirror::{Mirror, Pending, Wanted};
-use crate::tracer::shape::{Flags, Form};
+use crate::tracer::path::Meant;
+use crate::tracer::shape::{Flags, Form, Of, Value};
 use crate::tracer::{descriptor, memory, names, path};
 
 /// What is kept of the data of one call.
 pub(super) const DATA_MAX: usize = 1 << 20;
+/// `RESOLVE_IN_ROOT` of openat2(2).
+const RESOLVE_IN_ROOT: u64 = 0x10;
+/// The length of `struct sockaddr_un`, with some room.
+const ADDRESS_MAX: usize = 128;
 
 impl Mirror {
     /// Fills in what the call works on. Nothing where it is not visible.
@@ -20,15 +28,22 @@ impl Mirror {
         let int = |index: usize| argument(index) as i32;
         match call.shape.form {
             Form::Open { folder, path, flags } => {
-                let named = self.named(thread, folder.map(int), argument(path))?;
+                let mut is_root = false;
                 let flags = match flags {
                     Flags::Argument(index) => int(index),
-                    Flags::Behind(index) => memory::word(thread, argument(index))? as i32,
+                    Flags::Behind(index) => {
+                        // Behind the flags stand the mode, and how the path is resolved.
+                        let resolve = memory::word(thread, argument(index).saturating_add(16));
+                        is_root = resolve.is_some_and(|resolve| resolve & RESOLVE_IN_ROOT != 0);
+                        memory::word(thread, argument(index))? as i32
+                    }
                     Flags::Creat => libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC,
                 };
                 call.appends = flags & libc::O_APPEND != 0;
                 call.is_path = flags & libc::O_PATH != 0;
                 call.flags = flags;
+                let meant = Meant { folder: folder.map(int), is_root, follows: call.follows() };
+                let named = self.named(thread, call, meant, argument(path))?;
                 self.add_path(call, named);
                 call.look();
                 call.arguments.push(Argument::Flags(names::open_flags(flags)));
@@ -39,18 +54,21 @@ impl Mirror {
                 match folder.map(int).filter(|_| is_empty) {
                     Some(descriptor) => self.add_descriptor(thread, call, descriptor)?,
                     None => {
-                        let named = self.named(thread, folder.map(int), argument(path))?;
+                        let follows = call.follows();
+                        let meant = Meant { folder: folder.map(int), follows, ..Meant::default() };
+                        let named = self.named(thread, call, meant, argument(path))?;
                         self.add_path(call, named);
                     }
                 }
             }
             Form::Paths { folders, paths } => {
-                let resolved = [0, 1].map(|index| {
-                    let text = memory::text(thread, argument(paths[index]));
-                    path::resolve(thread, folders[index].map(int), text)
+                let meant = [0, 1].map(|index| Meant {
+                    folder: folders[index].map(int),
+                    // No call follows a link that is to be a new name.
+                    follows: index == 0 && call.follows(),
+                    ..Meant::default()
                 });
-                resolved.iter().find(|path| self.is_visible(path))?;
-                for path in resolved {
+                for path in self.two_named(thread, call, meant, paths.map(argument))? {
                     self.add_path(call, path);
                 }
             }
@@ -68,13 +86,19 @@ impl Mirror {
             }
             Form::Vector { list, count } => {
                 self.add_descriptor(thread, call, int(0))?;
+                let length = memory::vector_length(thread, argument(list), argument(count));
+                call.arguments.push(Argument::Bytes(length));
                 if call.shape.class == Class::Write {
-                    let data = memory::vector(thread, argument(list), argument(count), DATA_MAX);
-                    call.arguments.push(Argument::Bytes(data.len() as u64));
-                    call.data = Some(data);
+                    call.data = Some(memory::vector(thread, argument(list), argument(count), DATA_MAX));
+                }
+                if call.vector_flags() != 0 {
+                    call.arguments.push(Argument::Flags(names::vector_flags(call.vector_flags())));
                 }
             }
             Form::Copy { from, to, .. } => {
+                for side in [from, to] {
+                    self.know(thread, int(side));
+                }
                 let sides = [from, to].map(|side| self.open_file(thread, int(side)).map(|_| int(side)));
                 sides.iter().flatten().next()?;
                 for descriptor in sides.into_iter().flatten() {
@@ -92,10 +116,9 @@ impl Mirror {
                 call.arguments.push(Argument::Bytes(argument(1)));
                 let path = self.path_of(thread, int(descriptor));
                 self.not_covered.insert(format!("the store maps {path}: when it looks at that is not seen"));
+                self.has_shared_map |= int(flags) & libc::MAP_SHARED != 0;
                 if int(flags) & libc::MAP_SHARED != 0 && int(protection) & libc::PROT_WRITE != 0 {
-                    self.not_covered.insert(format!(
-                        "the store maps {path} shared and writable: such writes are not seen"
-                    ));
+                    self.not_covered.insert(map_is_written(&path));
                 }
             }
             Form::Flock => {
@@ -121,11 +144,78 @@ impl Mirror {
             }
             Form::Fcntl => self.examine_fcntl(thread, call)?,
             Form::Exit | Form::Timer { .. } | Form::TidAddress => return None,
-            Form::Close => self.add_descriptor(thread, call, int(0))?,
+            Form::Attribute { of, name, value } => {
+                let is_empty = of == Of::At && memory::bytes(thread, argument(1), 1) == [0];
+                match of {
+                    Of::Descriptor => self.add_descriptor(thread, call, int(0))?,
+                    Of::At if is_empty => self.add_descriptor(thread, call, int(0))?,
+                    Of::At => {
+                        let follows = call.follows();
+                        let meant = Meant { folder: Some(int(0)), follows, ..Meant::default() };
+                        let named = self.named(thread, call, meant, argument(1))?;
+                        self.add_path(call, named);
+                    }
+                    Of::Path => {
+                        let meant = Meant { follows: call.follows(), ..Meant::default() };
+                        let named = self.named(thread, call, meant, argument(0))?;
+                        self.add_path(call, named);
+                    }
+                }
+                if let Some(name) = name {
+                    let name = memory::text(thread, argument(name));
+                    call.arguments.push(Argument::Flags(String::from_utf8_lossy(&name).into_owned()));
+                }
+                let stands = match value {
+                    Some(Value::Plain { address, length }) => Some((argument(address), argument(length))),
+                    // `struct xattr_args`: the address, and the length in four bytes.
+                    Some(Value::Behind(index)) => {
+                        let word = |at: u64| memory::word(thread, argument(index).saturating_add(at));
+                        Some((word(0)?, word(8)? & u64::from(u32::MAX)))
+                    }
+                    None => None,
+                };
+                if let Some((address, length)) = stands {
+                    let kept = usize::try_from(length).unwrap_or(usize::MAX).min(DATA_MAX);
+                    call.data = Some(memory::bytes(thread, address, kept));
+                    call.arguments.push(Argument::Bytes(length));
+                }
+            }
+            Form::Bind { address, length } => {
+                let length = usize::try_from(argument(length)).unwrap_or(0).min(ADDRESS_MAX);
+                let socket = memory::bytes(thread, argument(address), length);
+                let text = socket_path(&socket)?;
+                let path = self.looked_up(thread, text, Meant::default());
+                if !self.is_visible(&path) {
+                    return None;
+                }
+                self.add_path(call, path);
+            }
+            Form::Ioctl => {
+                // The other file is the third argument, or stands first in what that points to.
+                let other = match argument(1) as u32 {
+                    FICLONE => int(2),
+                    _ => memory::word(thread, argument(2))? as i32,
+                };
+                let sides = [int(0), other].map(|side| self.add_descriptor(thread, call, side));
+                sides.iter().flatten().next()?;
+            }
+            Form::Protect => {
+                self.note_writable(thread, argument(0), argument(1));
+                return None;
+            }
+            Form::Close => {
+                let is_known = self.add_descriptor(thread, call, int(0));
+                self.forget_elsewhere(thread, |fd| *fd == int(0));
+                is_known?;
+            }
             Form::CloseRange => {
                 let (first, last) = (argument(0) as u32, argument(1) as u32);
-                let open = self.process_of(thread)?.open.keys().copied();
-                let range: Vec<i32> = open.filter(|fd| (first..=last).contains(&fd.unsigned_abs())).collect();
+                let is_in = |fd: &i32| (first..=last).contains(&fd.unsigned_abs());
+                for fd in descriptor::all(thread).into_iter().filter(is_in) {
+                    self.know(thread, fd);
+                }
+                self.forget_elsewhere(thread, is_in);
+                let range: Vec<i32> = self.descriptors_of(thread).into_iter().filter(is_in).collect();
                 range.first()?;
                 for descriptor in range {
                     self.add_descriptor(thread, call, descriptor)?;
@@ -133,6 +223,10 @@ impl Mirror {
             }
             Form::Duplicate { to } => {
                 let to = to.map(int);
+                if let Some(to) = to {
+                    self.know(thread, to);
+                    self.forget_elsewhere(thread, |fd| *fd == to);
+                }
                 let from_known = self.add_descriptor(thread, call, int(0)).is_some();
                 let over_known = to.is_some_and(|to| self.open_file(thread, to).is_some());
                 if !from_known && !over_known {
@@ -142,6 +236,21 @@ impl Mirror {
             }
         }
         Some(())
+    }
+
+    /// Memory is made writable: a shared map of a file may be part of it.
+    fn note_writable(&mut self, thread: Pid, address: u64, length: u64) {
+        if !self.has_shared_map {
+            return;
+        }
+        let maps = std::fs::read_to_string(format!("/proc/{thread}/maps")).unwrap_or_default();
+        for path in shared_maps(&maps, address, address.saturating_add(length)) {
+            let path = Path::new(path);
+            if self.is_visible(path) {
+                let path = path::shown(path, &self.sandbox);
+                self.not_covered.insert(map_is_written(&path));
+            }
+        }
     }
 
     fn examine_fcntl(&mut self, thread: Pid, call: &mut Pending) -> Option<()> {
@@ -165,7 +274,7 @@ impl Mirror {
                 let (kind, owner) = if is_ofd {
                     (Kind::Ofd, Owner::Description(open.description))
                 } else {
-                    (Kind::Posix, Owner::Process(self.process_of(thread)?.number))
+                    (Kind::Posix, Owner::Process(self.process_of(thread)?.table))
                 };
                 call.arguments.push(Argument::Flags(names::fcntl_command(command).to_owned()));
                 call.arguments.push(Argument::Flags(format!(
@@ -185,7 +294,7 @@ impl Mirror {
                 let mode = if lock_type == libc::F_RDLCK { Mode::Shared } else { Mode::Exclusive };
                 let (kind, owner) = match command {
                     libc::F_OFD_GETLK => (Kind::Ofd, Owner::Description(open.description)),
-                    _ => (Kind::Posix, Owner::Process(self.process_of(thread)?.number)),
+                    _ => (Kind::Posix, Owner::Process(self.process_of(thread)?.table)),
                 };
                 call.arguments.push(Argument::Flags(names::fcntl_command(command).to_owned()));
                 call.asks_about = Some(Lock { file: open.file, kind, owner, mode, range });
@@ -213,6 +322,33 @@ impl Pending {
             || memory::word(thread, self.entry.arguments[2]).map(|head| i32::from((head >> 16) as i16));
         self.shape.form == Form::Fcntl && self.wants.is_some() && whence() == Some(libc::SEEK_END)
     }
+}
+
+fn map_is_written(path: &str) -> String {
+    format!("the store maps {path} shared and writable: such writes are not seen")
+}
+
+/// The files that are mapped shared somewhere from `start` to `end`, by the lines of proc_pid_maps(5).
+fn shared_maps(maps: &str, start: u64, end: u64) -> impl Iterator<Item = &str> {
+    let address = |text: &str| u64::from_str_radix(text, 16).ok();
+    maps.lines().filter_map(move |line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (first, last) = range.split_once('-')?;
+        let overlaps = address(first)? < end && address(last)? > start;
+        let is_shared = rest.as_bytes().get(3) == Some(&b's');
+        // Permissions, offset, device, inode, and the path behind spaces.
+        let path = rest.splitn(5, ' ').nth(4)?.trim_start();
+        (overlaps && is_shared).then_some(path)
+    })
+}
+
+/// The path in the address of a Unix socket, if it has one: `struct sockaddr_un` is a family of two bytes and a path.
+fn socket_path(address: &[u8]) -> Option<Vec<u8>> {
+    let (family, path) = address.split_first_chunk::<2>()?;
+    let is_unix = i32::from(u16::from_ne_bytes(*family)) == libc::AF_UNIX;
+    let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
+    // One that begins with NUL is a name of its own kind, and one that is empty is chosen by the kernel.
+    (is_unix && !path.is_empty()).then(|| path.to_vec())
 }
 
 /// Whether the kernel would take this lock through a descriptor at all: a record lock must fit how it was opened, and

@@ -1,14 +1,24 @@
 //! The seccomp filter: which system calls stop, which are refused, and that all others cost next to nothing.
 
-use crate::tracer::{clock, shape};
+use crate::tracer::{clock, shape, spawn};
 
 const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 /// Where the number of the call and the architecture stand in `struct seccomp_data`.
 const NUMBER_AT: u32 = 0;
 const ARCH_AT: u32 = 4;
+
+/// Where the lower half of an argument stands in there, counted from 0.
+const fn argument_at(index: u32) -> u32 {
+    16 + index * 8
+}
+
+/// `FICLONE` and `FICLONERANGE` of ioctl_ficlone(2).
+pub(super) const FICLONE: u32 = 0x4004_9409;
+pub(super) const FICLONERANGE: u32 = 0x4020_940d;
 
 #[cfg(target_arch = "x86_64")]
 const ARCH: u32 = 0xc000_003e;
@@ -37,9 +47,31 @@ pub(super) fn program(is_scheduled: bool) -> Vec<libc::sock_filter> {
         program.push(statement(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()));
     }
     let timed: &[i64] = if is_scheduled { clock::CALLS } else { &[] };
-    for number in
-        shape::ALL.iter().map(|shape| shape.number).chain(timed.iter().copied()).chain([libc::SYS_getpid])
+    for number in shape::ALL
+        .iter()
+        .map(|shape| shape.number)
+        .chain(timed.iter().copied())
+        .chain([libc::SYS_getpid])
+        .chain(spawn::CALLS.iter().copied())
     {
+        // Most of these two have nothing to do with files, and some programs make thousands.
+        let test: &[libc::sock_filter] = match number {
+            libc::SYS_mprotect => &[
+                statement(LOAD_WORD, argument_at(2)),
+                libc::sock_filter { code: JUMP_IF_SET, jt: 0, jf: 1, k: libc::PROT_WRITE.unsigned_abs() },
+            ],
+            libc::SYS_ioctl => {
+                &[statement(LOAD_WORD, argument_at(1)), jump(FICLONE, 1, 0), jump(FICLONERANGE, 0, 1)]
+            }
+            _ => &[],
+        };
+        if !test.is_empty() {
+            program.push(jump(number_of(number), 0, u8::try_from(test.len() + 2).unwrap_or(u8::MAX)));
+            program.extend(test);
+            program.push(statement(RETURN, libc::SECCOMP_RET_TRACE));
+            program.push(statement(RETURN, libc::SECCOMP_RET_ALLOW));
+            continue;
+        }
         program.push(jump(number_of(number), 0, 1));
         program.push(statement(RETURN, libc::SECCOMP_RET_TRACE));
     }

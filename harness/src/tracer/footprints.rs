@@ -10,8 +10,8 @@ use crate::call::Class;
 use crate::explore::footprint::{Deed, Footprint, Locking};
 use crate::locks::{FileId, Kind, Lock, Mode, Owner};
 use crate::tracer::mirror::{Mirror, Pending, Wanted};
-use crate::tracer::path;
 use crate::tracer::shape::Form;
+use crate::tracer::{descriptor, path};
 
 impl Mirror {
     /// What the pending call of a thread may touch.
@@ -19,7 +19,10 @@ impl Mirror {
         let nothing = Footprint::default();
         let Some(call) = self.pending(thread) else { return nothing };
         let int = |index: usize| call.entry.arguments[index] as i32;
-        let paths: Vec<Named> = call.paths.iter().map(|path| self.resolved(call, path)).collect();
+        // No call follows a link that is to be a new name.
+        let named = (0..).zip(&call.paths);
+        let paths: Vec<Named> =
+            named.map(|(at, path)| self.resolved(thread, path, at == 0 && call.follows())).collect();
         let first = paths.first();
         let name = call.shape.name;
         match (call.shape.form, call.shape.class) {
@@ -27,17 +30,17 @@ impl Mirror {
                 Some(named) => named.linked(opening(call, &named.path, named.file)),
                 None => nothing,
             },
-            (Form::Path { .. }, class) => match first {
+            (Form::Path { .. } | Form::Attribute { .. } | Form::Bind { .. }, class) => match first {
                 Some(named) => named.linked(of_path(class, name, named)),
                 // The descriptor itself is meant.
                 None => self.through(thread, int(0), class, name),
             },
             (Form::Paths { .. }, _) => match paths.as_slice() {
-                [from, to] => nothing.doing(&Deed::Rename {
+                [from, to] => from.linked(nothing.doing(&Deed::Rename {
                     from: &from.path,
                     to: &to.path,
                     files: [from.file, to.file],
-                }),
+                })),
                 _ => nothing,
             },
             (Form::Everything, _) | (_, Class::Sync) => nothing,
@@ -64,16 +67,22 @@ impl Mirror {
             (Form::Close, _) => self.closing(thread, &[int(0)]),
             (Form::CloseRange, _) => {
                 let (first, last) = (call.entry.arguments[0] as u32, call.entry.arguments[1] as u32);
-                let open = self.process_of(thread).map(|process| process.open.keys().copied());
-                let closed: Vec<i32> = open
-                    .into_iter()
-                    .flatten()
-                    .filter(|fd| (first..=last).contains(&fd.unsigned_abs()))
-                    .collect();
+                let open = self.descriptors_of(thread).into_iter();
+                let closed: Vec<i32> =
+                    open.filter(|fd| (first..=last).contains(&fd.unsigned_abs())).collect();
                 self.closing(thread, &closed)
             }
             (Form::Duplicate { to: Some(to) }, _) => self.closing(thread, &[int(to)]),
-            (Form::Duplicate { to: None } | Form::Exit | Form::Timer { .. } | Form::TidAddress, _) => nothing,
+            // Which bytes of which file are shared is not looked at.
+            (Form::Ioctl, _) => Footprint { is_unknown: true, ..nothing },
+            (
+                Form::Duplicate { to: None }
+                | Form::Exit
+                | Form::Timer { .. }
+                | Form::TidAddress
+                | Form::Protect,
+                _,
+            ) => nothing,
             (Form::Map, _) => self.through(thread, int(4), Class::Read, name),
             (Form::File | Form::Bytes { .. } | Form::Buffer { .. } | Form::Vector { .. }, class) => {
                 self.through(thread, int(0), class, name)
@@ -81,8 +90,8 @@ impl Mirror {
         }
     }
 
-    fn resolved(&self, call: &Pending, path: &Path) -> Named {
-        let real = std::fs::canonicalize(path).ok().filter(|real| follows(call) && real != path);
+    fn resolved(&self, thread: Pid, path: &Path, follows: bool) -> Named {
+        let real = follows.then(|| path::followed(thread, path, &self.sandbox)).filter(|real| real != path);
         let found = std::fs::symlink_metadata(real.as_deref().unwrap_or(path)).ok();
         Named {
             path: path::shown(real.as_deref().unwrap_or(path), &self.sandbox),
@@ -94,8 +103,22 @@ impl Mirror {
 
     /// What the exit of a process touches: the locks that go with it.
     pub(super) fn footprint_of_exit(&self, thread: Pid) -> Footprint {
-        let open = self.process_of(thread).map(|process| process.open.keys().copied().collect::<Vec<_>>());
-        self.closing(thread, &open.unwrap_or_default())
+        match self.process_id(thread).is_some_and(|process| self.shares_table(process)) {
+            true => Footprint::default(),
+            false => self.closing(thread, &self.descriptors_of(thread)),
+        }
+    }
+
+    /// What the start of another program touches: the locks of the descriptors that close on exec. A table that others share
+    /// is copied first, so that they keep theirs.
+    pub(super) fn footprint_of_exec(&self, thread: Pid) -> Footprint {
+        let Some(process) = self.process_id(thread).filter(|process| !self.shares_table(*process)) else {
+            return Footprint::default();
+        };
+        let closes =
+            |fd: &i32| descriptor::flags(process, *fd).is_some_and(|flags| flags & libc::O_CLOEXEC != 0);
+        let closed: Vec<i32> = self.descriptors_of(thread).into_iter().filter(closes).collect();
+        self.closing(thread, &closed)
     }
 
     /// The locks that a client's processes hold.
@@ -110,7 +133,9 @@ impl Mirror {
         let Some(open) = self.open_file(thread, fd) else { return nothing };
         let (file, opened) = (open.file, self.opened_as(&open));
         match class {
-            Class::Read if name == "getdents64" => nothing.doing(&Deed::List { path: folder_name(&opened) }),
+            Class::Read if name.starts_with("getdents") => {
+                nothing.doing(&Deed::List { path: folder_name(&opened) })
+            }
             // Which file is read was settled by its open: whether the name is another's meanwhile is what tells a read of old
             // data from one of new, and `mutual-exclusion` looks at that.
             Class::Read => nothing
@@ -122,7 +147,7 @@ impl Mirror {
                 let looked =
                     nothing.doing(&Deed::Inspect { file }).doing(&Deed::Read { file, opened: &opened });
                 // How many names are in a folder is told with it.
-                match self.sandbox.join(&opened).is_dir() {
+                match self.sandbox.real(&opened).is_dir() {
                     true => looked.doing(&Deed::List { path: folder_name(&opened) }),
                     false => looked,
                 }
@@ -177,11 +202,11 @@ impl Mirror {
         let mut counts = self.description_counts();
         let mut freed: Vec<Lock> = Vec::new();
         for fd in descriptors {
-            let Some(open) = process.open.get(fd) else { continue };
+            let Some(open) = self.open_file(thread, *fd) else { continue };
             let left = counts.close(open.description);
             let goes = |held: &&Lock| match held.owner {
                 Owner::Process(number) => {
-                    number == process.number && held.file == open.file && !open.is_path_alone()
+                    number == process.table && held.file == open.file && !open.is_path_alone()
                 }
                 Owner::Description(description) => left && description == open.description,
             };
@@ -246,19 +271,6 @@ impl Named {
             Some(link) => footprint.doing(&Deed::LookUp { path: link, file: None }),
             None => footprint,
         }
-    }
-}
-
-/// Whether a call works on what a symbolic link leads to, and not on the link.
-fn follows(call: &Pending) -> bool {
-    let has = |flag: i32| call.flags & flag != 0;
-    match (call.shape.form, call.shape.class, call.shape.name) {
-        (Form::Open { .. }, ..) => !(has(libc::O_NOFOLLOW) || has(libc::O_CREAT) && has(libc::O_EXCL)),
-        (_, Class::Name, _) => false,
-        (_, _, "lstat" | "lchown" | "readlink" | "readlinkat") => false,
-        (_, _, "newfstatat") => call.entry.arguments[3] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0,
-        (_, _, "statx") => call.entry.arguments[2] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0,
-        _ => true,
     }
 }
 

@@ -72,6 +72,12 @@ pub(super) fn vector(thread: Pid, address: u64, count: u64, length: usize) -> Ve
     found
 }
 
+/// The bytes that a list of `count` buffers at `address` has room for.
+pub(super) fn vector_length(thread: Pid, address: u64, count: u64) -> u64 {
+    let sizes = (0..count.min(1024)).map_while(|index| word(thread, address + index * 16 + 8));
+    sizes.fold(0, u64::saturating_add)
+}
+
 /// Sets the number at `address`.
 pub(super) fn set_word(thread: Pid, address: u64, value: u64) -> Result<(), Errno> {
     let base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;

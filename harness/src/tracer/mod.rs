@@ -23,6 +23,7 @@ mod names;
 mod path;
 mod registers;
 mod shape;
+mod spawn;
 mod start;
 mod stopped;
 mod template;
@@ -33,7 +34,7 @@ use std::io::{self, Read as _, Seek as _};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -43,6 +44,7 @@ use crate::locks::Lock;
 
 use machine::Machine;
 
+pub use asleep::Looks;
 pub use template::Templates;
 
 /// One operation that is traced.
@@ -72,11 +74,19 @@ pub struct Traceable<'a> {
 pub struct Surroundings<'a> {
     /// What is done in here is visible.
     pub sandbox: &'a Path,
-    /// After this they are killed.
+    /// So is what is done in here, which is the TMPDIR of the clients.
+    pub temporary: &'a Path,
+    /// How long one operation may run; after this it is killed.
     pub timeout: Duration,
+    /// When all are killed, however many they are.
+    pub end: Option<Instant>,
+    /// How far the clock of scheduled clients is ahead from the start.
+    pub ahead: Duration,
+    /// Whether no process of an earlier operation lives on, which could wake one that waits.
+    pub is_alone: bool,
     /// Once this is readable, they are killed.
     pub stop: Option<BorrowedFd<'a>>,
-    /// Whether it is looked up where in a file each write goes, which costs a little.
+    /// Whether what is copied from file to file is kept, which costs a little.
     pub is_detailed: bool,
     /// Operations are run as copies of processes that are stopped at their first visible call, where there are any.
     pub templates: Option<&'a Mutex<Templates>>,
@@ -123,6 +133,8 @@ pub enum Treatment {
     Kill,
     /// The process that was to make it is killed; the others go on.
     KillProcess,
+    /// Another process of the operation, by its number, is killed, and the call waits until the director lets it go on.
+    KillOther(u32),
     /// It does nothing and fails with this error number; a `close` gives the descriptor up all the same.
     Fail(i32),
     /// Before it is made its process gets a real limit on the size of files, in the middle of what it is to write.
@@ -157,6 +169,8 @@ pub enum Move {
     Invoke(u32),
     /// The held call of this client is made; where it is scheduled, its next step, and nothing else.
     Release(u32),
+    /// The held call of this client fails like that; nothing else is held of it.
+    Fail(u32, Treatment),
     /// Every process of this client is killed.
     Kill(u32),
     /// Something was done that may wake somebody.
@@ -165,10 +179,25 @@ pub enum Move {
     Nothing,
 }
 
+/// A call that is about to start a process, a thread or a program.
+#[derive(Clone, Copy, Debug)]
+pub struct Spawning {
+    /// The client.
+    pub client: u32,
+    /// Its place among such calls of the client since its own program was started, from 1.
+    pub nth: u32,
+    /// Its name, as in its manual page.
+    pub name: &'static str,
+}
+
 /// Decides what becomes of the calls of an execution.
 pub trait Director {
     /// What becomes of this call.
     fn treat(&mut self, upcoming: &Upcoming) -> Treatment;
+    /// The error number with which this call fails; nothing, if it is made.
+    fn treat_spawn(&mut self, _spawning: &Spawning) -> Option<i32> {
+        None
+    }
     /// What is done now that no client goes on by himself, though one is held or not started, or may wait for the
     /// director; the rest of client 1 stands first.
     fn rest(&mut self, clients: &[Rest]) -> Move;

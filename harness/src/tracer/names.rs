@@ -30,6 +30,33 @@ pub(super) fn open_flags(flags: i32) -> String {
     names.join("|")
 }
 
+/// The flags of a `preadv2` or `pwritev2` whose meaning is known here.
+const VECTOR_FLAGS: [(i32, &str); 7] = [
+    (libc::RWF_HIPRI, "RWF_HIPRI"),
+    (libc::RWF_DSYNC, "RWF_DSYNC"),
+    (libc::RWF_SYNC, "RWF_SYNC"),
+    (libc::RWF_NOWAIT, "RWF_NOWAIT"),
+    (libc::RWF_APPEND, "RWF_APPEND"),
+    (libc::RWF_NOAPPEND, "RWF_NOAPPEND"),
+    (libc::RWF_DONTCACHE, "RWF_DONTCACHE"),
+];
+
+/// The flags of a `preadv2` or `pwritev2`; what has no name here, as a number.
+pub(super) fn vector_flags(flags: i32) -> String {
+    let known = VECTOR_FLAGS.iter().filter(|(flag, _)| flags & flag != 0);
+    let mut names: Vec<String> = known.map(|(_, name)| (*name).to_owned()).collect();
+    let rest = unknown_vector_flags(flags);
+    if rest != 0 {
+        names.push(format!("{rest:#x}"));
+    }
+    names.join("|")
+}
+
+/// Those of the flags of a `preadv2` or `pwritev2` whose meaning is not known here.
+pub(super) fn unknown_vector_flags(flags: i32) -> i32 {
+    VECTOR_FLAGS.iter().fold(flags, |rest, (flag, _)| rest & !flag)
+}
+
 /// The operation of a `flock`.
 pub(super) fn flock_operation(operation: i32) -> String {
     let name = match operation & !libc::LOCK_NB {

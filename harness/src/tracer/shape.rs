@@ -32,6 +32,15 @@ pub(super) enum Form {
     Vector { list: usize, count: usize },
     /// Copies so many bytes, or fewer, from one descriptor to another.
     Copy { from: usize, to: usize, count: usize },
+    /// Works on an extended attribute, or on the list of them: where its name stands, and its value and the length of that
+    /// if it is set.
+    Attribute { of: Of, name: Option<usize>, value: Option<Value> },
+    /// Gives a socket a name, which is one of a file if the socket is a Unix one: where the address and its length stand.
+    Bind { address: usize, length: usize },
+    /// `ioctl`, if it lets files share content: the filter stops no other.
+    Ioctl,
+    /// Makes memory writable, which may be a map of a file: noted, and not told.
+    Protect,
     /// Maps a file into memory.
     Map,
     /// `flock`.
@@ -50,6 +59,26 @@ pub(super) enum Form {
     Timer { value: TimerValue },
     /// Makes a second descriptor; where its number is asked for.
     Duplicate { to: Option<usize> },
+}
+
+/// What has the extended attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// The file of the path in argument 0.
+    Path,
+    /// The file of the descriptor in argument 0.
+    Descriptor,
+    /// The file of the path in argument 1, from the folder in argument 0; of that descriptor, if the path is empty.
+    At,
+}
+
+/// Where the value of an extended attribute stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// At this address, with this length.
+    Plain { address: usize, length: usize },
+    /// The same in a structure that this argument points to.
+    Behind(usize),
 }
 
 /// Where the flags of an open stand.
@@ -74,12 +103,24 @@ pub(super) enum TimerValue {
     Behind(usize),
 }
 
+/// The numbers of all calls. Those that the `libc` crate does not know yet are the same on all architectures.
+#[expect(non_upper_case_globals, reason = "they are called as that crate calls the others")]
+mod numbers {
+    pub(super) use libc::*;
+
+    pub(super) const SYS_fchmodat2: i64 = 452;
+    pub(super) const SYS_setxattrat: i64 = 463;
+    pub(super) const SYS_getxattrat: i64 = 464;
+    pub(super) const SYS_listxattrat: i64 = 465;
+    pub(super) const SYS_removexattrat: i64 = 466;
+}
+
 macro_rules! shapes {
     ($($(#[$attribute:meta])* $call:ident $class:ident $form:expr;)*) => {
         /// All of them.
         pub(super) const ALL: &[Shape] = &[$(
             $(#[$attribute])*
-            Shape { number: libc::$call, name: name(stringify!($call)), class: Class::$class, form: $form },
+            Shape { number: numbers::$call, name: name(stringify!($call)), class: Class::$class, form: $form },
         )*];
     };
 }
@@ -102,6 +143,13 @@ const fn paths(first: usize, second: usize) -> Form {
     Form::Paths { folders: [None, None], paths: [first, second] }
 }
 
+const fn attribute(of: Of, name: Option<usize>, value: Option<Value>) -> Form {
+    Form::Attribute { of, name, value }
+}
+
+/// Where `setxattr` and its like have the value.
+const SET: Value = Value::Plain { address: 2, length: 3 };
+
 const PATHS_AT: Form = Form::Paths { folders: [Some(0), Some(2)], paths: [1, 3] };
 
 // The calls without `at` are those of x86-64 alone.
@@ -123,6 +171,7 @@ shapes! {
     SYS_preadv Read Form::Vector { list: 1, count: 2 };
     SYS_preadv2 Read Form::Vector { list: 1, count: 2 };
     SYS_getdents64 Read Form::File;
+    #[cfg(target_arch = "x86_64")] SYS_getdents Read Form::File;
 
     SYS_write Write Form::Buffer { address: 1, count: 2 };
     SYS_pwrite64 Write Form::Buffer { address: 1, count: 2 };
@@ -136,6 +185,8 @@ shapes! {
     SYS_copy_file_range Write Form::Copy { from: 0, to: 2, count: 4 };
     SYS_splice Write Form::Copy { from: 0, to: 2, count: 4 };
     SYS_mmap Read Form::Map;
+    SYS_mprotect Write Form::Protect;
+    SYS_ioctl Write Form::Ioctl;
 
     #[cfg(target_arch = "x86_64")] SYS_rename Name paths(0, 1);
     SYS_renameat Name PATHS_AT;
@@ -151,6 +202,7 @@ shapes! {
     #[cfg(target_arch = "x86_64")] SYS_rmdir Name path(0);
     #[cfg(target_arch = "x86_64")] SYS_mknod Name path(0);
     SYS_mknodat Name path_at(0, 1);
+    SYS_bind Name Form::Bind { address: 1, length: 2 };
 
     #[cfg(target_arch = "x86_64")] SYS_chmod Attribute path(0);
     SYS_fchmod Attribute Form::File;
@@ -160,12 +212,26 @@ shapes! {
     SYS_fchown Attribute Form::File;
     SYS_fchownat Attribute path_at(0, 1);
     SYS_utimensat Attribute path_at(0, 1);
-    SYS_setxattr Attribute path(0);
-    SYS_lsetxattr Attribute path(0);
-    SYS_fsetxattr Attribute Form::File;
-    SYS_removexattr Attribute path(0);
-    SYS_lremovexattr Attribute path(0);
-    SYS_fremovexattr Attribute Form::File;
+    #[cfg(target_arch = "x86_64")] SYS_utime Attribute path(0);
+    #[cfg(target_arch = "x86_64")] SYS_utimes Attribute path(0);
+    #[cfg(target_arch = "x86_64")] SYS_futimesat Attribute path_at(0, 1);
+    SYS_fchmodat2 Attribute path_at(0, 1);
+    SYS_setxattr Attribute attribute(Of::Path, Some(1), Some(SET));
+    SYS_lsetxattr Attribute attribute(Of::Path, Some(1), Some(SET));
+    SYS_fsetxattr Attribute attribute(Of::Descriptor, Some(1), Some(SET));
+    SYS_setxattrat Attribute attribute(Of::At, Some(3), Some(Value::Behind(4)));
+    SYS_removexattr Attribute attribute(Of::Path, Some(1), None);
+    SYS_lremovexattr Attribute attribute(Of::Path, Some(1), None);
+    SYS_fremovexattr Attribute attribute(Of::Descriptor, Some(1), None);
+    SYS_removexattrat Attribute attribute(Of::At, Some(3), None);
+    SYS_getxattr Inspect attribute(Of::Path, Some(1), None);
+    SYS_lgetxattr Inspect attribute(Of::Path, Some(1), None);
+    SYS_fgetxattr Inspect attribute(Of::Descriptor, Some(1), None);
+    SYS_getxattrat Inspect attribute(Of::At, Some(3), None);
+    SYS_listxattr Inspect attribute(Of::Path, None, None);
+    SYS_llistxattr Inspect attribute(Of::Path, None, None);
+    SYS_flistxattr Inspect attribute(Of::Descriptor, None, None);
+    SYS_listxattrat Inspect attribute(Of::At, None, None);
 
     SYS_sync Sync Form::Everything;
     SYS_fsync Sync Form::File;

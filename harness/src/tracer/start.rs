@@ -9,14 +9,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::tracer::{Traceable, TracerError, filter};
+use crate::call::End;
+use crate::tracer::{Traceable, TracerError, asleep, filter};
 
 /// A process that is seized, and about to run its program.
 pub(super) struct Started {
@@ -177,41 +178,48 @@ fn search(program: &std::path::Path) -> PathBuf {
     found.unwrap_or_else(|| program.to_owned())
 }
 
-/// Ends the operations when their time is over.
+/// Ends the operations when their time is over, or when the only one can be seen never to go on.
 pub(super) struct Deadline {
     done: Option<OwnedFd>,
     is_over: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
     groups: Arc<Mutex<Vec<Pid>>>,
     watcher: Option<JoinHandle<()>>,
 }
 
+/// How often an operation is looked at that may hang.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 impl Deadline {
-    pub(super) fn new(timeout: Duration, stop: Option<BorrowedFd<'_>>) -> Result<Self, TracerError> {
+    pub(super) fn new(
+        timeout: Duration,
+        is_alone: bool,
+        stop: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, TracerError> {
         let stop = stop
             .map(|stop| stop.try_clone_to_owned())
             .transpose()
             .map_err(TracerError::system("duplicate a descriptor"))?;
         let (ears, done) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(TracerError::system("make a pipe"))?;
-        let is_over = Arc::new(AtomicBool::new(false));
+        let (is_over, hangs) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let groups = Arc::new(Mutex::new(Vec::new()));
-        let (told, watched_groups) = (Arc::clone(&is_over), Arc::clone(&groups));
-        let watcher = thread::spawn(move || {
-            let mut watched = vec![PollFd::new(&ears, PollFlags::IN)];
-            watched.extend(stop.iter().map(|stop| PollFd::new(stop, PollFlags::IN)));
-            let timeout = Timespec::try_from(timeout).ok();
-            // The pipe is hung up as soon as all operations have ended; all else means that their time is over.
-            let woken = poll(&mut watched, timeout.as_ref());
-            let has_ended = watched.first().is_some_and(|ears| !ears.revents().is_empty());
-            if woken.is_ok() && !has_ended {
-                let groups = watched_groups.lock().unwrap_or_else(PoisonError::into_inner);
-                told.store(true, Ordering::SeqCst);
-                for group in groups.iter() {
-                    end(*group);
-                }
-            }
-        });
-        Ok(Self { done: Some(done), is_over, groups, watcher: Some(watcher) })
+        let watcher = Watcher {
+            ears,
+            stop,
+            end: Instant::now().checked_add(timeout),
+            is_alone,
+            is_over: Arc::clone(&is_over),
+            hangs: Arc::clone(&hangs),
+            groups: Arc::clone(&groups),
+        };
+        let watcher = thread::spawn(move || watcher.watch());
+        Ok(Self { done: Some(done), is_over, hangs, groups, watcher: Some(watcher) })
+    }
+
+    /// How an operation ended that was ended by it.
+    pub(super) fn end(&self) -> End {
+        if self.hangs.load(Ordering::SeqCst) { End::Stuck } else { End::TimedOut }
     }
 
     /// One more group that is to be killed then; at once, if it is too late already.
@@ -230,6 +238,54 @@ impl Deadline {
 
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::SeqCst)
+    }
+}
+
+/// What the thread of a [`Deadline`] needs.
+struct Watcher {
+    ears: OwnedFd,
+    stop: Option<OwnedFd>,
+    end: Option<Instant>,
+    is_alone: bool,
+    is_over: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
+    groups: Arc<Mutex<Vec<Pid>>>,
+}
+
+impl Watcher {
+    fn watch(&self) {
+        let mut looks = asleep::Looks::default();
+        loop {
+            let now = Instant::now();
+            let left = self.end.map(|end| end.saturating_duration_since(now));
+            let next = match self.is_alone {
+                true => Some(left.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY))),
+                false => left,
+            };
+            let timeout = next.and_then(|next| Timespec::try_from(next).ok());
+            let mut watched = vec![PollFd::new(&self.ears, PollFlags::IN)];
+            watched.extend(self.stop.iter().map(|stop| PollFd::new(stop, PollFlags::IN)));
+            // The pipe is hung up as soon as all operations have ended; all else means that their time is over, or that it
+            // is to be looked at them.
+            let Ok(woken) = poll(&mut watched, timeout.as_ref()) else { return };
+            if watched.first().is_some_and(|ears| !ears.revents().is_empty()) {
+                return;
+            }
+            let is_late = self.end.is_some_and(|end| Instant::now() >= end);
+            let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+            let hangs = woken == 0
+                && !is_late
+                && groups.len() == 1
+                && groups.iter().all(|group| looks.hang(group.as_raw()));
+            if woken > 0 || is_late || hangs {
+                self.hangs.store(hangs, Ordering::SeqCst);
+                self.is_over.store(true, Ordering::SeqCst);
+                for group in groups.iter() {
+                    end(*group);
+                }
+                return;
+            }
+        }
     }
 }
 

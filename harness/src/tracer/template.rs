@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setpgid};
 
+use crate::tracer::path::Roots;
 use crate::tracer::registers::{self, Registers};
 use crate::tracer::stopped::{Event, Stopped, wait_for};
 use crate::tracer::{Traceable, TracerError};
@@ -145,7 +146,7 @@ impl Templates {
         is_scheduled: bool,
         stopped: Stopped,
         number: u64,
-        sandbox: &Path,
+        sandbox: &Roots,
         tid_address: Option<u64>,
         output: &(File, File),
         took: Duration,
@@ -223,6 +224,13 @@ impl Template {
             .and_then(|()| registers::make_again(self.process, number, arguments))
             .map_err(failed)?;
         Stopped::again(self.process).go_on(None).map_err(TracerError::system("copy a template"))?;
+        // The filter stops this call too.
+        match wait_for(self.process)? {
+            Event::Entry(stopped, _) => {
+                stopped.go_on(None).map_err(TracerError::system("copy a template"))?;
+            }
+            other => return Err(unexpected(&other)),
+        }
         let (stopped, copy) = match wait_for(self.process)? {
             Event::Born(stopped, copy) => (stopped, copy),
             other => return Err(unexpected(&other)),
@@ -265,7 +273,7 @@ fn unexpected(event: &Event) -> TracerError {
 }
 
 /// The files that a process has open to read, and where they stand; or why it cannot be copied.
-fn fitness(process: Pid, sandbox: &Path, output: &(File, File)) -> Result<Vec<(OwnedFd, u64)>, String> {
+fn fitness(process: Pid, sandbox: &Roots, output: &(File, File)) -> Result<Vec<(OwnedFd, u64)>, String> {
     let proc = PathBuf::from(format!("/proc/{process}"));
     let count = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
     if count(&proc.join("task")) != 1 {
@@ -283,7 +291,7 @@ fn fitness(process: Pid, sandbox: &Path, output: &(File, File)) -> Result<Vec<(O
         return Err("it has a shared writable map at its first visible call".into());
     }
     let cwd = fs::read_link(proc.join("cwd")).map_err(|why| format!("its folder cannot be read: {why}"))?;
-    if cwd.starts_with(sandbox) {
+    if sandbox.contain(&cwd) {
         return Err("it runs in the sandbox, which is laid anew each time".into());
     }
     let is_file = |fd: i32, file: &File| {
@@ -303,7 +311,7 @@ fn fitness(process: Pid, sandbox: &Path, output: &(File, File)) -> Result<Vec<(O
             field("flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok()).unwrap_or(libc::O_RDWR);
         let offset = field("pos:").and_then(|offset| offset.parse().ok()).unwrap_or(0);
         let is_regular = fs::metadata(proc.join(format!("fd/{fd}"))).is_ok_and(|metadata| metadata.is_file());
-        if !is_regular || flags & libc::O_ACCMODE != libc::O_RDONLY || link.starts_with(sandbox) {
+        if !is_regular || flags & libc::O_ACCMODE != libc::O_RDONLY || sandbox.contain(&link) {
             return Err(format!("it has {} open at its first visible call", link.display()));
         }
         files.push((

@@ -183,7 +183,7 @@ const ROWS: &[Row] = &[
             "--clients",
             "2",
             "--skip",
-            "no-residue,no-lost-update,no-deadlock,no-leaked-lock,mutual-exclusion,torn-write",
+            "no-residue,no-lost-update,no-deadlock,no-leaked-lock,mutual-exclusion,torn-write,fault,interleave,interleave-crash,linearizable,no-spurious-failure",
             "--skip",
             ON_A_KIND_DISK,
             "--add",
@@ -220,7 +220,7 @@ const ROWS: &[Row] = &[
         arguments: &[
             "check",
             "--skip",
-            "torn-write",
+            "torn-write,interleave,interleave-crash,linearizable,mutual-exclusion,no-spurious-failure",
             "--skip",
             ON_A_KIND_DISK,
             "--ops",
@@ -242,63 +242,63 @@ const ROWS: &[Row] = &[
     },
     Row {
         what: "a sandbox in a folder that cannot be written",
-        arguments: &["check", "--dir", "/proc"],
+        arguments: &["check", "--demo", "--dir", "/proc"],
         files: &[],
         status: 2,
         says: &["--dir", "/proc"],
     },
     Row {
         what: "a sandbox in a folder that is not there",
-        arguments: &["check", "--dir", "nowhere"],
+        arguments: &["check", "--demo", "--dir", "nowhere"],
         files: &[],
         status: 2,
         says: &["--dir", "nowhere"],
     },
     Row {
         what: "no clients",
-        arguments: &["check", "--clients", "0"],
+        arguments: &["check", "--demo", "--clients", "0"],
         files: &[],
         status: 2,
         says: &["--clients", "at least 1"],
     },
     Row {
         what: "no operations",
-        arguments: &["check", "--ops", "0"],
+        arguments: &["check", "--demo", "--ops", "0"],
         files: &[],
         status: 2,
         says: &["--ops", "at least 1"],
     },
     Row {
         what: "no budget",
-        arguments: &["check", "--budget", "0s"],
+        arguments: &["check", "--demo", "--budget", "0s"],
         files: &[],
         status: 2,
         says: &["--budget", "--exhaustive"],
     },
     Row {
         what: "a report that cannot be written",
-        arguments: &["check", "--output", "nowhere/report.json"],
+        arguments: &["check", "--demo", "--output", "nowhere/report.json"],
         files: &[],
         status: 2,
         says: &["--output", "nowhere/report.json", "cannot be written"],
     },
     Row {
         what: "an id that is not known",
-        arguments: &["check", "--only", "no-lost-updates"],
+        arguments: &["check", "--demo", "--only", "no-lost-updates"],
         files: &[],
         status: 2,
         says: &["--only", "did you mean no-lost-update?"],
     },
     Row {
         what: "a file system that cannot be confirmed on",
-        arguments: &["check", "--confirm", "ext5"],
+        arguments: &["check", "--demo", "--confirm", "ext5"],
         files: &[],
         status: 2,
         says: &["--confirm", "ext4, xfs or btrfs"],
     },
     Row {
         what: "a claim on nothing",
-        arguments: &["check", "--claim", "stress"],
+        arguments: &["check", "--demo", "--claim", "stress"],
         files: &[],
         status: 2,
         says: &["--claim", "there is no \"stress\""],
@@ -333,21 +333,21 @@ const ROWS: &[Row] = &[
     },
     Row {
         what: "a page that cannot be written, before anything is run",
-        arguments: &["check", "--html", "none/page.html"],
+        arguments: &["check", "--demo", "--html", "none/page.html"],
         files: &[],
         status: 2,
         says: &["--html", "cannot be written", "a folder that exists"],
     },
     Row {
         what: "a baseline to be written, and no file for it",
-        arguments: &["check", "--update-baseline"],
+        arguments: &["check", "--demo", "--update-baseline"],
         files: &[],
         status: 2,
         says: &["--baseline"],
     },
     Row {
         what: "a selection that judges nothing",
-        arguments: &["check", "--only", "control"],
+        arguments: &["check", "--demo", "--only", "control"],
         files: &[],
         status: 3,
         says: &["inconclusive"],
@@ -410,7 +410,7 @@ fn a_slip_in_the_arguments_does_not_cost_the_report_of_the_last_run() {
         // in a namespace of his own.
         let output = Command::new("sh")
             .args(["-c", "ulimit -n 1000; exec unshare --user \"$@\"", "-", env!("CARGO_BIN_EXE_picklock")])
-            .args(["check", "--output", "report.txt"])
+            .args(["check", "--demo", "--output", "report.txt"])
             .args(slip)
             .current_dir(folder.path())
             .output()
@@ -427,7 +427,7 @@ fn a_full_and_a_read_only_file_system_are_told_apart_from_a_broken_store() {
     for (options, says) in [("size=32k", "No space left on device"), ("ro", "Read-only file system")] {
         let folder = tempfile::tempdir().unwrap();
         // In a mount namespace of its own, so that nothing stays mounted whatever happens.
-        let commands = "mount -t tmpfs -o \"$1\" none \"$2\" && exec \"$3\" check --dir \"$2\"";
+        let commands = "mount -t tmpfs -o \"$1\" none \"$2\" && exec \"$3\" check --demo --dir \"$2\"";
         let output = Command::new("unshare")
             .args(["--user", "--map-root-user", "--mount", "sh", "-c", commands, "-", options])
             .args([folder.path(), Path::new(picklock)])

@@ -47,7 +47,8 @@ const ARGUMENTS: [&str; 9] = [
 
 /// Whether there can be such file systems here; said where not, since nothing is judged then.
 fn can_confirm(folder: &Path) -> bool {
-    let output = picklock(folder, &["check", "--confirm", "ext4", "--only", "control"]).output().unwrap();
+    let output =
+        picklock(folder, &["check", "--demo", "--confirm", "ext4", "--only", "control"]).output().unwrap();
     if output.status.code() == Some(2) {
         assert!(stderr(&output).contains("--confirm"), "{}", stderr(&output));
         println!("not run: {}", stderr(&output));

@@ -5,11 +5,11 @@ use std::process::Command;
 
 use picklock::fault::ALL;
 use picklock::op::{Outcome, Request};
-use picklock::runner::{Breadth, Next, Showing, Stage, Stop, control, sweep};
+use picklock::runner::{Breadth, Next, Pass, Showing, Stage, Stop, control, prepare, sweep};
 use picklock::sandbox::Sandbox;
 use picklock::target::flags::Flags;
 
-use crate::programs::{invariant, judge, scenario};
+use crate::programs::{invariant, judge, python_script, scenario};
 use crate::{picklock, script, stdout};
 
 /// A store that makes every call that may fail, and gives up at the first that does.
@@ -21,6 +21,7 @@ const EVERY_CALL: &str = r#"
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MUST(call) ({ long result = (long)(call); if (result < 0) exit(1); result; })
@@ -48,6 +49,10 @@ int main(int count, char **words) {
     MUST(mkdir(path, 0777));
     MUST(stat(path, &status));
     MUST(rmdir(path));
+    int child = MUST(fork()), status_of_child;
+    if (!child) { execl("/bin/true", "true", NULL); _exit(127); }
+    MUST(waitpid(child, &status_of_child, 0));
+    if (status_of_child) exit(1);
     int fd = MUST(open(data, O_RDONLY | O_CREAT, 0666));
     int length = MUST(read(fd, old, sizeof old));
     MUST(close(fd));
@@ -91,7 +96,8 @@ fn every_fault_of_the_table_reaches_a_store_that_looks_at_its_results() {
     let control = control(&stage).unwrap();
     assert_eq!(control.failure, None);
     let (mut reached, mut taken_for_success) = (BTreeSet::new(), Vec::new());
-    let swept = sweep(&stage, &control, "fault", Breadth::default(), &mut |showing| {
+    let mut prepared = prepare(&stage, &control, Breadth::default(), &["fault"]).unwrap();
+    let swept = sweep(&stage, &mut prepared, "fault", Pass::Rest, Breadth::default(), &mut |showing| {
         if let Showing::Execution { observation, .. } = showing {
             for operation in &observation.operations {
                 let Some(fault) = &operation.fault else { continue };
@@ -122,8 +128,8 @@ fn every_fault_of_the_table_reaches_a_store_that_looks_at_its_results() {
     assert!(taken_for_success.is_empty(), "{taken_for_success:?}");
 }
 
-/// A store that runs on without its lock is told from one that does not by a second client; what the contract of a call
-/// allows, and no local file system does, is told as that.
+/// A store that runs on without its lock is told from one that does not by a second client; what only a manual page allows,
+/// and no local file system does, is a remark.
 #[test]
 fn a_lock_that_fails_is_tried_beside_a_second_client() {
     let folder = tempfile::tempdir().unwrap();
@@ -135,10 +141,50 @@ fn a_lock_that_fails_is_tried_beside_a_second_client() {
     let report = judge(folder.path(), 1, &["--only", only, "--data", "db.txt", "--", "./store"]);
     let found = invariant(&report, "mutual-exclusion")["counterexamples"].to_string();
     assert!(found.contains("failed with flock-enolck, held before call"), "{found}");
-    assert!(found.contains("flock-enosys (which the contract of the call allows"), "{found}");
+    assert!(!found.contains("flock-enosys"), "{found}");
+    let remarks = report["remarks"].to_string();
+    assert!(remarks.contains("flock-enosys (permitted by the manual page"), "{remarks}");
     assert!(scenario(&report, "fault")["bound"].as_str().unwrap().contains("beside another client"));
     let shown = report["diagnoses"].to_string();
     assert!(shown.contains("lock-error-ignored"), "{shown}");
+}
+
+/// A child whose program could not be started ended by `exit`, and wrote what its parent was about to write: no start of a
+/// process ever failed, and the store was told that it holds.
+#[test]
+fn a_start_that_fails_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = |before: &str, after: &str| {
+        let text = format!(
+            "import os, sys\npath = sys.argv[2]\n\
+             if sys.argv[1] == 'list':\n    for line in open(path):\n\
+             \x20       if line[0] == '+' and line.endswith('.\\n'): print(line[1:-2])\n    sys.exit()\n\
+             log = open(path, 'a')\n{before}\n\
+             if os.fork() == 0:\n    try: os.execv('/bin/true', ['true'])\n    except OSError: sys.exit(127)\n\
+             os.wait()\n{after}\nlog.flush()\n"
+        );
+        python_script(folder.path(), "store", &text);
+    };
+    let judged = |status: i32| {
+        let arguments = [
+            "--only",
+            "fault,no-phantom-record,no-lost-update,honest-failure",
+            "--data",
+            "db.txt",
+            "--listed",
+            "lines",
+        ];
+        judge(folder.path(), status, &[&arguments[..], &["--budget", "60s", "--", "./store"]].concat())
+    };
+    let write = "log.write('\\n+' + sys.argv[3] + '.\\n')";
+    store(write, "");
+    let found = judged(1)["invariants"].to_string();
+    assert!(found.contains("execve of a program, failed with exec-"), "{found}");
+    store("", write);
+    // No two adds overlapped, which `no-lost-update` needs to hold.
+    let report = judged(3);
+    assert!(!report["invariants"].to_string().contains("\"violated\""), "{report}");
+    assert!(scenario(&report, "fault").to_string().contains("faults of the process starts of add"));
 }
 
 #[test]

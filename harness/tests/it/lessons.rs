@@ -84,7 +84,8 @@ fn a_closed_output_does_not_change_the_exit_status() {
 #[test]
 fn children_that_were_there_before_picklock_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let commands = format!("sleep 300 & echo $! > pid; exec '{PICKLOCK}' check --only control > report");
+    let commands =
+        format!("sleep 300 & echo $! > pid; exec '{PICKLOCK}' check --demo --only control > report");
     let status = Command::new("sh").current_dir(folder.path()).args(["-c", &commands]).status().unwrap();
     assert_eq!(status.code(), Some(3));
     let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
@@ -97,7 +98,7 @@ fn a_hang_up_that_is_ignored_stays_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new("nohup")
         .arg(PICKLOCK)
-        .args(["check", "--ops", "400", "--only", "stress,no-lost-update", "-q"])
+        .args(["check", "--demo", "--ops", "400", "--only", "stress,no-lost-update", "-q"])
         .current_dir(folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -181,8 +182,9 @@ fn a_recover_that_does_nothing_saves_nobody() {
 fn a_usage_error_leaves_the_last_report_alone() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("r.json"), "the last one").unwrap();
-    let output =
-        picklock(folder.path(), &["check", "--output", "r.json", "--only", "nonsense"]).output().unwrap();
+    let output = picklock(folder.path(), &["check", "--demo", "--output", "r.json", "--only", "nonsense"])
+        .output()
+        .unwrap();
     expect_status(&output, 2);
     assert_eq!(fs::read_to_string(folder.path().join("r.json")).unwrap(), "the last one");
 }

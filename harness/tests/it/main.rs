@@ -6,6 +6,8 @@ mod bad_input;
 mod baseline;
 /// Locks and stores that are measured.
 mod bench;
+/// What calls do, as the trace has it.
+mod calls;
 /// What runs picklock on many machines.
 mod campaign;
 /// Findings that are tried on real file systems.
@@ -14,6 +16,8 @@ mod confirm;
 mod copies;
 /// Kills at every call.
 mod crash;
+/// What holds rests on what ran, and the report says from where it was tried.
+mod evidence;
 /// Calls that fail.
 mod fault;
 /// The generated parts of the repository, and its house rules.
@@ -49,9 +53,14 @@ mod shards;
 mod standstill;
 /// One operation's visible calls.
 mod trace;
+/// Files that are reached by other ways than their plain paths.
+mod ways;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+/// For `--skip` where `interleave` is not chosen: what rests on it alone.
+pub(crate) const OF_INTERLEAVE: &str = "linearizable,mutual-exclusion";
 
 /// For `--skip`: stores that do not expect the worst of their disk.
 pub(crate) const ON_A_KIND_DISK: &str =

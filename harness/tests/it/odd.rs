@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::programs::{invariant, judge};
-use crate::{ON_A_KIND_DISK, expect_status, picklock, stdout};
+use crate::{OF_INTERLEAVE, ON_A_KIND_DISK, expect_status, picklock, stdout};
 
 /// One C program for all: a store that appends under `flock`, and before that does what the macro says.
 const STORE: &str = r#"
@@ -169,7 +169,18 @@ fn judged(folder: &Path, scenarios: &str, status: i32) -> Value {
     let report = judge(
         folder,
         status,
-        &["--only", scenarios, "--skip", ON_A_KIND_DISK, "--data", "db.txt", "--", "./store"],
+        &[
+            "--only",
+            scenarios,
+            "--skip",
+            ON_A_KIND_DISK,
+            "--skip",
+            OF_INTERLEAVE,
+            "--data",
+            "db.txt",
+            "--",
+            "./store",
+        ],
     );
     for id in ["no-lost-update", "no-deadlock", "recovers-after-crash"] {
         assert_eq!(invariant(&report, id)["verdict"], "holds", "{report:#}");

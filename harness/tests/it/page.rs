@@ -115,7 +115,7 @@ fn in_a_browser_nothing_of_the_store_runs_and_a_reader_steps_and_searches_with_t
 #[test]
 fn a_page_that_cannot_be_written_is_told_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let output = picklock(folder.path(), &["check", "--html", "none/page.html"]).output().unwrap();
+    let output = picklock(folder.path(), &["check", "--demo", "--html", "none/page.html"]).output().unwrap();
     expect_status(&output, 2);
     assert!(stderr(&output).contains("--html") && stderr(&output).contains("cannot be written"));
 }
@@ -123,9 +123,11 @@ fn a_page_that_cannot_be_written_is_told_before_anything_runs() {
 #[test]
 fn a_store_that_holds_gets_a_page_without_counterexamples() {
     let folder = tempfile::tempdir().unwrap();
-    let output =
-        picklock(folder.path(), &["check", "--ops", "25", "--only", "stress", "--html", "page.html"])
-            .output();
+    let output = picklock(
+        folder.path(),
+        &["check", "--demo", "--ops", "25", "--only", "stress", "--html", "page.html"],
+    )
+    .output();
     let page = fs::read_to_string(folder.path().join("page.html")).unwrap();
     assert!(output.is_ok() && page.contains("no-lost-update") && !page.contains("id=\"counterexamples\""));
 }
@@ -134,7 +136,8 @@ fn a_store_that_holds_gets_a_page_without_counterexamples() {
 fn a_run_that_is_interrupted_leaves_the_page_so_far() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.html");
-    let arguments = ["check", "--exhaustive", "--ops", "100000", "--only", "stress", "--html", "page.html"];
+    let arguments =
+        ["check", "--demo", "--exhaustive", "--ops", "100000", "--only", "stress", "--html", "page.html"];
     let run = interruptible(folder.path(), &arguments).stdout(Stdio::null()).spawn().unwrap();
     // It is opened before anything runs.
     while !page.exists() {
@@ -226,7 +229,7 @@ fn axe_finds_no_barrier_on_a_page_and_finds_those_that_are_put_there() {
         let found = audited(folder.path(), &page, window, is_dark);
         assert!(found.is_empty(), "{window:?}, dark: {is_dark}: {found:#?}");
     }
-    let holds = ["check", "--ops", "25", "--only", "stress", "--html", "holds.html"];
+    let holds = ["check", "--demo", "--ops", "25", "--only", "stress", "--html", "holds.html"];
     assert!(picklock(folder.path(), &holds).output().is_ok());
     let holds = fs::read_to_string(folder.path().join("holds.html")).unwrap();
     assert_eq!(audited(folder.path(), &holds, LOW, true), [""; 0]);

@@ -82,6 +82,34 @@ fn a_store_that_was_mended_without_another_way_to_the_kill_is_fixed_and_one_that
     assert!(text.contains("diverged at step") && text.contains("store.json"), "{text}");
 }
 
+/// Two of three cases diverged where a lock in TMPDIR had a random name, or a folder one with the process id of a child.
+#[test]
+fn names_of_chance_do_not_keep_a_case_from_replaying() {
+    let folder = tempfile::tempdir().unwrap();
+    let writes = "import shutil, tempfile\n\
+        tmp = tempfile.gettempdir()\n\
+        for left in os.listdir(tmp): os.unlink(os.path.join(tmp, left))\n\
+        held, name = tempfile.mkstemp()\n\
+        fcntl.flock(held, fcntl.LOCK_EX)\n\
+        child = os.fork()\n\
+        if child == 0:\n  \
+          os.mkdir('%s.%d' % (path, os.getpid()))\n  \
+          open('%s.%d/x' % (path, os.getpid()), 'w').close()\n  \
+          os._exit(0)\n\
+        os.waitpid(child, 0)\n\
+        os.path.exists('%s.%d/y' % (path, child))\n\
+        shutil.rmtree('%s.%d' % (path, child))\n";
+    store(folder.path(), &format!("{writes}{IN_PLACE}"));
+    let report = judge(folder.path(), 1, &["--only", "crash", "--", "./store"]);
+    let findings = invariant(&report, "crash-atomic")["counterexamples"].as_array().unwrap();
+    assert!(!findings.is_empty(), "{report:#}");
+    for finding in findings.iter().take(2) {
+        let output = run_printed(folder.path(), finding);
+        expect_status(&output, 1);
+        assert!(stdout(&output).contains("reproduced: crash-atomic"), "{}", stdout(&output));
+    }
+}
+
 /// A case names commands, and may come from anybody.
 #[test]
 fn commands_that_are_not_those_at_hand_are_shown_and_run_only_when_the_case_is_trusted() {

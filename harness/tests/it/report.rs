@@ -34,8 +34,9 @@ fn a_quiet_report_says_why_nothing_was_judged() {
     expect_status(&failed, 4);
     let told = stdout(&failed);
     assert!(told.contains("FAILED") && told.contains("exit 9") && told.contains("it said: ?"), "{told}");
-    let open =
-        picklock(folder.path(), &["check", "-q", "--only", "session,memory-matches-file"]).output().unwrap();
+    let open = picklock(folder.path(), &["check", "-q", "--demo", "--only", "session,memory-matches-file"])
+        .output()
+        .unwrap();
     expect_status(&open, 3);
     let told = stdout(&open);
     assert!(told.contains("memory-matches-file") && told.lines().count() > 3, "{told}");
@@ -44,9 +45,9 @@ fn a_quiet_report_says_why_nothing_was_judged() {
 #[test]
 fn reports_of_every_exit_status_are_valid() {
     for (status, arguments) in [
-        (0, &["--ops", "100"][..]),
+        (0, &["--demo", "--ops", "100"][..]),
         (1, &["--add", "{critical} add {data} {id}", "--list", "{critical} list {data}"]),
-        (3, &["--only", "control"]),
+        (3, &["--demo", "--only", "control"]),
         (4, &["--add", "false", "--list", "false"]),
     ] {
         let report = real_report(arguments);
@@ -61,7 +62,7 @@ fn reports_of_every_exit_status_are_valid() {
 /// A schema that accepts everything would be no check.
 #[test]
 fn a_report_with_anything_wrong_in_it_is_not_valid() {
-    let report = real_report(&["--ops", "25", "--only", "stress"]);
+    let report = real_report(&["--demo", "--ops", "25", "--only", "stress"]);
     let mutations: [(&str, Value); 8] = [
         ("/schema", json!(2)),
         ("/verdict", json!("fine")),
@@ -82,10 +83,12 @@ fn a_report_with_anything_wrong_in_it_is_not_valid() {
 #[test]
 fn the_report_goes_to_the_file_that_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let output =
-        picklock(folder.path(), &["check", "--only", "stress", "--format", "json", "--output", "r.json"])
-            .output()
-            .unwrap();
+    let output = picklock(
+        folder.path(),
+        &["check", "--demo", "--only", "stress", "--format", "json", "--output", "r.json"],
+    )
+    .output()
+    .unwrap();
     assert_eq!(stdout(&output), "");
     let report: Value =
         serde_json::from_str(&fs::read_to_string(folder.path().join("r.json")).unwrap()).unwrap();
@@ -95,9 +98,9 @@ fn the_report_goes_to_the_file_that_was_asked_for() {
 #[test]
 fn a_pipe_gets_no_colours_and_color_always_does() {
     let folder = tempfile::tempdir().unwrap();
-    let plain = picklock(folder.path(), &["check", "--only", "stress"]).output().unwrap();
+    let plain = picklock(folder.path(), &["check", "--demo", "--only", "stress"]).output().unwrap();
     assert!(!stdout(&plain).contains('\x1b'));
-    let coloured = ["check", "--only", "stress", "--color", "always"];
+    let coloured = ["check", "--demo", "--only", "stress", "--color", "always"];
     let coloured = picklock(folder.path(), &coloured).output().unwrap();
     assert!(stdout(&coloured).contains('\x1b'));
 }
@@ -141,8 +144,8 @@ fn junit_has_a_case_for_the_control_and_one_for_each_invariant_as_another_librar
     };
     let suite = read(&UNLOCKED, 1);
     let case = |name: &str| suite.cases.iter().find(|case| case.original_name == name).unwrap();
-    assert_eq!((suite.cases.len(), suite.failures, suite.errors, suite.skipped), (5, 1, 1, 1));
-    assert!(case("control").status.is_success() && case("valid-data").status.is_success());
+    assert_eq!((suite.cases.len(), suite.failures, suite.errors, suite.skipped), (5, 1, 2, 1));
+    assert!(case("control").status.is_success() && case("valid-data").status.is_error());
     let failure = case("no-lost-update").status.failure_as_ref();
     assert!(
         failure.text.contains("likely cause: shared-temp-name")
@@ -173,8 +176,8 @@ fn in_a_workflow_on_github_there_are_annotations_and_a_summary_without_being_ask
     let form =
         regex::Regex::new(r"(?m)^::(error|warning|notice) title=([^:,]*(?:%3A|%2C)?[^:,]*)::(.+)$").unwrap();
     let levels: Vec<&str> = form.captures_iter(&human).map(|found| found.get(1).unwrap().as_str()).collect();
-    assert_eq!(levels, ["error", "warning"], "{human}");
-    assert!(human.contains("violated") && human.lines().filter(|line| line.starts_with("::")).count() == 2);
+    assert_eq!(levels, ["warning", "error", "warning"], "{human}");
+    assert!(human.contains("violated") && human.lines().filter(|line| line.starts_with("::")).count() == 3);
     let written = fs::read_to_string(&summary).unwrap();
     assert!(
         written.starts_with("### picklock: <code>") && written.contains("| `no-lost-update` | violated |"),

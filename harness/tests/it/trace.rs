@@ -40,7 +40,7 @@ fn position(names: &[&str], name: &str) -> usize {
 #[test]
 fn the_embedded_store_locks_reads_writes_syncs_renames_syncs_and_unlocks_in_this_order() {
     let folder = tempfile::tempdir().unwrap();
-    let trace = trace(folder.path(), &[]);
+    let trace = trace(folder.path(), &["--demo"]);
     let names = names(&trace);
     let rename = position(&names, "rename");
     let order = [position(&names, "flock"), position(&names, "pread64"), position(&names, "write"), rename];
@@ -104,7 +104,7 @@ fn locks_of_every_kind_are_seen_with_their_refusals() {
          thread = threading.Thread(target=lambda: fcntl.fcntl(two, 37, record))\n\
          thread.start(); thread.join()\n\
          os.close(three)\n\
-         elsewhere = os.open(os.environ['TMPDIR'] + '/l', os.O_RDWR | os.O_CREAT)\n\
+         elsewhere = os.open('elsewhere', os.O_RDWR | os.O_CREAT)\n\
          fcntl.flock(elsewhere, fcntl.LOCK_EX)\n\
          os.close(elsewhere)\n",
     );
@@ -196,8 +196,8 @@ fn what_cannot_be_traced_is_told_in_a_line() {
     for (arguments, status, says) in [
         (&["trace", "--", "./store"][..], 4, "no table"),
         (&["trace", "--", "./foreign"], 70, "cannot start"),
-        (&["trace", "lst"], 2, "did you mean list?"),
-        (&["trace", "--dir", "/proc"], 2, "--dir"),
+        (&["trace", "lst", "--demo"], 2, "did you mean list?"),
+        (&["trace", "--demo", "--dir", "/proc"], 2, "--dir"),
     ] {
         let output = picklock(folder.path(), arguments).output().unwrap();
         expect_status(&output, status);
@@ -208,7 +208,7 @@ fn what_cannot_be_traced_is_told_in_a_line() {
 #[test]
 fn the_table_reads_as_a_person_reads() {
     let folder = tempfile::tempdir().unwrap();
-    let output = picklock(folder.path(), &["trace"]).output().unwrap();
+    let output = picklock(folder.path(), &["trace", "--demo"]).output().unwrap();
     expect_status(&output, 0);
     let table = stdout(&output);
     for line in [

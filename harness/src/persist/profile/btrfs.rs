@@ -24,9 +24,10 @@ fn needs(log: &Log, number: usize) -> Vec<usize> {
             needed
         }
         What::Length { file, grown_by: None, .. } => latest_cut(log, number, file).into_iter().collect(),
-        What::Mode { .. } => Vec::new(),
-        What::Put { .. } | What::Remove { .. } | What::Move { .. } => {
-            latest(log, number, |other| other.named() == change.named()).into_iter().collect()
+        What::Mode { .. } | What::Attribute { .. } => Vec::new(),
+        What::Put { .. } | What::Remove { .. } | What::Move { .. } | What::Exchange { .. } => {
+            let of_one = |name| latest(log, number, |other| other.named().contains(name));
+            change.named().iter().filter_map(of_one).collect()
         }
     }
 }
@@ -34,10 +35,10 @@ fn needs(log: &Log, number: usize) -> Vec<usize> {
 fn demands(log: &Log, sync: &Sync, change: &Change) -> bool {
     match &sync.what {
         Synced::All => true,
-        Synced::File(file) | Synced::Write { file, .. } => {
+        Synced::File(file) | Synced::Data(file) | Synced::Write { file, .. } => {
             let name = Name::File(*file);
             sync.what.is_about(change)
-                || change.named() == Some(&name)
+                || change.named().contains(&name)
                 || is_folder_of(log, sync.call, change, &name)
         }
         Synced::Folder(_) => sync.what.is_about(change),
@@ -46,11 +47,32 @@ fn demands(log: &Log, sync: &Sync, change: &Change) -> bool {
 
 /// Whether the change makes a folder that a name of the file is in by then.
 fn is_folder_of(log: &Log, call: usize, change: &Change, file: &Name) -> bool {
-    let What::Put { path: folder, name: Name::Folder(_) } = &change.what else { return false };
-    log.changes.iter().filter(|other| other.call < call).any(|other| match &other.what {
-        What::Put { path, name } | What::Move { to: path, name, .. } => {
-            name == file && path.strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    let What::Put { name: made @ Name::Folder(_), .. } = &change.what else { return false };
+    let mut above: Vec<u32> = folders_of(log, call, file);
+    let mut next = 0;
+    while let Some(folder) = above.get(next).copied() {
+        let name = Name::Folder(folder);
+        if name == *made {
+            return true;
         }
-        _ => false,
-    })
+        let outer = folders_of(log, call, &name).into_iter().filter(|outer| !above.contains(outer));
+        above.extend(outer.collect::<Vec<_>>());
+        next += 1;
+    }
+    false
+}
+
+/// The folders in which a file or folder was given a name by then.
+fn folders_of(log: &Log, call: usize, what: &Name) -> Vec<u32> {
+    let changes = log.changes.iter().filter(|change| change.call < call);
+    let given = changes.filter_map(|change| match &change.what {
+        What::Put { place, name } | What::Move { to: place, name, .. } if name == what => Some(place.0),
+        What::Exchange { places: [one, other], names: [first, second] } => match what {
+            what if what == first => Some(other.0),
+            what if what == second => Some(one.0),
+            _ => None,
+        },
+        _ => None,
+    });
+    given.collect()
 }

@@ -22,9 +22,22 @@ fn needs(log: &Log, number: usize) -> Vec<usize> {
 }
 
 /// Shared with xfs, which has one log too.
-pub(super) fn demands(_: &Log, sync: &Sync, change: &Change) -> bool {
+pub(super) fn demands(log: &Log, sync: &Sync, change: &Change) -> bool {
     match &sync.what {
         Synced::All => true,
+        // It commits nothing if only permissions or attributes have changed since the last sync.
+        Synced::Data(file) if change.attribute_of().is_some() => {
+            let is_sync_of = |other: &&Sync| {
+                other.call < sync.call
+                    && matches!(other.what, Synced::File(own) | Synced::Data(own) if own == *file)
+            };
+            let last = log.syncs.iter().rev().find(is_sync_of).map_or(0, |last| last.call);
+            log.changes.iter().any(|other| {
+                let is_length = matches!(other.what, What::Length { file: own, .. } if own == *file);
+                is_length && (last..sync.call).contains(&other.call)
+            })
+        }
+        Synced::Data(_) => change.is_metadata() || sync.what.is_about(change),
         Synced::File(_) | Synced::Write { .. } => change.is_metadata() || sync.what.is_about(change),
         Synced::Folder(_) => change.is_metadata(),
     }

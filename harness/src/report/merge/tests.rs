@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::report::extent::{Extent, Part};
-use crate::report::{ControlSummary, SCHEMA, TargetSummary, Tool};
+use crate::report::{ControlSummary, SCHEMA, SCOPE, TargetSummary, Tool};
 
 /// A part in which the invariant came to this.
 fn part(shard: &str, verdict: Verdict, judged: u64) -> Report {
@@ -54,6 +54,8 @@ fn part(shard: &str, verdict: Verdict, judged: u64) -> Report {
             judged,
             reason: (verdict == Verdict::Inconclusive).then(|| "nothing overlapped".into()),
             is_doubted: false,
+            is_partial: false,
+            evidence: EvidenceSummary::default(),
             counterexamples: if is_violated {
                 vec![counterexample(index), counterexample(index + 4)]
             } else {
@@ -64,6 +66,9 @@ fn part(shard: &str, verdict: Verdict, judged: u64) -> Report {
         diagnoses: Vec::new(),
         remarks: vec![Remark::new("kill-window", "same"), Remark::new("limits", format!("{shard} its own"))],
         not_covered: vec!["outside".into()],
+        scope: SCOPE.to_owned(),
+        estimate_ms: None,
+        allow_partial: false,
     };
     report.conclude();
     report

@@ -5,7 +5,7 @@ use crate::call::sketch;
 use crate::invariants::timeline_for_tests as observe;
 use crate::observation::Trace;
 use crate::report::telling::{About, Nearest};
-use crate::report::{ControlSummary, OperationCounts, TargetSummary, Tool};
+use crate::report::{ControlSummary, EvidenceSummary, OperationCounts, SCOPE, TargetSummary, Tool};
 
 /// What would break out of an element, an attribute, a script or a comment, were it not escaped.
 const HOSTILE: &str =
@@ -19,6 +19,8 @@ fn report(text: &str) -> Report {
         judged: 2,
         reason: Some(text.into()),
         is_doubted: false,
+        is_partial: false,
+        evidence: EvidenceSummary::default(),
         counterexamples: Vec::new(),
         violations: 1,
     };
@@ -54,6 +56,9 @@ fn report(text: &str) -> Report {
         diagnoses: Vec::new(),
         remarks: vec![crate::report::Remark::new(text, text)],
         not_covered: vec![text.into()],
+        scope: SCOPE.to_owned(),
+        estimate_ms: None,
+        allow_partial: false,
     }
 }
 

@@ -357,7 +357,7 @@ fn opened_as(call: &Call, data: &str) -> Option<u32> {
 /// The file that a call reads.
 fn reads(call: &Call) -> Option<u32> {
     match &call.effect {
-        Some(Effect::Read { file }) => Some(*file),
+        Some(Effect::Read { file, .. }) => Some(*file),
         _ => None,
     }
 }

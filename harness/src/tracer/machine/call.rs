@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use rustix::process::Pid as RawPid;
 
+use crate::call::Spawn;
 use crate::locks::{Kind, Lock, Owner};
+use crate::tracer::machine::schedule::Before;
 use crate::tracer::machine::{Change, Machine, Waiting, resumed};
 use crate::tracer::shape::Form;
-use crate::tracer::stopped::Stopped;
-use crate::tracer::{TracerError, memory, registers};
+use crate::tracer::stopped::{Entry, Stopped};
+use crate::tracer::{Director, Spawning, TracerError, memory, registers, spawn};
 
 impl<'a> Machine<'a> {
     /// Lets a thread make its visible call, as soon as the lock that it asks for can be had.
@@ -129,6 +131,39 @@ impl<'a> Machine<'a> {
         self.mirror.asks_for_no_lock(thread);
         registers::refuse(thread, errno).map_err(TracerError::system("refuse a call"))?;
         resumed(stopped.run_to_exit())
+    }
+
+    /// A thread is about to start a process, a thread or a program: nobody waits for that, but it may fail.
+    pub(super) fn spawn(
+        &mut self,
+        stopped: Stopped,
+        entry: &Entry,
+        name: &'static str,
+        director: &mut dyn Director,
+    ) -> Result<(), TracerError> {
+        let thread = stopped.thread();
+        let client = self.mirror.client_of(thread).filter(|client| !self.has_ended(*client));
+        let Some(client) = client else { return resumed(stopped.go_on(None)) };
+        let nth = 1 + self.spawns.iter().filter(|spawn| spawn.client == client).count();
+        self.spawns.push(Spawn {
+            client,
+            process: self.mirror.process_of(thread).map_or(0, |process| process.number),
+            name: name.to_owned(),
+            is_thread: spawn::makes_thread(thread, entry),
+            after_calls: self.mirror.next_call_of(client) - 1,
+        });
+        let nth = u32::try_from(nth).unwrap_or(u32::MAX);
+        if let Some(errno) = director.treat_spawn(&Spawning { client, nth, name }) {
+            registers::refuse(thread, errno).map_err(TracerError::system("refuse a call"))?;
+        } else if self.surroundings.is_scheduled
+            && name.starts_with("execve")
+            && !self.mirror.footprint_of_exec(thread).locks.is_empty()
+        {
+            // A client that waits for such a lock depends on it, so it is a step of its own.
+            self.held.push(self.held_before(stopped, Before::Exec));
+            return Ok(());
+        }
+        resumed(stopped.go_on(None))
     }
 
     /// Lets no file of a process grow past the middle of what it is about to write.

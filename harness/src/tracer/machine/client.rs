@@ -9,8 +9,9 @@ use nix::unistd::Pid;
 use crate::call::{End, Ended, Traced};
 use crate::tracer::descriptor;
 use crate::tracer::machine::{Held, LOOK_MIN, Machine, SURVIVORS_MAX, kill_processes, poll_or_none, resumed};
+use crate::tracer::mirror::Pending;
 use crate::tracer::stopped::{Entry, Event, Stopped, poll};
-use crate::tracer::{Director, Templates, TracerError, content, scratch, template};
+use crate::tracer::{Director, Templates, TracerError, Treatment, content, scratch, template};
 use crate::tracer::{registers, start};
 
 impl<'a> Machine<'a> {
@@ -134,6 +135,25 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// Lets the held calls of a client fail.
+    pub(super) fn fail_held(&mut self, number: u32, treatment: Treatment) -> Result<(), TracerError> {
+        let (freed, held): (Vec<Held>, Vec<Held>) =
+            self.held.drain(..).partition(|held| self.mirror.client_of(held.thread) == Some(number));
+        self.held = held;
+        self.active = number;
+        for held in freed {
+            match treatment {
+                Treatment::Fail(errno) => self.fail(held.stopped, errno)?,
+                Treatment::LimitSize => {
+                    let length = self.mirror.pending(held.thread).and_then(Pending::length).unwrap_or(0);
+                    self.limit_size(held.stopped, length)?;
+                }
+                _ => self.admit(held.stopped)?,
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn kill_client(&mut self, number: u32) {
         let now = self.began.elapsed();
         let (dead, held): (Vec<Held>, Vec<Held>) =
@@ -230,13 +250,19 @@ impl<'a> Machine<'a> {
 
     pub(in crate::tracer) fn into_traced(self) -> Result<Traced, TracerError> {
         let is_stuck = !self.stuck.is_empty();
+        let is_late = self.deadline.is_over();
         let has_copies = self.clients.iter().any(|client| client.is_copy);
         let now = self.began.elapsed();
         let mut operations = Vec::new();
         for (client, number) in self.clients.into_iter().zip(1..) {
             let Some((stdout, stderr)) = client.output else { continue };
-            let (returned, end) =
-                client.returned.unwrap_or((now, if is_stuck { End::Stuck } else { End::TimedOut }));
+            // An operation that was given up while there was time left ran past no limit.
+            let unfinished = match (is_stuck, is_late) {
+                (true, _) => End::Stuck,
+                (false, true) => self.deadline.end(),
+                (false, false) => End::Killed,
+            };
+            let (returned, end) = client.returned.unwrap_or((now, unfinished));
             operations.push(Ended {
                 client: number,
                 end,
@@ -251,12 +277,14 @@ impl<'a> Machine<'a> {
         Ok(Traced {
             calls: self.mirror.calls,
             operations,
+            spawns: self.spawns,
             stuck: self.stuck,
             leaks: self.leaks,
             readings: self.readings,
             torn: self.torn,
             not_covered: self.mirror.not_covered,
             pids: self.mirror.pids,
+            ahead: self.ahead,
             has_copies,
         })
     }

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,14 +18,14 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::call::{Class, End, Leak, Stuck};
+use crate::call::{Class, End, Leak, Spawn, Stuck};
 use crate::locks::{FileId, Lock};
 use crate::tracer::clock::{self, Asked};
-use crate::tracer::mirror::Mirror;
-use crate::tracer::shape::Form;
+use crate::tracer::mirror::{Mirror, Pending};
+use crate::tracer::path::Roots;
 use crate::tracer::start::{Deadline, Started};
 use crate::tracer::stopped::{Entry, Event, Stopped, poll, wait};
-use crate::tracer::{Director, Surroundings, Traceable, TracerError, Treatment, Upcoming};
+use crate::tracer::{Director, Surroundings, Traceable, TracerError, Treatment, Upcoming, spawn};
 
 use schedule::Before;
 
@@ -67,6 +68,8 @@ pub(super) struct Machine<'a> {
     torn: Vec<(Duration, String)>,
     /// What the shown file held last; nothing where there was none.
     last_content: Option<Vec<u8>>,
+    /// The starts of processes, threads and programs.
+    spawns: Vec<Spawn>,
     stuck: Vec<Stuck>,
     leaks: Vec<Leak>,
     /// How far the clock of scheduled clients is ahead.
@@ -137,7 +140,9 @@ impl<'a> Machine<'a> {
         surroundings: &'a Surroundings<'a>,
         traceables: &'a [Traceable<'a>],
     ) -> Result<Self, TracerError> {
-        let sandbox = surroundings.sandbox.canonicalize().map_err(TracerError::system("find the sandbox"))?;
+        let real = |folder: &Path| folder.canonicalize().map_err(TracerError::system("find the sandbox"));
+        let sandbox =
+            Roots { sandbox: real(surroundings.sandbox)?, temporary: real(surroundings.temporary)? };
         let clients = traceables.iter().map(|traceable| Client {
             traceable,
             output: None,
@@ -159,9 +164,8 @@ impl<'a> Machine<'a> {
             mirror: Mirror::new(sandbox, surroundings.is_detailed),
             // The time of one operation for each of them, since one waits while another has its turn.
             deadline: Deadline::new(
-                surroundings.timeout
-                    * u32::try_from(traceables.len()).unwrap_or(1)
-                    * if surroundings.is_interactive { SESSION_TIMES } else { 1 },
+                span_of(surroundings, traceables.len()),
+                surroundings.is_alone,
                 surroundings.stop,
             )?,
             began: Instant::now(),
@@ -178,9 +182,10 @@ impl<'a> Machine<'a> {
             last_content: surroundings.shown.as_ref().and_then(|path| std::fs::read(path).ok()),
             readings: 0,
             torn: Vec::new(),
+            spawns: Vec::new(),
             stuck: Vec::new(),
             leaks: Vec::new(),
-            ahead: Duration::ZERO,
+            ahead: surroundings.ahead,
             told_calls: 0,
             restless: Cell::new(0),
             is_given_up: false,
@@ -204,12 +209,8 @@ impl<'a> Machine<'a> {
     }
 
     fn is_over(&self) -> bool {
-        let is_done = |client: &Client<'_>, number: u32| match client.returned {
-            None => false,
-            Some(_) => !client.is_maimed || self.mirror.processes_of(number).is_empty(),
-        };
         let started = || self.numbered().filter(|(_, client)| client.root.is_some());
-        let all_done = started().all(|(number, client)| is_done(client, number));
+        let all_done = started().all(|(number, client)| self.is_done(number, client));
         // A client that was not started yet may still be.
         let none_to_start = self.clients.iter().all(|client| client.root.is_some());
         self.is_given_up || (all_done && none_to_start) || (self.deadline.is_over() && all_ended(started()))
@@ -284,9 +285,9 @@ impl<'a> Machine<'a> {
             }
             Event::Ended(root, _) if self.deadline.is_over() => {
                 self.deadline.forget(root);
-                let now = self.began.elapsed();
+                let (now, end) = (self.began.elapsed(), self.deadline.end());
                 if let Some(client) = self.client(number) {
-                    client.returned = Some((now, End::TimedOut));
+                    client.returned = Some((now, end));
                 }
                 return Ok(None);
             }
@@ -315,7 +316,10 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             Event::Entry(stopped, entry) if entry.asks_for_pid() => self.tell_pid(stopped),
-            Event::Entry(stopped, entry) => self.entry(stopped, &entry, director),
+            Event::Entry(stopped, entry) => match spawn::name(&entry) {
+                Some(name) => self.spawn(stopped, &entry, name, director),
+                None => self.entry(stopped, &entry, director),
+            },
             Event::Exit(stopped, result) => self.exit(stopped, result),
             Event::Born(stopped, child) => {
                 self.mirror.born(child, Some(stopped.thread()));
@@ -352,16 +356,28 @@ impl<'a> Machine<'a> {
         let now = self.began.elapsed();
         let is_over = self.deadline.is_over();
         let root_of = self.root_of(thread);
+        let owner = self.mirror.client_of(thread);
         self.mirror.thread_ended(thread, end);
         self.forget_the_gone();
-        let Some(number) = root_of else { return };
+        let Some(number) = root_of else {
+            // An operation that lost a process ends with the last of the others.
+            let is_last = |number: &u32| self.mirror.processes_of(*number).is_empty();
+            if let Some(client) = owner.filter(is_last).and_then(|number| self.client(number))
+                && client.is_maimed
+                && let Some((returned, _)) = &mut client.returned
+            {
+                *returned = now;
+            }
+            return;
+        };
         self.deadline.forget(thread);
         let survivors = self.mirror.processes_of(number).len();
+        let unfinished = self.deadline.end();
         let Some(client) = self.client(number) else { return };
         let end = if client.is_killed {
             End::Killed
         } else if is_over {
-            End::TimedOut
+            unfinished
         } else {
             end
         };
@@ -432,11 +448,7 @@ impl<'a> Machine<'a> {
             false => stopped,
         };
         let pending = self.mirror.pending(thread).filter(|_| is_visible);
-        let length = pending.and_then(|pending| match pending.shape.form {
-            Form::Buffer { .. } | Form::Vector { .. } => Some(pending.data.as_ref()?.len() as u64),
-            Form::Copy { count, .. } => Some(pending.entry.arguments[count]),
-            _ => None,
-        });
+        let length = pending.and_then(Pending::length);
         // Nobody directs what an operation leaves behind when it has ended.
         let has_ended = self.has_ended(client);
         let was_seen = self.again.remove(&thread);
@@ -473,6 +485,15 @@ impl<'a> Machine<'a> {
                 kill_processes(&process.into_iter().collect::<Vec<_>>());
                 Ok(())
             }
+            Treatment::KillOther(number) => {
+                let other = self.mirror.process_of_number(client, number).filter(|pid| Some(*pid) != process);
+                if let (Some(client), true) = (self.client(client), other.is_some()) {
+                    client.is_maimed = true;
+                }
+                kill_processes(&other.into_iter().collect::<Vec<_>>());
+                self.held.push(Held { thread, stopped, since: self.began.elapsed(), before: Before::Call });
+                Ok(())
+            }
             Treatment::Go if is_exit => resumed(stopped.go_on(None)),
             Treatment::Go => self.admit(stopped),
             Treatment::Fail(errno) => self.fail(stopped, errno),
@@ -484,8 +505,21 @@ impl<'a> Machine<'a> {
 
     fn has_ended(&self, number: u32) -> bool {
         let client = usize::try_from(number).ok().and_then(|number| self.clients.get(number.checked_sub(1)?));
-        client.is_none_or(|client| client.returned.is_some())
+        client.is_none_or(|client| self.is_done(number, client))
     }
+
+    /// Whether an operation has ended: one that lost a process, only with the last of the others.
+    fn is_done(&self, number: u32, client: &Client<'_>) -> bool {
+        client.returned.is_some() && (!client.is_maimed || self.mirror.processes_of(number).is_empty())
+    }
+}
+
+/// How long some operations may run together.
+fn span_of(surroundings: &Surroundings<'_>, operations: usize) -> Duration {
+    let times =
+        u32::try_from(operations).unwrap_or(1) * if surroundings.is_interactive { SESSION_TIMES } else { 1 };
+    let span = surroundings.timeout.saturating_mul(times);
+    surroundings.end.map_or(span, |end| span.min(end.saturating_duration_since(Instant::now())))
 }
 
 fn all_ended<'b, 'a: 'b>(mut clients: impl Iterator<Item = (u32, &'b Client<'a>)>) -> bool {

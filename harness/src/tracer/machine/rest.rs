@@ -120,6 +120,7 @@ impl<'a> Machine<'a> {
         match wanted {
             Move::Start(number) => return self.start(number),
             Move::Release(number) => return self.release(number),
+            Move::Fail(number, treatment) => return self.fail_held(number, treatment),
             Move::Kill(number) => {
                 self.kill_client(number);
                 return Ok(());
@@ -158,7 +159,7 @@ impl<'a> Machine<'a> {
         let is_of = |thread: Pid| self.mirror.client_of(thread) == Some(number);
         match (client.root, client.returned) {
             (None, _) => Rest::NotStarted,
-            (_, Some(_)) => Rest::Ended,
+            (_, Some(_)) if self.is_done(number, client) => Rest::Ended,
             _ if self.held.iter().any(|held| is_of(held.thread)) => Rest::Held,
             _ if self.waiting.iter().any(|waiting| is_of(waiting.thread)) => Rest::Waits,
             _ => Rest::Sleeps,

@@ -21,6 +21,10 @@ pub(super) enum Before {
     Call,
     /// The exit of its first process.
     Exit,
+    /// The exit of another one, which gives up locks.
+    OtherExit,
+    /// The start of another program, which closes descriptors that have locks.
+    Exec,
     /// A sleep of so long.
     Sleep(Duration),
 }
@@ -75,8 +79,11 @@ impl Machine<'_> {
         }
         let is_visible = self.mirror.entry(thread, entry);
         let process = self.mirror.process_id(thread);
-        let is_exit = entry.is_exit() && process.is_some_and(|process| self.root_of(process).is_some());
-        if !is_visible && !is_exit {
+        let is_of_root = process.is_some_and(|process| self.root_of(process).is_some());
+        let is_exit = entry.is_exit() && is_of_root;
+        // Who waits for such a lock depends on it: unless it is a step of its own, orders are taken for equal that are not.
+        let frees = entry.is_exit() && !is_of_root && !self.mirror.footprint_of_exit(thread).locks.is_empty();
+        if !is_visible && !is_exit && !frees {
             return resumed(stopped.go_on(None));
         }
         if has_ended {
@@ -90,12 +97,16 @@ impl Machine<'_> {
             },
             false => stopped,
         };
-        let before = if is_visible { Before::Call } else { Before::Exit };
+        let before = match (is_visible, is_exit) {
+            (true, _) => Before::Call,
+            (false, true) => Before::Exit,
+            (false, false) => Before::OtherExit,
+        };
         self.held.push(self.held_before(stopped, before));
         Ok(())
     }
 
-    fn held_before(&self, stopped: Stopped, before: Before) -> Held {
+    pub(super) fn held_before(&self, stopped: Stopped, before: Before) -> Held {
         Held { thread: stopped.thread(), stopped, since: self.began.elapsed(), before }
     }
 
@@ -129,7 +140,7 @@ impl Machine<'_> {
                 self.kill_client(number);
                 Ok(())
             }
-            Move::Again => self.pause(),
+            Move::Again | Move::Fail(..) => self.pause(),
             Move::Nothing => self.give_up(),
         }
     }
@@ -161,10 +172,8 @@ impl Machine<'_> {
     }
 
     fn turn(&self, number: u32, client: &super::Client<'_>) -> Turn {
+        let first = self.next_held(number).map(|at| &self.held[at]);
         let of_client = |held: &&Held| self.mirror.client_of(held.thread) == Some(number);
-        let mut held = self.held.iter().filter(of_client);
-        let can_go = |held: &&Held| self.can_go(held);
-        let first = self.held.iter().filter(of_client).find(can_go).or_else(|| held.next());
         let others = self.held.iter().filter(of_client).count() > 1;
         let rest = match (client.root, client.returned) {
             (None, _) => Rest::NotStarted,
@@ -195,10 +204,27 @@ impl Machine<'_> {
                 turn.footprint = self.mirror.footprint_of_exit(thread);
                 (turn.is_exit, turn.name) = (true, "exit");
             }
+            Some((Before::OtherExit, thread)) => {
+                turn.footprint = self.mirror.footprint_of_exit(thread);
+                (turn.name, turn.label) = ("exit", "exit of a process".to_owned());
+            }
+            Some((Before::Exec, thread)) => {
+                turn.footprint = self.mirror.footprint_of_exec(thread);
+                (turn.name, turn.label) = ("execve", "execve of another program".to_owned());
+            }
             Some((Before::Sleep(span), _)) => (turn.sleeps, turn.name) = (Some(span), "sleep"),
             None => {}
         }
         turn
+    }
+
+    /// The stopped thread of a client that goes next: of those that can go on the one that was born first, whichever stopped
+    /// first, because that is chance.
+    fn next_held(&self, number: u32) -> Option<usize> {
+        let held = self.held.iter().enumerate();
+        let of_client = held.filter(|(_, held)| self.mirror.client_of(held.thread) == Some(number));
+        let order = |held: &Held| (!self.can_go(held), self.mirror.thread_number(held.thread));
+        of_client.min_by_key(|(_, held)| order(held)).map(|(at, _)| at)
     }
 
     /// Whether what a stopped thread is about to do can be done now.
@@ -225,7 +251,9 @@ impl Machine<'_> {
         for Held { stopped, before, .. } in std::mem::take(&mut self.freed) {
             match before {
                 Before::Call => self.admit(stopped)?,
-                Before::Exit | Before::Sleep(_) => resumed(stopped.go_on(None))?,
+                Before::Exit | Before::OtherExit | Before::Exec | Before::Sleep(_) => {
+                    resumed(stopped.go_on(None))?;
+                }
             }
         }
         Ok(())
@@ -233,14 +261,11 @@ impl Machine<'_> {
 
     /// Lets the first of a client's stopped threads that can go on make its step.
     fn make_step(&mut self, number: u32) -> Result<(), TracerError> {
-        let of_client = |held: &Held| self.mirror.client_of(held.thread) == Some(number);
-        let goes = |held: &Held| of_client(held) && self.can_go(held);
-        let position = self.held.iter().position(goes).or_else(|| self.held.iter().position(of_client));
-        let Some(at) = position else { return Ok(()) };
+        let Some(at) = self.next_held(number) else { return Ok(()) };
         let Held { thread, stopped, before, .. } = self.held.remove(at);
         self.active = number;
         match before {
-            Before::Exit => resumed(stopped.go_on(None)),
+            Before::Exit | Before::OtherExit | Before::Exec => resumed(stopped.go_on(None)),
             Before::Sleep(span) => {
                 self.ahead = self.ahead.saturating_add(span);
                 registers::refuse(thread, 0).map_err(TracerError::system("skip a sleep"))?;

@@ -1,5 +1,8 @@
 //! Which descriptor of which process is open on what, by which open file description.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use nix::unistd::Pid;
 
 use crate::call::{Argument, LockChange, Object};
@@ -37,11 +40,17 @@ impl Mirror {
     }
 
     pub(in crate::tracer) fn open_file(&self, thread: Pid, fd: i32) -> Option<OpenFile> {
-        self.process_of(thread)?.open.get(&fd).copied()
+        self.open_of(thread)?.get(&fd).copied()
     }
 
     /// Adds a descriptor to the call. Nothing where it is not open on anything visible.
-    pub(in crate::tracer) fn add_descriptor(&self, thread: Pid, call: &mut Pending, fd: i32) -> Option<()> {
+    pub(in crate::tracer) fn add_descriptor(
+        &mut self,
+        thread: Pid,
+        call: &mut Pending,
+        fd: i32,
+    ) -> Option<()> {
+        self.know(thread, fd);
         let open = self.open_file(thread, fd)?;
         let (number, path) = self.files.get(&open.file)?;
         call.arguments.push(Argument::Descriptor(fd, path.clone()));
@@ -70,35 +79,71 @@ impl Mirror {
         let name = self.name(&path::shown(&path::of_descriptor(thread, fd), &self.sandbox));
         self.files.insert(file, (number, shown));
         let description = self.descriptions.open();
-        let process = self.threads.get(&thread)?.process;
-        self.processes
-            .get_mut(&process)?
-            .open
-            .insert(fd, OpenFile { description, file, appends, is_path, name });
+        let table = self.table_of(thread)?;
+        table.elsewhere.remove(&fd);
+        table.open.insert(fd, OpenFile { description, file, appends, is_path, name });
         Some([Object::File(number), Object::Description(description)])
     }
 
     /// Takes a descriptor in that somebody locks and that was not visible so far, with all that share its file.
     pub(in crate::tracer) fn adopt(&mut self, thread: Pid, fd: i32) -> Option<()> {
+        self.know(thread, fd);
         if self.open_file(thread, fd).is_some() {
             return Some(());
         }
-        let file = descriptor::file(thread, fd)?;
         self.locks_older_descriptor = true;
         let path = path::of_descriptor(thread, fd);
         self.locked_elsewhere.insert(path.clone());
+        self.take_in(thread, fd, &path)
+    }
+
+    /// Looks once where a descriptor is open that no open here has made: it may have come by a socket, from another
+    /// process, by a handle, or be older than all that was seen.
+    pub(in crate::tracer) fn know(&mut self, thread: Pid, fd: i32) {
+        let Some(table) = self.table_of(thread) else { return };
+        if table.open.contains_key(&fd) || table.elsewhere.contains(&fd) {
+            return;
+        }
+        let path = path::of_descriptor(thread, fd);
+        if self.sandbox.contain(&path) {
+            let _taken_in = self.take_in(thread, fd, &path);
+        } else if let Some(table) = self.table_of(thread).filter(|_| !path.as_os_str().is_empty()) {
+            table.elsewhere.insert(fd);
+        }
+    }
+
+    /// These descriptors are given up, or open on something else soon.
+    pub(in crate::tracer) fn forget_elsewhere(&mut self, thread: Pid, are: impl Fn(&i32) -> bool) {
+        if let Some(table) = self.table_of(thread) {
+            table.elsewhere.retain(|fd| !are(fd));
+        }
+    }
+
+    /// Takes in every descriptor of the file that this one is open on, in whatever process.
+    fn take_in(&mut self, thread: Pid, fd: i32, path: &Path) -> Option<()> {
+        let file = descriptor::file(thread, fd)?;
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
-        let shown = path::shown(&path, &self.sandbox);
+        let shown = path::shown(path, &self.sandbox);
         let name = self.name(&shown);
-        self.files.entry(file).or_insert((next, shown));
-        let mut adopted: Vec<((Pid, i32), u32)> = Vec::new();
-        for process in self.process_ids() {
-            for other in descriptor::all(process) {
-                if descriptor::file(process, other) != Some(file) {
+        self.files.entry(file).or_insert((next, shown.clone()));
+        // One process for each table.
+        let processes: BTreeMap<u32, Pid> =
+            self.processes.iter().map(|(pid, process)| (process.table, *pid)).collect();
+        let mut known: Vec<((Pid, i32), u32)> = Vec::new();
+        for (table, process) in &processes {
+            let open = self.tables.get(table).into_iter().flat_map(|table| &table.open);
+            let of_file = open.filter(|(_, open)| open.file == file);
+            known.extend(of_file.map(|(fd, open)| ((*process, *fd), open.description)));
+        }
+        let is_new = known.is_empty();
+        for (table, process) in &processes {
+            for other in descriptor::all(*process) {
+                let is_known = known.iter().any(|(known, _)| *known == (*process, other));
+                if is_known || descriptor::file(*process, other) != Some(file) {
                     continue;
                 }
                 let shared =
-                    adopted.iter().find(|(known, _)| descriptor::share_description(*known, (process, other)));
+                    known.iter().find(|(known, _)| descriptor::share_description(*known, (*process, other)));
                 let description = match shared {
                     Some((_, description)) => {
                         self.descriptions.duplicate(*description);
@@ -106,17 +151,25 @@ impl Mirror {
                     }
                     None => self.descriptions.open(),
                 };
-                adopted.push(((process, other), description));
-                if let Some(process) = self.processes.get_mut(&process) {
-                    process.open.entry(other).or_insert(OpenFile {
-                        description,
-                        file,
-                        appends: false,
-                        is_path: false,
-                        name,
-                    });
+                known.push(((*process, other), description));
+                let flags = descriptor::flags(*process, other).unwrap_or(0);
+                let open = OpenFile {
+                    description,
+                    file,
+                    appends: flags & libc::O_APPEND != 0,
+                    is_path: flags & libc::O_PATH != 0,
+                    name,
+                };
+                if let Some(table) = self.tables.get_mut(table) {
+                    table.elsewhere.remove(&other);
+                    table.open.insert(other, open);
                 }
             }
+        }
+        if is_new && self.sandbox.contain(path) {
+            self.not_covered.insert(format!(
+                "{shown} was reached by a descriptor that no open here made: what was done by it before is not seen"
+            ));
         }
         self.open_file(thread, fd).map(drop)
     }
@@ -136,9 +189,9 @@ impl Mirror {
         let released = self.close(thread, to);
         let Some(open) = self.open_file(thread, from) else { return released };
         self.descriptions.duplicate(open.description);
-        let process = self.threads.get(&thread).map(|thread| thread.process);
-        if let Some(process) = process.and_then(|process| self.processes.get_mut(&process)) {
-            process.open.insert(to, open);
+        if let Some(table) = self.table_of(thread) {
+            table.elsewhere.remove(&to);
+            table.open.insert(to, open);
         }
         released
     }
@@ -146,12 +199,12 @@ impl Mirror {
     /// A descriptor is closed: POSIX locks of the process on its file go, and with the last one of the description its
     /// own locks.
     pub(super) fn close(&mut self, thread: Pid, fd: i32) -> Vec<LockChange> {
-        let Some(process) = self.threads.get(&thread).map(|thread| thread.process) else { return Vec::new() };
-        let Some(process) = self.processes.get_mut(&process) else { return Vec::new() };
-        let Some(open) = process.open.remove(&fd) else { return Vec::new() };
+        let Some(owner) = self.process_of(thread).map(|process| process.table) else { return Vec::new() };
+        let table = self.tables.get_mut(&owner);
+        let Some(open) = table.and_then(|table| table.open.remove(&fd)) else { return Vec::new() };
         let mut released = match open.is_path {
             true => Vec::new(),
-            false => self.table.file_closed(process.number, open.file),
+            false => self.table.file_closed(owner, open.file),
         };
         if self.descriptions.close(open.description) {
             released.extend(self.table.description_closed(open.description));

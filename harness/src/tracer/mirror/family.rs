@@ -1,6 +1,6 @@
 //! Who is there: the threads and processes of each client, from their birth to their end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::unistd::Pid;
 
@@ -23,9 +23,18 @@ pub(super) struct Thread {
 pub(in crate::tracer) struct Process {
     pub(in crate::tracer) number: u32,
     pub(in crate::tracer) client: u32,
-    pub(in crate::tracer) open: BTreeMap<i32, OpenFile>,
+    /// Its table of descriptors, by its number: POSIX locks belong to that.
+    pub(in crate::tracer) table: u32,
     /// Whether a timer of its own may still end a wait.
     pub(super) has_timer: bool,
+}
+
+/// The descriptors of a process, or of several that share them (`CLONE_FILES`).
+#[derive(Default)]
+pub(super) struct Table {
+    pub(super) open: BTreeMap<i32, OpenFile>,
+    /// Those that are known to be open on nothing visible.
+    pub(super) elsewhere: BTreeSet<i32>,
 }
 
 impl Mirror {
@@ -55,6 +64,11 @@ impl Mirror {
         self.threads.get(&thread).map(|known| known.process)
     }
 
+    /// The number of a thread, in the order of their birth.
+    pub(in crate::tracer) fn thread_number(&self, thread: Pid) -> u32 {
+        self.threads.get(&thread).map_or(u32::MAX, |known| known.number)
+    }
+
     /// All living threads.
     pub(in crate::tracer) fn threads(&self) -> impl Iterator<Item = Pid> {
         self.threads.keys().copied()
@@ -64,6 +78,12 @@ impl Mirror {
     pub(in crate::tracer) fn processes_of(&self, client: u32) -> Vec<Pid> {
         let of_client = self.processes.iter().filter(|(_, process)| process.client == client);
         of_client.map(|(pid, _)| *pid).collect()
+    }
+
+    /// The living process of this number, if it is the client's.
+    pub(in crate::tracer) fn process_of_number(&self, client: u32, number: u32) -> Option<Pid> {
+        let is_it = |process: &Process| (process.client, process.number) == (client, number);
+        self.processes.iter().find(|(_, process)| is_it(process)).map(|(pid, _)| *pid)
     }
 
     pub(in crate::tracer) fn process_ids(&self) -> Vec<Pid> {
@@ -84,14 +104,17 @@ impl Mirror {
         let (process, number) = (ended.process, ended.number);
         let is_last = self.threads.values().filter(|other| other.process == process).count() == 1;
         if is_last {
-            let open: Vec<i32> = self
-                .processes
-                .get(&process)
-                .map(|known| known.open.keys().copied().collect())
-                .unwrap_or_default();
+            // What it shares stays open.
+            let open = match self.sharers(process).is_empty() {
+                true => self.descriptors_of(thread),
+                false => Vec::new(),
+            };
             let mut locks = Vec::new();
             for fd in &open {
                 locks.extend(self.close(thread, *fd));
+            }
+            if let Some(known) = self.processes.get(&process).filter(|_| self.sharers(process).is_empty()) {
+                self.tables.remove(&known.table);
             }
             let (process_number, client) =
                 self.processes.remove(&process).map_or((0, 0), |process| (process.number, process.client));
@@ -127,13 +150,14 @@ impl Mirror {
         if !is_process {
             return;
         }
-        let inherited = self.processes.get(&parent).map(|parent| parent.open.clone()).unwrap_or_default();
-        for open in inherited.values() {
-            self.descriptions.duplicate(open.description);
-        }
-        let has_some = !inherited.is_empty();
+        let parent_table = self.processes.get(&parent).map(|parent| parent.table);
+        let table = match parent_table.filter(|_| descriptor::share_table(parent, process)) {
+            Some(shared) => shared,
+            None => self.copied_table(parent_table),
+        };
+        let has_some = self.tables.get(&table).is_some_and(|table| !table.open.is_empty());
         let child = self.processes.entry(process).or_default();
-        child.open = inherited;
+        child.table = table;
         let child_number = child.number;
         if let (true, Some(parent_number)) =
             (has_some, self.processes.get(&parent).map(|parent| parent.number))
@@ -153,10 +177,13 @@ impl Mirror {
         self.threads.retain(|_, other| other.process != process);
         self.threads.insert(thread, Thread { process, number, pending: None });
         let there = descriptor::all(thread);
+        self.part_tables(process);
         let Some(tracked) = self.processes.get(&process) else { return };
         let (process_number, client) = (tracked.number, tracked.client);
-        let closed: Vec<i32> = tracked.open.keys().copied().filter(|fd| !there.contains(fd)).collect();
-        if tracked.open.is_empty() {
+        let Some(table) = self.tables.get_mut(&tracked.table) else { return };
+        table.elsewhere.clear();
+        let closed: Vec<i32> = table.open.keys().copied().filter(|fd| !there.contains(fd)).collect();
+        if table.open.is_empty() {
             return;
         }
         let mut locks = Vec::new();
@@ -168,13 +195,68 @@ impl Mirror {
         self.push((client, process_number, number), "execve", vec![argument], Some(Ok(0)), locks);
     }
 
+    /// A new table, with all that is in this one.
+    fn copied_table(&mut self, of: Option<u32>) -> u32 {
+        let open = of.and_then(|of| self.tables.get(&of)).map(|table| table.open.clone());
+        for open in open.iter().flat_map(BTreeMap::values) {
+            self.descriptions.duplicate(open.description);
+        }
+        let elsewhere = of.and_then(|of| self.tables.get(&of)).map(|table| table.elsewhere.clone());
+        let new = Table { open: open.unwrap_or_default(), elsewhere: elsewhere.unwrap_or_default() };
+        self.tables_made += 1;
+        self.tables.insert(self.tables_made, new);
+        self.tables_made
+    }
+
+    /// The other processes that share the descriptors of this one.
+    fn sharers(&self, process: Pid) -> Vec<Pid> {
+        let table = self.processes.get(&process).map(|known| known.table);
+        let others = self.processes.iter().filter(|(other, _)| **other != process);
+        others.filter(|(_, other)| Some(other.table) == table).map(|(other, _)| *other).collect()
+    }
+
+    /// Whether there are any.
+    pub(in crate::tracer) fn shares_table(&self, process: Pid) -> bool {
+        !self.sharers(process).is_empty()
+    }
+
+    /// A process that shared its descriptors may have parted from the others, by an exec or `unshare`.
+    pub(super) fn part_tables(&mut self, process: Pid) {
+        let others = self.sharers(process);
+        let has_parted = |other: &Pid| !descriptor::share_table(process, *other);
+        if others.is_empty() || !others.iter().all(has_parted) {
+            return;
+        }
+        let shared = self.processes.get(&process).map(|known| known.table);
+        let own = self.copied_table(shared);
+        if let Some(known) = self.processes.get_mut(&process) {
+            known.table = own;
+        }
+    }
+
+    /// What the process of a thread has open that is visible.
+    pub(in crate::tracer) fn open_of(&self, thread: Pid) -> Option<&BTreeMap<i32, OpenFile>> {
+        Some(&self.tables.get(&self.process_of(thread)?.table)?.open)
+    }
+
+    /// The descriptors of that, in order.
+    pub(in crate::tracer) fn descriptors_of(&self, thread: Pid) -> Vec<i32> {
+        self.open_of(thread).map(|open| open.keys().copied().collect()).unwrap_or_default()
+    }
+
+    pub(super) fn table_of(&mut self, thread: Pid) -> Option<&mut Table> {
+        let table = self.process_of(thread)?.table;
+        self.tables.get_mut(&table)
+    }
+
     pub(super) fn add_thread(&mut self, thread: Pid, process: Pid, client: u32) {
         self.started.1 += 1;
         self.threads.insert(thread, Thread { process, number: self.started.1, pending: None });
         self.pids.insert(process.as_raw());
         if !self.processes.contains_key(&process) {
             self.started.0 += 1;
-            let new = Process { number: self.started.0, client, ..Process::default() };
+            let table = self.copied_table(None);
+            let new = Process { number: self.started.0, client, table, ..Process::default() };
             self.processes.insert(process, new);
         }
     }

@@ -53,10 +53,11 @@ impl Mirror {
     /// The clients whose living processes can hold a lock of this owner.
     pub(in crate::tracer) fn clients_of(&self, owner: Owner) -> BTreeSet<u32> {
         let has = |process: &&Process| match owner {
-            Owner::Process(number) => process.number == number,
-            Owner::Description(description) => {
-                process.open.values().any(|open| open.description == description)
-            }
+            Owner::Process(number) => process.table == number,
+            Owner::Description(description) => self
+                .tables
+                .get(&process.table)
+                .is_some_and(|table| table.open.values().any(|open| open.description == description)),
         };
         self.processes.values().filter(has).map(|process| process.client).collect()
     }

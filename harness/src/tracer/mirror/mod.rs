@@ -13,9 +13,10 @@ use nix::unistd::Pid;
 
 use crate::call::{Argument, Call, Class, Effect, Errno, LockChange, Object};
 use crate::locks::{Descriptions, FileId, Kind, Lock, LockTable, Owner};
-use crate::tracer::mirror::family::{Process, Thread};
+use crate::tracer::effect::UNNAMED;
+use crate::tracer::mirror::family::{Process, Table, Thread};
 pub(super) use crate::tracer::mirror::locked::Wanted;
-use crate::tracer::path;
+use crate::tracer::path::{self, Elsewhere, Roots};
 use crate::tracer::shape::{self, Form, Shape};
 use crate::tracer::stopped::Entry;
 
@@ -25,9 +26,15 @@ const CLOSE_LATER: u64 = 4;
 pub(super) struct Mirror {
     pub(super) calls: Vec<Call>,
     pub(super) not_covered: BTreeSet<String>,
-    pub(super) sandbox: PathBuf,
+    /// The folders in which what is done is visible.
+    pub(super) sandbox: Roots,
+    /// What is known of paths that lie in none of them.
+    elsewhere: Elsewhere,
     threads: BTreeMap<Pid, Thread>,
     processes: BTreeMap<Pid, Process>,
+    /// Tables of descriptors, by their numbers.
+    tables: BTreeMap<u32, Table>,
+    tables_made: u32,
     descriptions: Descriptions,
     table: LockTable,
     /// Files by their numbers in the trace, and what they were last called.
@@ -43,8 +50,10 @@ pub(super) struct Mirror {
     pub(super) pids: BTreeSet<i32>,
     /// Who took the locks that are held: process and client.
     takers: BTreeMap<(FileId, Kind, Owner), (u32, u32)>,
-    /// Whether it is looked up where in a file each write goes.
+    /// Whether what is copied from file to file is kept.
     pub(super) is_detailed: bool,
+    /// Whether a file was ever mapped shared.
+    pub(super) has_shared_map: bool,
     /// The names that files were opened by.
     names: Vec<String>,
 }
@@ -72,6 +81,15 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// The bytes that it is to write, if that number can be cut.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self.shape.form {
+            Form::Buffer { .. } | Form::Vector { .. } => Some(self.data.as_ref()?.len() as u64),
+            Form::Copy { count, .. } => Some(self.entry.arguments[count]),
+            _ => None,
+        }
+    }
+
     /// Looks whether an open finds a file, and what is in it.
     pub(super) fn look(&mut self) {
         if !matches!(self.shape.form, Form::Open { .. }) {
@@ -79,7 +97,7 @@ impl Pending {
         }
         // A link is followed, unless it is in the way.
         let found = self.paths.first().and_then(|path| std::fs::metadata(path).ok());
-        let is_new = self.flags & libc::O_CREAT != 0 && found.is_none();
+        let is_new = self.flags & libc::O_CREAT != 0 && found.is_none() || self.is_unnamed();
         self.was_missing = is_new;
         self.creates = is_new || self.flags & libc::O_TRUNC != 0;
         self.was_empty = found.is_some_and(|found| found.is_file() && found.len() == 0);
@@ -87,13 +105,16 @@ impl Pending {
 }
 
 impl Mirror {
-    pub(super) fn new(sandbox: PathBuf, is_detailed: bool) -> Self {
+    pub(super) fn new(sandbox: Roots, is_detailed: bool) -> Self {
         Self {
             calls: Vec::new(),
             not_covered: BTreeSet::new(),
             sandbox,
+            elsewhere: Elsewhere::default(),
             threads: BTreeMap::new(),
             processes: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            tables_made: 0,
             descriptions: Descriptions::default(),
             table: LockTable::default(),
             files: BTreeMap::new(),
@@ -104,6 +125,7 @@ impl Mirror {
             pids: BTreeSet::new(),
             takers: BTreeMap::new(),
             is_detailed,
+            has_shared_map: false,
             names: Vec::new(),
         }
     }
@@ -173,8 +195,12 @@ impl Mirror {
         let int = |index: usize| call.entry.arguments[index] as i32;
         match (call.shape.form, result) {
             (Form::Open { .. }, Ok(fd)) => {
-                let shown =
-                    call.paths.first().map(|path| path::shown(path, &self.sandbox)).unwrap_or_default();
+                let shown = match call.is_unnamed() {
+                    true => UNNAMED.to_owned(),
+                    false => {
+                        call.paths.first().map(|path| path::shown(path, &self.sandbox)).unwrap_or_default()
+                    }
+                };
                 if let Some(open) = self.opened(thread, fd as i32, shown, (call.appends, call.is_path)) {
                     call.objects.extend(open);
                 }
@@ -183,13 +209,12 @@ impl Mirror {
             (Form::Close, _) => locks = self.close(thread, int(0)),
             (Form::CloseRange, Ok(_)) if call.entry.arguments[2] & CLOSE_LATER == 0 => {
                 let (first, last) = (call.entry.arguments[0] as u32, call.entry.arguments[1] as u32);
-                let open =
-                    self.process_of(thread).map(|process| process.open.keys().copied().collect::<Vec<_>>());
-                for fd in open
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter(|fd| (first..=last).contains(&fd.unsigned_abs()))
-                {
+                // Before it closes any it may take a table of its own (`CLOSE_RANGE_UNSHARE`).
+                if let Some(process) = self.process_id(thread) {
+                    self.part_tables(process);
+                }
+                let open = self.descriptors_of(thread).into_iter();
+                for fd in open.filter(|fd| (first..=last).contains(&fd.unsigned_abs())) {
                     locks.extend(self.close(thread, fd));
                 }
             }
@@ -197,7 +222,12 @@ impl Mirror {
             (Form::Fcntl, Ok(new)) if call.wants.is_none() && call.asks_about.is_none() => {
                 locks = self.duplicate(thread, int(0), new as i32);
             }
+            (Form::Paths { .. }, Ok(_)) if call.exchanges() => self.exchanged(&call.paths),
             (Form::Paths { .. }, Ok(_)) if call.shape.name.starts_with("rename") => self.renamed(&call.paths),
+            (Form::Paths { .. }, Ok(_)) => self.linked(&call.paths),
+            (Form::Attribute { .. }, Ok(_)) if call.sets_access_list() => {
+                call.data = self.access_list(thread, &call);
+            }
             (Form::Path { .. }, Ok(_)) if call.shape.name.starts_with("unlink") => self.unlinked(&call.paths),
             _ => {}
         }

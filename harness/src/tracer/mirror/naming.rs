@@ -1,23 +1,97 @@
 //! What files are called, and which of them are seen.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use crate::call::{Argument, Object};
+use crate::call::{Argument, Class, Object};
 use crate::locks::FileId;
+use crate::tracer::memory;
 use crate::tracer::mirror::{Mirror, Pending};
-use crate::tracer::{memory, path};
+use crate::tracer::path::{self, Meant};
+use crate::tracer::shape::Form;
+
+/// What the system adds to the path of a file that has none, such as one that was made without a name.
+const NO_NAME: &[u8] = b" (deleted)";
+
+impl Pending {
+    /// Whether it works on what a symbolic link leads to that its first path ends in, and not on the link.
+    pub(in crate::tracer) fn follows(&self) -> bool {
+        let has = |flag: i32| self.flags & flag != 0;
+        let may = |index: usize| self.entry.arguments[index] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0;
+        match (self.shape.form, self.shape.class, self.shape.name) {
+            (Form::Open { .. }, ..) => !(has(libc::O_NOFOLLOW) || has(libc::O_CREAT) && has(libc::O_EXCL)),
+            (_, _, "linkat") => self.entry.arguments[4] as i32 & libc::AT_SYMLINK_FOLLOW != 0,
+            (_, Class::Name, _) => false,
+            (_, _, "lstat" | "lchown" | "readlink" | "readlinkat") => false,
+            (_, _, "lsetxattr" | "lgetxattr" | "llistxattr" | "lremovexattr") => false,
+            (_, _, "newfstatat" | "utimensat" | "fchmodat2" | "faccessat2") => may(3),
+            (_, _, "statx" | "setxattrat" | "getxattrat" | "listxattrat" | "removexattrat") => may(2),
+            (_, _, "fchownat") => may(4),
+            _ => true,
+        }
+    }
+
+    /// Whether it moves or removes what has a name: a link may come to that name then.
+    fn takes_names_away(&self) -> bool {
+        self.shape.class == Class::Name && {
+            let name = self.shape.name;
+            name.starts_with("rename") || name.starts_with("unlink") || name == "rmdir"
+        }
+    }
+}
 
 impl Mirror {
     pub(in crate::tracer) fn is_visible(&self, path: &Path) -> bool {
-        path.starts_with(&self.sandbox) || self.locked_elsewhere.contains(path)
+        self.sandbox.contain(path) || self.locked_elsewhere.contains(path)
     }
 
     /// The path that an argument names, where that is visible.
-    pub(in crate::tracer) fn named(&self, thread: Pid, folder: Option<i32>, address: u64) -> Option<PathBuf> {
-        let path = path::resolve(thread, folder, memory::text(thread, address));
-        self.is_visible(&path).then_some(path)
+    pub(in crate::tracer) fn named(
+        &mut self,
+        thread: Pid,
+        call: &Pending,
+        meant: Meant,
+        address: u64,
+    ) -> Option<PathBuf> {
+        let path = self.looked_up(thread, memory::text(thread, address), meant);
+        if self.is_visible(&path) {
+            return Some(path);
+        }
+        if call.takes_names_away() {
+            self.elsewhere.change();
+        }
+        None
+    }
+
+    /// The two paths of a call that names two, where one of them is visible.
+    pub(in crate::tracer) fn two_named(
+        &mut self,
+        thread: Pid,
+        call: &Pending,
+        meant: [Meant; 2],
+        addresses: [u64; 2],
+    ) -> Option<[PathBuf; 2]> {
+        let texts = addresses.map(|address| memory::text(thread, address));
+        let [from, to] = [0, 1].map(|index| self.looked_up(thread, texts[index].clone(), meant[index]));
+        let are_visible = [&from, &to].map(|path| self.is_visible(path));
+        if call.takes_names_away() && are_visible.contains(&false) {
+            self.elsewhere.change();
+        }
+        are_visible.iter().find(|is_visible| **is_visible)?;
+        let [old, new] = texts;
+        // What is not visible is told as the call has it. So is a file that has no name yet, though it lies in there.
+        let told = |is_visible: bool, path: PathBuf, text: Vec<u8>, meant: Meant| {
+            let has_no_name = path.as_os_str().as_bytes().ends_with(NO_NAME);
+            if is_visible && !has_no_name { path } else { path::told(thread, meant.folder, text) }
+        };
+        Some([told(are_visible[0], from, old, meant[0]), told(are_visible[1], to, new, meant[1])])
+    }
+
+    /// What a text names in a thread.
+    pub(in crate::tracer) fn looked_up(&mut self, thread: Pid, text: Vec<u8>, meant: Meant) -> PathBuf {
+        path::resolve(thread, text, meant, &self.sandbox, &mut self.elsewhere)
     }
 
     pub(in crate::tracer) fn add_path(&self, call: &mut Pending, path: PathBuf) {
@@ -41,7 +115,25 @@ impl Mirror {
                 path.push_str(" (replaced)");
             } else if *path == from {
                 path.clone_from(&to);
+            } else if let Some(inner) = path.strip_prefix(&from).filter(|inner| inner.starts_with('/')) {
+                *path = format!("{to}{inner}");
             }
+        }
+    }
+
+    /// What was called by one of two names is called by the other.
+    pub(super) fn exchanged(&mut self, paths: &[PathBuf]) {
+        let [one, other] = paths else { return };
+        let (one, other) = (path::shown(one, &self.sandbox), path::shown(other, &self.sandbox));
+        for (_, path) in self.files.values_mut() {
+            let inner =
+                |name: &str| path.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+            let new = match (inner(&one), inner(&other)) {
+                (Some(rest), _) => format!("{other}{rest}"),
+                (_, Some(rest)) => format!("{one}{rest}"),
+                _ => continue,
+            };
+            *path = new;
         }
     }
 

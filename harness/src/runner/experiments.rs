@@ -1,0 +1,371 @@
+//! Lists the experiments of each scenario, as values: what they are, how many, and which of them tell most.
+
+use std::time::Duration;
+
+use crate::call::Call;
+use crate::evidence::Evidence;
+use crate::fault::has_none;
+use crate::op::Request;
+use crate::persist::{CrashStates, Log, Unmodelled, crash_states, power_losses, profile};
+use crate::runner::interleave::{Breadth, kill_plan, schedule_plans};
+use crate::runner::prepare::Prepared;
+use crate::runner::quiet::Quiet;
+use crate::runner::{Stage, name_of};
+use crate::scenario::interleave::Plan;
+use crate::scenario::power_loss::From;
+use crate::scenario::script::Script;
+use crate::scenario::{crash, damage, fault, inheritance, reentry, session, torn_write};
+use crate::shard::Shard;
+use crate::target::Format;
+
+/// States of a power loss that are tried before anything is tried thoroughly.
+const STATES_FIRST: usize = 8;
+/// Of experiments of one group, no more are tried before anything is tried thoroughly.
+const FIRST_MAX: usize = 40;
+/// Operations that an experiment runs beside the one that is disturbed: list, add, list.
+const AFTERWARDS: u32 = 3;
+
+/// Which part of a scenario is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// The experiments that are cheap and tell most.
+    Telling,
+    /// All that did not run yet.
+    Rest,
+}
+
+/// Experiments that belong together.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    /// What they are, in words.
+    pub(super) what: String,
+    /// The evidence that each of them is.
+    pub(super) evidence: Option<Evidence>,
+    pub(super) work: Work,
+}
+
+/// What the experiments of a group do.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    /// One script each; the first few tell most.
+    Scripts { scripts: Vec<Script>, telling: usize },
+    /// An operation is held at each of these points while a second client comes; the first few tell most.
+    Beside { op: usize, points: Vec<u32>, telling: usize },
+    /// The store is given what a kill of an operation can leave.
+    CrashStates { op: usize, count: usize },
+    /// The store is given what a power loss in an operation can leave; nothing stands for the first `add`.
+    PowerLosses { op: Option<usize>, count: usize },
+    /// The schedules of some clients.
+    Schedules { plan: Plan },
+    /// The same with a kill of client 1 before one of these calls.
+    KillSchedules { plan: Plan, points: Vec<u32> },
+}
+
+impl Group {
+    /// How many experiments there are.
+    pub(super) fn count(&self) -> u64 {
+        let count = match &self.work {
+            Work::Scripts { scripts, .. } => scripts.len(),
+            Work::Beside { points, .. } | Work::KillSchedules { points, .. } => points.len(),
+            Work::CrashStates { count, .. } | Work::PowerLosses { count, .. } => *count,
+            Work::Schedules { .. } => 1,
+        };
+        count as u64
+    }
+
+    /// How many of the first experiments tell most.
+    pub(super) fn telling(&self) -> usize {
+        match &self.work {
+            Work::Scripts { telling, .. } | Work::Beside { telling, .. } => (*telling).min(FIRST_MAX),
+            Work::PowerLosses { op: Some(0), count } => (*count).min(STATES_FIRST),
+            Work::Schedules { .. } if self.is_first_pair() => 1,
+            _ => 0,
+        }
+    }
+
+    /// Whether these are the schedules of two clients that add, each once, to a store with a record.
+    fn is_first_pair(&self) -> bool {
+        let Work::Schedules { plan } = &self.work else { return false };
+        let adds_once = |requests: &Vec<Request>| matches!(requests.as_slice(), [Request::Add { .. }]);
+        plan.clients.len() == 2 && !plan.is_from_nothing && plan.clients.iter().all(adds_once)
+    }
+
+    /// What one experiment may take, as far as the baseline runs tell.
+    pub(super) fn cost(&self, prepared: &Prepared) -> Duration {
+        let one = prepared.time_of(0);
+        match &self.work {
+            // Each of two clients may be preempted before each of its calls, once.
+            Work::Schedules { plan } => {
+                let calls = |request: &Request| {
+                    let quiet = prepared.quiet.iter().find(|quiet| quiet.request.is_like(request));
+                    quiet.map_or(1, |quiet| quiet.traced.calls.len() + 2)
+                };
+                let schedules: usize = plan.clients.iter().flatten().map(calls).sum();
+                one * (AFTERWARDS * u32::try_from(schedules).unwrap_or(u32::MAX).min(100_000))
+            }
+            Work::CrashStates { .. } | Work::PowerLosses { .. } => one * AFTERWARDS,
+            _ => one * (AFTERWARDS + 1),
+        }
+    }
+}
+
+/// For each experiment of each group its place in the scenario, if this shard of the run has it. What one power loss shows
+/// to be missing is not looked for in the next, so that all of them are one place.
+pub(super) fn places(groups: &[Group], scenario: &str, shard: Shard) -> Vec<Vec<Option<u64>>> {
+    let mut next = 0;
+    let mut place = |group: &Group| {
+        let place = next;
+        next += u64::from(!matches!(group.work, Work::PowerLosses { .. }));
+        shard.has(scenario, place).then_some(place)
+    };
+    groups.iter().map(|group| (0..group.count()).map(|_| place(group)).collect()).collect()
+}
+
+/// The experiments of a scenario, in the order in which they run.
+pub(super) fn planned(
+    stage: &Stage<'_>,
+    prepared: &Prepared,
+    scenario: &str,
+    breadth: Breadth,
+) -> Vec<Group> {
+    let quiet = &prepared.quiet;
+    let requests: Vec<Request> = quiet.iter().map(|one| one.request.clone()).collect();
+    let mut groups = match scenario {
+        "inheritance" => vec![whole(
+            "runs of every operation",
+            Some(Evidence::Inheritances),
+            inheritance::scripts(&requests),
+        )],
+        "reentry" => {
+            let limit = stage.target.limit_of_plain_add();
+            let scripts = reentry::scripts(&requests, limit, stage.target.session.is_some());
+            vec![whole("runs of every operation, add many times", Some(Evidence::Reentries), scripts)]
+        }
+        "session" => of_session(stage, prepared),
+        "power-loss" => of_power_loss(prepared),
+        "interleave" => schedule_plans(stage, prepared, breadth)
+            .into_iter()
+            .map(|plan| {
+                let is_pair = plan.clients.len() == 2 && plan.clients.iter().all(|one| one.len() == 1);
+                let evidence = (is_pair && plan.wakes == 0).then_some(Evidence::Pairs);
+                Group { what: plan.what.clone(), evidence, work: Work::Schedules { plan } }
+            })
+            .collect(),
+        "interleave-crash" => kill_plan(stage, prepared, breadth)
+            .map(|(plan, points)| {
+                let what = plan.what.clone();
+                vec![Group { what, evidence: None, work: Work::KillSchedules { plan, points } }]
+            })
+            .unwrap_or_default(),
+        "fault" => of_faults(prepared),
+        "torn-write" => quiet
+            .iter()
+            .map(|one| {
+                let scripts = torn_write::scripts(&one.request, &one.traced.calls, one.before());
+                let (scripts, telling) = first(scripts, torn_write::is_telling);
+                let what = format!("cuts of the writes of {}", name_of(&one.request));
+                Group { what, evidence: None, work: Work::Scripts { scripts, telling } }
+            })
+            .collect(),
+        _ => of_crash(stage, prepared),
+    };
+    groups.retain(|group| group.count() > 0);
+    groups
+}
+
+/// A group of scripts that all tell much.
+fn whole(what: impl Into<String>, evidence: Option<Evidence>, scripts: Vec<Script>) -> Group {
+    let telling = scripts.len();
+    Group { what: what.into(), evidence, work: Work::Scripts { scripts, telling } }
+}
+
+/// A group of scripts that are run when all that tells more has been.
+fn later(what: impl Into<String>, evidence: Option<Evidence>, scripts: Vec<Script>) -> Group {
+    Group { what: what.into(), evidence, work: Work::Scripts { scripts, telling: 0 } }
+}
+
+/// The scripts with those first that tell most, and how many these are.
+fn first(scripts: Vec<Script>, tells_most: impl Fn(&Script) -> bool) -> (Vec<Script>, usize) {
+    let (mut all, rest): (Vec<Script>, Vec<Script>) = scripts.into_iter().partition(tells_most);
+    let telling = all.len();
+    all.extend(rest);
+    (all, telling)
+}
+
+fn of_session(stage: &Stage<'_>, prepared: &Prepared) -> Vec<Group> {
+    let mut groups = Vec::new();
+    if let Some((calls, _)) = &prepared.session {
+        let what = "requests that are cancelled or overlap, at each call of an add";
+        groups.push(later(what, Some(Evidence::Sessions), session::scripts(calls)));
+        let what = "calls of an add in a session beside a one-shot add";
+        groups.push(later(what, Some(Evidence::Sessions), session::beside_held(calls)));
+    }
+    if stage.target.session.is_some() {
+        let what = "a session with one-shot operations and with another session beside it";
+        groups.insert(0, whole(what, Some(Evidence::Sessions), session::beside()));
+    }
+    groups
+}
+
+fn of_power_loss(prepared: &Prepared) -> Vec<Group> {
+    let ops = (0..prepared.quiet.len()).map(Some).chain([None]);
+    ops.map(|op| {
+        let (name, quiet, _) = struck(prepared, op);
+        let count = log_of(quiet).map_or(0, |log| power_losses(&log, profile::ALL).0.len());
+        Group {
+            what: format!("states that a power loss in {name} may leave"),
+            evidence: Some(Evidence::PowerLosses),
+            work: Work::PowerLosses { op, count },
+        }
+    })
+    .collect()
+}
+
+/// The name of the first `add`.
+pub(super) const FIRST_ADD: &str = "the first add";
+
+/// The operation that a power loss strikes, by its name, and where it begins.
+pub(super) fn struck(prepared: &Prepared, op: Option<usize>) -> (&str, &Quiet, From) {
+    match op.and_then(|op| prepared.quiet.get(op)) {
+        Some(quiet) => (name_of(&quiet.request), quiet, From::First),
+        None => (FIRST_ADD, &prepared.first_add, From::Nothing),
+    }
+}
+
+/// What an operation asks of the disk, if its calls account for what it left.
+pub(super) fn log_of(quiet: &Quiet) -> Result<Log, String> {
+    let (before, after) =
+        quiet.trees.as_ref().ok_or("what stands in the sandbox cannot be read as a tree")?;
+    match Log::record(before, &quiet.traced.calls) {
+        // With nothing lost it is what the calls made, and that is what is there.
+        Ok(log) if log.whole() == after && log.remaining(log.calls(), &[]) == *after => Ok(log),
+        Ok(_) => Err(UNEXPLAINED.to_owned()),
+        Err(unmodelled) => Err(unmodelled.to_string()),
+    }
+}
+
+/// Why nothing is derived from calls that leave something else than what is there.
+pub(super) const UNEXPLAINED: &str = "its calls do not account for what it left";
+
+/// What a kill of an operation can leave, if its calls account for what it left.
+pub(super) fn crash_states_of(quiet: &Quiet) -> Result<Option<CrashStates<'_>>, String> {
+    let calls: &[Call] = &quiet.traced.calls;
+    let Some((before, after)) = quiet.trees.as_ref().filter(|_| !calls.is_empty()) else { return Ok(None) };
+    match crash_states(before, calls) {
+        Ok(states) if states.whole() == after => Ok(Some(states)),
+        Ok(_) => Err(UNEXPLAINED.to_owned()),
+        Err(unmodelled) => Err(Unmodelled::to_string(&unmodelled)),
+    }
+}
+
+fn of_faults(prepared: &Prepared) -> Vec<Group> {
+    let [mut first_ones, mut inside, mut starts, mut rest, mut waited_out] = [const { Vec::new() }; 5];
+    for one in &prepared.quiet {
+        let (name, calls) = (name_of(&one.request), &one.traced.calls);
+        let faults = fault::scripts(&one.request, calls, one.before());
+        let (local, others): (Vec<Script>, Vec<Script>) =
+            faults.quick.into_iter().partition(fault::is_local_and_once);
+        let (local, telling) = fault::one_of_each_call_first(local, calls);
+        first_ones.push(Group {
+            what: format!("faults of the calls of {name}"),
+            evidence: Some(Evidence::Faults),
+            work: Work::Scripts { scripts: local, telling },
+        });
+        let what = format!("faults of the process starts of {name}");
+        starts.push(later(what, None, fault::spawns(&one.request, &one.traced.spawns).0));
+        let what = format!("faults of the changes of {name}, while another client is inside");
+        inside.push(later(what, None, fault::inside(&one.request, calls, one.before())));
+        let what = format!("faults of the locks of {name}, beside another client");
+        inside.push(later(what, None, fault::beside(&one.request, calls, &prepared.subject.data)));
+        let what = format!("faults of the calls of {name} that stay, or that only a manual page allows");
+        rest.push(later(what, None, others));
+        let what = format!("locks of {name} that fail from then on");
+        waited_out.push(later(what, None, faults.waited_out));
+    }
+    [first_ones, inside, starts, rest, waited_out].concat()
+}
+
+/// What is left out of the faults of an operation, with how much.
+pub(super) fn left_out_of_faults(one: &Quiet) -> [(usize, String); 3] {
+    let (name, calls) = (name_of(&one.request), &one.traced.calls);
+    let faults = fault::scripts(&one.request, calls, one.before());
+    let without = calls.iter().filter(|call| has_none(call)).count();
+    [
+        (faults.left_out, format!("faults of {name}, those of its first calls")),
+        (without, format!("calls of {name} for which the table has no fault")),
+        (
+            fault::spawns(&one.request, &one.traced.spawns).1,
+            format!("faults of the process starts of {name}"),
+        ),
+    ]
+}
+
+fn of_crash(stage: &Stage<'_>, prepared: &Prepared) -> Vec<Group> {
+    let mut groups = Vec::new();
+    if let (Some(derived), Some(rebuild)) = (&stage.target.derived, &prepared.rebuild) {
+        // Empty, other formats are a store with nothing in it.
+        let is_json = stage.target.data.format == Format::Json;
+        let data = is_json.then(|| prepared.subject.data.clone());
+        let damages = damage::scripts(&derived.files, data.as_deref());
+        // They are few, and nothing else shows what they show.
+        groups.push(whole("damages of derived files", Some(Evidence::Damages), damages));
+        let points = crash::points(&rebuild.traced.calls);
+        let kills = damage::kills(&derived.files, &rebuild.traced.calls, &points);
+        groups.push(later("crash points of the rebuild", Some(Evidence::Damages), kills));
+    }
+    let (mut kills, mut beside, mut states, mut wrappers, mut single) =
+        (vec![], vec![], vec![], vec![], vec![]);
+    for (op, one) in prepared.quiet.iter().enumerate() {
+        let (name, calls) = (name_of(&one.request), &one.traced.calls);
+        let points = crash::points(calls);
+        let telling = crash::telling_points(calls, &points);
+        let ordered = |points: &[u32]| {
+            let (mut all, rest): (Vec<u32>, Vec<u32>) =
+                points.iter().partition(|point| telling.contains(point));
+            let count = all.len();
+            all.extend(rest);
+            (all, count)
+        };
+        let (all, count) = ordered(&points);
+        kills.push(Group {
+            what: format!("crash points of {name}"),
+            evidence: Some(Evidence::KillPoints),
+            work: Work::Scripts { scripts: crash::kills(&one.request, calls, &all), telling: count },
+        });
+        let (held, count) = ordered(&crash::points_beside(calls, &points));
+        beside.push(Group {
+            what: format!("points of {name} beside another client, where it reads, changes or locks"),
+            evidence: Some(Evidence::HeldPoints),
+            work: Work::Beside { op, points: held, telling: count },
+        });
+        let derived = crash_states_of(one).ok().flatten().map_or(0, Iterator::count);
+        states.push(Group {
+            what: format!("derived crash states of {name}"),
+            evidence: None,
+            work: Work::CrashStates { op, count: derived },
+        });
+        // An operation that leaves processes behind never ends when one of the others is gone.
+        if one.traced.operations.iter().all(|ended| ended.survivors == 0) {
+            let scripts = crash::kills_of_processes(&one.request, calls, &points);
+            single.push(later(format!("points of {name} with one process killed"), None, scripts));
+            let scripts = crash::kills_of_wrappers(&one.request, calls, &points);
+            let what = format!("changes of {name} with its first process killed and another client there");
+            wrappers.push(whole(what, None, scripts));
+        }
+    }
+    groups.extend([kills, wrappers, beside, states, single].concat());
+    groups
+}
+
+/// Whether single processes of an operation are killed, which are several.
+pub(super) fn has_unkilled_processes(one: &Quiet) -> bool {
+    one.traced.operations.iter().any(|ended| ended.survivors > 0)
+        && one.traced.calls.iter().any(|call| call.process > 1)
+}
+
+impl Quiet {
+    /// What stood in the sandbox before it, if that is known.
+    pub(super) fn before(&self) -> Option<&crate::persist::Tree> {
+        self.trees.as_ref().map(|(before, _)| before)
+    }
+}

@@ -1,0 +1,159 @@
+//! Prepares a target for all scenarios: its first record, baseline runs of its operations, and the list of experiments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::evidence::Evidence;
+use crate::masks::{made, masked_calls};
+use crate::observation::{Subject, Trace};
+use crate::op::Request;
+use crate::runner::experiments::{Group, places, planned};
+use crate::runner::interleave::Breadth;
+use crate::runner::pin::Pinned;
+use crate::runner::quiet::{Noted, Quiet};
+use crate::runner::{Control, First, Stage, TraceError};
+use crate::scenario::crash::add;
+use crate::scenario::session;
+
+/// The calls of an `add` in a session as text, and the names that it usually makes.
+type SessionCalls = (Vec<String>, BTreeSet<String>);
+
+/// What all scenarios of a run share.
+pub struct Prepared {
+    pub(super) first: First,
+    /// Baseline runs of `add`, `list` and the other operations, `add` first.
+    pub(super) quiet: Vec<Quiet>,
+    /// A baseline run of the first `add`, to the store as `init` left it.
+    pub(super) first_add: Quiet,
+    /// A baseline run of the rebuild of derived files, if there are some.
+    pub(super) rebuild: Option<Quiet>,
+    /// The calls of an `add` in a session, and the names that it makes.
+    pub(super) session: Option<SessionCalls>,
+    /// The experiments of each scenario.
+    pub(super) groups: BTreeMap<&'static str, Vec<Group>>,
+    /// Those that ran, by group and number.
+    pub(super) ran: BTreeSet<(String, usize)>,
+    /// How many executions each scenario has made.
+    pub(super) executions: BTreeMap<&'static str, u32>,
+    /// What is known of the target.
+    pub subject: Subject,
+    /// What the traces say is not seen.
+    pub not_covered: BTreeSet<String>,
+    /// The baseline runs, as diagnoses read them.
+    pub traces: Vec<Trace>,
+}
+
+impl Prepared {
+    /// How many experiments of each kind a scenario has that this shard runs, and what one of them may take.
+    pub fn expected(&self, scenario: &'static str, breadth: Breadth) -> BTreeMap<Evidence, (u64, Duration)> {
+        let mut expected: BTreeMap<Evidence, (u64, Duration)> = BTreeMap::new();
+        let groups = self.groups.get(scenario).map(Vec::as_slice).unwrap_or_default();
+        for (group, places) in groups.iter().zip(places(groups, scenario, breadth.shard)) {
+            let Some(kind) = group.evidence else { continue };
+            let entry = expected.entry(kind).or_default();
+            let own = places.into_iter().flatten().count() as u64;
+            *entry = (entry.0 + own, entry.1.max(group.cost(self)));
+        }
+        expected
+    }
+
+    /// How long the baseline run of an operation took, with its start.
+    pub(super) fn time_of(&self, op: usize) -> Duration {
+        let ended = self.quiet.get(op).and_then(|quiet| quiet.traced.operations.first());
+        ended.map_or(Duration::from_millis(10), |ended| ended.returned.saturating_sub(ended.invoked))
+    }
+}
+
+/// Prepares what all scenarios share. The operations run undisturbed, under the tracer.
+///
+/// # Errors
+/// Where the harness could not do its part, may not trace, or the time is over.
+pub fn prepare(
+    stage: &Stage<'_>,
+    control: &Control,
+    breadth: Breadth,
+    scenarios: &[&'static str],
+) -> Result<Prepared, TraceError> {
+    let _pinned = Pinned::new();
+    let mut noted = Noted { subject: control.subject.clone(), ..Noted::default() };
+    let mut first = stage.first()?;
+    let ops = &stage.target.ops;
+    let other = stage.target.harmless_ops().map(|name| Request::Other(name.to_owned()));
+    let list = ops.list.is_some().then_some(Request::List);
+    let requests: Vec<Request> = std::iter::once(add(2)).chain(list).chain(other).collect();
+    let mut quiet = Vec::new();
+    for request in &requests {
+        let one = stage.quiet(request, &mut noted)?;
+        first.usual_names.extend(made(&one.traced.calls));
+        quiet.push(one);
+    }
+    let first_add = stage.first_add()?;
+    let has = |scenario: &str| scenarios.contains(&scenario);
+    let rebuild = match stage.target.derived.is_some() && has("crash") {
+        true => {
+            noted.subject.unrepeatable = stage.unrepeatable()?;
+            Some(stage.quiet(&Request::Rebuild, &mut noted)?)
+        }
+        false => None,
+    };
+    let session = if has("session") { stage.session_calls(&mut noted)? } else { None };
+    let mut prepared = Prepared {
+        first,
+        quiet,
+        first_add,
+        rebuild,
+        session,
+        groups: BTreeMap::new(),
+        ran: BTreeSet::new(),
+        executions: BTreeMap::new(),
+        subject: noted.subject,
+        not_covered: noted.not_covered,
+        traces: noted.traces,
+    };
+    for scenario in scenarios {
+        let groups = planned(stage, &prepared, scenario, breadth);
+        prepared.groups.insert(scenario, groups);
+    }
+    Ok(prepared)
+}
+
+impl Stage<'_> {
+    /// A baseline run of the first `add`.
+    fn first_add(&self) -> Result<Quiet, TraceError> {
+        let request = add(1);
+        self.lay()?;
+        let before = self.sandbox.tree();
+        let traced = self.trace_quietly(&request)?;
+        let after = self.sandbox.tree();
+        // Another one tells what differs from run to run.
+        self.lay()?;
+        let again = self.trace_quietly(&request)?;
+        self.end_survivors();
+        let calls = masked_calls(&traced.calls, &traced.pids, &made(&again.calls));
+        let traced = crate::call::Traced { calls, ..traced };
+        // It was acknowledged before, else there would be no first record.
+        Ok(Quiet { request, traced, trees: before.ok().zip(after.ok()), succeeds: true })
+    }
+
+    /// The visible calls of an `add` in an undisturbed session, and the names that it makes.
+    fn session_calls(&self, noted: &mut Noted) -> Result<Option<SessionCalls>, TraceError> {
+        self.lay_first()?;
+        let Some(led) = self.trace_session(&session::quiet())? else { return Ok(None) };
+        let start = |step: usize| usize::try_from(led.first_calls.get(step).copied().flatten()?).ok();
+        let Some(from) = start(session::ADD).map(|from| from.saturating_sub(1)) else {
+            noted
+                .not_covered
+                .insert("an add of a session makes no visible call at which it could be stopped".into());
+            return Ok(None);
+        };
+        let after = (session::ADD + 1..led.first_calls.len()).find_map(start);
+        let to = after.map_or(led.traced.calls.len(), |after| after.saturating_sub(1));
+        // Another one tells what differs from run to run.
+        self.lay_first()?;
+        let again = self.trace_session(&session::quiet())?;
+        let usual = again.map(|again| made(&again.traced.calls)).unwrap_or_default();
+        let calls = led.traced.calls.get(from..to).unwrap_or_default();
+        let calls = masked_calls(calls, &led.traced.pids, &usual);
+        Ok(Some((calls.iter().map(ToString::to_string).collect(), usual)))
+    }
+}
