@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::locks::{Kind, Lock, Mode};
 
-/// What the store's TMPDIR, which is watched beside the sandbox, is called wherever a path is told.
+/// The first component of every path in the store's TMPDIR, which is watched like the sandbox.
 pub const TEMPORARY: &str = "$TMPDIR";
 
 /// Whether a name, as paths are told, is TMPDIR or lies in it.
@@ -82,7 +82,7 @@ pub enum Effect {
     },
     /// Content was read.
     Read {
-        /// Of this file.
+        /// The file that was read.
         file: u32,
         /// From this byte on; not known if the system does not say it.
         #[serde(default)]
@@ -96,7 +96,7 @@ pub enum Effect {
     },
     /// The size of a file was read.
     SizeRead {
-        /// Of this file.
+        /// The file whose size was read.
         file: u32,
     },
     /// Content was written.
@@ -177,7 +177,7 @@ pub enum Effect {
     },
     /// Permissions were set.
     ModeSet {
-        /// Of the file or folder of this name.
+        /// The name of the file or folder.
         path: String,
         /// To these.
         mode: u32,
@@ -187,7 +187,7 @@ pub enum Effect {
     },
     /// An extended attribute was set, to the data of the call.
     AttributeSet {
-        /// Of the file or folder of this name.
+        /// The name of the file or folder.
         path: String,
         /// The file, if it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,7 +200,7 @@ pub enum Effect {
     },
     /// An extended attribute was removed.
     AttributeRemoved {
-        /// Of the file or folder of this name.
+        /// The name of the file or folder.
         path: String,
         /// The file, if it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -674,7 +674,7 @@ mod tests {
         assert!(!crosses("1 rename a db"));
         assert!(!crosses("1 rename $TMPDIRECTORY db"));
         assert!(!crosses("1 unlink $TMPDIR/a"));
-        // Where somewhere else lies, nobody knows.
+        // A path outside both roots may be on any file system.
         assert!(!crosses("1 rename /elsewhere/a $TMPDIR/b"));
     }
 }

@@ -215,7 +215,7 @@ impl Pairs {
     }
 
     fn are_one_name(&mut self, one: &str, other: &str) -> bool {
-        // What was made in the trace goes by its turn, and flags are no names.
+        // A masked name, such as {1}, must be the same one; so must flags.
         let is_exact = |text: &str| ["{", "O_", "F_", "LOCK_"].iter().any(|start| text.starts_with(start));
         if one != other && (is_exact(one) || !is_like(one, other)) {
             return false;

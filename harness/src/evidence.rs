@@ -70,6 +70,14 @@ impl Evidence {
         }
     }
 
+    /// Why experiments that were made are no evidence.
+    pub fn in_vain(self) -> &'static str {
+        match self {
+            Self::Pairs => "the others have schedules of more steps than are followed",
+            _ => "the others were made, and the store did not come to their points",
+        }
+    }
+
     /// The scenario that runs these experiments.
     pub fn scenario(self) -> &'static str {
         match self {
@@ -107,6 +115,8 @@ pub struct Ledger {
     counts: BTreeMap<Evidence, Count>,
     /// Time that was measured, in how many experiments.
     spent: BTreeMap<Evidence, (Duration, u64)>,
+    /// Experiments that were made and are no evidence.
+    in_vain: BTreeMap<Evidence, u64>,
     /// What one experiment takes for all that is known before any ran.
     guesses: BTreeMap<Evidence, Duration>,
 }
@@ -121,6 +131,17 @@ impl Ledger {
     /// Takes note of experiments of a kind that ran.
     pub fn ran(&mut self, kind: Evidence, count: u64) {
         self.counts.entry(kind).or_default().run += count;
+    }
+
+    /// Takes note of experiments of a kind that were made and are no evidence, because what they were to do did not come about.
+    pub fn ran_in_vain(&mut self, kind: Evidence, count: u64) {
+        *self.in_vain.entry(kind).or_default() += count;
+    }
+
+    /// How many experiments of a kind more time would bring.
+    pub fn open(&self, kind: Evidence) -> u64 {
+        let missing = self.count(kind).unwrap_or_default().missing();
+        missing.saturating_sub(self.in_vain.get(&kind).copied().unwrap_or_default())
     }
 
     /// Takes note of the time that experiments of a kind took, whether they count or not.
@@ -150,14 +171,12 @@ impl Ledger {
 
     /// What the experiments that did not run take, all of them.
     pub fn time_missing(&self) -> Duration {
-        self.counts.iter().map(|(kind, count)| times(self.cost(*kind), count.missing())).sum()
+        self.counts.keys().map(|kind| times(self.cost(*kind), self.open(*kind))).sum()
     }
 
     /// What the experiments of these kinds that did not run take.
     pub fn time_missing_of(&self, kinds: &[Evidence]) -> Duration {
-        let missing =
-            |kind: &Evidence| times(self.cost(*kind), self.count(*kind).unwrap_or_default().missing());
-        kinds.iter().map(missing).sum()
+        kinds.iter().map(|kind| times(self.cost(*kind), self.open(*kind))).sum()
     }
 }
 
@@ -210,6 +229,18 @@ mod tests {
         assert_eq!(ledger.count(Evidence::KillPoints), Some(Count { needed: 22, run: 2 }));
         assert_eq!(ledger.time_missing_of(&[Evidence::KillPoints]), Duration::from_secs(20));
         assert_eq!(ledger.count(Evidence::Faults), None);
+    }
+
+    /// A kill whose point a store did not come to counted as one that it had survived.
+    #[test]
+    fn what_was_made_in_vain_is_no_evidence_and_no_matter_of_time() {
+        let mut ledger = Ledger::default();
+        ledger.expect(Evidence::KillPoints, 5, Duration::from_secs(1));
+        ledger.ran(Evidence::KillPoints, 2);
+        ledger.ran_in_vain(Evidence::KillPoints, 2);
+        assert_eq!(ledger.count(Evidence::KillPoints).map(Count::missing), Some(3));
+        assert_eq!(ledger.open(Evidence::KillPoints), 1);
+        assert_eq!(ledger.time_missing(), Duration::from_secs(1));
     }
 
     #[test]

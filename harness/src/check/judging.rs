@@ -34,7 +34,7 @@ impl Run<'_> {
             }
         }
         self.judge(*executions, observation, script, sandbox);
-        // What ends a search must be in the report: an invariant that does not apply once ended it for all others.
+        // A violation ends an exploration, so the report must have it: once an invariant that did not apply ended one.
         debug_assert!(
             self.violated_by(observation).all(|id| self
                 .tallies
@@ -219,7 +219,7 @@ impl Run<'_> {
             || !self.tallies.iter().all(|(invariant, _)| is_clear(invariant))
     }
 
-    /// What is judged, applies to the target, and is violated by an execution.
+    /// The judged invariants that apply to the target and that this execution violates.
     pub(super) fn violated_by(&self, observation: &Observation) -> impl Iterator<Item = &'static str> {
         let target = self.target;
         let violates = move |invariant: &Invariant| {

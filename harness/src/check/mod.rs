@@ -72,7 +72,7 @@ pub struct Options {
     pub operations: Option<u32>,
     /// Schedules with at most so many preemptions alone, all of them.
     pub preemptions: Option<u32>,
-    /// What is inconclusive for want of time alone does not count.
+    /// Whether a run passes if all that is inconclusive would be settled by a larger budget.
     pub allow_partial: bool,
     /// Which part of it is run.
     pub shard: Shard,
@@ -141,7 +141,7 @@ pub trait Watcher: Sync {
     fn begins(&self, _scenario: &str, _operations: u64) {}
     /// An operation has ended.
     fn operation(&self) {}
-    /// All experiments that invariants need may take so long, with what went before; the budget is a ceiling.
+    /// Tells how long the whole run may take, if all experiments that invariants need are to run; it ends with the budget.
     fn estimate(&self, _time: Duration, _budget: Option<Duration>) {}
 }
 
@@ -289,7 +289,7 @@ struct Run<'a> {
     disturbed: Vec<Shown>,
     /// Why a case could not be saved.
     unsaved: Option<String>,
-    /// What all experiments that invariants need may take, as it was known before any ran.
+    /// How long the experiments that invariants need may take, estimated before the first one ran.
     estimate: Option<Duration>,
     /// Why a scenario was cut short, which is why something may not have been judged.
     cut_short: Option<String>,

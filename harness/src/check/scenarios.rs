@@ -244,6 +244,9 @@ impl Run<'_> {
                 self.ledger.ran(*kind, count.run);
             }
         }
+        for (kind, count) in &done.in_vain {
+            self.ledger.ran_in_vain(*kind, *count);
+        }
         for (kind, time, experiments) in &done.times {
             self.ledger.took(*kind, *time, *experiments);
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::check::scenarios::Progress;
 use crate::check::{Run, milliseconds};
 use crate::diagnoses::{self, Shown};
 use crate::evidence::{Count, Evidence, about, round_budget};
@@ -14,6 +13,14 @@ use crate::report::{
 use crate::scenario;
 use crate::target::{Format, Target};
 use crate::verdict::{Tally, Verdict};
+
+/// What an invariant lacks to hold.
+struct Missing {
+    /// In words, with what it would take.
+    told: String,
+    /// Whether a larger budget brings it.
+    would_come_with_time: bool,
+}
 
 impl Run<'_> {
     pub(super) fn into_report(mut self) -> Report {
@@ -75,9 +82,7 @@ impl Run<'_> {
     fn invariant(&self, invariant: &Invariant, tally: &Tally) -> InvariantSummary {
         let inapplicable = not_applicable(invariant, self.target);
         let evidence = self.evidence_of(invariant);
-        let missing = self.missing_evidence(invariant);
-        // More time does not bring what was not chosen.
-        let would_come_with_time = !evidence.is_empty();
+        let missing = self.missing_evidence(invariant, &evidence);
         let explained = || {
             diagnoses::explaining(&self.quiet, invariant.id)
                 .or_else(|| diagnoses::explaining(&self.disturbed, invariant.id))
@@ -101,15 +106,20 @@ impl Run<'_> {
                     );
                     (Verdict::Inconclusive, Some(why), true)
                 }
-                (Some(missing), _) => (Verdict::Inconclusive, Some(missing.clone()), would_come_with_time),
+                (Some(missing), _) => {
+                    (Verdict::Inconclusive, Some(missing.told.clone()), missing.would_come_with_time)
+                }
             },
             (None, _) => {
                 let why = match (&missing, &self.cut_short) {
-                    (Some(missing), _) => format!("{}: {missing}", invariant.unjudged),
+                    (Some(missing), _) => format!("{}: {}", invariant.unjudged, missing.told),
                     (None, Some(cut)) => format!("{}: {cut}; try a larger --budget", invariant.unjudged),
                     (None, None) => invariant.unjudged.to_owned(),
                 };
-                let is_partial = would_come_with_time && missing.is_some() || self.cut_short.is_some();
+                let is_partial = match &missing {
+                    Some(missing) => missing.would_come_with_time,
+                    None => self.cut_short.is_some(),
+                };
                 (Verdict::Inconclusive, Some(why), is_partial)
             }
         };
@@ -142,43 +152,44 @@ impl Run<'_> {
     }
 
     /// What evidence is missing, and what it would take; nothing if all of it is there.
-    fn missing_evidence(&self, invariant: &Invariant) -> Option<String> {
-        let evidence = self.evidence_of(invariant);
+    fn missing_evidence(
+        &self,
+        invariant: &Invariant,
+        evidence: &[(Evidence, Option<Count>)],
+    ) -> Option<Missing> {
         if evidence.is_empty() {
             let scenarios: BTreeSet<&str> = invariant.evidence.iter().map(|kind| kind.scenario()).collect();
             let scenarios: Vec<&str> = scenarios.into_iter().collect();
-            return Some(format!("it rests on {}, which was not chosen", scenarios.join(" and ")));
+            let told = format!("it rests on {}, which was not chosen", scenarios.join(" and "));
+            return Some(Missing { told, would_come_with_time: false });
         }
         let unknown = evidence.iter().any(|(kind, count)| count.is_none() && !self.is_without(*kind));
         if unknown && self.control.is_some() && self.progress.values().all(|one| !one.has_failed()) {
             let cut = self.cut_short.as_deref().unwrap_or("its experiments were not counted");
-            return Some(format!("{cut}; try a larger --budget"));
+            let told = format!("{cut}; try a larger --budget");
+            return Some(Missing { told, would_come_with_time: self.cut_short.is_some() });
         }
-        let missing: Vec<String> = evidence
-            .iter()
-            .filter_map(|(kind, count)| Some((*kind, (*count)?)))
-            .filter(|(_, count)| count.missing() > 0)
-            .map(|(kind, count)| format!("{} of {} {}", count.run, count.needed, kind.noun()))
-            .collect();
-        if missing.is_empty() {
-            return None;
-        }
-        let more = self.ledger.time_missing_of(invariant.evidence);
-        let spent = self.options.budget.unwrap_or_default();
-        // Half of the time goes to other things, such as schedules of three clients.
-        let budget = round_budget(spent + self.ledger.time_missing() * 2);
-        let kinds: Vec<&str> = evidence
-            .iter()
-            .filter(|(_, count)| count.is_some_and(|count| count.missing() > 0))
-            .filter_map(|(kind, _)| self.progress.get(kind.scenario()))
-            .filter_map(Progress::ended_by_violation)
-            .collect();
-        let advice = match (kinds.first(), self.options.budget) {
-            (Some(why), _) => (*why).to_owned(),
-            (None, None) => "the rest could not be run".to_owned(),
-            (None, Some(_)) => format!("{} more: --budget {budget}", about(more)),
+        let missing = EvidenceSummary::of(evidence.iter().copied()).missing()?;
+        let short = || {
+            let is_short =
+                |kind: &&Evidence| self.ledger.count(**kind).is_some_and(|count| count.missing() > 0);
+            evidence.iter().map(|(kind, _)| kind).filter(is_short)
         };
-        Some(format!("{}; {advice}", missing.join(", ")))
+        let ended_by =
+            short().filter_map(|kind| self.progress.get(kind.scenario())?.ended_by_violation()).next();
+        let in_vain = short().find(|kind| self.ledger.open(**kind) == 0);
+        let (advice, would_come_with_time) = match (ended_by, in_vain, self.options.budget) {
+            (Some(why), ..) => (why.to_owned(), false),
+            (None, Some(kind), _) => (kind.in_vain().to_owned(), false),
+            (None, None, None) => ("the rest could not be run".to_owned(), false),
+            (None, None, Some(spent)) => {
+                let more = about(self.ledger.time_missing_of(invariant.evidence));
+                // Half of the time goes to other things, such as schedules of three clients.
+                let budget = round_budget(spent + self.ledger.time_missing() * 2);
+                (format!("{more} more: --budget {budget}"), true)
+            }
+        };
+        Some(Missing { told: format!("{missing}; {advice}"), would_come_with_time })
     }
 
     /// Whether the target has no experiments of this kind at all.

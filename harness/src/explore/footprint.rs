@@ -184,7 +184,7 @@ pub enum Deed<'a> {
     },
     /// Content, or its length, is looked at through a descriptor.
     Read {
-        /// Of this file.
+        /// The file that is looked at.
         file: FileId,
         /// By this name it was opened.
         opened: &'a str,

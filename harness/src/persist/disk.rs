@@ -13,7 +13,6 @@ use crate::persist::tree::{Name, Place, Tree, Unmodelled};
 /// An operation may ask for so many changes: what a power loss may leave of more takes time and memory with their square, and no
 /// budget looks at it in between.
 const CHANGES_MAX: usize = 512;
-const PAST_THE_LAST: &str = "is past the 512 changes of which power losses are made";
 
 /// What is written of one page is there wholly or not at all.
 pub(super) const PAGE: u64 = 4096;
@@ -171,7 +170,8 @@ impl Log {
             if matches!(call.result, Some(Ok(_))) {
                 log.take(at, call)?;
                 if log.changes.len() > CHANGES_MAX {
-                    return Err(Unmodelled::new(call, PAST_THE_LAST));
+                    let why = format!("is past the {CHANGES_MAX} changes of which power losses are made");
+                    return Err(Unmodelled::new(call, why));
                 }
                 let is_synced = description(call).is_some_and(|open| synced_writes.contains(&open))
                     || call.has_flag("RWF_DSYNC")

@@ -91,12 +91,12 @@ pub enum Entry<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmodelled {
     call: String,
-    why: &'static str,
+    why: String,
 }
 
 impl Unmodelled {
-    pub(super) fn new(call: &Call, why: &'static str) -> Self {
-        Self { call: call.to_string(), why }
+    pub(super) fn new(call: &Call, why: impl Into<String>) -> Self {
+        Self { call: call.to_string(), why: why.into() }
     }
 }
 

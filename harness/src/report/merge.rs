@@ -250,7 +250,11 @@ fn invariant(one: &InvariantSummary, parts: &[&Report]) -> InvariantSummary {
         judged,
         reason,
         is_doubted: doubted.is_some(),
-        is_partial: verdict == Verdict::Inconclusive && doubted.is_none() && partial.is_some(),
+        // What no time brings in one shard, it does not bring in all of them.
+        is_partial: verdict == Verdict::Inconclusive
+            && doubted.is_none()
+            && partial.is_some()
+            && all.iter().all(|one| one.is_partial || one.evidence.missing().is_none()),
         evidence,
         counterexamples: counterexamples(&all),
         violations,

@@ -64,7 +64,7 @@ pub struct Report {
     /// From which states of the store it was tried, and with how many injections at a time.
     #[serde(default)]
     pub scope: String,
-    /// What all experiments that invariants need may take, in milliseconds, as it was known before any ran.
+    /// How long the experiments that invariants need may take, in milliseconds, estimated before the first one ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate_ms: Option<u64>,
     /// Whether what is inconclusive for want of time alone does not count for the exit status.

@@ -65,7 +65,7 @@ impl Sweep<'_> {
                 }
             }
             self.note_made(group, usize::from(was_disturbed));
-            self.note_ran(group, *number);
+            self.note_ran(group, *number, was_disturbed);
             if self.done.cut.is_some() {
                 break;
             }
@@ -107,7 +107,7 @@ impl Sweep<'_> {
                 self.execution + 1,
             )?;
             self.note_made(group, 1);
-            self.note_ran(group, *number);
+            self.note_ran(group, *number, true);
             match (self.sink)(Showing::Derived { observation: Box::new(observation), script: &script }) {
                 Next::GoOn | Next::Found | Next::Known => {}
                 Next::End => self.done.cut = Some(Cut::FailFast),

@@ -242,7 +242,7 @@ impl Sweep<'_> {
         Ok((if matches!(drawn, End::All) { End::TimeUp } else { drawn }, claims))
     }
 
-    fn is_over(&self, end: Option<Instant>) -> bool {
+    pub(super) fn is_over(&self, end: Option<Instant>) -> bool {
         end.is_some_and(|end| Instant::now() >= end)
     }
 

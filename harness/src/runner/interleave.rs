@@ -95,9 +95,9 @@ impl Sweep<'_> {
         };
         let tried = self.explore(&prepared.first, plan, None, end)?;
         if tried.covers_one_preemption {
-            self.note_ran(group, *number);
-        } else if self.pass == Pass::Rest {
-            self.done.uncovered.insert(plan.what.clone());
+            self.note_ran(group, *number, true);
+        } else if self.pass == Pass::Rest && !self.is_over(end) {
+            self.note_ran(group, *number, false);
         }
         // If sleeps are part of it, time may pass while others could go on: as far as two clients show that.
         if tried.has_polled

@@ -67,7 +67,7 @@ impl Sweep<'_> {
             self.place = *place;
             self.give(&prepared.first, &one.tree, &script(from, &[(struck.request, told)]))?;
             self.note_made(group, 1);
-            self.note_ran(group, *number);
+            self.note_ran(group, *number, true);
             if self.done.cut.is_some() {
                 return Ok(());
             }

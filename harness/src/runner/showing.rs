@@ -36,8 +36,8 @@ pub struct Swept {
     pub evidence: BTreeMap<Option<Evidence>, Count>,
     /// How long experiments of a kind took, and how many they were.
     pub times: Vec<(Evidence, Duration, u64)>,
-    /// Plans of which not all schedules with at most one preemption were run.
-    pub uncovered: BTreeSet<String>,
+    /// How many experiments of each kind were made and are no evidence.
+    pub in_vain: BTreeMap<Evidence, u64>,
     /// What was not scheduled that can matter for what schedules show.
     pub unscheduled: BTreeSet<String>,
 }

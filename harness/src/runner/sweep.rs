@@ -182,10 +182,14 @@ impl Sweep<'_> {
         ended
     }
 
-    /// Takes note that an experiment ran.
-    pub(super) fn note_ran(&mut self, group: &Group, number: usize) {
-        if self.ran.insert((group.what.clone(), number)) {
-            self.done.evidence.entry(group.evidence).or_default().run += 1;
+    /// Takes note that an experiment ran, and whether what it was to do came about: else it is no evidence.
+    pub(super) fn note_ran(&mut self, group: &Group, number: usize, came_about: bool) {
+        if !self.ran.insert((group.what.clone(), number)) {
+            return;
+        }
+        match group.evidence {
+            Some(kind) if !came_about => *self.done.in_vain.entry(kind).or_default() += 1,
+            evidence => self.done.evidence.entry(evidence).or_default().run += 1,
         }
     }
 
@@ -241,11 +245,15 @@ impl Sweep<'_> {
         for (number, place) in open {
             let Some(script) = scripts.get(*number) else { continue };
             self.place = *place;
-            let seen = self.play_once(first, script)?;
+            let mut seen = self.play_once(first, script)?;
+            if !seen.was_disturbed && self.done.cut.is_none() {
+                // It may come there the next time.
+                seen = self.play_once(first, script)?;
+            }
             *asked_in_vain += usize::from(seen.asked_in_vain);
             // A store that does not make the same calls each time may have ended before the point was reached.
             self.note_made(group, usize::from(seen.was_disturbed));
-            self.note_ran(group, *number);
+            self.note_ran(group, *number, seen.was_disturbed);
             // Five kills alike are each followed by an add, which a rebuild is not.
             let is_kill = script.acts.iter().any(|act| matches!(act, Act::Operate(Request::Add { .. })))
                 && script.disturbance().is_some_and(|disturbance| disturbance.what == Misfortune::Kill);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::programs::{invariant, judge};
+use crate::programs::{invariant, judge, python_script};
 use crate::{expect_status, picklock, script, stderr, stdout};
 
 /// A right store in one process that counts to `SLOWLY` for an operation, under its lock; only `sync` and `mv` are programs of their own.
@@ -70,6 +70,35 @@ fn with_allow_partial_want_of_time_alone_is_no_failure() {
     assert!(text.contains("partial"), "{text}");
     let text = checked("inheritance,no-leaked-lock,linearizable", &["--allow-partial"], 3);
     assert!(text.contains("it rests on interleave, which was not chosen"), "{text}");
+}
+
+/// A fault of a call that the store did not make again counted as one that it had reported honestly.
+#[test]
+fn a_fault_of_a_call_that_is_not_made_again_is_no_evidence() {
+    let folder = tempfile::tempdir().unwrap();
+    // From run to run it syncs once less.
+    python_script(
+        folder.path(),
+        "store",
+        "import os, sys\n\
+         verb, path = sys.argv[1:3]\n\
+         if verb == 'list':\n\
+         \x20 try: print(open(path).read())\n\
+         \x20 except FileNotFoundError: pass\n\
+         \x20 sys.exit()\n\
+         runs = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), 'runs')\n\
+         with open(runs, 'a') as file: file.write('.')\n\
+         fd, line = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), (sys.argv[3] + '\\n').encode()\n\
+         while line: line = line[os.write(fd, line):]\n\
+         for _ in range(20 - os.path.getsize(runs)): os.fsync(fd)\n\
+         os.fsync(fd)\n\
+         os.close(fd)\n",
+    );
+    let arguments = ["--exhaustive", "--only", "fault,honest-failure", "--data", "db.txt", "--", "./store"];
+    let report = judge(folder.path(), 3, &[&["--allow-partial"], &arguments[..]].concat());
+    let honest = invariant(&report, "honest-failure");
+    assert!(honest["reason"].as_str().unwrap().contains("did not come to their points"), "{honest:#}");
+    assert!(honest["evidence"]["run"].as_u64() < honest["evidence"]["needed"].as_u64(), "{honest:#}");
 }
 
 #[test]
