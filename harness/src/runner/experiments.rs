@@ -83,6 +83,12 @@ impl Group {
         }
     }
 
+    /// Whether some of the experiments can run now and others later. Schedules are explored as a whole; what one power loss
+    /// shows to be missing is not looked for in the next.
+    pub(super) fn can_be_divided(&self) -> bool {
+        matches!(self.work, Work::Scripts { .. } | Work::Beside { .. } | Work::CrashStates { .. })
+    }
+
     /// Whether these are the schedules of two clients that add, each once, to a store with a record.
     fn is_first_pair(&self) -> bool {
         let Work::Schedules { plan } = &self.work else { return false };

@@ -360,6 +360,10 @@ impl Tried {
                 self.has_polled,
                 "polls without change: whether a client that waits gives up in the end is not known",
             ),
+            (
+                self.differs.is_some(),
+                "after the same steps it went on in two ways, of which one was followed",
+            ),
         ]
         .into_iter()
         .filter_map(|(is_so, what)| is_so.then_some(what))

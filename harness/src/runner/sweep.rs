@@ -14,6 +14,9 @@ use crate::runner::{Cut, First, Next, RunError, Showing, Stage, Swept, TraceErro
 use crate::scenario::script::{Act, Misfortune, Script};
 use crate::scenario::{crash, session, torn_write};
 
+/// How many experiments of each group run in the first round of a pass; in each later one they are twice as many.
+const FIRST_ROUND: usize = 8;
+
 /// Runs one part of the scenario of this id, handing every execution to `sink`, which may end it.
 ///
 /// # Errors
@@ -99,13 +102,58 @@ impl Sweep<'_> {
             let others = groups[index..].iter().zip(&all_places[index..]);
             others.filter(|(_, places)| places.iter().flatten().next().is_some()).count()
         };
-        for (index, (group, places)) in groups.iter().zip(&all_places).enumerate() {
-            self.run_group(prepared, group, places, left(index))?;
-            if self.done.cut.is_some() {
-                break;
+        let mut asked_in_vain = vec![0; groups.len()];
+        let ended = self.run_in_rounds(prepared, groups, &all_places, left, &mut asked_in_vain);
+        for (group, count) in groups.iter().zip(asked_in_vain) {
+            let ends = "ends of operations that asked for a lock without success for all their time";
+            self.bound(count, &format!("{ends}, of {}", group.what));
+        }
+        ended
+    }
+
+    /// Runs some of each group and then more of each, so that a slow store gets a little of everything before much of
+    /// anything: the kills of three operations took all of a minute once, and what only a second client shows was not seen.
+    fn run_in_rounds(
+        &mut self,
+        prepared: &Prepared,
+        groups: &[Group],
+        all_places: &[Vec<Option<u64>>],
+        left: impl Fn(usize) -> usize,
+        asked_in_vain: &mut [usize],
+    ) -> Result<(), TraceError> {
+        let mut most = FIRST_ROUND;
+        let mut is_more_left = true;
+        while is_more_left {
+            is_more_left = false;
+            for (index, (group, places)) in groups.iter().zip(all_places).enumerate() {
+                let mut open = self.open(group, places);
+                if group.can_be_divided() {
+                    is_more_left |= open.len() > most;
+                    open.truncate(most);
+                } else if most > FIRST_ROUND {
+                    continue;
+                }
+                self.run_group(prepared, group, &open, left(index), &mut asked_in_vain[index])?;
+                if self.done.cut.is_some() {
+                    return Ok(());
+                }
             }
+            most *= 2;
         }
         Ok(())
+    }
+
+    /// The experiments of a group that are of this pass and did not run yet, by number and place.
+    fn open(&self, group: &Group, places: &[Option<u64>]) -> Vec<(usize, u64)> {
+        let most = if self.pass == Pass::Telling { group.telling() } else { usize::MAX };
+        // What tells most of schedules is a part of what is explored then.
+        let is_again = matches!(group.work, Work::Schedules { .. });
+        let has_run = |number: usize| self.ran.contains(&(group.what.clone(), number));
+        let numbered = places.iter().enumerate().take(most);
+        numbered
+            .filter_map(|(number, place)| Some((number, (*place)?)))
+            .filter(|(number, _)| is_again || !has_run(*number))
+            .collect()
     }
 
     /// Takes note of what no group of this scenario has.
@@ -141,38 +189,27 @@ impl Sweep<'_> {
         }
     }
 
-    /// Runs the experiments of a group that are of this pass and did not run yet.
+    /// Runs these experiments of a group.
     fn run_group(
         &mut self,
         prepared: &Prepared,
         group: &Group,
-        places: &[Option<u64>],
+        open: &[(usize, u64)],
         groups_left: usize,
+        asked_in_vain: &mut usize,
     ) -> Result<(), TraceError> {
-        let most = if self.pass == Pass::Telling { group.telling() } else { usize::MAX };
-        let open: Vec<(usize, u64)> = places
-            .iter()
-            .enumerate()
-            .take(most)
-            .filter_map(|(number, place)| Some((number, (*place)?)))
-            // What tells most of schedules is a part of what is explored then.
-            .filter(|(number, _)| {
-                matches!(group.work, Work::Schedules { .. })
-                    || !self.ran.contains(&(group.what.clone(), *number))
-            })
-            .collect();
         if open.is_empty() {
             return Ok(());
         }
         let began = Instant::now();
         let before = self.done.evidence.get(&group.evidence).copied().unwrap_or_default();
         let ended = match &group.work {
-            Work::Scripts { scripts, .. } => self.play(prepared, group, scripts, &open),
-            Work::Beside { op, points, .. } => self.beside_another(prepared, group, *op, points, &open),
-            Work::CrashStates { op, .. } => self.derived(prepared, group, *op, &open),
-            Work::PowerLosses { op, .. } => self.power_losses(prepared, group, *op, &open),
-            Work::Schedules { plan } => self.schedules(prepared, group, plan, &open, groups_left),
-            Work::KillSchedules { plan, points } => self.kill_schedules(prepared, plan, points, &open),
+            Work::Scripts { scripts, .. } => self.play(prepared, group, scripts, open, asked_in_vain),
+            Work::Beside { op, points, .. } => self.beside_another(prepared, group, *op, points, open),
+            Work::CrashStates { op, .. } => self.derived(prepared, group, *op, open),
+            Work::PowerLosses { op, .. } => self.power_losses(prepared, group, *op, open),
+            Work::Schedules { plan } => self.schedules(prepared, group, plan, open, groups_left),
+            Work::KillSchedules { plan, points } => self.kill_schedules(prepared, plan, points, open),
         };
         let after = self.done.evidence.get(&group.evidence).copied().unwrap_or_default();
         if let Some(kind) = group.evidence {
@@ -214,41 +251,26 @@ impl Sweep<'_> {
         }
     }
 
-    /// Plays scripts of a group.
+    /// Plays scripts of a group, and counts the operations that asked for a lock without success for all their time.
     fn play(
         &mut self,
         prepared: &Prepared,
         group: &Group,
         scripts: &[Script],
         open: &[(usize, u64)],
+        asked_in_vain: &mut usize,
     ) -> Result<(), TraceError> {
         let mut first = prepared.first.clone();
         if let ("session", Some((_, usual))) = (self.scenario, &prepared.session) {
             first.usual_names.extend(usual.iter().cloned());
         }
-        let mut asked_in_vain = 0;
-        let played = self.play_each(&first, group, scripts, open, &mut asked_in_vain);
-        let what = &group.what;
-        let ends = "ends of operations that asked for a lock without success for all their time";
-        self.bound(asked_in_vain, &format!("{ends}, of {what}"));
-        played
-    }
-
-    fn play_each(
-        &mut self,
-        first: &First,
-        group: &Group,
-        scripts: &[Script],
-        open: &[(usize, u64)],
-        asked_in_vain: &mut usize,
-    ) -> Result<(), TraceError> {
         for (number, place) in open {
             let Some(script) = scripts.get(*number) else { continue };
             self.place = *place;
-            let mut seen = self.play_once(first, script)?;
+            let mut seen = self.play_once(&first, script)?;
             if !seen.was_disturbed && self.done.cut.is_none() {
                 // It may come there the next time.
-                seen = self.play_once(first, script)?;
+                seen = self.play_once(&first, script)?;
             }
             *asked_in_vain += usize::from(seen.asked_in_vain);
             // A store that does not make the same calls each time may have ended before the point was reached.
@@ -258,7 +280,7 @@ impl Sweep<'_> {
             let is_kill = script.acts.iter().any(|act| matches!(act, Act::Operate(Request::Add { .. })))
                 && script.disturbance().is_some_and(|disturbance| disturbance.what == Misfortune::Kill);
             if is_kill && seen.left_something && self.done.cut.is_none() {
-                self.play_once(first, &crash::alike(script))?;
+                self.play_once(&first, &crash::alike(script))?;
             }
             if self.done.cut.is_some() {
                 break;

@@ -106,13 +106,14 @@ pub fn is_local_and_once(script: &Script) -> bool {
     })
 }
 
-/// The scripts with one fault of each call that changes, syncs or locks something first, and how many these are.
+/// The scripts with one fault of each call that changes, syncs, locks, reads, opens or closes something first, in this order,
+/// and how many these are: a read that fails and is taken for no data is as common as a write that fails unseen.
 pub fn one_of_each_call_first(scripts: Vec<Script>, calls: &[Call]) -> (Vec<Script>, usize) {
     let mut seen = BTreeSet::new();
     let is_first = |script: &Script| {
         let Some(disturbance) = script.disturbance() else { return false };
         let call = calls.get((disturbance.point as usize).wrapping_sub(1));
-        call.is_some_and(|call| weight(call) == 0) && seen.insert(disturbance.point)
+        call.is_some_and(|call| weight(call) <= OPENS) && seen.insert(disturbance.point)
     };
     let (mut first, rest): (Vec<Script>, Vec<Script>) = scripts.into_iter().partition(is_first);
     let count = first.len();
@@ -136,13 +137,16 @@ pub fn inside(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<S
     scripts
 }
 
+/// The last of the weights of calls whose faults tell much: those of opens and closes.
+const OPENS: u8 = 2;
+
 /// What comes first, from 0.
 fn weight(call: &Call) -> u8 {
     match call.class {
         Class::Write | Class::Name | Class::Sync | Class::Lock => 0,
         _ if call.creates => 0,
         Class::Read => 1,
-        Class::Open | Class::Close => 2,
+        Class::Open | Class::Close => OPENS,
         Class::Inspect | Class::Attribute | Class::Process => 3,
     }
 }
