@@ -121,7 +121,7 @@ impl Run<'_> {
             subject: &control.subject,
             script: &finding.script,
             stop: self.stop,
-            end: self.options.budget.and_then(|budget| self.began.checked_add(budget)),
+            end: self.end(),
             at: &at,
         };
         let invariant = invariants::find(finding.invariant);
