@@ -275,6 +275,27 @@ fn calls_are_seen_with_what_they_do() {
     }
 }
 
+/// A file that is opened by its handle, and one whose path begins at another root, are the files that they are: what was
+/// written to them was told of no file.
+#[test]
+fn files_reached_without_their_paths_are_known() {
+    let by_handle = "handle = ctypes.create_string_buffer(struct.pack('Ii', 128, 0) + bytes(128))\n\
+                     mount = ctypes.c_int()\n\
+                     call(303, -100, data.encode(), handle, ctypes.byref(mount), 0)\n\
+                     fd = call(304, os.open(folder, os.O_RDONLY), handle, os.O_WRONLY)\n\
+                     os.write(fd, b'[1]')\n";
+    let under_another_root = "os.chroot(folder)\n\
+                              fd = os.open('/' + os.path.basename(data), os.O_WRONLY)\n\
+                              os.write(fd, b'[1]')\n";
+    for text in [by_handle, under_another_root] {
+        let folder = tempfile::tempdir().unwrap();
+        let trace =
+            trace(folder.path(), &format!("os.close(os.open(data, os.O_WRONLY | os.O_CREAT))\n{text}"));
+        let written = effects(&trace, "write");
+        assert_eq!(written.last().unwrap()["written"]["file"], 1, "{trace:#}");
+    }
+}
+
 /// A map that is made writable later was taken for one that is only read.
 #[test]
 fn a_map_made_writable_is_named() {

@@ -56,7 +56,7 @@ fn with_allow_partial_want_of_time_alone_is_no_failure() {
     let folder = tempfile::tempdir().unwrap();
     store(folder.path(), 100_000);
     let checked = |ids: &str, more: &[&str], status| {
-        let arguments = ["check", "--budget", "15s", "--data", "db.txt", "--only", ids];
+        let arguments = ["check", "--budget", "10s", "--data", "db.txt", "--only", ids];
         let output =
             picklock(folder.path(), &[&arguments, more, &["--", "./store"]].concat()).output().unwrap();
         expect_status(&output, status);
@@ -90,7 +90,7 @@ fn a_fault_of_a_call_that_is_not_made_again_is_no_evidence() {
          with open(runs, 'a') as file: file.write('.')\n\
          fd, line = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), (sys.argv[3] + '\\n').encode()\n\
          while line: line = line[os.write(fd, line):]\n\
-         for _ in range(20 - os.path.getsize(runs)): os.fsync(fd)\n\
+         for _ in range(12 - os.path.getsize(runs)): os.fsync(fd)\n\
          os.fsync(fd)\n\
          os.close(fd)\n",
     );

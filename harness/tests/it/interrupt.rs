@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::{interruptible, script};
 
 /// How many runs are ended.
-const RUNS: u32 = 200;
+const RUNS: u32 = 100;
 /// What an ended run may take to be gone.
 const GONE_MAX: Duration = Duration::from_secs(10);
 
@@ -100,8 +100,8 @@ fn a_run_ended_at_any_moment_leaves_no_process_and_no_folder() {
     for run in 0..RUNS {
         let mut child = start(folder.path(), &store);
         let pid = child.id();
-        // Every moment of start, control and first round comes up: 200 steps that are prime to the kinds of ends.
-        let moment = Duration::from_micros(u64::from(run * 7919 % RUNS) * 1500);
+        // Every moment of start, control and first round comes up: 100 steps that are prime to the kinds of ends.
+        let moment = Duration::from_micros(u64::from(run * 7919 % RUNS) * 3000);
         let begun = Instant::now();
         while begun.elapsed() < moment {
             std::thread::yield_now();

@@ -63,8 +63,11 @@ with open(path, "w") as f:
         f.flush()
 "#,
     );
-    let report =
-        judge(folder.path(), 1, &["--ops", "10", "--only", "stress,crash,crash-atomic", "--", "./store"]);
+    let report = judge(
+        folder.path(),
+        1,
+        &["--ops", "10", "--only", "stress,crash,crash-atomic", "--fail-fast", "--", "./store"],
+    );
     assert_eq!(invariant(&report, "crash-atomic")["verdict"], "violated", "{report:#}");
 }
 
@@ -146,6 +149,8 @@ fn a_folder_of_records_known_by_number_holds() {
         0,
         &[
             "--allow-partial",
+            "--budget",
+            "20s",
             "--skip",
             ON_A_KIND_DISK,
             "--skip",

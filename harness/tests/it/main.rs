@@ -10,6 +10,9 @@ mod bench;
 mod calls;
 /// What runs picklock on many machines.
 mod campaign;
+/// What takes minutes: `cargo test -p picklock --features campaigns --test it campaigns::`, which `ci/deep` runs.
+#[cfg(feature = "campaigns")]
+mod campaigns;
 /// Findings that are tried on real file systems.
 mod confirm;
 /// Copies of stopped processes.

@@ -45,8 +45,8 @@ fn a_quiet_report_says_why_nothing_was_judged() {
 #[test]
 fn reports_of_every_exit_status_are_valid() {
     for (status, arguments) in [
-        (0, &["--demo", "--ops", "100"][..]),
-        (1, &["--add", "{critical} add {data} {id}", "--list", "{critical} list {data}"]),
+        (0, &["--demo", "--skip", "interleave-crash,stress"][..]),
+        (1, &["--fail-fast", "--add", "{critical} add {data} {id}", "--list", "{critical} list {data}"]),
         (3, &["--demo", "--only", "control"]),
         (4, &["--add", "false", "--list", "false"]),
     ] {

@@ -286,9 +286,10 @@ fn what_is_looked_at_in_a_roundabout_way_is_looked_at() {
 /// A sleep of a negative time is refused by the kernel, and one for ever ends with a signal: neither makes a clock of it.
 #[test]
 fn a_sleep_that_is_none_is_left_to_the_system() {
-    let report = explored('Z', &["--clients", "2", "--ops", "1", "--budget", "20s"], 3);
+    let report = explored('Z', &["--clients", "2", "--ops", "1", "--exhaustive"], 3);
     let reason = invariant(&report, "no-lost-update")["reason"].as_str().unwrap().to_owned();
-    assert!(reason.contains("a time-out of one client may expire"), "{reason}");
+    let doubts = ["a time-out of one client may expire", "it went on in two ways"];
+    assert!(doubts.iter().any(|doubt| reason.contains(doubt)), "{reason}");
 }
 
 /// A store in Python that polls for its lock as a widely used library does.

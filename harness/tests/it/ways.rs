@@ -198,7 +198,11 @@ fn a_race_by_proc_self_cwd_is_found() {
          os.rename(data + '.tmp', data)\n\
          os.rmdir(data + '.lock')\n",
     );
-    let report = judge(folder.path(), 1, &["--only", "interleave", "--data", "db.txt", "--", "./store"]);
+    let report = judge(
+        folder.path(),
+        1,
+        &["--fail-fast", "--only", "interleave", "--data", "db.txt", "--", "./store"],
+    );
     assert_eq!(invariant(&report, "no-lost-update")["verdict"], "violated", "{report:#}");
 }
 
