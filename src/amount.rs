@@ -1,4 +1,4 @@
-//! Money and quantities: exact, never negative, never more than fits.
+//! Defines money and quantities: exact, never negative, within range.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! A conversation's context: in memory for speed, in a journal for good, and never different in the two.
+//! Keeps a conversation's context in memory and in a journal, which never differ.
 
 use std::fmt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! One value kept as JSON in one file, read by anybody and changed under the lock.
+//! Keeps one value as JSON in one file, read without and changed under the lock.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

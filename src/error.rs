@@ -1,4 +1,4 @@
-//! What can go wrong: every error names the operation, the path, and the reason.
+//! Defines the errors, each with its operation, path and cause.
 
 use std::fmt;
 use std::io;

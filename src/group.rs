@@ -1,4 +1,4 @@
-//! Group commit: threads of one process that update one file at the same time share one lock and one sync.
+//! Implements group commit: threads of one process that update a file at the same time share one lock and one sync.
 //!
 //! Who comes first leads: it takes the lock, and meanwhile others join. Then each does its own part, one after
 //! another in the order of arrival and in its own thread, on what the leader read; the leader writes what came of all

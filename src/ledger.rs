@@ -1,4 +1,4 @@
-//! A position ledger: what each signature holds, one journal each, so that none ever waits for another.
+//! Keeps a position ledger: one journal for each signature, so that none waits for another.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A store for state that several processes share in one file: locked, atomic, crash-safe.
+//! Stores state that several processes share in one file: locked, atomic, crash-safe.
 //!
 //! # What is promised, and which invariant of `picklock` proves it
 //!

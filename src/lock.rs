@@ -1,4 +1,4 @@
-//! An exclusive lock between processes, and between the threads of one, on a file that is there for nothing else.
+//! Implements an exclusive lock between processes, and between the threads of one, on a dedicated lock file.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};

@@ -1,4 +1,4 @@
-//! The reference store's own program: see [`picklock_store::command`].
+//! Starts the reference store's program: see [`picklock_store::command`].
 
 use std::env;
 use std::process::ExitCode;

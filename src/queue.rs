@@ -1,4 +1,4 @@
-//! The queue inside one process: all handles on one lock file take turns here before one of them asks the kernel.
+//! Queues all handles on one lock file within a process before one of them asks the kernel.
 //!
 //! `flock` belongs to the open file description, so two handles of one process on one path exclude each other like
 //! strangers, and a thread that takes both would wait for itself without an end. Here the process knows its own

@@ -1,4 +1,4 @@
-//! Replacing a file's content so that at any moment, a kill or a power loss included, it is the old or the new one.
+//! Replaces a file's content so that it is the old or the new one at any moment, after a kill or a power loss too.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Saved sessions: one JSON file for the state of a command-line tool, saved, or loaded, changed and saved at once.
+//! Saves the state of a command-line tool in one JSON file: save, load, or load, change and save at once.
 
 use std::fmt;
 use std::io;

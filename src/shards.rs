@@ -1,4 +1,4 @@
-//! Sharded writers: a journal for each, and a merge that may be repeated, killed and run beside them.
+//! Keeps a journal for each writer, and merges them; a merge may be repeated, killed and run beside writers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the queue and the group commit are made of; a model checker puts its own in their place.
+//! Selects the primitives of the queue and the group commit: std's, or loom's under the model checker.
 //!
 //! `src/tests/interleavings.rs` compiles `queue.rs` and `group.rs` once more with loom's types here, and runs them
 //! through all interleavings.

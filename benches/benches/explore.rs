@@ -1,4 +1,4 @@
-//! How fast schedules are explored, and the states of a kill derived: in one process, on clients whose calls are known.
+//! Measures schedules explored and kill states derived per second, in one process, on clients whose calls are known.
 //!
 //! Run it with `cargo bench -p picklock-benches --bench explore`. The clients do what the reference's document does: lock,
 //! read, write a temporary file, rename, unlock; how many schedules of real processes are run in a second is the
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use picklock::explore::Step;
-use picklock::explore::footprint::{Deed, Footprint, Locking, invocation, returning};
+use picklock::explore::footprint::{FileOp, Footprint, Locking, invocation, returning};
 use picklock::explore::model::{StraightLine, run_all};
 use picklock::explore::sequential::Sequential;
 use picklock::explore::worklist::WorkList;
 use picklock::locks::{Kind, Lock, Mode, Owner, Range};
 use picklock::persist::crash_states;
-use picklock::runner::{Stage, Stop, control, trace};
+use picklock::runner::{ExecEnv, Stop, control, trace};
 use picklock::sandbox::Sandbox;
 use picklock::scenario::crash::add;
 use picklock::target::Target;
@@ -34,13 +34,13 @@ fn document(client: u32) -> Vec<Step> {
     let (data, temporary) = ("store.json", "store.json.tmp");
     [
         invocation(),
-        nothing().doing(&Deed::Make { path: "store.json.lock", is_there: true }),
+        nothing().doing(&FileOp::Make { path: "store.json.lock", is_there: true }),
         nothing().locking(Locking::Take { lock, waits: true }),
-        nothing().doing(&Deed::LookUp { path: data, file: Some((1, 2)) }),
-        nothing().doing(&Deed::Read { file: (1, 2), opened: data }),
-        nothing().doing(&Deed::Make { path: temporary, is_there: false }),
-        nothing().doing(&Deed::Write { file: (1, 3), opened: temporary }),
-        nothing().doing(&Deed::Rename { from: temporary, to: data, files: [Some((1, 3)), Some((1, 2))] }),
+        nothing().doing(&FileOp::LookUp { path: data, file: Some((1, 2)) }),
+        nothing().doing(&FileOp::Read { file: (1, 2), opened: data }),
+        nothing().doing(&FileOp::Make { path: temporary, is_there: false }),
+        nothing().doing(&FileOp::Write { file: (1, 3), opened: temporary }),
+        nothing().doing(&FileOp::Rename { from: temporary, to: data, files: [Some((1, 3)), Some((1, 2))] }),
         nothing().locking(Locking::Free(lock)),
         returning(),
     ]
@@ -73,7 +73,7 @@ fn enumerate(criterion: &mut Criterion) {
     assert!(program.is_file(), "cargo build --release makes {program:?}");
     let sandbox = Sandbox::create(None, &target.data, Some(&program), &|_| ()).unwrap();
     let stop = Stop::new().unwrap();
-    let stage = Stage::new(&target, &sandbox, &stop, &|| ());
+    let stage = ExecEnv::new(&target, &sandbox, &stop, &|| ());
     assert_eq!(control(&stage).unwrap().failure, None);
     stage.first().unwrap();
     let before = sandbox.tree().unwrap();

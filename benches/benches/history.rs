@@ -1,4 +1,5 @@
-//! How fast recorded histories are judged: a million operations of a set, and ten thousand of a store by key.
+//! Measures how fast recorded histories are checked: a million set operations, and ten thousand operations of a store
+//! by key.
 //!
 //! Run it with `cargo bench -p picklock-benches --bench history`. The histories are right: an operation takes effect at a
 //! moment within its interval, and what never returned at some moment after its invocation, or never. Ten clients run at

@@ -1,4 +1,4 @@
-//! How many kills a second, beside `strace -f -e inject=…:signal=KILL`, and how many derived crash states: one table.
+//! Measures kills per second beside `strace -f -e inject=…:signal=KILL`, and derived crash states per second.
 //!
 //! Run it with `ci/speed`, which installs strace, builds everything, and puts the table into the README. Both sides run
 //! on a memory file system, one after the other in turns, with a fresh folder and a look at the data for every kill, one
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use picklock::call::Traced;
 use picklock::observation::{FileState, Subject};
 use picklock::persist::{CrashState, crash_states};
-use picklock::runner::{First, Pinned, Stage, Stop, control};
+use picklock::runner::{ExecEnv, First, Pinned, Stop, control};
 use picklock::sandbox::Sandbox;
 use picklock::scenario::crash::{add, alone};
-use picklock::scenario::script::{Misfortune, Script};
+use picklock::scenario::script::{InjectionKind, Script};
 use picklock::target::Target;
 use picklock::target::flags::Flags;
 use picklock::tracer::Templates;
@@ -122,7 +122,7 @@ impl<'a> Bench<'a> {
     fn new(target: &'a Target) -> Self {
         let sandbox = Sandbox::create(None, &target.data, Some(&built_binary()), &|_| ()).expect("a sandbox");
         let stop = Stop::new().expect("a descriptor");
-        let stage = Stage::new(target, &sandbox, &stop, &|| ());
+        let stage = ExecEnv::new(target, &sandbox, &stop, &|| ());
         let control = control(&stage).expect("a control");
         assert_eq!(control.failure, None);
         let calls = picklock::runner::trace(&stage, &add(2)).expect("a trace");
@@ -130,8 +130,8 @@ impl<'a> Bench<'a> {
         Self { target, sandbox, stop, subject: control.subject, calls }
     }
 
-    fn stage(&self, copies: bool) -> (Stage<'_>, First) {
-        let mut stage = Stage::new(self.target, &self.sandbox, &self.stop, &|| ());
+    fn stage(&self, copies: bool) -> (ExecEnv<'_>, First) {
+        let mut stage = ExecEnv::new(self.target, &self.sandbox, &self.stop, &|| ());
         stage.templates = copies.then(|| Mutex::new(Templates::default()));
         let first = stage.first().expect("a first record");
         (stage, first)
@@ -145,11 +145,11 @@ impl<'a> Bench<'a> {
         let mut points = (1..=points).cycle();
         rate(|| {
             let point = points.next().unwrap_or(1);
-            let script = alone(&add(2), &self.calls.calls, point, Misfortune::Kill);
+            let script = alone(&add(2), &self.calls.calls, point, InjectionKind::Kill);
             let only_the_kill = Script { acts: script.acts[..1].to_vec() };
             let played =
                 stage.play("crash", &only_the_kill, &first, &self.subject, 1, copies).expect("a run");
-            assert!(played.was_disturbed);
+            assert!(played.was_injected);
             black_box(played.observation);
         })
     }
@@ -252,7 +252,7 @@ fn derived(folder: &Path, native: &Target) {
             .map(|_| {
                 rate(|| {
                     let state = next.next().expect("a state");
-                    let script = alone(&add(2), &bench.calls.calls, state.point, Misfortune::Kill);
+                    let script = alone(&add(2), &bench.calls.calls, state.point, InjectionKind::Kill);
                     black_box(
                         stage
                             .play_state("crash", &state.tree, &script, &first, &bench.subject, 1)

@@ -1,4 +1,4 @@
-//! How many states that a power loss may leave are derived and laid out a second, and how many power cuts real file systems take.
+//! Measures power-loss states derived and laid out per second, and power cuts per second on real file systems.
 //!
 //! Run it with `ci/speed`. The states are those of the reference store's document on a memory file system; the cuts are
 //! whole cycles: an image mounted, the store's first record, an operation, the cut, the mount that mends, the store's
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use picklock::observation::Subject;
 use picklock::persist::{Log, PowerLoss, power_losses, profile};
-use picklock::runner::{Confirming, Stage, Stop, Variation, confirm, control, trace};
+use picklock::runner::{Confirming, ExecEnv, Stop, Variation, confirm, control, trace};
 use picklock::sandbox::Sandbox;
 use picklock::scenario::crash::add;
 use picklock::scenario::power_loss::{From, loss, script};
@@ -26,7 +26,7 @@ fn main() {
     let program = built_binary();
     let sandbox = Sandbox::create(None, &target.data, Some(&program), &|_| ()).expect("a sandbox");
     let stop = Stop::new().expect("a descriptor");
-    let stage = Stage::new(&target, &sandbox, &stop, &|| ());
+    let stage = ExecEnv::new(&target, &sandbox, &stop, &|| ());
     let control = control(&stage).expect("a control");
     assert_eq!(control.failure, None);
     stage.first().expect("the first record");

@@ -1,4 +1,5 @@
-//! The reference store beside its peers, in the same run: locks and single updates with criterion, and several processes and threads at once.
+//! Compares the reference store with its peers in one run: locks and single updates with criterion, then several
+//! processes and threads.
 //!
 //! `cargo bench -p picklock-benches --bench store` runs criterion; with `-- --table` it prints the table of the README
 //! instead, which `ci/speed` puts there. All sides of a row take turns on one disk (`PICKLOCK_BENCH_DIR`, else the

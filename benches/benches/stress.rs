@@ -1,4 +1,4 @@
-//! How much the stress scenario costs beside a bare loop that starts the same processes and kills the same share.
+//! Measures the stress scenario beside a bare loop that starts the same processes and kills the same share.
 //!
 //! Run it with `cargo build --release && cargo bench -p picklock-benches --bench stress [-- PROGRAM ARGUMENT…]`. Both
 //! sides start the same plan of operations in fresh folders on one file system, in turn, so that a machine whose speed

@@ -1,1 +1,1 @@
-//! Nothing to call: the benchmarks stand in `benches/`, in a package of their own so that no other build needs them.
+//! Holds no code: the benchmarks are in `benches/`, in their own package so that no other build depends on them.

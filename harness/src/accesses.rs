@@ -1,4 +1,4 @@
-//! What traced calls do to the data file: reads of it, and changes that take effect in it.
+//! Lists reads and changes of the data file in traced calls.
 //!
 //! The data file is whatever file the data path names at a moment. A write to a file that was replaced or removed
 //! before, or to a temporary file that is not renamed to the data path, is no change of it; a rename that puts another

@@ -1,4 +1,4 @@
-//! The visible calls of an operation, as values: who made each, on what, with which result, and what it did to the locks.
+//! Defines the visible calls of an operation as values: process, arguments, result, effect and lock changes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -340,7 +340,7 @@ pub enum End {
     Killed,
     /// It was killed for taking too long.
     TimedOut,
-    /// It was killed because it could never have gone on.
+    /// It was killed because it was blocked forever.
     Stuck,
 }
 

@@ -1,14 +1,14 @@
-//! A case: a counterexample as a file, with all that is needed to run it again and to see whether it goes the same way.
+//! Reads and writes cases: counterexamples as files that can be replayed and compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::masks::is_like;
+use crate::normalize::is_like;
 use crate::observation::Observation;
 use crate::op::stable_hash;
 use crate::scenario::script::{Act, Script};
-use crate::steps::steps_of_all;
+use crate::signature::steps_of_all;
 
 /// The number of the cases' JSON schema.
 pub const SCHEMA: u32 = 1;
@@ -129,7 +129,7 @@ pub fn fingerprint(invariant: &str, script: &Script, steps: &[Vec<String>]) -> S
     let mut script = script.clone();
     for act in &mut script.acts {
         match act {
-            Act::Trace { disturbance: Some(disturbance), .. } => disturbance.call.clear(),
+            Act::Trace { injection: Some(injection), .. } => injection.call.clear(),
             Act::PowerLoss { loss, .. } => loss.told.clear(),
             Act::Session { steps } => {
                 steps.iter_mut().filter_map(|step| step.held.as_mut()).for_each(|held| held.call.clear());
@@ -143,7 +143,7 @@ pub fn fingerprint(invariant: &str, script: &Script, steps: &[Vec<String>]) -> S
 }
 
 /// Where a run took another way than the case: in which trace, at which step, and what stood on either side. Compared
-/// is what client 1 did before `point`, or all where no point is given; what comes after a disturbance is its result.
+/// is what client 1 did before `point`, or all where no point is given; what comes after a injection is its result.
 pub fn first_difference(case: &[Vec<String>], run: &[Vec<String>], point: Option<u32>) -> Option<Difference> {
     let mut pairs = Pairs::default();
     for (trace, expected) in case.iter().enumerate() {
@@ -247,8 +247,8 @@ mod tests {
     use super::*;
     use crate::call::sketch;
     use crate::scenario::crash::{add, alone};
-    use crate::scenario::script::Misfortune;
-    use crate::steps::steps_of;
+    use crate::scenario::script::InjectionKind;
+    use crate::signature::steps_of;
 
     #[test]
     fn the_name_of_a_temporary_file_is_no_difference_and_another_call_is_one() {
@@ -291,16 +291,16 @@ mod tests {
 
     #[test]
     fn a_fingerprint_depends_on_what_is_done_and_on_nothing_else() {
-        let script = alone(&add(2), &[], 1, Misfortune::Kill);
+        let script = alone(&add(2), &[], 1, InjectionKind::Kill);
         let mut told_differently = script.clone();
-        if let Some(Act::Trace { disturbance: Some(disturbance), .. }) = told_differently.acts.first_mut() {
-            disturbance.call = "something else".into();
+        if let Some(Act::Trace { injection: Some(injection), .. }) = told_differently.acts.first_mut() {
+            injection.call = "something else".into();
         }
         let name = fingerprint("valid-data", &script, &[]);
         assert_eq!(name.len(), 6);
         assert_eq!(name, fingerprint("valid-data", &told_differently, &[]));
         assert_ne!(name, fingerprint("crash-atomic", &script, &[]));
-        assert_ne!(name, fingerprint("valid-data", &alone(&add(2), &[], 2, Misfortune::Kill), &[]));
+        assert_ne!(name, fingerprint("valid-data", &alone(&add(2), &[], 2, InjectionKind::Kill), &[]));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The catalogues: all ids that the interface names, and how the first sentence of a file becomes the text of its entry.
+//! Defines the catalogues of ids, whose texts are the first sentences of their source files.
 
 /// The ids of all invariants that the interface names, built or not: adapters may claim or disclaim them ahead of time.
 pub const INVARIANT_IDS: &[&str] = &[

@@ -74,7 +74,7 @@ impl Evidence {
     pub fn in_vain(self) -> &'static str {
         match self {
             Self::Pairs => "the others have schedules of more steps than are followed",
-            _ => "the others were made, and the store did not come to their points",
+            _ => "the others were made, and the store did not reach their points",
         }
     }
 

@@ -1,4 +1,4 @@
-//! The faults: which call may fail in which way, one row each, with the manual page that allows it.
+//! Lists the faults: which call may fail in which way, one row each, with the manual page that permits it.
 
 use std::fmt;
 
@@ -167,8 +167,8 @@ faults! {
     "fsync-eio" SYNC, EIO, "Data could not be written back, and are dropped: the next sync succeeds without them", "fsync(2)";
     "fsync-enospc" SYNC, ENOSPC, "The disk was full when data were written back, which are dropped", "fsync(2)";
     "fsync-edquot" SYNC, EDQUOT, "The quota was used up when data were written back, which are dropped", "fsync(2)";
-    "close-eio" CLOSE, EIO, "The close tells that the server could not take what was written; who has synced it before has lost nothing", "close(2): network file systems", contract;
-    "close-edquot" CLOSE, EDQUOT, "The close tells that the quota was used up; who has synced before has lost nothing", "close(2): network file systems", contract;
+    "close-eio" CLOSE, EIO, "The close reports that the server could not store the written data; data synced before are safe", "close(2): network file systems", contract;
+    "close-edquot" CLOSE, EDQUOT, "The close reports that the quota was exceeded; data synced before are safe", "close(2): network file systems", contract;
     "close-eintr" CLOSE, EINTR, "A signal interrupts a close: the descriptor is gone all the same", "close(2)", contract, once;
     "rename-exdev" RENAME, EXDEV, "The new name is on another file system", "rename(2): also two mounts of one, or two projects of a quota", contract;
     "rename-ebusy" RENAME, EBUSY, "The name is in use, as that of a mount point", "rename(2)";
@@ -214,7 +214,7 @@ pub fn has_none(call: &Call) -> bool {
     call.class != Class::Process && of_call(call).next().is_none()
 }
 
-/// The faults that a call of a quiet run may suffer. The begin of a process is told when it has been made.
+/// The faults that a call of a baseline run may suffer. The begin of a process is told when it has been made.
 pub fn of_call(call: &Call) -> impl Iterator<Item = &'static Fault> {
     let can_fail = call.result.is_some() && call.class != Class::Process;
     ALL.iter().filter(move |fault| can_fail && fault.hits.call(call))
@@ -245,8 +245,8 @@ impl Fault {
         };
         let times = if self.may_stay { "once, and from then on" } else { "once" };
         let place = match self.is_local {
-            true => "a local file system comes to it",
-            false => "no local file system comes to it: a violation by it is told as one of the contract",
+            true => "local file systems return it",
+            false => "local file systems never return it: a violation is a remark on portability",
         };
         let call = self.hits.names.first().copied().unwrap_or_default();
         let example = match self.what {

@@ -28,20 +28,20 @@
 //!            └──────────┴──┬──────────────────────┘
 //!               observation.rs · case.rs                 everything one execution showed, as a value; and as a file
 //!                          │
-//!   scenario/ · persist/ · history/ · fault.rs · accesses.rs · conflicts/ · steps.rs · masks.rs    pure: no I/O, no clock, no chance but by the seed
+//!   scenario/ · persist/ · history/ · fault.rs · accesses.rs · conflicts/ · signature.rs · normalize.rs    pure: no I/O, no clock, no chance but by the seed
 //!        op.rs · call.rs · locks.rs · verdict.rs · shard.rs       plain data
 //! ```
 //!
 //! | step | room | in → out |
 //! | --- | --- | --- |
 //! | 1 | [`target`] | command line or adapter file → how a client is started, how records are read back |
-//! | 2 | [`scenario`] | seed, or the calls of a quiet run → what each client does, and what is disturbed |
+//! | 2 | [`scenario`] | seed, or the calls of a baseline run → what each client does, and what is disturbed |
 //! | 3 | [`runner`], [`tracer`], [`sandbox`] | script → execution: what every process did, call by call, and what is left |
-//! | 4 | [`persist`] | the calls of a quiet run → every directory that a kill or a power loss can leave |
+//! | 4 | [`persist`] | the calls of a baseline run → every directory that a kill or a power loss can leave |
 //! | – | [`volume`] | what the model allows → what a real file system leaves when its power is cut |
 //! | 5 | [`observation`] | all of one execution, as a value that can be saved and judged again |
 //! | 6 | [`invariants`], [`diagnoses`] | observation → [`verdict::Judgement`] · likely cause |
-//! | – | [`explore`] | what clients are about to do → whose turn it is, until all schedules that differ were run |
+//! | – | [`explore`] | what clients are about to do → whose turn it is, until all inequivalent schedules were run |
 //! | – | [`history`] | a recorded history → whether it is linearizable |
 //! | 7 | [`mod@check`], [`report`], [`case`] | judgements → verdicts, exit status, text, JSON and a page; cases that replay |
 //! | – | [`shard`], [`report::merge`] | a run → its parts, and their reports → the report of the whole |
@@ -50,7 +50,7 @@
 //! **Architecture invariants.** The judged store is always another process. The runner does not know what correct
 //! means, and an invariant sees nothing but an observation. `unsafe` stands in `tracer/` and `volume/` alone. A violation is a value, not an error: errors mean that the
 //! harness failed. What has judged nothing is inconclusive and never holds. The library changes nothing process-wide
-//! and waits for no process but those it started: signal handlers, the keeper process and exit statuses are the
+//! and waits for no process but those it started: signal handlers, the supervisor process and exit statuses are the
 //! program's, so that the library can run inside other people's tests.
 #![cfg_attr(not(test), warn(missing_docs))]
 
@@ -74,7 +74,7 @@ pub mod history;
 pub mod invariants;
 mod library;
 pub mod locks;
-pub mod masks;
+pub mod normalize;
 pub mod observation;
 pub mod op;
 pub mod persist;
@@ -85,7 +85,7 @@ pub mod sandbox;
 pub mod scenario;
 pub mod selection;
 pub mod shard;
-pub mod steps;
+pub mod signature;
 pub mod target;
 pub mod tracer;
 pub mod verdict;

@@ -1,4 +1,4 @@
-//! The harness's own lock table: who holds which lock on which file, as the calls of the store change it.
+//! Models the lock table: which owner holds which lock on which file.
 //!
 //! It covers `flock`, POSIX record locks and open file description locks with the rules of Linux: `flock` and OFD
 //! locks belong to the open file description and go with its last descriptor; POSIX locks belong to the process and

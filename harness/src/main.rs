@@ -1,4 +1,4 @@
-//! The `picklock` program: the front door, and, under other names, the embedded store and the unlocked helper.
+//! Starts the `picklock` program, or, under other names, the embedded store and the unlocked helper.
 
 mod cli;
 

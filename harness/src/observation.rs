@@ -1,4 +1,4 @@
-//! Everything that one execution showed, as a value: what the invariants judge, and all that they see.
+//! Defines an observation: everything that one execution showed, which is all that an invariant sees.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,8 +26,8 @@ pub struct Observation {
     /// Who waited for whom when a client did not end within its time, or nobody could go on.
     pub standstill: Option<Standstill>,
     /// How it was disturbed, where that can be said in a few words.
-    #[serde(default)]
-    pub disturbance: Option<String>,
+    #[serde(default, rename = "disturbance")]
+    pub injection: Option<String>,
     /// The visible calls of what was traced: one list for each time that clients ran under the tracer.
     #[serde(default)]
     pub traces: Vec<Trace>,
@@ -44,7 +44,7 @@ pub struct Observation {
     /// What sessions believed, each just before it listed.
     #[serde(default)]
     pub memories: Vec<Memory>,
-    /// Names of the files that quiet runs made: others like them have a random part.
+    /// Names of the files that baseline runs made: others like them have a random part.
     #[serde(default)]
     pub usual_names: BTreeSet<String>,
 }
@@ -114,10 +114,11 @@ pub struct Subject {
     /// What was in the store before the first operation: it belongs to nobody and is left out of account.
     pub initial_records: BTreeSet<String>,
     /// How many files stood in the sandbox after each of the control's adds, none of them disturbed.
-    pub quiet_file_counts: Vec<usize>,
+    #[serde(rename = "quiet_file_counts")]
+    pub baseline_file_counts: Vec<usize>,
     /// How many files of each shape stood there then: names with each row of digits as `#` and record names as `{id}`.
-    #[serde(default)]
-    pub quiet_shapes: Vec<BTreeMap<String, usize>>,
+    #[serde(default, rename = "quiet_shapes")]
+    pub baseline_shapes: Vec<BTreeMap<String, usize>>,
     /// Whether the target itself gives `add` a path that holds the record's name.
     #[serde(default)]
     pub paths_hold_ids: bool,
@@ -431,13 +432,13 @@ impl Observation {
 impl Subject {
     /// Whether further adds leave files of the same shapes, so that a file of any other shape is a leftover.
     pub fn knows_shapes(&self) -> bool {
-        let Some((last, before @ [_, ..])) = self.quiet_shapes.split_last() else { return false };
+        let Some((last, before @ [_, ..])) = self.baseline_shapes.split_last() else { return false };
         last.keys().all(|shape| before.iter().any(|shapes| shapes.contains_key(shape)))
     }
 
     /// Whether a file of this shape stood in the sandbox undisturbed.
     pub fn has_shape(&self, shape: &str) -> bool {
-        self.quiet_shapes.iter().any(|shapes| shapes.contains_key(shape))
+        self.baseline_shapes.iter().any(|shapes| shapes.contains_key(shape))
     }
 }
 

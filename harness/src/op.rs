@@ -1,4 +1,4 @@
-//! One operation: what was asked of the store, and how it ended.
+//! Defines one operation: its request and its outcome.
 
 use std::fmt;
 use std::ops::Range;

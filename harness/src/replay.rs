@@ -1,4 +1,4 @@
-//! `replay`: runs a case again and tells whether it ends the same way.
+//! Replays a case and reports whether it ends the same way.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use crate::case::{Case, Difference, first_difference, steps};
 use crate::check::Watcher;
 use crate::invariants::{self, Invariant};
 use crate::observation::Observation;
-use crate::runner::{self, RunError, Stage, Stop, TraceError};
+use crate::runner::{self, ExecEnv, RunError, Stop, TraceError};
 use crate::sandbox::Sandbox;
 use crate::target::{Target, UsageError};
 use crate::verdict::Judgement;
@@ -57,7 +57,7 @@ pub enum ReplayError {
     /// The case, or what was asked, makes no sense here.
     #[error("{0}")]
     Usage(#[from] UsageError),
-    /// The store does not work undisturbed, or cannot be traced: the case cannot be run.
+    /// The store does not work without injections, or cannot be traced: the case cannot be run.
     #[error("the case cannot be run: {0}")]
     NotRunnable(String),
     /// Somebody ended it early.
@@ -111,19 +111,19 @@ struct Replay<'a> {
 impl Replay<'_> {
     fn run(&self) -> Result<Replayed, ReplayError> {
         let on_operation = || self.watcher.operation();
-        let mut stage = Stage::new(self.target, self.sandbox, self.stop, &on_operation);
-        stage.shows_content = true;
-        let control = runner::control(&stage).map_err(stopped_or)?;
+        let mut env = ExecEnv::new(self.target, self.sandbox, self.stop, &on_operation);
+        env.shows_content = true;
+        let control = runner::control(&env).map_err(stopped_or)?;
         if let Some(reason) = control.failure {
             return Err(ReplayError::NotRunnable(reason));
         }
-        let first = stage.first().map_err(untraceable)?;
+        let first = env.first().map_err(untraceable)?;
         let mut violations = 0;
         let mut last: Option<(Observation, Option<String>)> = None;
         let mut runs = 0;
         while runs < CLEAN_RUNS.max(self.repeat) {
             runs += 1;
-            let played = stage
+            let played = env
                 .play(&self.case.scenario, &self.case.script, &first, &control.subject, runs, false)
                 .map_err(untraceable)?;
             let observation = played.observation;
@@ -158,7 +158,7 @@ impl Replay<'_> {
     /// Where a run took another way than the case before it was disturbed. Where nothing was to be disturbed the whole
     /// way is what the case is about: there another way with the same end is no difference.
     fn difference(&self, observation: &Observation, is_violated: bool) -> Option<Difference> {
-        let point = self.case.script.disturbance().map(|disturbance| disturbance.point);
+        let point = self.case.script.injection().map(|injection| injection.point);
         if (point.is_none() && is_violated) || self.case.script.stops_a_session() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! What `--only` and `--skip` leave: which scenarios are run, and which invariants judged.
+//! Computes the scenarios and invariants that `--only` and `--skip` select.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! A shard: a part of a run that is divided over several machines or processors, `--shard I/N`.
+//! Defines a shard: one part of a run that is divided over machines or processors, `--shard I/N`.
 //!
 //! What a scenario runs is counted in an order that depends on the target and the selection alone, and dealt out like
 //! cards; what comes of one such place is run by one shard alone, so that all shards together run what a whole run does.

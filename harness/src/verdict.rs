@@ -1,4 +1,4 @@
-//! What judging comes to: the judgement of one execution, and the verdict over all of them.
+//! Defines the judgement of one execution and the verdict over all of them.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ pub enum Judgement {
     /// It could not be told, for this reason.
     Inconclusive(String),
     /// Nothing in it could have violated the invariant.
-    Silent,
+    NotExercised,
 }
 
 /// The judgements of all executions on one invariant, added up.
@@ -65,7 +65,7 @@ impl Tally {
             Judgement::Inconclusive(reason) => {
                 self.doubt.get_or_insert(reason);
             }
-            Judgement::Silent => {}
+            Judgement::NotExercised => {}
         }
     }
 
@@ -89,7 +89,7 @@ mod tests {
     fn a_tally_of_nothing_is_inconclusive_and_silence_does_not_count() {
         let mut tally = Tally::default();
         assert_eq!(tally.verdict(), Verdict::Inconclusive);
-        tally.add(0, Judgement::Silent);
+        tally.add(0, Judgement::NotExercised);
         assert_eq!((tally.verdict(), tally.judged), (Verdict::Inconclusive, 0));
         tally.add(1, Judgement::Holds);
         assert_eq!((tally.verdict(), tally.judged), (Verdict::Holds, 1));

@@ -1,4 +1,4 @@
-//! The forms that DATA can have, and what all of them can do with a record.
+//! Defines the forms that DATA can have and their operations.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! The store as a program: every operation of every form, one a run, or many in a session.
+//! Runs the store as a program: one operation of any form a run, or many in a session.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};

@@ -1,4 +1,4 @@
-//! A session: requests of one process that may overlap and be cancelled, one JSON object a line, answered in any order.
+//! Runs a session: overlapping, cancellable requests of one process, one JSON object a line, answered in any order.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, Write as _};

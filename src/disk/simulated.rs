@@ -1,4 +1,4 @@
-//! A disk in memory that stops in the middle of a call, and forgets what was not synced, as a test wants it.
+//! Simulates a disk in memory that stops in the middle of a call and loses unsynced data.
 //!
 //! A kill leaves what every call so far did, the last one perhaps half. A power loss leaves what was synced, and of
 //! the rest whatever chance takes: of a file the old or the new content, or the new length with NULs, and of a

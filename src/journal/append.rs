@@ -1,4 +1,4 @@
-//! An append: what threads that come together add under one lock, and the wait for the disk after it.
+//! Appends to a journal: concurrent threads share one lock and one sync.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

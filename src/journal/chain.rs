@@ -1,4 +1,4 @@
-//! The chain of files that a journal is once it was rotated: each names the one before it in its first line.
+//! Follows the chain of rotated files: each names its predecessor in its first line.
 
 use std::io;
 use std::path::{Path, PathBuf};

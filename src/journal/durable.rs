@@ -1,4 +1,4 @@
-//! What a handle knows of the disk: which names it has, and whether it lost something.
+//! Tracks durable names and failed fsyncs.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};

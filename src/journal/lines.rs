@@ -1,4 +1,4 @@
-//! Lines in a file: where whole ones end, and what they hold.
+//! Splits a file into complete lines.
 
 use std::io;
 use std::path::Path;

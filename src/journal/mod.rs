@@ -1,4 +1,4 @@
-//! A journal: records that are only ever added, one JSON line each.
+//! Keeps a journal: append-only records, one JSON line each.
 
 mod append;
 mod chain;

@@ -1,4 +1,4 @@
-//! Bugs that were found in the store, each with its story.
+//! Tests bugs that were found in the store, each with its story.
 
 use std::ffi::OsStr;
 use std::fs;

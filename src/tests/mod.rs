@@ -1,4 +1,4 @@
-//! Tests of rooms together: with random operations, crashes and power losses, against plain models in memory.
+//! Tests modules together, with random operations, crashes and power losses, against plain models in memory.
 
 use proptest::prelude::ProptestConfig;
 

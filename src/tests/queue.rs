@@ -1,4 +1,4 @@
-//! The queue with real threads; `interleavings.rs` has it with all interleavings.
+//! Tests the queue with real threads; `interleavings.rs` explores its interleavings.
 //!
 //! These stand here since `queue.rs` is compiled for the model checker too, where no real thread may use it.
 

@@ -1,4 +1,4 @@
-//! A trade log as the single source of truth: every rule is checked under the lock, on the log that it protects.
+//! Keeps a trade log as the single source of truth: every rule is checked under the lock, on the log that it protects.
 
 use std::fmt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The reconciler: rebuilds what is derived from the trade log, which it only reads.
+//! Rebuilds the files derived from the trade log, which it only reads.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The rules of risk, as plain data: what a trade must satisfy to be opened.
+//! Defines the risk rules that a trade must satisfy to be opened.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What many measurements of one thing come to.
+//! Summarizes repeated measurements as minimum, median and maximum.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What a flush to the disk takes, beside which every throughput of updates is to be read.
+//! Measures the time of a flush to the disk, the baseline for every update rate.
 
 use std::fs::File;
 use std::io;

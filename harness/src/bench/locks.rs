@@ -166,7 +166,7 @@ impl Locker {
     fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         match self.answers.read_line(&mut line)? {
-            0 => Err(io::Error::other("a process that takes a lock ended early; its message stands above")),
+            0 => Err(io::Error::other("a process that takes a lock ended early; see its message above")),
             _ => Ok(line),
         }
     }

@@ -1,4 +1,4 @@
-//! What was measured, as a page of its own with plots.
+//! Writes benchmark results as an HTML page with plots.
 
 use std::collections::BTreeMap;
 

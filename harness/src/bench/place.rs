@@ -1,4 +1,4 @@
-//! The machine and the file system that something is measured on.
+//! Describes the machine and the file system of a measurement.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What is asked of a figure: `--require 'p99<50ms'`.
+//! Parses and checks a required figure: `--require 'p99<50ms'`.
 
 use std::fmt;
 use std::str::FromStr;

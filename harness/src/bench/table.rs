@@ -1,4 +1,4 @@
-//! What was measured, for a person.
+//! Formats benchmark results as a table for the terminal.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,5 @@
-//! How many updates a store makes in a second, by clients and by records, one-shot and in a session, and beside another one.
+//! Measures updates per second of a store, by clients and by records, one-shot and in a session, and beside another
+//! store.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use super::figures::{Figure, Latencies, jain};
 use super::{Comparison, Growth, Measure, Row};
 use crate::report::exit;
-use crate::runner::{self, Control, RunError, Served, Stage, Stop};
+use crate::runner::{self, Control, ExecEnv, RunError, Served, Stop};
 use crate::sandbox::Sandbox;
 use crate::target::{Target, UsageError};
 
@@ -22,8 +23,8 @@ pub enum BenchError {
     /// What was asked makes no sense.
     #[error("{0}")]
     Usage(#[from] UsageError),
-    /// The store does not work undisturbed.
-    #[error("{0} does not work undisturbed: {1}")]
+    /// The store does not work without injections.
+    #[error("{0} does not work without injections: {1}")]
     Control(String, String),
     /// The harness could not do its part.
     #[error("{0}")]
@@ -55,7 +56,7 @@ pub struct Updates {
 /// A store, one way to drive it, and where it works.
 struct Driven<'a> {
     name: String,
-    stage: Stage<'a>,
+    env: ExecEnv<'a>,
     in_session: bool,
 }
 
@@ -108,17 +109,17 @@ fn measure_in(
                 continue;
             }
             let how = if in_session { "session" } else { "one-shot" };
-            let stage = Stage::new(target, sandbox, stop, &|| ());
-            all.push(Driven { name: format!("{} {how}", target.name), stage, in_session });
+            let env = ExecEnv::new(target, sandbox, stop, &|| ());
+            all.push(Driven { name: format!("{} {how}", target.name), env, in_session });
         }
     }
     for driven in all.iter().filter(|driven| !driven.in_session) {
-        let Control { failure, .. } = match runner::control(&driven.stage) {
+        let Control { failure, .. } = match runner::control(&driven.env) {
             Err(RunError::Stopped) => return Ok(Updates::default()),
             control => control?,
         };
         if let Some(why) = failure {
-            return Err(BenchError::Control(driven.stage.target.name.clone(), why));
+            return Err(BenchError::Control(driven.env.target.name.clone(), why));
         }
     }
     let mut lines: Vec<(usize, u32, Cell)> = Vec::new();
@@ -134,12 +135,12 @@ fn measure_in(
             let time = if round == 0 { measure.time / 5 } else { measure.time };
             let driven = &all[*driven];
             let began = std::time::Instant::now();
-            let served = runner::throughput(&driven.stage, *clients, time, u32::MAX, driven.in_session)?;
+            let served = runner::throughput(&driven.env, *clients, time, u32::MAX, driven.in_session)?;
             let took = began.elapsed();
             if round > 0 {
-                let there = runner::records(&driven.stage)?;
+                let there = runner::records(&driven.env)?;
                 // A store that cannot be read any more has lost all of it.
-                let target = driven.stage.target;
+                let target = driven.env.target;
                 let can_tell = target.ops.list.is_some() || target.data.records.is_some();
                 let there = there.or_else(|| (can_tell && !stop.is_requested()).then(Vec::new));
                 cell.take(&served, took.as_secs_f64(), there);
@@ -167,7 +168,7 @@ fn compared(all: &[Driven<'_>], lines: &[(usize, u32, Cell)]) -> Vec<Comparison>
             same == clients
                 && first < driven
                 && all[*first].in_session == all[*driven].in_session
-                && !std::ptr::eq(all[*first].stage.target, all[*driven].stage.target)
+                && !std::ptr::eq(all[*first].env.target, all[*driven].env.target)
         });
         let Some((_, _, first)) = of_first else { continue };
         let ratios: Vec<f64> =
@@ -179,7 +180,7 @@ fn compared(all: &[Driven<'_>], lines: &[(usize, u32, Cell)]) -> Vec<Comparison>
 }
 
 fn growth(driven: &Driven<'_>) -> Result<Vec<Growth>, RunError> {
-    let served = runner::throughput(&driven.stage, 1, GROWTH_TIME, GROWTH_UPDATES, driven.in_session)?;
+    let served = runner::throughput(&driven.env, 1, GROWTH_TIME, GROWTH_UPDATES, driven.in_session)?;
     let took: Vec<u64> = served.into_iter().flat_map(|one| one.took).collect();
     let size = took.len() / GROWTH_PARTS;
     if size == 0 {

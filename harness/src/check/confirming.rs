@@ -1,4 +1,4 @@
-//! Tries on real file systems what the persistence model allows: a finding is then seen there, and not only allowed.
+//! Confirms power-loss findings on real file systems.
 
 use std::fs;
 

@@ -1,11 +1,11 @@
-//! A run that is divided over threads, each with the part of it that it would have on a machine of its own.
+//! Divides a run over threads, each with one shard of it.
 
 use std::path::Path;
 use std::thread;
 
 use crate::check::{CheckError, Options, Watcher, judge, milliseconds};
 use crate::report::merge::join;
-use crate::report::telling::Telling;
+use crate::report::narrative::Narrative;
 use crate::report::{Counterexample, Report};
 use crate::runner::{RunError, Stop};
 use crate::shard::Shard;
@@ -23,7 +23,7 @@ pub fn check_in_parts(
     stop: &Stop,
     watcher: &dyn Watcher,
     tells: bool,
-) -> Result<(Report, Vec<Telling>), CheckError> {
+) -> Result<(Report, Vec<Narrative>), CheckError> {
     options.usable(jobs)?;
     let shard = options.shard;
     let parts = parts(shard, jobs)?;
@@ -32,10 +32,10 @@ pub fn check_in_parts(
         let options = Options { shard: *part, ..options.clone() };
         match job {
             0 => judge(target, &options, stop, watcher, tells),
-            _ => judge(target, &options, stop, &Quiet(watcher), tells),
+            _ => judge(target, &options, stop, &BaselineRun(watcher), tells),
         }
     };
-    let all: Vec<Result<(Report, Vec<Telling>), CheckError>> = thread::scope(|scope| {
+    let all: Vec<Result<(Report, Vec<Narrative>), CheckError>> = thread::scope(|scope| {
         let threads: Vec<_> = parts.iter().enumerate().map(|part| scope.spawn(move || run(part))).collect();
         let panicked = || RunError::System {
             what: "go on with one part of the run",
@@ -43,20 +43,20 @@ pub fn check_in_parts(
         };
         threads.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(panicked().into()))).collect()
     });
-    let (mut reports, mut tellings) = (Vec::new(), Vec::new());
+    let (mut reports, mut narratives) = (Vec::new(), Vec::new());
     for one in all {
         let (report, told) = one?;
         reports.push(report);
-        tellings.extend(told);
+        narratives.extend(told);
     }
     let mut report = join(&reports, shard);
     report.elapsed_ms = milliseconds(began.elapsed());
-    tellings.retain(|telling| {
+    narratives.retain(|telling| {
         let is_its = |one: &Counterexample| one.replay == telling.about.replay;
         let of = report.invariants.iter().find(|one| one.id == telling.about.invariant);
         of.is_some_and(|one| one.counterexamples.iter().any(is_its))
     });
-    Ok((report, tellings))
+    Ok((report, narratives))
 }
 
 /// The parts of so many jobs.
@@ -77,9 +77,9 @@ fn part(shard: Shard, job: u32, jobs: u32) -> Option<Shard> {
 }
 
 /// One part alone tells which scenario is under way.
-struct Quiet<'a>(&'a dyn Watcher);
+struct BaselineRun<'a>(&'a dyn Watcher);
 
-impl Watcher for Quiet<'_> {
+impl Watcher for BaselineRun<'_> {
     fn made(&self, folder: &Path) {
         self.0.made(folder);
     }

@@ -1,4 +1,4 @@
-//! From an execution that violates an invariant to what the report says of it, and to a case that replays it.
+//! Turns an execution that violates an invariant into a counterexample and a replayable case.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use crate::case::{self, Case, CaseTarget, Explanation};
 use crate::check::{Cases, Options};
 use crate::diagnoses::{self, Shown};
 use crate::invariants::Invariant;
-use crate::masks::{made, masked};
+use crate::normalize::{made, masked};
 use crate::observation::Observation;
 use crate::report::Counterexample;
 use crate::report::baseline::Baseline;
+use crate::report::narrative::{About, Cause, Narrative};
 use crate::report::sentence::sentence;
-use crate::report::telling::{About, Cause, Telling};
 use crate::sandbox::Sandbox;
 use crate::scenario::script::Script;
 use crate::target::Target;
@@ -27,7 +27,7 @@ pub(super) struct Finding<'a> {
     pub(super) script: Option<&'a Script>,
     /// What was seen, in one sentence.
     pub(super) seen: &'a str,
-    /// What quiet runs show of likely causes.
+    /// What baseline runs show of likely causes.
     pub(super) quiet: &'a [Shown],
     /// What there is to say of the schedule.
     pub(super) explanation: Option<&'a Explanation>,
@@ -67,7 +67,7 @@ impl Finding<'_> {
         (counterexample, unsaved)
     }
 
-    /// The likeliest cause: one that this execution shows, else one that quiet runs show.
+    /// The likeliest cause: one that this execution shows, else one that baseline runs show.
     pub(super) fn diagnosis(&self) -> Option<String> {
         let own = diagnoses::read(&self.observation.traces, &self.observation.subject.data);
         let shown = diagnoses::explaining(&own, self.invariant)
@@ -90,8 +90,8 @@ impl Finding<'_> {
 
     /// How it was disturbed and what was seen, without what differs from run to run.
     fn told(&self) -> String {
-        let told = match &self.observation.disturbance {
-            Some(disturbance) => format!("{disturbance}: {}", self.seen),
+        let told = match &self.observation.injection {
+            Some(injection) => format!("{injection}: {}", self.seen),
             None => format!("in execution {}, {}", self.observation.execution, self.seen),
         };
         without_chance(&told, self.observation)
@@ -141,7 +141,7 @@ pub(super) fn telling(
     observation: &Observation,
     seen: &str,
     counterexample: &Counterexample,
-) -> Telling {
+) -> Narrative {
     let diagnosis = counterexample.diagnosis.as_deref().and_then(diagnoses::find);
     let about = About {
         invariant: invariant.id.to_owned(),
@@ -151,7 +151,7 @@ pub(super) fn telling(
             .map(|cause| Cause { id: cause.id.to_owned(), statement: cause.statement.to_owned() }),
         replay: counterexample.replay.clone(),
     };
-    Telling::new(observation, about).explained(counterexample.explanation.as_ref())
+    Narrative::new(observation, about).explained(counterexample.explanation.as_ref())
 }
 
 /// The text without what differs from run to run.

@@ -1,4 +1,4 @@
-//! Judges one execution after another, and keeps what they say.
+//! Judges executions and collects their verdicts.
 
 use std::ops::ControlFlow;
 
@@ -9,7 +9,7 @@ use crate::invariants::Invariant;
 use crate::observation::{Observation, Trace};
 use crate::op::{CANCELLED, Limit, Operation, Outcome};
 use crate::report::{OperationCounts, Remark, is_worth_showing};
-use crate::runner::Next;
+use crate::runner::SweepControl;
 use crate::sandbox::Sandbox;
 use crate::scenario::script::Script;
 use crate::verdict::{Judgement, Verdict};
@@ -100,9 +100,9 @@ impl Run<'_> {
             if !is_worth_showing(found, &observation.scenario, finding.diagnosis().as_deref()) {
                 continue;
             }
-            let suffered = script.and_then(Script::disturbance).and_then(|one| Some((one, one.fault()?)));
-            if let Some((disturbance, fault)) = suffered {
-                let place = format!("{} {} {}", observation.scenario, disturbance.call, disturbance.point);
+            let suffered = script.and_then(Script::injection).and_then(|one| Some((one, one.fault()?)));
+            if let Some((injection, fault)) = suffered {
+                let place = format!("{} {} {}", observation.scenario, injection.call, injection.point);
                 if !self.faults_shown.insert((invariant.id, place, fault.finding())) {
                     continue;
                 }
@@ -119,7 +119,7 @@ impl Run<'_> {
                 self.open.push(open);
             }
             if self.tells {
-                self.tellings.push(finding::telling(invariant, observation, &seen, &counterexample));
+                self.narratives.push(finding::telling(invariant, observation, &seen, &counterexample));
             }
             found.push(counterexample);
         }
@@ -141,7 +141,7 @@ impl Run<'_> {
 
     /// Judges what the store made of a derived state. What violates an invariant is not counted, but done for real:
     /// only what a store was seen to do is held against it.
-    pub(super) fn take_derived(&mut self, observation: &Observation, script: &Script) -> Next {
+    pub(super) fn take_derived(&mut self, observation: &Observation, script: &Script) -> SweepControl {
         let target = self.target;
         let violated: Vec<&'static str> = self.violated_by(observation).collect();
         if !violated.is_empty() {
@@ -154,17 +154,17 @@ impl Run<'_> {
                     .any(|cause| kinds.iter().any(|kind| self.blamed.contains(&(id, cause.clone(), *kind))))
             };
             if violated.iter().all(|id| is_blamed(id)) {
-                return Next::GoOn;
+                return SweepControl::GoOn;
             }
             self.derived_violations = violated;
-            return Next::Confirm;
+            return SweepControl::Confirm;
         }
         for (invariant, tally) in &mut self.tallies {
             if summary::not_applicable(invariant, target).is_none() {
                 tally.add(0, invariant.judge(observation));
             }
         }
-        Next::GoOn
+        SweepControl::GoOn
     }
 
     /// What a derived state violated must be violated for real too: where it is not, nobody knows which of the two is right.
@@ -189,7 +189,7 @@ impl Run<'_> {
     pub(super) fn doubt_the_derived(&mut self, script: &Script) {
         for id in std::mem::take(&mut self.derived_violations) {
             if !script.is_portability() {
-                self.doubt(id, "a derived state violates it, and a fresh run went another way");
+                self.doubt(id, "a derived state violates it, but a fresh run behaved differently");
             }
         }
     }
@@ -213,7 +213,7 @@ impl Run<'_> {
     /// Whether what a copy showed is to be shown by a fresh start: a violation, a doubt, or an operation that hung.
     pub(super) fn is_unclear(&self, observation: &Observation) -> bool {
         let is_clear = |invariant: &Invariant| {
-            matches!(invariant.judge(observation), Judgement::Holds | Judgement::Silent)
+            matches!(invariant.judge(observation), Judgement::Holds | Judgement::NotExercised)
         };
         observation.operations.iter().any(Operation::hung)
             || !self.tallies.iter().all(|(invariant, _)| is_clear(invariant))
@@ -235,7 +235,7 @@ impl Run<'_> {
 
     /// What no file system that picklock knows comes to counts for nothing, and is worth a remark.
     pub(super) fn remark_on_portability(&mut self, observation: &Observation) {
-        let told = observation.disturbance.clone().unwrap_or_default();
+        let told = observation.injection.clone().unwrap_or_default();
         let violated: Vec<&str> = self.violated_by(observation).collect();
         let is_one_more =
             self.remarks.iter().filter(|remark| remark.id == "portability").count() < PORTABILITY_MAX;
@@ -248,7 +248,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes note of what quiet runs show of likely causes.
+    /// Takes note of what baseline runs show of likely causes.
     pub(super) fn diagnose(&mut self, traces: &[Trace]) {
         let data = self.target.data.path.display().to_string();
         for shown in diagnoses::read(traces, &data) {

@@ -1,4 +1,4 @@
-//! `check`: runs the scenarios on a target, judges what they show, and makes the report.
+//! Runs `check`: all scenarios on a target, the verdicts, and the report.
 
 mod confirming;
 mod divided;
@@ -17,9 +17,9 @@ use crate::diagnoses::Shown;
 use crate::evidence::Ledger;
 use crate::invariants::{self, Invariant};
 use crate::report::baseline::Baseline;
-use crate::report::telling::Telling;
+use crate::report::narrative::Narrative;
 use crate::report::{Counterexample, Remark, Report};
-use crate::runner::{self, Control, Pass, Prepared, RunError, Stage, Stop, TraceError};
+use crate::runner::{self, Control, ExecEnv, Pass, Prepared, RunError, Stop, TraceError};
 use crate::sandbox::Sandbox;
 use crate::scenario::{self, stress};
 use crate::selection::Selection;
@@ -187,7 +187,7 @@ pub fn check_and_tell(
     options: &Options,
     stop: &Stop,
     watcher: &dyn Watcher,
-) -> Result<(Report, Vec<Telling>), CheckError> {
+) -> Result<(Report, Vec<Narrative>), CheckError> {
     judge(target, options, stop, watcher, true)
 }
 
@@ -197,7 +197,7 @@ fn judge(
     stop: &Stop,
     watcher: &dyn Watcher,
     tells: bool,
-) -> Result<(Report, Vec<Telling>), CheckError> {
+) -> Result<(Report, Vec<Narrative>), CheckError> {
     let began = Instant::now();
     options.usable(1)?;
     let made = |folder: &Path| watcher.made(folder);
@@ -208,7 +208,7 @@ fn judge(
     run.tells = tells;
     let ran = run.scenarios(&sandbox);
     run.confirm(&volumes, &sandbox);
-    let tellings = std::mem::take(&mut run.tellings);
+    let narratives = std::mem::take(&mut run.narratives);
     let mut report = run.into_report();
     // Whatever happened, nothing is left behind.
     let removed = sandbox.remove();
@@ -219,7 +219,7 @@ fn judge(
         (Err(error), Err(why)) => return Err(CheckError::Leftover(error, why)),
     }
     report.elapsed_ms = milliseconds(began.elapsed());
-    Ok((report, tellings))
+    Ok((report, narratives))
 }
 
 impl Options {
@@ -273,7 +273,7 @@ struct Run<'a> {
     /// Whether counterexamples are told as stories.
     tells: bool,
     /// Those of the counterexamples.
-    tellings: Vec<Telling>,
+    narratives: Vec<Narrative>,
     /// How far each scenario has come.
     progress: BTreeMap<&'static str, Progress>,
     /// The experiments that invariants need, and those that ran.
@@ -285,7 +285,7 @@ struct Run<'a> {
     stored_failures: BTreeMap<String, u64>,
     /// What the traces say is not seen.
     not_covered: BTreeSet<String>,
-    /// What quiet runs show of likely causes.
+    /// What baseline runs show of likely causes.
     quiet: Vec<Shown>,
     /// Likely causes that nothing but a disturbed run shows.
     disturbed: Vec<Shown>,
@@ -293,6 +293,8 @@ struct Run<'a> {
     unsaved: Option<String>,
     /// How long the experiments that invariants need may take, estimated before the first one ran.
     estimate: Option<Duration>,
+    /// How long after the end of its share the latest scenario ended.
+    lateness: Duration,
     /// Why a scenario was cut short, which is why something may not have been judged.
     cut_short: Option<String>,
     /// What a schedule violated that is being made smaller.
@@ -332,7 +334,7 @@ impl<'a> Run<'a> {
             tallies: chosen.map(|invariant| (*invariant, Tally::default())).collect(),
             counterexamples: BTreeMap::new(),
             tells: false,
-            tellings: Vec::new(),
+            narratives: Vec::new(),
             progress: BTreeMap::new(),
             ledger: Ledger::default(),
             remarks: Vec::new(),
@@ -344,6 +346,7 @@ impl<'a> Run<'a> {
             disturbed: Vec::new(),
             unsaved: None,
             estimate: None,
+            lateness: Duration::ZERO,
             cut_short: None,
             looked_for: Vec::new(),
             explanation: None,
@@ -357,11 +360,11 @@ impl<'a> Run<'a> {
 
     fn scenarios(&mut self, sandbox: &Sandbox) -> Result<(), RunError> {
         let on_operation = || self.watcher.operation();
-        let mut stage = Stage::new(self.target, sandbox, self.stop, &on_operation);
-        stage.shows_content = self.tells;
+        let mut env = ExecEnv::new(self.target, sandbox, self.stop, &on_operation);
+        env.shows_content = self.tells;
         // The control is never cut short by the budget: without it nothing can be said at all.
         self.watcher.begins("control", u64::from(scenario::control::ADDS) * 2);
-        let mut control = match runner::control(&stage) {
+        let mut control = match runner::control(&env) {
             Err(RunError::Stopped) => return Ok(()),
             ran => ran?,
         };
@@ -372,14 +375,14 @@ impl<'a> Run<'a> {
         }
         let chosen = self.chosen_scenarios();
         let mut templates = self.options.copies.then(Mutex::default);
-        self.give_share(&mut stage, 1, 1);
-        stage.templates = templates.take();
+        self.give_share(&mut env, 1, 1);
+        env.templates = templates.take();
         let prepared = match chosen.iter().any(|id| *id != "stress") {
-            true => Some(runner::prepare(&stage, &control, self.breadth(), &chosen)),
+            true => Some(runner::prepare(&env, &control, self.breadth(), &chosen)),
             false => None,
         };
-        stage.with_templates(Templates::end);
-        templates = stage.templates.take();
+        env.with_templates(Templates::end);
+        templates = env.templates.take();
         let mut prepared = match prepared {
             Some(Ok(prepared)) => {
                 self.diagnose(&prepared.traces);
@@ -393,7 +396,7 @@ impl<'a> Run<'a> {
                 None
             }
             Some(Err(TraceError::Run(error))) => return Err(error),
-            Some(Err(_)) if stage.is_cut() => {
+            Some(Err(_)) if env.is_cut() => {
                 self.cut_short.get_or_insert("the budget ended the baseline runs".to_owned());
                 None
             }
@@ -411,8 +414,9 @@ impl<'a> Run<'a> {
                     break;
                 }
                 // Half of the time goes to what tells most, however slow the store is.
-                self.give_share(&mut stage, 2, telling.len() - index);
-                self.sweep_with(&mut templates, scenario, Pass::Telling, &mut stage, prepared, sandbox)?;
+                self.give_share(&mut env, 2, telling.len() - index);
+                self.sweep_with(&mut templates, scenario, Pass::Early, &mut env, prepared, sandbox)?;
+                self.note_lateness(env.hard_end);
             }
         }
         let rest: Vec<&'static str> =
@@ -421,25 +425,26 @@ impl<'a> Run<'a> {
             if self.is_over() {
                 break;
             }
-            self.give_share(&mut stage, 1, rest.len() - index);
+            self.give_share(&mut env, 1, rest.len() - index);
             match (*scenario, &mut prepared) {
                 ("stress", _) => {
                     if prepared.is_none() && self.target.harmless_ops().next().is_some() {
                         // Which files the other operations make undisturbed is not known: no leftover can be told from
                         // them.
-                        control.subject.quiet_file_counts.clear();
-                        control.subject.quiet_shapes.clear();
+                        control.subject.baseline_file_counts.clear();
+                        control.subject.baseline_shapes.clear();
                     }
-                    self.stress(&stage, &control, sandbox)?;
+                    self.stress(&env, &control, sandbox)?;
                 }
                 (other, Some(prepared)) => {
-                    self.sweep_with(&mut templates, other, Pass::Rest, &mut stage, prepared, sandbox)?;
+                    self.sweep_with(&mut templates, other, Pass::Remaining, &mut env, prepared, sandbox)?;
                 }
                 (_, None) => {}
             }
+            self.note_lateness(env.hard_end);
         }
         self.note_copies(templates);
-        let survivors = stage.operations_with_survivors();
+        let survivors = env.operations_with_survivors();
         if survivors > 0 {
             self.remarks.push(Remark::new(
                 "survivors",
@@ -454,7 +459,7 @@ impl<'a> Run<'a> {
         let templates =
             templates.map(|templates| templates.into_inner().unwrap_or_else(PoisonError::into_inner));
         if let Some(why) = templates.as_ref().and_then(Templates::refused) {
-            let text = format!("every operation was started anew, which takes longer: {why}");
+            let text = format!("every operation was started from scratch, which takes longer: {why}");
             if self.remarks.iter().all(|remark| remark.text != text) {
                 self.remarks.push(Remark::new("no-copies", text));
             }
@@ -489,15 +494,15 @@ impl<'a> Run<'a> {
         templates: &mut Option<Mutex<Templates>>,
         scenario: &'static str,
         pass: Pass,
-        stage: &mut Stage<'_>,
+        env: &mut ExecEnv<'_>,
         prepared: &mut Prepared,
         sandbox: &Sandbox,
     ) -> Result<(), RunError> {
-        stage.templates = templates.take();
+        env.templates = templates.take();
         let usual = self.control.as_ref().map_or(Duration::ZERO, |control| control.timing.whole);
-        let swept = self.sweep(scenario, pass, stage, prepared, usual, sandbox);
-        stage.with_templates(Templates::end);
-        *templates = stage.templates.take();
+        let swept = self.sweep(scenario, pass, env, prepared, usual, sandbox);
+        env.with_templates(Templates::end);
+        *templates = env.templates.take();
         swept
     }
 
@@ -505,20 +510,27 @@ impl<'a> Run<'a> {
     /// clock of the run does, and the sandboxes are removed after it.
     fn end(&self) -> Option<Instant> {
         let budget = self.options.budget?;
-        self.began.checked_add(budget - CLEANUP_MAX.min(budget / 40))
+        let kept = CLEANUP_MAX.min(budget / 40).max(self.lateness * 2).min(budget / 4);
+        self.began.checked_add(budget - kept)
+    }
+
+    /// Notes how late a scenario ended: on a busy machine the next one is as late, and the cleanup as well.
+    fn note_lateness(&mut self, hard_end: Option<Instant>) {
+        let late = hard_end.map_or(Duration::ZERO, |end| Instant::now().saturating_duration_since(end));
+        self.lateness = self.lateness.max(late);
     }
 
     /// Gives the next of some scenarios its equal share of a part of what is left of the budget: of the whole of it, of half
     /// of it …
-    fn give_share(&self, stage: &mut Stage<'_>, part: u32, scenarios: usize) {
+    fn give_share(&self, env: &mut ExecEnv<'_>, part: u32, scenarios: usize) {
         let now = Instant::now();
         let end = self.end();
         let share = end.map(|end| {
             end.saturating_duration_since(now) / part / u32::try_from(scenarios).unwrap_or(1).max(1)
         });
-        stage.hard_end = share.map(|share| now + share);
+        env.hard_end = share.map(|share| now + share);
         // As long as it is not clear how long the last operations take, a tenth at most is kept for them.
-        stage.soft_end = share.map(|share| now + (share - RESERVE.min(share / 10)));
+        env.soft_end = share.map(|share| now + (share - RESERVE.min(share / 10)));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs one scenario after another, in two passes, and adds up how far each has come.
+//! Runs the scenarios in two passes and adds up their coverage.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use crate::check::{BY_THE_TRACER, Run, milliseconds};
 use crate::evidence::Evidence;
 use crate::observation::Observation;
-use crate::report::extent::{Explored, Extent, Killed, Part};
+use crate::report::tally::{CoverageTally, Explored, Killed, Part};
 use crate::report::{Coverage, OperationCounts, Rate, Remark, ScenarioSummary};
-use crate::runner::{self, Control, Next, Pass, Prepared, RunError, Showing, Stage, TraceError, Trial};
+use crate::runner::{
+    self, Control, ExecEnv, Pass, Prepared, RunError, SweepControl, SweepEvent, TraceError, Trial,
+};
 use crate::sandbox::Sandbox;
 use crate::scenario::stress;
 
@@ -23,7 +25,7 @@ pub(super) struct Progress {
     executions: usize,
     states: u64,
     counts: OperationCounts,
-    extent: Extent,
+    extent: CoverageTally,
     elapsed: Duration,
     /// Whether an exploration was ended by the time, with no bound that it kept.
     is_truncated: bool,
@@ -39,7 +41,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Adds what one pass has run.
-    fn add(&mut self, done: runner::Swept) {
+    fn add(&mut self, done: runner::SweepSummary) {
         for (what, planned, made) in done.groups {
             let (planned, made) = (planned as u64, made as u64);
             match self.extent.parts.iter_mut().find(|part| part.what == what) {
@@ -112,7 +114,7 @@ impl Progress {
             "torn-write" => vec!["at most twelve of one write".to_owned()],
             _ => self.extent.kept_to.clone(),
         };
-        let extent = Extent { ended, kept_to, ..self.extent.clone() };
+        let extent = CoverageTally { ended, kept_to, ..self.extent.clone() };
         ScenarioSummary {
             id: scenario.into(),
             executions: self.executions as u64,
@@ -144,7 +146,7 @@ impl Run<'_> {
         &mut self,
         scenario: &'static str,
         pass: Pass,
-        stage: &Stage<'_>,
+        env: &ExecEnv<'_>,
         prepared: &mut Prepared,
         usual: Duration,
         sandbox: &Sandbox,
@@ -152,55 +154,59 @@ impl Run<'_> {
         let began = Instant::now();
         self.watcher.begins(scenario, 0);
         let mut progress = self.progress.remove(scenario).unwrap_or_default();
-        progress.has_begun_rest |= pass == Pass::Rest;
+        progress.has_begun_rest |= pass == Pass::Remaining;
         let (mut counts, mut executions) = (progress.counts, progress.executions);
         let breadth = self.breadth();
-        let ran = runner::sweep(stage, prepared, scenario, pass, breadth, &mut |showing| match showing {
-            Showing::Unconfirmed => {
+        let ran = runner::sweep(env, prepared, scenario, pass, breadth, &mut |showing| match showing {
+            SweepEvent::Unconfirmed => {
                 for id in std::mem::take(&mut self.looked_for) {
                     self.doubt(
                         id,
                         "a copy violated it, and there was no time to see whether a fresh start does",
                     );
                 }
-                Next::GoOn
+                SweepControl::GoOn
             }
-            Showing::Unreached { script } => {
+            SweepEvent::Unreached { script } => {
                 self.doubt_the_derived(script);
-                Next::GoOn
+                SweepControl::GoOn
             }
-            Showing::Derived { observation, script } => self.take_derived(&observation, script),
-            Showing::Trial { observation, trial } => self.try_out(observation, trial),
-            Showing::Execution { place, observation, script, has_copies, explanation } => {
+            SweepEvent::Derived { observation, script } => self.take_derived(&observation, script),
+            SweepEvent::Trial { observation, trial } => self.try_out(observation, trial),
+            SweepEvent::Execution { place, observation, script, has_copies, explanation } => {
                 if has_copies && self.is_unclear(&observation) {
-                    return Next::Confirm;
+                    return SweepControl::Confirm;
                 }
                 self.compare_with_derived(&observation, script);
                 if script.is_portability() {
                     self.remark_on_portability(&observation);
-                    return Next::GoOn;
+                    return SweepControl::GoOn;
                 }
                 (self.explanation, self.place) = (explanation, place);
                 match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
-                    ControlFlow::Break(()) => Next::End,
+                    ControlFlow::Break(()) => SweepControl::End,
                     // It is looked for no more than a few of them.
                     ControlFlow::Continue(())
                         if script.interleaving().is_some() && self.violates(&observation) =>
                     {
                         // What does not count must not end the search for what does.
-                        if self.ends_schedules(&observation) { Next::Found } else { Next::Known }
+                        if self.ends_schedules(&observation) {
+                            SweepControl::Found
+                        } else {
+                            SweepControl::Known
+                        }
                     }
-                    ControlFlow::Continue(()) => Next::GoOn,
+                    ControlFlow::Continue(()) => SweepControl::GoOn,
                 }
             }
         });
         self.doubt_what_was_left();
-        self.doubt_what_was_cut(scenario, stage, usual);
+        self.doubt_what_was_cut(scenario, env, usual);
         (progress.counts, progress.executions) = (counts, executions);
         progress.elapsed += began.elapsed();
         match ran {
             Ok(mut done) => {
-                if done.cut == Some(runner::Cut::Budget) && pass == Pass::Rest {
+                if done.cut == Some(runner::Cut::Budget) && pass == Pass::Remaining {
                     self.cut_short.get_or_insert(format!("the budget ended {scenario}"));
                 }
                 self.not_covered.extend(std::mem::take(&mut done.not_covered));
@@ -238,7 +244,7 @@ impl Run<'_> {
     }
 
     /// Takes note of the evidence that one pass of a scenario gave.
-    fn take_evidence(&mut self, done: &runner::Swept) {
+    fn take_evidence(&mut self, done: &runner::SweepSummary) {
         for (kind, count) in &done.evidence {
             if let Some(kind) = kind {
                 self.ledger.ran(*kind, count.run);
@@ -264,15 +270,15 @@ impl Run<'_> {
 
     /// An operation that ran after a kill, and had run for long when the time was up, may wait for ever: it was seen to poll
     /// without change, or nobody saw what it did.
-    fn doubt_what_was_cut(&mut self, scenario: &str, stage: &Stage<'_>, usual: Duration) {
-        if stage.take_polling() {
+    fn doubt_what_was_cut(&mut self, scenario: &str, env: &ExecEnv<'_>, usual: Duration) {
+        if env.take_polling() {
             self.doubt(
                 "recovers-after-crash",
                 "polls without change: an operation after a kill was given up",
             );
         }
         let is_long = |ran: &Duration| *ran >= LONG_CUT.max(usual * LONG_CUT_FACTOR);
-        let Some(ran) = stage.take_longest_cut().filter(is_long) else { return };
+        let Some(ran) = env.take_longest_cut().filter(is_long) else { return };
         // An operation that suffers a fault may take all the time that it has.
         if matches!(scenario, "crash" | "torn-write") {
             let ran = ran.as_secs_f64();
@@ -285,8 +291,8 @@ impl Run<'_> {
     }
 
     /// How many schedules are to be run.
-    pub(super) fn breadth(&self) -> runner::Breadth {
-        runner::Breadth {
+    pub(super) fn breadth(&self) -> runner::ExplorationLimits {
+        runner::ExplorationLimits {
             clients: self.options.clients,
             operations: self.options.operations,
             preemptions: self.options.preemptions,
@@ -310,7 +316,7 @@ impl Run<'_> {
     }
 
     /// Whether an execution that counts for nothing violates what is looked for.
-    fn try_out(&mut self, observation: &Observation, trial: Trial) -> Next {
+    fn try_out(&mut self, observation: &Observation, trial: Trial) -> SweepControl {
         let violated: Vec<&'static str> = self.violated_by(observation).collect();
         let is_found = trial.is_found(&self.looked_for, &violated);
         match trial {
@@ -322,12 +328,12 @@ impl Run<'_> {
             }
             Trial::Anew | Trial::Any | Trial::Smaller => {}
         }
-        if is_found { Next::Found } else { Next::GoOn }
+        if is_found { SweepControl::Found } else { SweepControl::GoOn }
     }
 
     pub(super) fn stress(
         &mut self,
-        stage: &Stage<'_>,
+        env: &ExecEnv<'_>,
         control: &Control,
         sandbox: &Sandbox,
     ) -> Result<(), RunError> {
@@ -344,7 +350,7 @@ impl Run<'_> {
         self.watcher.begins("stress", plan.operations());
         let mut counts = OperationCounts::default();
         let mut executions = 0;
-        let ran = runner::stress(stage, &plan, control, self.options.shard, &mut |place, observation| {
+        let ran = runner::stress(env, &plan, control, self.options.shard, &mut |place, observation| {
             self.place = place;
             self.take(&observation, None, &mut executions, &mut counts, sandbox)
         });
@@ -365,10 +371,10 @@ impl Run<'_> {
         if done.cut == Some(runner::Cut::Budget) {
             self.cut_short = Some(format!("the budget left only {made} of {planned} rounds of stress whole"));
         }
-        let extent = Extent {
+        let extent = CoverageTally {
             parts: vec![Part { what: format!("rounds of {clients} clients or of one alone"), planned, made }],
             kept_to: vec!["kills at random moments".to_owned()],
-            ..Extent::default()
+            ..CoverageTally::default()
         };
         let progress = Progress {
             executions,

@@ -1,4 +1,4 @@
-//! From what the executions said to the report.
+//! Computes the verdict of each invariant from its judgements and its evidence.
 
 use std::collections::BTreeSet;
 
@@ -215,11 +215,9 @@ impl Run<'_> {
         for (status, (count, said)) in &self.failures {
             let said = if said.is_empty() { String::new() } else { format!("; the last one said: {said}") };
             let text = if status == "busy" {
-                format!("{count} operations found the store busy: whoever calls it has to try again")
+                format!("{count} operations found the store busy: callers have to retry")
             } else {
-                format!(
-                    "{count} operations failed with {status}: honest, but whoever calls has to try again{said}"
-                )
+                format!("{count} operations failed with {status}: honest, but callers have to retry{said}")
             };
             self.remarks.push(Remark::new("failed-operations", text));
         }

@@ -1,4 +1,4 @@
-//! The command line: what can be asked, and the words that `--help` has for it.
+//! Defines the command line and the texts of `--help`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,25 +44,25 @@ pub(crate) enum Request {
     Check(Box<CheckArguments>),
     /// Measure locks, or how many updates a store makes in a second
     Bench(Box<BenchArguments>),
-    /// Show one operation's visible system calls, lock by lock, with every crash point numbered
+    /// Show the visible system calls of one operation, with its locks and numbered crash points
     Trace(Box<TraceArguments>),
-    /// Run a case again, call by call, and tell whether it ends the same way
+    /// Replay a saved case call by call and report whether it ends the same way
     Replay(Box<ReplayArguments>),
-    /// Judge a recorded history: does some order of its operations explain every answer?
+    /// Check whether a recorded history is linearizable
     ///
-    /// A history is linearizable where each operation can be given one moment between its invocation and its return so
-    /// that all answers are those of a program that does one operation after another. What never returned may have taken
-    /// effect at any moment after its invocation, or never.
+    /// A history is linearizable if each operation can be assigned one moment between its invocation and its return such
+    /// that all answers are those of a sequential execution. An operation that never returned may take effect at any
+    /// moment after its invocation, or never.
     Judge(JudgeArguments),
-    /// Name what there is: invariants, scenarios, faults, diagnoses, adapters
+    /// List invariants, scenarios, faults, diagnoses or built-in adapters
     List(ListArguments),
     /// Explain an invariant, a scenario, a fault or a diagnosis
     Explain(ExplainArguments),
-    /// Write a commented adapter for a store, and prove it with the control
+    /// Write a commented adapter for a store and check it with the control
     Init(Box<InitArguments>),
-    /// Put the reports of all shards of one run together
+    /// Merge shard reports
     Merge(MergeArguments),
-    /// Print what makes a shell complete picklock's arguments
+    /// Generate shell completions
     Completions(CompletionsArguments),
     /// Print the manual page, or write one for each command into a folder
     Man(ManArguments),
@@ -72,7 +72,7 @@ pub(crate) enum Request {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without a target: the nearest picklock.toml, here or in a parent folder. The control runs first: a store
-that does not work undisturbed is not judged.
+that does not work without injections is not judged.
 
 Placeholders in commands:
   {data}      the data file, absolute           {dir}       the fresh sandbox directory, absolute
@@ -90,7 +90,7 @@ Examples:
 
 Exit status:
   0 every claimed invariant holds    1 one is violated          2 usage
-  3 something could not be judged    4 the store does not work undisturbed
+  3 something could not be judged    4 the store does not work without injections
   70 picklock itself failed          130 interrupted (the report so far is written)")]
 pub(crate) struct CheckArguments {
     #[command(flatten)]
@@ -99,7 +99,7 @@ pub(crate) struct CheckArguments {
     /// Run only these scenarios, or judge only these invariants
     #[arg(long, value_name = "ID", value_delimiter = ',', help_heading = "What to try")]
     pub(crate) only: Vec<String>,
-    /// Leave these scenarios or invariants out
+    /// Skip these scenarios or invariants
     #[arg(long, value_name = "ID", value_delimiter = ',', help_heading = "What to try")]
     pub(crate) skip: Vec<String>,
     /// Clients at a time [default: 8 in stress, 3 where they are scheduled]
@@ -108,28 +108,28 @@ pub(crate) struct CheckArguments {
     /// Operations of each client [default: 100 in stress, one or two where they are scheduled]
     #[arg(long, value_name = "N", help_heading = "What to try")]
     pub(crate) ops: Option<u32>,
-    /// Every schedule with at most so many preemptions, and no others [default: all schedules that differ]
+    /// Run exactly the schedules with at most N preemptions [default: all inequivalent schedules]
     #[arg(long, value_name = "N", help_heading = "What to try")]
     pub(crate) preemptions: Option<u32>,
-    /// Seed of all chance: the same seed makes the same plan
+    /// Random seed: the same seed makes the same plan
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "What to try")]
     pub(crate) seed: u64,
-    /// A ceiling for the whole run, such as 30s or 5m
+    /// Time limit of the whole run, such as 30s or 5m
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, help_heading = "What to try")]
     pub(crate) budget: Duration,
-    /// No budget: run until nothing is left to try
+    /// Run every experiment, without a time limit
     #[arg(long, conflicts_with = "budget", help_heading = "What to try")]
     pub(crate) exhaustive: bool,
-    /// Test on the file system of this folder [default: a memory file system]
+    /// Run on the file system of this directory [default: a memory file system]
     #[arg(long, value_name = "PATH", help_heading = "What to try")]
     pub(crate) dir: Option<PathBuf>,
-    /// Try what a power loss may leave on real file systems too: ext4, xfs, btrfs (takes root and their mkfs)
+    /// Confirm power-loss findings on real file systems: ext4, xfs, btrfs (needs root and their mkfs)
     #[arg(long, value_name = "FS[,FS]", value_delimiter = ',', help_heading = "What to try")]
     pub(crate) confirm: Vec<Kind>,
-    /// Exit 0 if what is inconclusive is so for want of time alone; the last line says so
+    /// Exit 0 if verdicts are inconclusive only because time ran out; the last line says so
     #[arg(long, help_heading = "What counts")]
     pub(crate) allow_partial: bool,
-    /// Divide the run over so many threads
+    /// Divide the run over N threads
     #[arg(
         long,
         value_name = "N",
@@ -138,39 +138,39 @@ pub(crate) struct CheckArguments {
         help_heading = "What to try"
     )]
     pub(crate) jobs: u32,
-    /// Run only part I of N, on this machine; `picklock merge` puts the reports of all together
+    /// Run only part I of N; `picklock merge` merges the reports of all parts
     #[arg(long, value_name = "I/N", help_heading = "What to try")]
     pub(crate) shard: Option<Shard>,
-    /// Start every operation anew, instead of copying processes that are stopped at their first visible call
+    /// Start every operation from scratch instead of copying processes stopped at their first visible call
     #[arg(long, help_heading = "What to try")]
     pub(crate) no_copies: bool,
-    /// End at the first violation
+    /// Stop at the first violation
     #[arg(long, help_heading = "What to try")]
     pub(crate) fail_fast: bool,
 
-    /// Let this invariant count for the exit status
+    /// Let this invariant decide the exit status
     #[arg(long, value_name = "ID", help_heading = "What counts")]
     pub(crate) claim: Vec<String>,
-    /// Judge this invariant, but do not let it count
+    /// Judge this invariant, but ignore it for the exit status
     #[arg(long, value_name = "ID", help_heading = "What counts")]
     pub(crate) disclaim: Vec<String>,
 
-    /// Violations that are known: they do not fail the run, new ones do
+    /// Known violations, which do not fail the run; new ones do
     #[arg(long, value_name = "FILE", help_heading = "What counts")]
     pub(crate) baseline: Option<PathBuf>,
-    /// Write the file of --baseline anew, with what this run found
+    /// Rewrite the --baseline file with the findings of this run
     #[arg(long, requires = "baseline", help_heading = "What counts")]
     pub(crate) update_baseline: bool,
 
     #[command(flatten)]
     pub(crate) report: ReportArguments,
-    /// Write the report to this file as a web page too, with every finding to step through
+    /// Also write the report as a web page with a step-by-step view of each finding
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) html: Option<PathBuf>,
-    /// Folder for what is saved of findings
+    /// Directory for saved cases
     #[arg(long, value_name = "DIR", default_value = "picklock-cases", help_heading = "Report")]
     pub(crate) cases: PathBuf,
-    /// Leave a copy of the sandbox of each finding in the folder for cases
+    /// Keep a copy of the sandbox of each finding beside its case
     #[arg(long, help_heading = "Report")]
     pub(crate) keep: bool,
 }
@@ -185,48 +185,48 @@ pub(crate) struct ReportArguments {
     /// Write the report to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Colours
+    /// When to use colours
     #[arg(long, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
-    /// Only what broke, and the verdict
+    /// Print only violations and the verdict
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Everything
+    /// Print all details
     #[arg(short, long)]
     pub(crate) verbose: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What no flag says is asked for on a terminal. The adapter is written once the control has passed with it.
+On a terminal, init asks for what no flag gives. It writes the adapter after the control has passed with it.
 
 Examples:
   picklock init -- ./store
   picklock init --data db.json --add './store add {data} {id}' --list './store list {data}'
 
-Exit status: 0 written and proven, 2 usage, 4 the store does not work undisturbed")]
+Exit status: 0 written and checked, 2 usage, 4 the store does not work without injections")]
 pub(crate) struct InitArguments {
     #[command(flatten)]
     pub(crate) target: TargetArguments,
     /// The file to write
     #[arg(long, value_name = "FILE", default_value = "picklock.toml")]
     pub(crate) output: PathBuf,
-    /// Write over a file that is there
+    /// Overwrite an existing file
     #[arg(long)]
     pub(crate) force: bool,
-    /// Write it though the control fails
+    /// Write it even if the control fails
     #[arg(long)]
     pub(crate) unproven: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each shard is run by itself, on a machine of its own or one after another, with the same target, seed and
-selection; together they run what one run without --shard does:
+Run each shard with the same target, seed and selection, on its own machine or one after another. Together the
+shards run the same experiments as one run without --shard:
   picklock check --shard 1/4 --format json --output 1.json …
   picklock merge 1.json 2.json 3.json 4.json
 
-Exit status: that of check for the whole run; 3 where the report of a shard is missing")]
+Exit status: that of check for the whole run; 3 if the report of a shard is missing")]
 pub(crate) struct MergeArguments {
     /// The JSON reports of all shards
     #[arg(value_name = "REPORT", required = true)]
@@ -267,7 +267,7 @@ pub(crate) struct TargetArguments {
     /// The data file, within the sandbox [default: store.json]
     #[arg(long, value_name = "FILE", conflicts_with = "adapter")]
     data: Option<String>,
-    /// The command that adds a record; split as a shell splits words, no shell runs
+    /// The command that adds a record; split into words like a shell does, but not run by a shell
     #[arg(long, value_name = "CMD", conflicts_with = "adapter")]
     add: Option<String>,
     /// The command that prints the records
@@ -276,10 +276,10 @@ pub(crate) struct TargetArguments {
     /// The command that prepares an empty store, run once
     #[arg(long, value_name = "CMD", conflicts_with = "adapter")]
     init: Option<String>,
-    /// Where record names stand in the data file: $.path[*], keys:$.path, regex:PATTERN, lines
+    /// Where to find record names in the data file: $.path[*], keys:$.path, regex:PATTERN, lines
     #[arg(long, value_name = "EXPR", conflicts_with = "adapter", allow_hyphen_values = true)]
     records: Option<String>,
-    /// The same for what list prints [default: lines]
+    /// Where to find record names in the output of list [default: lines]
     #[arg(long, value_name = "EXPR", conflicts_with = "adapter", allow_hyphen_values = true)]
     listed: Option<String>,
     /// json, jsonl, text or opaque [default: by the data file's extension]
@@ -291,10 +291,10 @@ pub(crate) struct TargetArguments {
     /// The embedded reference store
     #[arg(long, conflicts_with_all = ["program", "data", "add", "list", "init", "records", "listed", "data_format", "adapter"])]
     demo: bool,
-    /// Exit statuses that mean: the lock was busy, and nothing was changed; beside those of the adapter
+    /// Further exit statuses that mean: the lock was busy and nothing was changed
     #[arg(long, value_name = "N", value_delimiter = ',')]
     busy: Vec<i32>,
-    /// Exit statuses that mean: a definite no, and nothing was changed; beside those of the adapter
+    /// Further exit statuses that mean: the operation was refused and nothing was changed
     #[arg(long, value_name = "N", value_delimiter = ',')]
     refused: Vec<i32>,
 }
@@ -364,9 +364,9 @@ impl TargetArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without a target: lock primitives, taken by processes in turn. With one: how many updates the store makes in a
-second, by clients and as it grows, one-shot and in a session. Every rate stands beside fairness and the
-longest wait: who polls for a lock looks fast because one client has it to itself.
+Without a target, bench measures lock primitives that processes take in turn. With a target, it measures updates
+per second by number of clients and by size, one-shot and in a session. Each rate is shown with its fairness and
+longest wait, because a polling lock looks fast while one client keeps it.
 
 Examples:
   picklock bench
@@ -375,8 +375,8 @@ Examples:
   picklock bench --add './store add {data} {id}' --compare './other add {data} {id}'
 
 Exit status:
-  0 measured    1 something required is not so, or two were inside at once, or an update was lost
-  2 usage    4 the store does not work undisturbed    130 interrupted (what was measured is written)")]
+  0 measured    1 a requirement failed, mutual exclusion was broken, or an update was lost
+  2 usage    4 the store does not work without injections    130 interrupted (results so far are written)")]
 pub(crate) struct BenchArguments {
     #[command(flatten)]
     pub(crate) target: TargetArguments,
@@ -384,10 +384,10 @@ pub(crate) struct BenchArguments {
     /// that adds
     #[arg(long, value_name = "CMD", help_heading = "What to measure")]
     pub(crate) compare: Option<String>,
-    /// These lock primitives alone: flock, posix, ofd, std, fs4, fd-lock, o-excl, mkdir, store
+    /// Measure only these lock primitives: flock, posix, ofd, std, fs4, fd-lock, o-excl, mkdir, store
     #[arg(long, value_name = "ID", value_delimiter = ',', help_heading = "What to measure")]
     pub(crate) locks: Vec<String>,
-    /// Clients at once, one number after another
+    /// Numbers of concurrent clients to measure
     #[arg(
         long,
         value_name = "N[,N]",
@@ -396,19 +396,19 @@ pub(crate) struct BenchArguments {
         help_heading = "What to measure"
     )]
     pub(crate) clients: Vec<u32>,
-    /// For how long a lock is held, one after another [default: 0s,1ms]
+    /// Times for which a lock is held [default: 0s,1ms]
     #[arg(long, value_name = "DURATION", value_delimiter = ',', value_parser = humantime::parse_duration, help_heading = "What to measure")]
     pub(crate) hold: Option<Vec<Duration>>,
-    /// How often each figure is measured; the median counts
+    /// Number of measurements of each figure; the median counts
     #[arg(long, value_name = "N", default_value_t = 3, help_heading = "What to measure")]
     pub(crate) runs: u32,
-    /// For how long each time
+    /// Duration of each measurement
     #[arg(long, value_name = "DURATION", default_value = "250ms", value_parser = duration, help_heading = "What to measure")]
     pub(crate) time: Duration,
-    /// Measure on the file system of this folder [default: a memory file system]
+    /// Measure on the file system of this directory [default: a memory file system]
     #[arg(long, value_name = "PATH", help_heading = "What to measure")]
     pub(crate) dir: Option<PathBuf>,
-    /// Fail where a figure is not so: 'p99<50ms', 'jain>0.8', 'rate>1000'; of p50, p99, p999, max, rate, jain
+    /// Fail unless this holds: 'p99<50ms', 'jain>0.8', 'rate>1000'; of p50, p99, p999, max, rate, jain
     #[arg(long, value_name = "EXPR", help_heading = "What counts")]
     pub(crate) require: Vec<Requirement>,
     /// Format of the figures
@@ -417,10 +417,10 @@ pub(crate) struct BenchArguments {
     /// Write the figures to this file instead of standard output
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) output: Option<PathBuf>,
-    /// Write them as a web page too, with plots
+    /// Also write the figures as a web page with plots
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub(crate) html: Option<PathBuf>,
-    /// Colours
+    /// When to use colours
     #[arg(long, value_enum, default_value_t = Color::Auto, help_heading = "Report")]
     pub(crate) color: Color,
 }
@@ -432,14 +432,14 @@ Examples:
   picklock trace list --adapter sqlite3
 
 Exit status:
-  0 traced    2 usage    3 tracing is forbidden here    4 the store does not work undisturbed    130 interrupted")]
+  0 traced    2 usage    3 tracing is forbidden here    4 the store does not work without injections    130 interrupted")]
 pub(crate) struct TraceArguments {
     /// The operation: add, list, init, recover, rebuild, or one of [ops.other]
     #[arg(value_name = "OP", default_value = "add")]
     pub(crate) op: String,
     #[command(flatten)]
     pub(crate) target: TargetArguments,
-    /// Trace on the file system of this folder [default: a memory file system]
+    /// Trace on the file system of this directory [default: a memory file system]
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
     /// Format of the trace
@@ -449,26 +449,26 @@ pub(crate) struct TraceArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A case names commands. They are run where they are those of the target at hand, which is named as for check; others
-are shown, and run with --trust alone.
+A case contains commands. Replay runs them if they are those of the given target, which is named as for check.
+Otherwise it prints them, and runs them only with --trust.
 
 Exit status:
   1 reproduced, or flaky: it violates its invariant again    0 fixed: three clean runs in a row
-  3 diverged: the store takes another way by now             2 it cannot be run here")]
+  3 diverged: the store now behaves differently              2 it cannot be run here")]
 pub(crate) struct ReplayArguments {
     /// The file that `check` saved
     #[arg(value_name = "CASE")]
     pub(crate) case: PathBuf,
-    /// Run the commands that the case names, whatever they are
+    /// Run the commands of the case without comparing them with a target
     #[arg(long)]
     pub(crate) trust: bool,
     /// Leave a copy of the sandbox beside the case
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Write the calls to this file as a trace in Chrome's format, such as ui.perfetto.dev shows
+    /// Write the calls to this file in Chrome's trace format, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// Run on the file system of this folder [default: a memory file system]
+    /// Run on the file system of this directory [default: a memory file system]
     #[arg(long, value_name = "PATH")]
     pub(crate) dir: Option<PathBuf>,
     #[command(flatten)]

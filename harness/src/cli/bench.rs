@@ -1,4 +1,4 @@
-//! `picklock bench`: from the arguments to what is measured, and from the figures to where they are wanted.
+//! Runs `picklock bench`: arguments, measurements, output.
 
 use std::env;
 use std::fs;

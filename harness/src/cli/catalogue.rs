@@ -1,4 +1,4 @@
-//! `list` and `explain`: the catalogues, as they stand in the sources.
+//! Runs `list` and `explain`, which print the catalogues.
 
 use std::io::Write as _;
 

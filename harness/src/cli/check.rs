@@ -1,4 +1,4 @@
-//! `picklock check`: from the arguments to a target and options, and from the report to where it is wanted.
+//! Runs `picklock check`: arguments to target and options, report to output.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -44,13 +44,13 @@ pub(crate) fn run(
         (jobs, tells) => check_in_parts(&target, &options, jobs, stop, &progress, tells),
     };
     progress.finish();
-    let (report, tellings) = match checked {
+    let (report, narratives) = match checked {
         Ok(checked) => checked,
         Err(CheckError::Usage(error)) => return Err(error.into()),
         Err(other) => return Err(other.into()),
     };
     if let Some((path, mut file)) = web {
-        file.write_all(page(&report, &tellings).as_bytes())
+        file.write_all(page(&report, &narratives).as_bytes())
             .with_context(|| format!("cannot write the page {path:?}"))?;
     }
     if let (Some(path), Some(baseline)) = (update, &options.baseline) {

@@ -1,4 +1,4 @@
-//! `{critical}`: a read-modify-write of one file, durable and crash-atomic, deliberately without a lock.
+//! Implements `{critical}`: a read-modify-write of one file, durable and crash-atomic, deliberately without a lock.
 //!
 //! It makes a store of a lock *tool*: `flock {dir}/lock {critical} add {data} {id}`. It reads the records, adds one,
 //! writes them to one fixed temporary name, syncs, renames, and syncs the folder. What it leaves out, exclusion, is

@@ -1,4 +1,4 @@
-//! `picklock init`: writes a commented adapter for a store, and proves with the control that it is right.
+//! Runs `picklock init`: writes a commented adapter for a store and checks it with the control.
 
 use std::env;
 use std::ffi::OsString;
@@ -100,7 +100,7 @@ pub(crate) fn asked(arguments: &InitArguments) -> anyhow::Result<Vec<OsString>> 
     if !io::stdin().is_terminal() {
         return Err(UsageError::new(
             "--add",
-            "is missing, and there is nobody to ask: standard input is no terminal",
+            "is missing, and init cannot ask for it because standard input is not a terminal",
         )
         .help("picklock init --add './store add {data} {id}' --list './store list {data}', or -- ./store")
         .into());

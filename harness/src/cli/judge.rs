@@ -1,4 +1,4 @@
-//! `picklock judge`: from a recorded history to whether some order of its operations explains every answer.
+//! Runs `picklock judge`: searches for an order of a recorded history that explains every answer.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -73,7 +73,7 @@ fn judgement(judged: Option<&Judged>, steps: u64) -> Judgement {
         Some(Found::Linearizable) => (Verdict::Holds, None),
         Some(Found::Violated(explanation)) => (Verdict::Violated, Some(explanation.to_string())),
         Some(Found::Unknown(why)) => (Verdict::Inconclusive, Some(why)),
-        None => (Verdict::Inconclusive, Some("there is no operation in it".into())),
+        None => (Verdict::Inconclusive, Some("it contains no operation".into())),
     };
     let (operations, indeterminate) = judged.map_or((0, 0), Judged::counts);
     let model = judged.map(|judged| judged.kind().name());

@@ -1,4 +1,5 @@
-//! A process that takes a lock again and again, for `picklock bench`: it counts in a file that nothing but the lock protects.
+//! Implements a process that takes a lock repeatedly for `picklock bench`, and counts in a file that only the lock
+//! protects.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};

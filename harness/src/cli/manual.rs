@@ -1,4 +1,4 @@
-//! `picklock completions` and `picklock man`: what is made from the command line's own description.
+//! Runs `picklock completions` and `picklock man`, both generated from the command line's definition.
 
 use std::io::{self, Write as _};
 

@@ -1,4 +1,4 @@
-//! `picklock merge`: the reports of all parts of a divided run, as one.
+//! Runs `picklock merge`: merges shard reports.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! The front door: arguments in, exit status out.
+//! Parses the arguments, runs a command and returns its exit status.
 
 mod arguments;
 mod bench;
@@ -7,13 +7,13 @@ mod check;
 pub(crate) mod critical;
 mod init;
 mod judge;
-mod keeper;
 pub(crate) mod locker;
 mod manual;
 mod merge;
 mod output;
 mod progress;
 mod replay;
+mod supervisor;
 mod trace;
 
 use std::ffi::{OsStr, OsString};
@@ -29,7 +29,7 @@ use arguments::{Arguments, Request};
 /// Runs the command that the arguments ask for.
 pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
     let (is_kept, arguments) = match arguments.split_first() {
-        Some((first, rest)) if first == keeper::MARK => (true, rest),
+        Some((first, rest)) if first == supervisor::MARK => (true, rest),
         _ => (false, arguments),
     };
     let parsed = match Arguments::try_parse_from([name.to_owned()].iter().chain(arguments)) {
@@ -46,16 +46,16 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
     };
     let ended = match parsed.request {
         Request::Init(init) if !is_kept => {
-            init::asked(&init).and_then(|further| keeper::keep(&[arguments, &further].concat()))
+            init::asked(&init).and_then(|further| supervisor::keep(&[arguments, &further].concat()))
         }
         Request::Check(_) | Request::Bench(_) | Request::Trace(_) | Request::Replay(_) if !is_kept => {
-            keeper::keep(arguments)
+            supervisor::keep(arguments)
         }
-        Request::Check(check) => keeper::be_kept(|stop, made| check::run(*check, stop, made)),
-        Request::Bench(bench) => keeper::be_kept(move |stop, made| bench::run(&bench, stop, made)),
-        Request::Init(init) => keeper::be_kept(|stop, made| init::run(*init, stop, made)),
-        Request::Replay(case) => keeper::be_kept(|stop, made| replay::run(*case, stop, made)),
-        Request::Trace(trace) => keeper::be_kept(|stop, made| trace::run(*trace, stop, made)),
+        Request::Check(check) => supervisor::run_supervised(|stop, made| check::run(*check, stop, made)),
+        Request::Bench(bench) => supervisor::run_supervised(move |stop, made| bench::run(&bench, stop, made)),
+        Request::Init(init) => supervisor::run_supervised(|stop, made| init::run(*init, stop, made)),
+        Request::Replay(case) => supervisor::run_supervised(|stop, made| replay::run(*case, stop, made)),
+        Request::Trace(trace) => supervisor::run_supervised(|stop, made| trace::run(*trace, stop, made)),
         Request::Judge(judge) => judge::run(&judge),
         Request::List(list) => read_enough(catalogue::list(&list)),
         Request::Explain(explain) => read_enough(catalogue::explain(&explain)),

@@ -1,4 +1,4 @@
-//! Where a report goes, and in which form: to standard output or a file; and, in a workflow on GitHub, into that too.
+//! Writes a report in the chosen format to standard output or a file, and to GitHub's step summary.
 
 use std::env;
 use std::fs::{File, OpenOptions};

@@ -1,4 +1,4 @@
-//! Progress of a run, on standard error, where that is a terminal.
+//! Shows progress on standard error if it is a terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -70,7 +70,7 @@ impl Watcher for Progress<'_> {
         // It is for a person, who sees if it cannot be written.
         let _written = writeln!(
             anstream::stderr(),
-            "  the store works undisturbed; what every invariant needs takes {about}{beyond}"
+            "  the store works without injections; the minimum evidence takes {about}{beyond}"
         );
     }
 

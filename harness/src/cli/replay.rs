@@ -1,4 +1,4 @@
-//! `picklock replay`: a case again, call by call.
+//! Runs `picklock replay`: replays a case call by call.
 
 use std::env;
 use std::fs;
@@ -167,9 +167,6 @@ fn tell_difference(out: &mut impl std::io::Write, difference: &Difference) -> an
     writeln!(out, "{DOUBT}diverged{DOUBT:#} at step {}, before anything was disturbed:", difference.step)?;
     writeln!(out, "  the case has {}", side(&difference.expected))?;
     writeln!(out, "  this run did {}", side(&difference.actual))?;
-    writeln!(
-        out,
-        "  next: the store makes other calls than when the case was found; judge it anew with picklock check"
-    )?;
+    writeln!(out, "  next: the store no longer makes the calls of the case; run picklock check again")?;
     Ok(())
 }

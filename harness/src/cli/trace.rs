@@ -1,4 +1,4 @@
-//! `picklock trace`: one operation's visible calls, lock by lock, with every crash point numbered.
+//! Runs `picklock trace`: prints the visible calls of one operation with locks and crash points.
 
 use std::env;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use picklock::call::{End, Traced};
 use picklock::catalogue::nearest;
 use picklock::op::{Request, record_name};
 use picklock::report::{exit, trace as table};
-use picklock::runner::{self, RunError, Stage, Stop, TraceError};
+use picklock::runner::{self, ExecEnv, RunError, Stop, TraceError};
 use picklock::sandbox::Sandbox;
 use picklock::target::{Target, UsageError};
 use picklock::tracer::TracerError;
@@ -27,9 +27,9 @@ pub(crate) fn run(
     let request = request(&target, &arguments.op)?;
     let multi_call = env::current_exe()?;
     let sandbox = Sandbox::in_dir(arguments.dir.as_deref(), &target.data, Some(&multi_call), &made)?;
-    let stage = Stage::new(&target, &sandbox, stop, &|| ());
-    let traced = runner::trace(&stage, &request);
-    drop(stage);
+    let env = ExecEnv::new(&target, &sandbox, stop, &|| ());
+    let traced = runner::trace(&env, &request);
+    drop(env);
     sandbox.remove()?;
     let trace = match traced {
         Ok(trace) => trace,

@@ -1,4 +1,5 @@
-//! Finds lost updates among operations that ran together: what one read, another changed, and the first changed then.
+//! Finds lost updates among concurrent operations: one reads, another changes what was read, and the first then
+//! overwrites it.
 //!
 //! An operation knows a range of bytes, or a name, since it read or changed it. If another operation changes that range,
 //! the knowledge is stale until the operation reads it again. A change of a range of which the knowledge is stale is a

@@ -1,4 +1,4 @@
-//! The pattern by brute force over single bytes, against the analysis, on random short traces.
+//! Compares the analysis with brute force over single bytes, on random short traces.
 //!
 //! The oracle is a small file system of its own. It keeps for each byte of each name who read and who changed it, and when,
 //! and looks for three such moments.

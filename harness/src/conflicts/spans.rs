@@ -1,4 +1,4 @@
-//! A map from ranges of numbers to values, split as ranges of other bounds are updated.
+//! Maps ranges of numbers to values; ranges split when ranges with other bounds are updated.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

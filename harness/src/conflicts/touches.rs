@@ -1,4 +1,4 @@
-//! Resolves calls to what they read and change of each name: its directory entry and the bytes of its file.
+//! Resolves calls to the directory entries and bytes that they read and change.
 //!
 //! The entry of a name is place 0, the byte `k` of its file is place `k + 1`. A file that is read or written through a
 //! descriptor stands for all names that it has at that moment. One that has lost a name gives what that name held before,

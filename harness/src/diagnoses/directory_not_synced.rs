@@ -1,6 +1,6 @@
 //! The new name of the data is not durable when the operation is acknowledged.
 //!
-//! Read off a quiet run: after the last rename to the data path no folder is synced. After a power loss the old data may be
+//! Read off a baseline run: after the last rename to the data path no folder is synced. After a power loss the old data may be
 //! back, though the new was acknowledged.
 //!
 //! Example: rename(.store.json.tmp, store.json), exit 0, and no fsync of the folder.

@@ -1,6 +1,6 @@
 //! The data file is rewritten in place, so that a kill or a reader finds half of it.
 //!
-//! Read off a quiet run: the data file that was there is cut or written to, and was not opened to append.
+//! Read off a baseline run: the data file that was there is cut or written to, and was not opened to append.
 //!
 //! Example: open(store.json, O_TRUNC), write: in between the file is empty.
 

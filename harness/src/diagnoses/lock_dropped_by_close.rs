@@ -1,6 +1,6 @@
 //! A POSIX lock is dropped by the close of another descriptor of the same file.
 //!
-//! Read off a quiet run: a close gives a POSIX lock up, and the data file is changed after it without a lock. Such locks
+//! Read off a baseline run: a close gives a POSIX lock up, and the data file is changed after it without a lock. Such locks
 //! belong to the process and go with the first of its descriptors of the file that is closed (fcntl(2)).
 //!
 //! Example: fcntl(3, F_SETLK), then open(store.json) = 4, read(4), close(4): the POSIX lock on it is gone.

@@ -1,6 +1,6 @@
 //! The lock is a file that has to be removed, which a killed process cannot do.
 //!
-//! Read off a quiet run: a file or folder that nobody else could have made is made, its name says that it is a lock, and it
+//! Read off a baseline run: a file or folder that nobody else could have made is made, its name says that it is a lock, and it
 //! is removed or renamed at the end; nothing but that removes it.
 //!
 //! Example: open(store.lock, O_CREAT|O_EXCL) and, at the end, unlink(store.lock), which a kill prevents.

@@ -1,6 +1,6 @@
 //! The lock file is removed while others may wait for it.
 //!
-//! Read off a quiet run: a file is unlinked on which the operation took a lock, and it did not look after it had the lock
+//! Read off a baseline run: a file is unlinked on which the operation took a lock, and it did not look after it had the lock
 //! whether the name was still that of its file. A waiter then has the lock of a file without a name, and the next one
 //! makes a new file.
 //!

@@ -1,6 +1,6 @@
 //! The lock is on a file that a rename replaces, and whoever waits for it locks a file that is gone.
 //!
-//! Read off a quiet run: a name is given to another file while a lock is held on the file that had it, and the operation
+//! Read off a baseline run: a name is given to another file while a lock is held on the file that had it, and the operation
 //! did not look after it had the lock whether the name was still that of its file.
 //!
 //! Example: `flock(3<store.json>)`, then rename(store.json.tmp, store.json): who waited has the lock on the old file.

@@ -1,6 +1,6 @@
 //! The diagnoses: likely causes read off the system calls, one small file each; they explain a verdict and make none.
 //!
-//! Each looks at the calls of one trace after another: of a quiet run of one operation where that shows the cause, else
+//! Each looks at the calls of one trace after another: of a baseline run of one operation where that shows the cause, else
 //! of the disturbed or paired run that does; its file says which. To add one, copy the smallest file here and add it to
 //! [`ALL`].
 

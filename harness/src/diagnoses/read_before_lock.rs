@@ -1,6 +1,6 @@
 //! What is changed was read before the lock was taken, and not again after it.
 //!
-//! Read off a quiet run: the last read of the data file before its first change comes before the exclusive lock. Whatever
+//! Read off a baseline run: the last read of the data file before its first change comes before the exclusive lock. Whatever
 //! another client wrote in between is overwritten.
 //!
 //! Example: `read(3<store.json>)`, flock(4, LOCK_EX), and then write what was made of that read.

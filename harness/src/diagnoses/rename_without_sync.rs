@@ -1,6 +1,6 @@
 //! A file replaces the data before its content is durable.
 //!
-//! Read off a quiet run: a rename to the data path of a file that was written and not synced since. After a power loss the
+//! Read off a baseline run: a rename to the data path of a file that was written and not synced since. After a power loss the
 //! name may stand for an empty file or one of NUL bytes.
 //!
 //! Example: `write(3<.store.json.tmp>)`, rename(.store.json.tmp, store.json), with no fsync between them.

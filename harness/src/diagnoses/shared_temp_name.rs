@@ -1,6 +1,6 @@
 //! Several clients write to a temporary file of one name at the same time.
 //!
-//! Read off a quiet run: the file that replaces the data was opened without `O_EXCL`, under a name with no process id in
+//! Read off a baseline run: the file that replaces the data was opened without `O_EXCL`, under a name with no process id in
 //! it, while nothing kept others out.
 //!
 //! Example: both clients open(store.json.tmp, O_TRUNC), and one renames what the other is still writing.

@@ -1,6 +1,6 @@
 //! The data file is emptied before the lock is taken.
 //!
-//! Read off a quiet run: an open with `O_TRUNC`, or a truncation, of the data file while no lock is held that is taken
+//! Read off a baseline run: an open with `O_TRUNC`, or a truncation, of the data file while no lock is held that is taken
 //! later. Whoever waits for the lock has destroyed the data before it comes to wait.
 //!
 //! Example: open(store.json, O_TRUNC), then flock(3): who holds the lock has just lost the data.

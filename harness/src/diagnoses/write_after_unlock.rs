@@ -1,6 +1,6 @@
 //! The data file is changed after the lock was given up.
 //!
-//! Read off a quiet run: a change of the data file behind the end of the lock, such as a buffer that is flushed when the
+//! Read off a baseline run: a change of the data file behind the end of the lock, such as a buffer that is flushed when the
 //! file is closed.
 //!
 //! Example: flock(3, LOCK_UN), then `write(4<store.json>)`, when the buffer is flushed by close.

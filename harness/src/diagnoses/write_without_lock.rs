@@ -1,6 +1,6 @@
 //! The data file is changed by an operation that takes no lock at all.
 //!
-//! Read off a quiet run: a change of the data file while nothing keeps others out, in an operation that never holds an
+//! Read off a baseline run: a change of the data file while nothing keeps others out, in an operation that never holds an
 //! exclusive lock or a lock file.
 //!
 //! Example: `read(3<store.json>)`, rename(store.json.tmp, store.json), and not one lock between them.

@@ -1,4 +1,4 @@
-//! Footprints: what a step may touch, and so which two steps may be made in either order with the same result.
+//! Defines footprints: what a step may access, and so which steps commute.
 //!
 //! They are conservative: what a step touches in one order and might touch in another belongs to it in both. With
 //! footprints of what a step happened to do in one run, an exploration loses executions (measured over thousands of
@@ -144,7 +144,7 @@ impl Footprint {
 /// What is done to files and names, as far as the order of two such deeds matters. Paths are whole: the folders above the
 /// last component are looked up too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed<'a> {
+pub enum FileOp<'a> {
     /// A name is looked up, such as by `stat` or an `open` that changes nothing; and the attributes of what it stands for.
     LookUp {
         /// The name.
@@ -217,7 +217,7 @@ pub enum Deed<'a> {
 impl Footprint {
     /// Adds what a deed touches.
     #[must_use]
-    pub fn doing(self, deed: &Deed<'_>) -> Self {
+    pub fn doing(self, deed: &FileOp<'_>) -> Self {
         use Access::{One, Other, Read, Write};
         use Resource::{Attributes, Data, Emptying, Name, Names};
         let name = |path: &str| Name(path.to_owned());
@@ -227,12 +227,12 @@ impl Footprint {
             None => footprint,
         };
         match deed {
-            Deed::LookUp { path, file } => with_file(self.below(path).with(name(path), Read), file, Read),
-            Deed::Make { path, is_there: true } => self.below(path).with(name(path), Read),
-            Deed::Make { path, is_there: false } => {
+            FileOp::LookUp { path, file } => with_file(self.below(path).with(name(path), Read), file, Read),
+            FileOp::Make { path, is_there: true } => self.below(path).with(name(path), Read),
+            FileOp::Make { path, is_there: false } => {
                 self.below(path).with(name(path), Write).with(entry_of(path), One)
             }
-            Deed::Empty { path, file } => {
+            FileOp::Empty { path, file } => {
                 let footprint =
                     self.below(path).with(name(path), Read).with(Emptying((*path).to_owned()), Write);
                 match file {
@@ -241,11 +241,11 @@ impl Footprint {
                 }
             }
             // In another order it would have found something to remove.
-            Deed::Remove { path, file } => {
+            FileOp::Remove { path, file } => {
                 let footprint = self.below(path).with(name(path), Write).with(entry_of(path), One);
                 with_file(footprint, file, Write)
             }
-            Deed::Rename { from, to, files } => {
+            FileOp::Rename { from, to, files } => {
                 let footprint = self
                     .below(from)
                     .below(to)
@@ -256,15 +256,15 @@ impl Footprint {
                 let [one, other] = files;
                 with_file(with_file(footprint, one, Write), other, Write)
             }
-            Deed::Read { file, opened } => {
+            FileOp::Read { file, opened } => {
                 self.with(Data(*file), Read).with(Emptying((*opened).to_owned()), Read)
             }
-            Deed::Write { file, opened } => {
+            FileOp::Write { file, opened } => {
                 self.with(Data(*file), Write).with(Emptying((*opened).to_owned()), Read)
             }
-            Deed::Inspect { file } => self.with(Attributes(*file), Read),
-            Deed::Change { file } => self.with(Attributes(*file), Write),
-            Deed::List { path } => self.with(Names((*path).to_owned()), Other),
+            FileOp::Inspect { file } => self.with(Attributes(*file), Read),
+            FileOp::Change { file } => self.with(Attributes(*file), Write),
+            FileOp::List { path } => self.with(Names((*path).to_owned()), Other),
         }
     }
 
@@ -298,24 +298,24 @@ pub fn returning() -> Footprint {
 mod tests {
     use super::*;
 
-    fn of(deed: &Deed<'_>) -> Footprint {
+    fn of(deed: &FileOp<'_>) -> Footprint {
         Footprint::default().doing(deed)
     }
 
     /// In another order the name stands for the file that is read, and its emptying takes what is read away.
     #[test]
     fn an_open_that_empties_a_name_conflicts_with_a_read_of_whatever_was_opened_by_it() {
-        let empties = of(&Deed::Empty { path: "db", file: Some((1, 2)) });
-        let reads = |opened| of(&Deed::Read { file: (1, 1), opened });
+        let empties = of(&FileOp::Empty { path: "db", file: Some((1, 2)) });
+        let reads = |opened| of(&FileOp::Read { file: (1, 1), opened });
         assert!(empties.conflicts(&reads("db")) && !empties.conflicts(&reads("other")));
     }
 
     /// In another order there is something to remove.
     #[test]
     fn a_name_that_is_not_there_is_removed_as_one_that_is() {
-        let removes = of(&Deed::Remove { path: "lock", file: None });
-        assert!(removes.conflicts(&of(&Deed::LookUp { path: "lock", file: None })));
-        assert!(!removes.conflicts(&of(&Deed::LookUp { path: "db", file: None })));
+        let removes = of(&FileOp::Remove { path: "lock", file: None });
+        assert!(removes.conflicts(&of(&FileOp::LookUp { path: "lock", file: None })));
+        assert!(!removes.conflicts(&of(&FileOp::LookUp { path: "db", file: None })));
     }
 
     /// A property of intervals is none of a class unless their ends are part of it.
@@ -327,9 +327,12 @@ mod tests {
 
     #[test]
     fn entries_of_one_folder_commute_and_its_list_does_not() {
-        let make = |path| of(&Deed::Make { path, is_there: false });
+        let make = |path| of(&FileOp::Make { path, is_there: false });
         assert!(!make("d/a").conflicts(&make("d/b")) && make("d/a").conflicts(&make("d/a")));
-        assert!(make("d/a").conflicts(&of(&Deed::List { path: "d" })));
-        assert!(make("d").conflicts(&of(&Deed::LookUp { path: "d/a", file: None })), "the folder on the way");
+        assert!(make("d/a").conflicts(&of(&FileOp::List { path: "d" })));
+        assert!(
+            make("d").conflicts(&of(&FileOp::LookUp { path: "d/a", file: None })),
+            "the folder on the way"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Exploring schedules: which orders of the calls of some clients have to be run so that every order that matters was.
+//! Computes which interleavings cover all inequivalent ones.
 //!
 //! Pure: an [`Explorer`] is told what each client is about to do and says whose turn it is; whoever runs the clients,
 //! real processes or a model, is none of its business. Two drivers stand over one table of what conflicts with what

@@ -1,4 +1,4 @@
-//! Worlds in which schedules can be run without any process, and how many there are of what clients were seen to do.
+//! Simulates clients with known calls, so that schedules run without processes.
 
 use crate::explore::footprint::Footprint;
 use crate::explore::sequential::Sequential;

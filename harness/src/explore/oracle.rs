@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use crate::explore::bounded::Bounded;
-use crate::explore::footprint::{Deed, Footprint, Locking, invocation, returning};
+use crate::explore::footprint::{FileOp, Footprint, Locking, invocation, returning};
 use crate::explore::model::{World, run_all};
 use crate::explore::races::{Order, pairwise};
 use crate::explore::sequential::Sequential;
@@ -127,28 +127,28 @@ impl Small {
             Open { name, how, .. } => {
                 let (path, there) = (path(*name), file(*name));
                 match (how, there) {
-                    (How::Existing, file) => nothing.doing(&Deed::LookUp { path: &path, file }),
-                    (How::Truncate, Some(_)) => nothing.doing(&Deed::Empty { path: &path, file: there }),
+                    (How::Existing, file) => nothing.doing(&FileOp::LookUp { path: &path, file }),
+                    (How::Truncate, Some(_)) => nothing.doing(&FileOp::Empty { path: &path, file: there }),
                     (How::Truncate, None) => nothing
-                        .doing(&Deed::Empty { path: &path, file: None })
-                        .doing(&Deed::Make { path: &path, is_there: false }),
-                    _ => nothing.doing(&Deed::Make { path: &path, is_there: there.is_some() }),
+                        .doing(&FileOp::Empty { path: &path, file: None })
+                        .doing(&FileOp::Make { path: &path, is_there: false }),
+                    _ => nothing.doing(&FileOp::Make { path: &path, is_there: there.is_some() }),
                 }
             }
             Read(slot) => opened(*slot).map_or(nothing.clone(), |(file, opened)| {
-                nothing.doing(&Deed::Read { file, opened: &opened })
+                nothing.doing(&FileOp::Read { file, opened: &opened })
             }),
             Write(slot) => opened(*slot).map_or(nothing.clone(), |(file, opened)| {
-                nothing.doing(&Deed::Write { file, opened: &opened })
+                nothing.doing(&FileOp::Write { file, opened: &opened })
             }),
             Enter => invocation(),
             Leave => returning(),
-            Stat(name) => nothing.doing(&Deed::LookUp { path: &path(*name), file: file(*name) }),
+            Stat(name) => nothing.doing(&FileOp::LookUp { path: &path(*name), file: file(*name) }),
             Rename(from, to) => {
                 let files = [file(*from), file(*to)];
-                nothing.doing(&Deed::Rename { from: &path(*from), to: &path(*to), files })
+                nothing.doing(&FileOp::Rename { from: &path(*from), to: &path(*to), files })
             }
-            Unlink(name) => nothing.doing(&Deed::Remove { path: &path(*name), file: file(*name) }),
+            Unlink(name) => nothing.doing(&FileOp::Remove { path: &path(*name), file: file(*name) }),
             Op::Lock { slot, is_shared, waits } => {
                 let mode = if *is_shared { Mode::Shared } else { Mode::Exclusive };
                 let Some(lock) = self.lock_of(client, *slot, mode) else { return nothing };

@@ -1,4 +1,4 @@
-//! A schedule that begins as given, and then as another explorer wants it, to which only what comes after is told.
+//! Runs a given schedule prefix, then continues with another explorer, which sees only the continuation.
 
 use crate::explore::{Choice, Explorer, Pending, Step};
 use crate::op::ClientId;

@@ -38,7 +38,7 @@ struct Run {
     pending: Vec<Vec<Pending>>,
     /// Preemptions up to each step.
     preemptions: Vec<u32>,
-    has_left: bool,
+    has_diverged: bool,
 }
 
 impl WorkList {
@@ -89,11 +89,11 @@ impl Explorer for WorkList {
     fn choose(&mut self, pending: &[Pending]) -> Choice {
         let run = &mut self.run;
         let last = run.steps.last().map(|step| step.client);
-        let wanted = run.prefix.get(run.steps.len()).copied().filter(|_| !run.has_left);
+        let wanted = run.prefix.get(run.steps.len()).copied().filter(|_| !run.has_diverged);
         let can_go = |client: &ClientId| enabled(pending).any(|other| other == *client);
         let chosen = wanted.filter(can_go);
         // A beginning that cannot be run goes on as any other schedule; who else could go there is tried on its own.
-        run.has_left |= wanted.is_some() && chosen.is_none();
+        run.has_diverged |= wanted.is_some() && chosen.is_none();
         let Some(chosen) = chosen.or_else(|| by_default(last, enabled(pending))) else {
             return Choice::Abandon;
         };

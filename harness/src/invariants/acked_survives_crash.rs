@@ -21,14 +21,14 @@ pub(super) const INVARIANT: Invariant = Invariant {
     source: include_str!("acked_survives_crash.rs"),
     needs: Needs::Nothing,
     evidence: &[Evidence::KillPoints],
-    unjudged: "no operation was killed beside an acknowledged record that could be looked for afterwards",
+    unjudged: "no operation was killed after an acknowledged record that could be checked",
     check,
 };
 
 fn check(observation: &Observation) -> Judgement {
     match Aftermath::of_kills(observation) {
         Some(aftermath) => aftermath.keeps_acknowledged(),
-        None => Judgement::Silent,
+        None => Judgement::NotExercised,
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
 fn check(observation: &Observation) -> Judgement {
     match Aftermath::of_power_loss(observation) {
         Some(aftermath) => aftermath.keeps_acknowledged(),
-        None => Judgement::Silent,
+        None => Judgement::NotExercised,
     }
 }
 

@@ -146,7 +146,7 @@ impl<'a> Aftermath<'a> {
         if let Some(doubt) = self.observation.doubt_of_unreadable() {
             return Judgement::Inconclusive(doubt);
         }
-        if judged { Judgement::Holds } else { Judgement::Silent }
+        if judged { Judgement::Holds } else { Judgement::NotExercised }
     }
 
     /// What says that the store cannot be read any more, so that acknowledged records are lost.

@@ -26,14 +26,14 @@ pub(super) const INVARIANT: Invariant = Invariant {
 };
 
 fn check(observation: &Observation) -> Judgement {
-    let Some(aftermath) = Aftermath::of_kills(observation) else { return Judgement::Silent };
+    let Some(aftermath) = Aftermath::of_kills(observation) else { return Judgement::NotExercised };
     if let Some(seen) = aftermath.breakage().or_else(|| aftermath.unreadable_for_good()) {
         return Judgement::Violated(seen);
     }
     if let Some(doubt) = observation.doubt_of_unreadable() {
         return Judgement::Inconclusive(doubt);
     }
-    if aftermath.views().next().is_some() { Judgement::Holds } else { Judgement::Silent }
+    if aftermath.views().next().is_some() { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 #[cfg(test)]

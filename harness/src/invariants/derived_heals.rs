@@ -46,12 +46,14 @@ fn check(observation: &Observation) -> Judgement {
         }
     }
     let done: Vec<_> = rebuilds.iter().filter(|(rebuild, ..)| rebuild.outcome != Outcome::Killed).collect();
-    let [(first, _, one), (second, _, other), later @ ..] = done.as_slice() else { return Judgement::Silent };
+    let [(first, _, one), (second, _, other), later @ ..] = done.as_slice() else {
+        return Judgement::NotExercised;
+    };
     if first.outcome != Outcome::Acknowledged || second.outcome != Outcome::Acknowledged {
-        return Judgement::Inconclusive("a rebuild that nobody disturbed did not succeed".into());
+        return Judgement::Inconclusive("a rebuild without injections did not succeed".into());
     }
     if one.derived.is_empty() {
-        return Judgement::Inconclusive("an undisturbed rebuild left none of the derived files".into());
+        return Judgement::Inconclusive("a rebuild without injections left none of the derived files".into());
     }
     let mut was_damaged = false;
     for (rebuild, before, after) in later {
@@ -81,13 +83,16 @@ fn check(observation: &Observation) -> Judgement {
                 Some(now) => was_right || before.derived.get(name) != Some(now),
             };
             if !is_healed {
-                let what =
-                    if now.is_none() { "is missing" } else { "is not what an undisturbed rebuild makes" };
+                let what = if now.is_none() {
+                    "is missing"
+                } else {
+                    "differs from the result of a rebuild without injections"
+                };
                 return Judgement::Violated(format!("after a rebuild {name} {what}"));
             }
         }
     }
-    if was_damaged { Judgement::Holds } else { Judgement::Silent }
+    if was_damaged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 fn ended(rebuild: &Operation) -> String {
@@ -125,9 +130,9 @@ mod tests {
 
     #[test]
     fn what_stays_damaged_or_missing_violates() {
-        violated(check, "b is not what", &damaged("a=7 b=8", "a=7 b=0", "source=1 a=7 b=0"));
+        violated(check, "b differs from", &damaged("a=7 b=8", "a=7 b=0", "source=1 a=7 b=0"));
         violated(check, "b is missing", &damaged("a=7 b=8", "a=7", "source=1 a=7"));
-        violated(check, "b is not what", &damaged("a=7 b=9", "a=7 b=0", "source=1 a=7 b=0"));
+        violated(check, "b differs from", &damaged("a=7 b=9", "a=7 b=0", "source=1 a=7 b=0"));
         violated(
             check,
             "failed",

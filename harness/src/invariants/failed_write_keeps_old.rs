@@ -26,7 +26,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
 
 fn check(observation: &Observation) -> Judgement {
     if !observation.is_sequential() {
-        return Judgement::Silent;
+        return Judgement::NotExercised;
     }
     let mut judged = false;
     for failed in observation.operations.iter().filter(|operation| operation.was_failed()) {
@@ -39,7 +39,7 @@ fn check(observation: &Observation) -> Judgement {
             None => {}
         }
     }
-    if judged { Judgement::Holds } else { Judgement::Silent }
+    if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 /// What a failed operation did to what was there before; nothing at all where nobody could look.

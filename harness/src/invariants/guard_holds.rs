@@ -37,9 +37,11 @@ fn check(observation: &Observation) -> Judgement {
         Request::AddGuarded { .. } => true,
         _ => false,
     };
-    let Some(limit) = subject.limit.or(subject.guarded_limit) else { return Judgement::Silent };
+    let Some(limit) = subject.limit.or(subject.guarded_limit) else { return Judgement::NotExercised };
     let limited = || observation.operations.iter().filter(|operation| has_limit(operation));
-    let Some(first) = limited().map(|operation| operation.invoked).min() else { return Judgement::Silent };
+    let Some(first) = limited().map(|operation| operation.invoked).min() else {
+        return Judgement::NotExercised;
+    };
     // An add of the form that has no limit fills the store up, unless it was there before.
     let is_before = |operation: &Operation| operation.returned <= first && operation.added().is_some();
     let tells = |operation: &Operation| {
@@ -51,11 +53,11 @@ fn check(observation: &Observation) -> Judgement {
     let could_fill = observation.operations.iter().filter(|operation| operation.added().is_some()).count();
     let was_refused = limited().any(Operation::changed_nothing);
     let initial = subject.initial_records.len();
-    let Some(room) = (limit as usize).checked_sub(initial) else { return Judgement::Silent };
+    let Some(room) = (limit as usize).checked_sub(initial) else { return Judgement::NotExercised };
     if !all_tell || (could_fill <= room && !was_refused) {
-        return Judgement::Silent;
+        return Judgement::NotExercised;
     }
-    let Some((history, names)) = recorded(observation, tells) else { return Judgement::Silent };
+    let Some((history, names)) = recorded(observation, tells) else { return Judgement::NotExercised };
     let of_init =
         if initial > 0 { format!(", {initial} of them there from the start") } else { String::new() };
     match judge(&GuardedSet::new(room, names), &history, STEPS_MAX) {

@@ -20,14 +20,14 @@ pub(super) const INVARIANT: Invariant = Invariant {
     source: include_str!("honest_failure.rs"),
     needs: Needs::Nothing,
     evidence: &[Evidence::Faults],
-    unjudged: "no operation suffered a fault, or the records could not be read afterwards",
+    unjudged: "no fault was injected, or the records could not be read afterwards",
     check,
 };
 
 fn check(observation: &Observation) -> Judgement {
     let faulty = || observation.operations.iter().filter(|operation| operation.fault.is_some());
     if !observation.is_sequential() {
-        return Judgement::Silent;
+        return Judgement::NotExercised;
     }
     let mut judged = false;
     for operation in faulty() {
@@ -44,7 +44,7 @@ fn check(observation: &Observation) -> Judgement {
             None => {}
         }
     }
-    if judged { Judgement::Holds } else { Judgement::Silent }
+    if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 /// What says that an acknowledged record is not in; nothing at all where nobody could look.
@@ -106,7 +106,7 @@ mod tests {
         let observation =
             super::super::timeline::observe("c1 add a 0..10 ok\n c1 list 20..30 failed with read-eio");
         assert!(observation.doubt_of_unreadable().is_none());
-        assert_eq!(INVARIANT.judge(&observation), crate::verdict::Judgement::Silent);
+        assert_eq!(INVARIANT.judge(&observation), crate::verdict::Judgement::NotExercised);
     }
 
     #[test]

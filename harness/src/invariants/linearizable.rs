@@ -38,9 +38,9 @@ fn check(observation: &Observation) -> Judgement {
     };
     let recorded =
         recorded(observation, |operation| tells(&operation.request) && is_meant(operation, observation));
-    let Some((history, names)) = recorded else { return Judgement::Silent };
+    let Some((history, names)) = recorded else { return Judgement::NotExercised };
     if !history.operations().iter().any(|operation| matches!(operation.call, Call::List(_))) {
-        return Judgement::Silent;
+        return Judgement::NotExercised;
     }
     let set = Set { names };
     match unique::judge(&set, &history).unwrap_or_else(|| judge(&set, &history, STEPS_MAX)) {

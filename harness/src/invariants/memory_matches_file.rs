@@ -69,7 +69,7 @@ fn check(observation: &Observation) -> Judgement {
     {
         return Judgement::Inconclusive(format!("a session never answered {}", request.request));
     }
-    if observation.memories.is_empty() { Judgement::Silent } else { Judgement::Holds }
+    if observation.memories.is_empty() { Judgement::NotExercised } else { Judgement::Holds }
 }
 
 #[cfg(test)]

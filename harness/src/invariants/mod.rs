@@ -58,7 +58,7 @@ impl Invariant {
     /// Judges one execution.
     pub fn judge(&self, observation: &Observation) -> Judgement {
         let is_meant = observation.only_for.is_empty() || observation.only_for.contains(self.id);
-        if is_meant { (self.check)(observation) } else { Judgement::Silent }
+        if is_meant { (self.check)(observation) } else { Judgement::NotExercised }
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
     fn an_execution_in_which_nothing_happened_is_evidence_for_nothing() {
         let empty = timeline::observe("");
         for invariant in ALL {
-            assert_eq!(invariant.judge(&empty), Judgement::Silent, "{}", invariant.id);
+            assert_eq!(invariant.judge(&empty), Judgement::NotExercised, "{}", invariant.id);
         }
     }
 }

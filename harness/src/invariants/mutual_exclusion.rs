@@ -51,7 +51,7 @@ fn check(observation: &Observation) -> Judgement {
         // What may be a repair is evidence of nothing.
         judged |= found.is_common && !found.is_excused;
     }
-    if judged { Judgement::Holds } else { Judgement::Silent }
+    if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 /// Whether the client that made the change was killed, and did nothing any more, before the other's next change. One that
@@ -139,7 +139,7 @@ mod tests {
             check(&observation)
         };
         let repaired = "1 open db 1\n 1 read 1\n 2 write 1\n 1 write 1";
-        assert_eq!(told("killed still 4", repaired), Judgement::Silent);
+        assert_eq!(told("killed still 4", repaired), Judgement::NotExercised);
         assert!(matches!(told("ok", repaired), Judgement::Violated(_)));
         // What came to its end and left a process behind, which picklock ended, is not known to be acknowledged: no more.
         assert!(matches!(told("killed", repaired), Judgement::Violated(_)));
@@ -166,9 +166,9 @@ mod tests {
         let whole = "1 open db 1\n 1 read 1\n 1 write 1\n 2 read 1\n 2 write 1";
         assert_eq!(judge(whole), Judgement::Holds);
         assert_eq!(judge("1 open db 1\n 1 read 1\n 2 read 1\n 2 write 1"), Judgement::Holds);
-        assert_eq!(judge("1 open db 1\n 1 read 1\n 2 read 1"), Judgement::Silent);
+        assert_eq!(judge("1 open db 1\n 1 read 1\n 2 read 1"), Judgement::NotExercised);
         let apart = "1 open db 1\n 1 read 1 0..8\n 2 read 1 8..16\n 2 write 1 8..16\n 1 write 1 0..8";
-        assert_eq!(judge(apart), Judgement::Silent);
+        assert_eq!(judge(apart), Judgement::NotExercised);
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn check(observation: &Observation) -> Judgement {
         {
             match is_of_one_alone(standstill) {
                 // The others wait for one that waits for itself.
-                true => Judgement::Silent,
+                true => Judgement::NotExercised,
                 false => Judgement::Violated(tell(standstill)),
             }
         }
@@ -46,9 +46,9 @@ fn check(observation: &Observation) -> Judgement {
              too or have ended",
             late.request, late.client
         )),
-        (None, _) if observation.operations.iter().any(Operation::hung) => Judgement::Silent,
+        (None, _) if observation.operations.iter().any(Operation::hung) => Judgement::NotExercised,
         (None, _) if observation.adds_overlapped() => Judgement::Holds,
-        (None, _) => Judgement::Silent,
+        (None, _) => Judgement::NotExercised,
     }
 }
 
@@ -147,10 +147,10 @@ mod tests {
     #[test]
     fn a_wait_for_oneself_is_another_judge_s_and_so_are_those_who_wait_for_that_one() {
         let alone = vec![waiting(1, true, &[Holder::Client(1)])];
-        assert_eq!(judged(true, alone), Judgement::Silent);
+        assert_eq!(judged(true, alone), Judgement::NotExercised);
         let with_another =
             vec![waiting(1, true, &[Holder::Client(2)]), waiting(2, true, &[Holder::Client(2)])];
-        assert_eq!(judged(true, with_another), Judgement::Silent);
+        assert_eq!(judged(true, with_another), Judgement::NotExercised);
     }
 
     #[test]
@@ -175,8 +175,8 @@ mod tests {
         let failed = "c1 add a 0..1000 timeout with flock-enolck";
         let asks_on = "1 lock ex 2\n 1 refused ex 1\n 1 stat db\n 1 refused ex 1";
         let judged = |operations: &str, calls: &str| check(&observe_with(operations, calls));
-        assert_eq!(judged(failed, asks_on), Judgement::Silent);
-        assert_eq!(judged(&format!("{failed}\n c2 add b 5..15 ok"), asks_on), Judgement::Silent);
+        assert_eq!(judged(failed, asks_on), Judgement::NotExercised);
+        assert_eq!(judged(&format!("{failed}\n c2 add b 5..15 ok"), asks_on), Judgement::NotExercised);
         let is_doubt = |operations: &str, calls: &str| {
             assert!(matches!(judged(operations, calls), Judgement::Inconclusive(_)), "{operations}: {calls}");
         };
@@ -199,6 +199,6 @@ mod tests {
     #[test]
     fn overlapping_clients_that_all_ended_hold_and_single_ones_say_nothing() {
         assert_eq!(check(&observe("c1 add a 0..10 ok\n c2 add b 5..15 ok")), Judgement::Holds);
-        assert_eq!(check(&observe("c1 add a 0..10 ok\n c2 add b 15..20 ok")), Judgement::Silent);
+        assert_eq!(check(&observe("c1 add a 0..10 ok\n c2 add b 15..20 ok")), Judgement::NotExercised);
     }
 }

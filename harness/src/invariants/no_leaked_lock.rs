@@ -19,7 +19,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     source: include_str!("no_leaked_lock.rs"),
     needs: Needs::Nothing,
     evidence: &[Evidence::Inheritances, Evidence::HeldPoints],
-    unjudged: "no operation ran under the tracer to its end",
+    unjudged: "no operation ran to its end under the tracer",
     check,
 };
 
@@ -34,7 +34,7 @@ fn check(observation: &Observation) -> Judgement {
             leak.file
         ));
     }
-    if whole().next().is_some() { Judgement::Holds } else { Judgement::Silent }
+    if whole().next().is_some() { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
         assert!(
             matches!(&seen, Judgement::Violated(text) if text.contains("end of list") && text.contains("db.lock"))
         );
-        assert_eq!(judge(vec![leak], false), Judgement::Silent);
+        assert_eq!(judge(vec![leak], false), Judgement::NotExercised);
     }
 
     #[test]

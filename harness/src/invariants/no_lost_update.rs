@@ -66,7 +66,7 @@ fn check(observation: &Observation) -> Judgement {
     if observation.adds_overlapped() && settled().next().is_some() {
         Judgement::Holds
     } else {
-        Judgement::Silent
+        Judgement::NotExercised
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     source: include_str!("no_phantom_record.rs"),
     needs: Needs::Nothing,
     evidence: &[Evidence::KillPoints, Evidence::HeldPoints],
-    unjudged: "the records could never be read with no operation under way",
+    unjudged: "the records could never be read while no operation was running",
     check,
 };
 
@@ -33,7 +33,7 @@ fn check(observation: &Observation) -> Judgement {
         if !unknown.is_empty() {
             let shown: Vec<String> = unknown.iter().map(|record| shorten(record)).collect();
             return Judgement::Violated(format!(
-                "{} shows what nobody added: {}",
+                "{} lists records that no operation added: {}",
                 view.source,
                 name_some(shown.iter().map(String::as_str))
             ));
@@ -50,7 +50,7 @@ fn check(observation: &Observation) -> Judgement {
             ));
         }
     }
-    if judged { Judgement::Holds } else { Judgement::Silent }
+    if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 /// A phantom may be any bytes of any length.
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_nobody_added_violates_and_is_named() {
-        violated(check, "nobody added: \"x\"", "c1 add a 0..10 ok\n c1 list 20..21 ok = a x");
+        violated(check, "no operation added: \"x\"", "c1 add a 0..10 ok\n c1 list 20..21 ok = a x");
     }
 
     #[test]

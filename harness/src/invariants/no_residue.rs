@@ -44,7 +44,7 @@ const FILES_MORE: usize = 3;
 
 fn check(observation: &Observation) -> Judgement {
     if !observation.is_sequential() {
-        return Judgement::Silent;
+        return Judgement::NotExercised;
     }
     // The states after each acknowledged add that followed a kill, one a kill.
     let subject = &observation.subject;
@@ -79,7 +79,7 @@ fn check(observation: &Observation) -> Judgement {
     if after_kills.len() < KILLS {
         // What leaves nothing at all leaves nothing more the next time.
         let is_clean = !after_kills.is_empty() && after_kills.iter().all(|state| ruler.left_nothing(state));
-        return if is_clean { Judgement::Holds } else { Judgement::Silent };
+        return if is_clean { Judgement::Holds } else { Judgement::NotExercised };
     }
     let Some(per_add) = ruler.per_add else {
         return Judgement::Inconclusive(
@@ -116,7 +116,7 @@ fn check(observation: &Observation) -> Judgement {
     if left_between(first, last) == 0 {
         return match ruler.grows_faster(first, last) {
             Some(shape) => Judgement::Inconclusive(format!(
-                "the number of files like {shape} goes up and down undisturbed, and grows faster after kills"
+                "the number of files like {shape} varies without injections and grows faster after kills"
             )),
             None => Judgement::Holds,
         };
@@ -147,14 +147,14 @@ impl<'a> Ruler<'a> {
         let per_add = match by_shape {
             true => {
                 let shapes: BTreeSet<&String> =
-                    subject.quiet_shapes.iter().flat_map(BTreeMap::keys).collect();
+                    subject.baseline_shapes.iter().flat_map(BTreeMap::keys).collect();
                 let plain = shapes.iter().filter(|shape| !shape.contains(RECORD));
                 Some(plain.filter_map(|shape| files_per_add(&counts_of(subject, shape))).sum())
             }
-            false => files_per_add(&subject.quiet_file_counts),
+            false => files_per_add(&subject.baseline_file_counts),
         };
         let has_records =
-            || subject.quiet_shapes.iter().any(|shapes| shapes.keys().any(|one| one.contains(RECORD)));
+            || subject.baseline_shapes.iter().any(|shapes| shapes.keys().any(|one| one.contains(RECORD)));
         let needs_records =
             per_add.is_some_and(|files| files > 0) || by_shape && !subject.paths_hold_ids && has_records();
         Self { observation, by_shape, per_add, needs_records, present }
@@ -217,7 +217,7 @@ impl<'a> Ruler<'a> {
     /// Whether a state has no file more than an undisturbed store.
     fn left_nothing(&self, state: &State) -> bool {
         let subject = &self.observation.subject;
-        let quiet = subject.quiet_file_counts.as_slice();
+        let quiet = subject.baseline_file_counts.as_slice();
         let most = quiet.iter().max().filter(|most| quiet.iter().all(|count| count == *most));
         if most.is_some_and(|most| state.files.len() <= *most) {
             return true;
@@ -249,7 +249,7 @@ const RECORD: &str = "{id}";
 
 /// How many files of a shape stood there after each of the control's adds.
 fn counts_of(subject: &Subject, shape: &str) -> Vec<usize> {
-    subject.quiet_shapes.iter().map(|shapes| shapes.get(shape).copied().unwrap_or(0)).collect()
+    subject.baseline_shapes.iter().map(|shapes| shapes.get(shape).copied().unwrap_or(0)).collect()
 }
 
 /// How many files each further add makes in the control, if that is always the same number.

@@ -21,7 +21,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     source: include_str!("no_self_deadlock.rs"),
     needs: Needs::Nothing,
     evidence: &[Evidence::Reentries, Evidence::HeldPoints],
-    unjudged: "no operation ran under the tracer to its end",
+    unjudged: "no operation ran to its end under the tracer",
     check,
 };
 
@@ -41,14 +41,18 @@ fn check(observation: &Observation) -> Judgement {
     if hung.peek().is_some() {
         let is_unseen =
             |late: &&Operation| observation.standstill.is_none() && !observation.asked_in_vain(late);
-        return hung.find(is_unseen).map_or(Judgement::Silent, |late| {
+        return hung.find(is_unseen).map_or(Judgement::NotExercised, |late| {
             Judgement::Inconclusive(format!(
                 "{} did not end, and what it waits for was not seen",
                 late.request
             ))
         });
     }
-    if observation.traces.iter().any(|trace| trace.is_whole) { Judgement::Holds } else { Judgement::Silent }
+    if observation.traces.iter().any(|trace| trace.is_whole) {
+        Judgement::Holds
+    } else {
+        Judgement::NotExercised
+    }
 }
 
 /// The file of a lock that a client wants, and that nobody has but itself. Where others have it too, as where two
@@ -89,13 +93,13 @@ mod tests {
         let wants = vec![WantedLock { file: "l".into(), holders }];
         let clients = vec![Waiting { client: 1, wants, wholly: true }];
         observation.standstill = Some(Standstill { client: 1, steady: true, clients });
-        assert_eq!(check(&observation), Judgement::Silent);
+        assert_eq!(check(&observation), Judgement::NotExercised);
     }
 
     #[test]
     fn one_that_waits_for_another_or_can_go_on_does_not() {
-        assert_eq!(judge(Holder::Client(2), true), Judgement::Silent);
-        assert_eq!(judge(Holder::Client(1), false), Judgement::Silent);
+        assert_eq!(judge(Holder::Client(2), true), Judgement::NotExercised);
+        assert_eq!(judge(Holder::Client(1), false), Judgement::NotExercised);
     }
 
     #[test]
@@ -103,7 +107,7 @@ mod tests {
         assert!(matches!(check(&observe("c1 add a 0..10 timeout")), Judgement::Inconclusive(_)));
         let failed = "c1 add a 0..10 timeout with flock-enolck";
         let asks_on = observe_with(failed, "1 refused ex 1\n 1 refused ex 1");
-        assert_eq!(check(&asks_on), Judgement::Silent, "it asks on for a lock that picklock lets fail");
+        assert_eq!(check(&asks_on), Judgement::NotExercised, "it asks on for a lock that picklock lets fail");
         let beside = format!("{failed}\n c2 add b 0..10 timeout");
         let hangs = check(&observe_with(&beside, "1 refused ex 1\n 1 refused ex 1"));
         assert!(matches!(hangs, Judgement::Inconclusive(_)), "another hangs unseen");

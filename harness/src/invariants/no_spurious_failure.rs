@@ -33,7 +33,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
 
 fn check(observation: &Observation) -> Judgement {
     if has_injection(observation) {
-        return Judgement::Silent;
+        return Judgement::NotExercised;
     }
     let operations = &observation.operations;
     let mut is_good = operations.iter().all(|one| !matches!(one.outcome, Outcome::Failed(_)));
@@ -47,13 +47,13 @@ fn check(observation: &Observation) -> Judgement {
         match failure(one, status, &beside, observation) {
             Judgement::Violated(seen) => return Judgement::Violated(seen),
             Judgement::Inconclusive(reason) => drop(doubt.get_or_insert(reason)),
-            Judgement::Holds | Judgement::Silent => is_good = false,
+            Judgement::Holds | Judgement::NotExercised => is_good = false,
         }
     }
     match doubt {
         Some(doubt) => Judgement::Inconclusive(doubt),
         None if is_good && have_overlapped => Judgement::Holds,
-        None => Judgement::Silent,
+        None => Judgement::NotExercised,
     }
 }
 
@@ -75,7 +75,7 @@ fn failure(one: &Operation, status: &str, beside: &[&Operation], observation: &O
     let seen = format!("{} failed ({status}{said}) while {} ran", one.request, others.join(", "));
     // A session that ended without an answer is judged by what is lost.
     if status == NO_ANSWER || !is_judged(one, beside, observation) {
-        return Judgement::Silent;
+        return Judgement::NotExercised;
     }
     if status.starts_with("signal ") || one.request == Request::List {
         return Judgement::Violated(seen);
@@ -211,10 +211,10 @@ mod tests {
         }
         let mut observation = observe(&failed);
         observation.only_for.insert("honest-failure".to_owned());
-        assert_eq!(INVARIANT.judge(&observation), Judgement::Silent);
+        assert_eq!(INVARIANT.judge(&observation), Judgement::NotExercised);
         let mut observation = observe(&format!("{failed} c3 add k 40..50 failed"));
         observation.operations[3].outcome = Outcome::Failed(CANCELLED.into());
-        assert_eq!(check(&observation), Judgement::Silent);
+        assert_eq!(check(&observation), Judgement::NotExercised);
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
         let rotated = "c1 add a 0..1 ok\n c1 add b 10..20 ok\n c2 rebuild 12..15 failed\n";
         doubtful(check, rotated);
         assert!(matches!(with_meaning(rotated), Judgement::Violated(_)));
-        assert_eq!(with_meaning(&format!("{rotated} c3 rebuild 30..35 ok")), Judgement::Silent);
-        assert_eq!(with_meaning(&format!("{rotated} c3 recover 14..16 ok")), Judgement::Silent);
+        assert_eq!(with_meaning(&format!("{rotated} c3 rebuild 30..35 ok")), Judgement::NotExercised);
+        assert_eq!(with_meaning(&format!("{rotated} c3 recover 14..16 ok")), Judgement::NotExercised);
     }
 }

@@ -31,7 +31,7 @@ fn check(observation: &Observation) -> Judgement {
             readings.taken, readings.torn
         ));
     }
-    if readings.taken > 0 { Judgement::Holds } else { Judgement::Silent }
+    if readings.taken > 0 { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 #[cfg(test)]

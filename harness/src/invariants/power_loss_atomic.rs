@@ -26,12 +26,12 @@ pub(super) const INVARIANT: Invariant = Invariant {
 };
 
 fn check(observation: &Observation) -> Judgement {
-    let Some(aftermath) = Aftermath::of_power_loss(observation) else { return Judgement::Silent };
+    let Some(aftermath) = Aftermath::of_power_loss(observation) else { return Judgement::NotExercised };
     let unreadable = || aftermath.unreadable_for_good().or_else(|| observation.doubt_of_unreadable());
     if let Some(seen) = aftermath.breakage().or_else(unreadable) {
         return Judgement::Violated(seen);
     }
-    if aftermath.views().next().is_some() { Judgement::Holds } else { Judgement::Silent }
+    if aftermath.views().next().is_some() { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 #[cfg(test)]

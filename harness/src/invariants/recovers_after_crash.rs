@@ -46,7 +46,7 @@ fn check(observation: &Observation) -> Judgement {
     if let Some(doubt) = observation.doubt_of_unreadable().filter(|_| judged) {
         return Judgement::Inconclusive(doubt);
     }
-    if judged { Judgement::Holds } else { Judgement::Silent }
+    if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 /// The operations that were under way when one was killed that was held there: they may well have found the store busy,
@@ -114,7 +114,7 @@ fn failure(next: &Operation, observation: &Observation) -> Option<String> {
         // An add that is over the limit is refused whatever was killed before.
         Outcome::Refused if observation.may_be_full(next) => None,
         Outcome::Refused => Some(format!("was refused{why}")),
-        Outcome::Busy => Some(format!("found the store busy, and nobody was there{why}")),
+        Outcome::Busy => Some(format!("found the store busy, although no other client ran{why}")),
         Outcome::Failed(status) => Some(format!("failed ({status}){why}")),
         Outcome::Unfinished(limit) => Some(format!("did not end within its {limit} limit{why}")),
         Outcome::Stuck => Some(format!("could not go on{why}")),

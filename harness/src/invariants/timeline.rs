@@ -34,7 +34,7 @@ pub(crate) fn observe(timeline: &str) -> Observation {
         readings: Readings::default(),
         states: Vec::new(),
         standstill: None,
-        disturbance: None,
+        injection: None,
         traces: Vec::new(),
         usual_names: BTreeSet::new(),
         memories: Vec::new(),
@@ -110,12 +110,12 @@ pub(crate) fn observe(timeline: &str) -> Observation {
             ["limit", limit] => observation.subject.limit = Some(limit.parse().unwrap()),
             ["read", times] => observation.readings.taken += times.parse::<u64>().unwrap(),
             ["quiet", counts @ ..] => {
-                observation.subject.quiet_file_counts =
+                observation.subject.baseline_file_counts =
                     counts.iter().map(|count| count.parse().unwrap()).collect();
             }
             ["shapes", counts @ ..] => {
                 let count = |count: &&str| count.split_once('=').map(|(s, n)| (s.into(), n.parse().unwrap()));
-                observation.subject.quiet_shapes.push(counts.iter().filter_map(count).collect());
+                observation.subject.baseline_shapes.push(counts.iter().filter_map(count).collect());
             }
             ["ids-in-paths"] => observation.subject.paths_hold_ids = true,
             ["others", shapes @ ..] => {
@@ -169,7 +169,7 @@ pub(crate) fn violated(check: fn(&Observation) -> Judgement, seen: &str, timelin
 /// Checks that the timeline is no evidence either way.
 #[track_caller]
 pub(crate) fn silent(check: fn(&Observation) -> Judgement, timeline: &str) {
-    assert_eq!(check(&observe(timeline)), Judgement::Silent, "{timeline}");
+    assert_eq!(check(&observe(timeline)), Judgement::NotExercised, "{timeline}");
 }
 
 /// Checks that the timeline leaves a doubt.

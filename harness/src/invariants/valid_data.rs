@@ -36,7 +36,7 @@ fn check(observation: &Observation) -> Judgement {
                 FileState::Whole => {}
                 FileState::Broken(reason) => {
                     return Judgement::Violated(format!(
-                        "{name} is broken with no operation under way: {reason}"
+                        "{name} is broken although no operation was running: {reason}"
                     ));
                 }
                 FileState::Empty | FileState::Missing if !must_be_there => {}
@@ -49,7 +49,7 @@ fn check(observation: &Observation) -> Judgement {
             }
         }
     }
-    if judged { Judgement::Holds } else { Judgement::Silent }
+    if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The door for tests of one's own program: [`check`](check()) in three lines.
+//! Checks your own program in a test: [`check`](check()) in three lines.
 
-mod heir;
+mod cleanup;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::selection::Selection;
 use crate::target::flags::Flags;
 use crate::target::{Target, UsageError, adapter};
 
-use heir::Heir;
+use cleanup::CleanupGuard;
 
 /// Columns of a report in the output of a test.
 const WIDTH: usize = 120;
@@ -175,14 +175,15 @@ impl Check {
     pub fn run(&self) -> Result<Report, check::CheckError> {
         let (target, options) = self.prepare()?;
         let stop = Stop::new().map_err(crate::runner::RunError::system("prepare to stop"))?;
-        let heir = Heir::new().map_err(crate::runner::RunError::system("start a shell that cleans up"))?;
+        let heir =
+            CleanupGuard::new().map_err(crate::runner::RunError::system("start a shell that cleans up"))?;
         check::check(&target, &options, &stop, &heir)
     }
 
     /// Runs it; what does not hold ends the test, with the whole report and the commands that replay it.
     ///
     /// # Panics
-    /// Where an invariant is violated or could not be judged, where the program does not work undisturbed, or where the
+    /// Where an invariant is violated or could not be judged, where the program does not work without injections, or where the
     /// harness itself failed.
     #[track_caller]
     pub fn assert_holds(&self) {

@@ -1,4 +1,4 @@
-//! What the calls of a trace ask of the disk: small changes, each there after a power loss or not, and the syncs that demand some of them.
+//! Builds the log of updates and syncs from the calls of a trace.
 //!
 //! The changes are those of `man fsync` and of the ALICE study (Pillai et al., OSDI 2014): what is written to one page of
 //! a file, the length of a file, a name that is given, taken away or moved. A rename is one change, since every file

@@ -1,4 +1,4 @@
-//! What a kill may leave: an exact prefix of the calls, one write cut.
+//! Derives the states that a kill may leave: exact prefixes of the calls, with one write cut.
 //!
 //! The calls of one process have one order and the kernel forgets none of them: what a kill leaves is what a prefix of
 //! them made, with the call that was under way cut where a page of the file begins.

@@ -1,4 +1,4 @@
-//! What a crash may leave: directory contents derived from the calls of one recorded run, without running anything.
+//! Derives the directory contents that a crash may leave from the calls of one recorded run.
 
 mod disk;
 mod kill;

@@ -1,4 +1,4 @@
-//! What a power loss may leave, for each profile: every legal choice of what was not synced, or as many as there is room for.
+//! Enumerates the states that a power loss may leave for each profile, up to a limit.
 //!
 //! What may be missing only grows until a sync returns, and what must be there only then: so the choices are made at the
 //! end of each sync epoch, just before its sync has returned, and after the last call, when the operation is
@@ -15,7 +15,7 @@ use crate::persist::tree::Tree;
 
 /// So many changes may be free for all choices to be made; of more, prefixes with one omission and samples.
 const FREE_MAX: usize = 14;
-/// Choices that are made by chance then.
+/// Choices that are made at random then.
 const SAMPLES: usize = 200;
 /// Bytes that all contents of one epoch may have together.
 const BYTES_MAX: usize = 64 << 20;

@@ -1,4 +1,4 @@
-//! A directory in memory: names, files with their content, and what each call does to them.
+//! Models a directory in memory: names, files and their content, and the effect of each call.
 //!
 //! An entry belongs to its folder by the folder's number, not by a path: a folder that is renamed takes its entries along.
 

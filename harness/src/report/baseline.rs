@@ -1,4 +1,4 @@
-//! A baseline: the violations of a store that are known, each with a reason and a day until which they may stay.
+//! Reads a baseline: known violations, each with a reason and an expiry date.
 //!
 //! An entry stands for a way in which a store breaks an invariant: in a scenario, by a likely cause. It does not name a
 //! case, since a case changes with every call that the store makes differently.
@@ -16,7 +16,7 @@ use crate::target::UsageError;
 /// How long what is new in a baseline may stay, unless somebody changes that.
 const DAYS: i64 = 90;
 /// The reason of an entry that nobody has given one yet.
-const UNEXPLAINED: &str = "not explained yet: say here why it may stay, and who is at it";
+const UNEXPLAINED: &str = "not explained yet: state why it may stay and who is working on it";
 const HEAD: &str = "\
 # Violations that are known, for `picklock check --baseline`: they do not fail a run until the day after `expires`.
 # `--update-baseline` writes this file anew; reasons and days of what is still there are kept.

@@ -1,5 +1,5 @@
-//! An execution as a trace in Chrome's format, for Perfetto: a process for each client, a thread for each of its threads, and
-//! a bar for each lock that is held.
+//! Writes an execution in Chrome's trace format for Perfetto: a process for each client, a thread for each of its
+//! threads, and a bar for each lock that is held.
 //!
 //! Calls have an order and no duration that means anything, since each was stopped: a step takes a millisecond there. The
 //! format is that of <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::call::{Call, LockChange};
 use crate::observation::Observation;
+use crate::report::narrative::holds;
 use crate::report::parts::{Part, parts};
-use crate::report::telling::holds;
 
 /// Microseconds of one step.
 const STEP: usize = 1000;
@@ -57,9 +57,9 @@ pub fn chrome_trace(observation: &Observation) -> String {
                         }));
                     }
                 }
-                if let Some(told) = &observation.disturbance {
+                if let Some(told) = &observation.injection {
                     events.push(json!({
-                        "ph": "i", "s": "g", "cat": "disturbance", "name": told,
+                        "ph": "i", "s": "g", "cat": "injection", "name": told,
                         "pid": UNTRACED, "tid": 0, "ts": (before + 1) * STEP,
                     }));
                 }

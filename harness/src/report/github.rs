@@ -1,4 +1,4 @@
-//! The report for a workflow on GitHub: annotations, and a summary of the step in Markdown.
+//! Writes the report for a GitHub workflow: annotations and a step summary in Markdown.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::verdict::Verdict;
 pub fn annotations(report: &Report) -> String {
     let mut text = String::new();
     if !report.control.passed {
-        let reason = report.control.reason.as_deref().unwrap_or("the store does not work undisturbed");
+        let reason = report.control.reason.as_deref().unwrap_or("the store does not work without injections");
         annotate(&mut text, "error", &format!("control failed: {}", report.target.name), reason);
     }
     for invariant in &report.invariants {
@@ -55,7 +55,7 @@ pub fn summary(report: &Report) -> String {
         report.exit
     );
     if let Some(reason) = report.control.reason.as_ref().filter(|_| !report.control.passed) {
-        let _ok = writeln!(text, "The store does not work undisturbed: {}\n", code(reason));
+        let _ok = writeln!(text, "The store does not work without injections: {}\n", code(reason));
     }
     if report.invariants.is_empty() {
         return text;

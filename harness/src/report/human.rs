@@ -1,4 +1,4 @@
-//! The report for a person: what was tried, how much, what broke, which records, and what to do next.
+//! Writes the report for the terminal: coverage, violations, records, and what to do next.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -104,10 +104,10 @@ impl Page {
         let head = format!("  {BOLD}{:<16}{BOLD:#} {style}{control}{style:#}", "control");
         let works = match report.estimate_ms {
             Some(time) => format!(
-                "the store works undisturbed; what every invariant needs takes {}",
+                "the store works without injections; the minimum evidence takes {}",
                 about(Duration::from_millis(time))
             ),
-            None => "the store works undisturbed".to_owned(),
+            None => "the store works without injections".to_owned(),
         };
         self.row(&head, 25, report.control.reason.as_deref().unwrap_or(&works));
     }
@@ -250,7 +250,7 @@ impl Page {
             exit::CONTROL_FAILED => {
                 self.line(&format!("{BAD}control failed{BAD:#}: nothing was judged  {tail}"));
                 self.line(
-                    "  next: make the store work undisturbed, or say how it is run; the reason stands above",
+                    "  next: make the store work without injections, or correct its commands; see the reason above",
                 );
             }
             _ if !broken.is_empty() => {
@@ -280,7 +280,7 @@ impl Page {
                     return;
                 }
                 self.line(
-                    "  next: the reasons stand above; a larger --budget, more --clients or --disclaim ID may settle it",
+                    "  next: see the reasons above; a larger --budget, more --clients or --disclaim ID may help",
                 );
                 self.line(&format!("  tried {}", report.scope));
             }

@@ -1,4 +1,4 @@
-//! The report as JUnit XML: one test case for the control, and one for each invariant.
+//! Writes the report as JUnit XML: one test case for the control and one for each invariant.
 
 use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, TestSuite};
 
@@ -13,7 +13,7 @@ pub fn junit(report: &Report) -> String {
     suite.add_property(("seed", report.seed.to_string().as_str()));
     let mut control = TestCase::new("control", passed());
     if !report.control.passed {
-        let reason = report.control.reason.as_deref().unwrap_or("the store does not work undisturbed");
+        let reason = report.control.reason.as_deref().unwrap_or("the store does not work without injections");
         control.status = unlike(NonSuccessKind::Error, "control failed", reason);
     }
     control.set_classname(report.target.name.clone());

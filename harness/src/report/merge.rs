@@ -1,4 +1,4 @@
-//! Puts the reports of all shards of a divided run together into the one that a whole run would have made.
+//! Merges the reports of all shards into the report of a whole run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,7 +148,7 @@ fn put_together(parts: &[Report], of: u32, shard: Option<String>, missing: &[Sha
     report.remarks.push(Remark::new(
         "merged",
         format!(
-            "{} of {of} shards, {executions} executions in all; the control and the quiet runs, which are no executions, were \
+            "{} of {of} shards, {executions} executions in all; the control and the baseline runs, which are no executions, were \
              made by each shard for itself",
             parts.len()
         ),

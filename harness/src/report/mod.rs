@@ -1,4 +1,4 @@
-//! The report: what was tried, how much, what broke, as one value; each format of it is one file.
+//! Defines the report: coverage, verdicts and counterexamples, with one file for each output format.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use crate::evidence::{Count, Evidence};
 use crate::op::Outcome;
 use crate::verdict::Verdict;
 
-use extent::Extent;
+use tally::CoverageTally;
 
 pub mod baseline;
 pub mod chrome;
-pub mod extent;
 pub mod github;
 pub mod human;
 pub mod junit;
 pub mod merge;
+pub mod narrative;
 pub mod page;
 mod parts;
 pub mod sentence;
-pub mod telling;
+pub mod tally;
 pub mod timeline;
 pub mod trace;
 
@@ -49,7 +49,7 @@ pub struct Report {
     pub elapsed_ms: u64,
     /// Which shard of a divided run this is.
     pub shard: Option<String>,
-    /// Whether the store works undisturbed.
+    /// Whether the store works without injections.
     pub control: ControlSummary,
     /// What was run.
     pub scenarios: Vec<ScenarioSummary>,
@@ -98,7 +98,7 @@ pub struct TargetSummary {
 /// How the control went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ControlSummary {
-    /// Whether the store works undisturbed.
+    /// Whether the store works without injections.
     pub passed: bool,
     /// Why not.
     pub reason: Option<String>,
@@ -121,7 +121,7 @@ pub enum Coverage {
 pub struct ScenarioSummary {
     /// Its id.
     pub id: String,
-    /// Runs of the store under disturbance.
+    /// Runs of the store under injection.
     pub executions: u64,
     /// Directory contents judged without one.
     pub states: u64,
@@ -131,7 +131,7 @@ pub struct ScenarioSummary {
     pub bound: String,
     /// The same in numbers, which add up over the shards of a divided run.
     #[serde(default)]
-    pub extent: Extent,
+    pub extent: CoverageTally,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
     /// How its operations ended.
@@ -369,7 +369,7 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// Something claimed could not be judged.
     pub const INCONCLUSIVE: u8 = 3;
-    /// The store does not work undisturbed.
+    /// The store does not work without injections.
     pub const CONTROL_FAILED: u8 = 4;
     /// picklock itself failed.
     pub const INTERNAL: u8 = 70;

@@ -1,4 +1,4 @@
-//! The report as a page: one HTML file without any request to anywhere, with each counterexample as a story to step through.
+//! Writes the report as one self-contained HTML page, with a narrative of each counterexample to step through.
 //!
 //! The rows are made here, so that the page can be read and printed without its script; the script adds selection, search
 //! and the panel beside the story. What the store wrote, and the names of its files, are data of unknown origin: the
@@ -11,16 +11,16 @@ use askama::Template;
 use crate::call::Class;
 use crate::invariants;
 use crate::locks::{Kind, Mode};
-use crate::report::telling::{Aside, Data, Hold, Lane, Step, Telling};
+use crate::report::narrative::{Aside, Data, Hold, Lane, Narrative, Step};
 use crate::report::{Counterexample, Coverage, InvariantSummary, Report, ScenarioSummary, exit};
 use crate::verdict::Verdict;
 
-/// The report as one HTML file. The tellings are those of its counterexamples, in any order.
-pub fn page(report: &Report, tellings: &[Telling]) -> String {
-    let mut told: Vec<&Telling> = tellings.iter().collect();
+/// The report as one HTML file. The narratives are those of its counterexamples, in any order.
+pub fn page(report: &Report, narratives: &[Narrative]) -> String {
+    let mut told: Vec<&Narrative> = narratives.iter().collect();
     let place =
-        |telling: &Telling| report.invariants.iter().position(|one| one.id == telling.about.invariant);
-    told.sort_by_key(|telling| place(telling));
+        |narrative: &Narrative| report.invariants.iter().position(|one| one.id == narrative.about.invariant);
+    told.sort_by_key(|narrative| place(narrative));
     let mut invariants: Vec<InvariantRow<'_>> =
         report.invariants.iter().map(|one| InvariantRow::new(one, &told)).collect();
     invariants.sort_by_key(|row| rank(row.summary.verdict));
@@ -30,8 +30,11 @@ pub fn page(report: &Report, tellings: &[Telling]) -> String {
         elapsed: seconds(report.elapsed_ms),
         invariants,
         scenarios: report.scenarios.iter().map(ScenarioRow::new).collect(),
-        examples: (1..).zip(&told).map(|(number, telling)| Example::new(number, telling, report)).collect(),
-        tellings: &told,
+        examples: (1..)
+            .zip(&told)
+            .map(|(number, narrative)| Example::new(number, narrative, report))
+            .collect(),
+        narratives: &told,
         style: include_str!("page.css"),
         script: include_str!("page.js"),
     };
@@ -48,7 +51,7 @@ struct Page<'a> {
     invariants: Vec<InvariantRow<'a>>,
     scenarios: Vec<ScenarioRow<'a>>,
     examples: Vec<Example<'a>>,
-    tellings: &'a [&'a Telling],
+    narratives: &'a [&'a Narrative],
     style: &'static str,
     script: &'static str,
 }
@@ -71,7 +74,9 @@ fn headline(report: &Report) -> Headline {
     let new = report.invariants.iter().filter(|one| one.claimed && one.is_newly_violated());
     let broken: Vec<&str> = new.map(|one| one.id.as_str()).collect();
     let (class, word, rest) = match report.exit {
-        exit::CONTROL_FAILED => ("violated", "Not judged", "the store does not work undisturbed".to_owned()),
+        exit::CONTROL_FAILED => {
+            ("violated", "Not judged", "the store does not work without injections".to_owned())
+        }
         _ if !broken.is_empty() => ("violated", "Violated", broken.join(", ")),
         _ if report.verdict == Verdict::Holds => {
             ("holds", "Holds", format!("all {} claimed invariants that apply", of(Verdict::Holds).len()))
@@ -94,7 +99,7 @@ struct InvariantRow<'a> {
 }
 
 impl<'a> InvariantRow<'a> {
-    fn new(summary: &'a InvariantSummary, told: &[&Telling]) -> Self {
+    fn new(summary: &'a InvariantSummary, told: &[&Narrative]) -> Self {
         let judged = match (&summary.reason, summary.verdict) {
             (Some(reason), _) => reason.clone(),
             (None, Verdict::Violated) => {
@@ -102,7 +107,7 @@ impl<'a> InvariantRow<'a> {
             }
             (None, _) => format!("in all {} executions judged", summary.judged),
         };
-        let examples = (1..).zip(told).filter(|(_, telling)| telling.about.invariant == summary.id);
+        let examples = (1..).zip(told).filter(|(_, narrative)| narrative.about.invariant == summary.id);
         Self {
             summary,
             verdict: word(summary.verdict),
@@ -157,7 +162,7 @@ fn seconds(milliseconds: u64) -> String {
 /// One counterexample.
 struct Example<'a> {
     number: usize,
-    telling: &'a Telling,
+    narrative: &'a Narrative,
     /// What the report says of it beside.
     reported: Option<&'a Counterexample>,
     /// The clients, each with the number of bars that stand side by side in its column, at most.
@@ -167,17 +172,17 @@ struct Example<'a> {
 }
 
 impl<'a> Example<'a> {
-    fn new(number: usize, telling: &'a Telling, report: &'a Report) -> Self {
-        let of_report = report.invariants.iter().filter(|one| one.id == telling.about.invariant);
-        let lanes = Lanes::new(telling);
+    fn new(number: usize, narrative: &'a Narrative, report: &'a Report) -> Self {
+        let of_report = report.invariants.iter().filter(|one| one.id == narrative.about.invariant);
+        let lanes = Lanes::new(narrative);
         let mut reported = of_report.flat_map(|one| &one.counterexamples);
         Self {
             number,
-            telling,
-            reported: reported.find(|one| one.replay.is_some() && one.replay == telling.about.replay),
-            lanes: telling.lanes.iter().zip(0..).map(|(lane, place)| (lane, lanes.slots(place))).collect(),
-            rows: rows(telling, &lanes),
-            has_locks: !telling.holds.is_empty(),
+            narrative,
+            reported: reported.find(|one| one.replay.is_some() && one.replay == narrative.about.replay),
+            lanes: narrative.lanes.iter().zip(0..).map(|(lane, place)| (lane, lanes.slots(place))).collect(),
+            rows: rows(narrative, &lanes),
+            has_locks: !narrative.holds.is_empty(),
         }
     }
 
@@ -221,18 +226,18 @@ struct Bar {
     title: String,
 }
 
-fn rows<'a>(telling: &'a Telling, lanes: &Lanes<'_>) -> Vec<Row<'a>> {
+fn rows<'a>(narrative: &'a Narrative, lanes: &Lanes<'_>) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
-    let mut asides = telling.asides.iter().peekable();
+    let mut asides = narrative.asides.iter().peekable();
     let mut lane = 0;
-    for step in &telling.steps {
+    for step in &narrative.steps {
         while let Some(aside) = asides.next_if(|aside| aside.after < step.number) {
             rows.push(Row::Aside(aside));
         }
         if let Some(why) = &step.why {
             rows.push(Row::Turn(why, lanes.cells(lane, step, false)));
         }
-        if telling.point_of_no_return == Some(step.number) {
+        if narrative.point_of_no_return == Some(step.number) {
             rows.push(Row::NoReturn(lanes.cells(step.lane, step, false)));
         }
         rows.push(Row::Call(step, lanes.cells(step.lane, step, true)));
@@ -257,16 +262,16 @@ struct Placed<'a> {
 }
 
 impl<'a> Lanes<'a> {
-    fn new(telling: &'a Telling) -> Self {
+    fn new(narrative: &'a Narrative) -> Self {
         let mut holds: Vec<Placed<'a>> = Vec::new();
-        for hold in &telling.holds {
-            let until = hold.to.unwrap_or_else(|| last_of_trace(telling, hold.from));
+        for hold in &narrative.holds {
+            let until = hold.to.unwrap_or_else(|| last_of_trace(narrative, hold.from));
             let is_beside = |other: &&Placed<'_>| other.hold.lane == hold.lane && other.until >= hold.from;
             let taken: BTreeSet<usize> = holds.iter().filter(is_beside).map(|other| other.slot).collect();
             let slot = (0..).find(|slot| !taken.contains(slot)).unwrap_or(0);
             holds.push(Placed { hold, until, slot });
         }
-        Self { lanes: &telling.lanes, holds }
+        Self { lanes: &narrative.lanes, holds }
     }
 
     /// How many bars stand side by side in the column of a lane, at most.
@@ -310,9 +315,9 @@ impl<'a> Lanes<'a> {
 }
 
 /// The last step of the trace that this one is in.
-fn last_of_trace(telling: &Telling, number: usize) -> usize {
-    let trace = telling.steps.iter().find(|step| step.number == number).map(|step| step.trace);
-    telling.steps.iter().rfind(|step| Some(step.trace) == trace).map_or(number, |step| step.number)
+fn last_of_trace(narrative: &Narrative, number: usize) -> usize {
+    let trace = narrative.steps.iter().find(|step| step.number == number).map(|step| step.trace);
+    narrative.steps.iter().rfind(|step| Some(step.trace) == trace).map_or(number, |step| step.number)
 }
 
 fn mode(mode: Mode) -> &'static str {

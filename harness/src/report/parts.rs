@@ -1,4 +1,4 @@
-//! An execution in the order in which it is told: operations that were not traced, and traces with theirs.
+//! Orders an execution for the reader: untraced operations, and traces with their operations.
 
 use crate::observation::{Observation, Trace};
 use crate::op::Operation;

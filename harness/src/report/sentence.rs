@@ -1,4 +1,4 @@
-//! What went wrong, in one sentence: whose read came before whose change, and was written back after it.
+//! Explains a violation in one sentence: whose read preceded whose change and was written back after it.
 
 use crate::accesses::{Access, accesses};
 use crate::call::{Call, Effect, LockChange};

@@ -1,4 +1,5 @@
-//! A timeline for a person: a client a column, a call a row, with results, lock changes, and what the data file holds.
+//! Formats a timeline for the terminal: one column for each client, one row for each call, with results, locks and
+//! data.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,8 +10,8 @@ use crate::call::{Call, LockChange};
 use crate::case::Explanation;
 use crate::observation::{Observation, Trace};
 use crate::op::{Operation, Outcome};
+use crate::report::narrative::reasons;
 use crate::report::parts::{Part, parts};
-use crate::report::telling::reasons;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -47,7 +48,7 @@ fn ending(operation: &Operation) -> String {
         Outcome::Failed(status) => format!("failed ({status})"),
         Outcome::Killed => format!("{END}killed{END:#}"),
         Outcome::Unfinished(limit) => format!("{END}killed past its {limit} limit{END:#}"),
-        Outcome::Stuck => format!("{END}stuck{END:#}: it could never have gone on"),
+        Outcome::Stuck => format!("{END}stuck{END:#}: it was blocked forever"),
     };
     let records = operation.records.as_ref().map(|records| format!(": {}", records.join(" ")));
     let said =
@@ -71,7 +72,7 @@ fn traced(text: &mut String, trace: &Trace, operations: &[Operation], explanatio
     for (call, why) in trace.calls.iter().zip(reasons(trace, operations)) {
         if let Some(point) = explanation.point_of_no_return.filter(|point| point.after + 1 == call.number) {
             let how = if point.is_exact { "" } else { ", as far as was tried" };
-            let _ok = writeln!(text, "      {END}--- from here on nothing saves it{how} ---{END:#}");
+            let _ok = writeln!(text, "      {END}--- lost from here on{how} ---{END:#}");
         }
         if let Some(why) = why {
             let _ok = writeln!(text, "      {DIM}{why}{DIM:#}");

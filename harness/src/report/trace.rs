@@ -1,4 +1,4 @@
-//! One operation's visible calls, as a table: number, call, result, and what it did to the locks.
+//! Formats the visible calls of one operation as a table.
 
 use std::fmt::Write as _;
 
@@ -31,7 +31,7 @@ pub fn table(operation: &str, trace: &Traced) -> String {
         End::Signalled(signal) => format!("killed by signal {signal}"),
         End::Killed => "killed where that was wanted".to_owned(),
         End::TimedOut => "killed at its time limit".to_owned(),
-        End::Stuck => "killed since it could never have gone on".to_owned(),
+        End::Stuck => "killed since it was blocked forever".to_owned(),
     };
     let _ok = writeln!(
         text,

@@ -1,4 +1,4 @@
-//! Plays a power loss on a real file system: the operation on a small image, the power cut, and what is left given to the store.
+//! Replays a power loss on a real file system in an image and gives the result to the store.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::time::Instant;
 use crate::call::{Class, End};
 use crate::observation::{Observation, Subject};
 use crate::op::Request;
-use crate::runner::direct::Directing;
+use crate::runner::direct::ScriptInjector;
 use crate::runner::traced::How;
-use crate::runner::{First, RunError, Stage, Stop, TraceError};
+use crate::runner::{ExecEnv, First, RunError, Stop, TraceError};
 use crate::sandbox::Sandbox;
-use crate::scenario::script::{Act, Disturbance, Loss, Misfortune, Script};
+use crate::scenario::script::{Act, Injection, InjectionKind, Loss, Script};
 use crate::target::Target;
 use crate::volume::{Left, Mounted, Template, VolumeError};
 
@@ -94,9 +94,9 @@ impl<'a> Confirming<'a> {
 pub fn variations(confirming: &Confirming<'_>, template: &Template) -> Result<Vec<Variation>, ConfirmError> {
     let Some((request, loss)) = confirming.struck() else { return Ok(Vec::new()) };
     let mounted = template.mount(confirming.at)?;
-    let traced = on_volume(confirming, |stage, _| {
-        begin(stage, confirming.script)?;
-        Ok(stage.trace(std::slice::from_ref(request), &mut Directing::new(None), How::default())?)
+    let traced = on_volume(confirming, |env, _| {
+        begin(env, confirming.script)?;
+        Ok(env.trace(std::slice::from_ref(request), &mut ScriptInjector::new(None), How::default())?)
     })?;
     drop(mounted);
     let syncs = traced.calls.iter().filter(|call| call.class == Class::Sync).map(|call| call.number);
@@ -121,59 +121,59 @@ pub fn confirm(
     };
     let at = confirming.at;
     let mounted = template.mount(at)?;
-    on_volume(confirming, |stage, first| {
-        begin(stage, confirming.script)?;
+    on_volume(confirming, |env, first| {
+        begin(env, confirming.script)?;
         mounted.sync()?;
-        let left = strike(stage, mounted, request, variation, at)?;
+        let left = strike(env, mounted, request, variation, at)?;
         let _remounted = left.mount(at)?;
-        let dir = stage.sandbox.dir();
-        let tree = stage.sandbox.tree().map_err(|why| RunError::Sandbox { path: dir, why })?;
+        let dir = env.sandbox.dir();
+        let tree = env.sandbox.tree().map_err(|why| RunError::Sandbox { path: dir, why })?;
         let script = confirming.script(variation);
-        Ok(stage.play_state("power-loss", &tree, &script, first, confirming.subject, 1)?)
+        Ok(env.play_state("power-loss", &tree, &script, first, confirming.subject, 1)?)
     })
 }
 
 /// Does something with the store on a mounted volume, where it has what `init` leaves and its first record.
 fn on_volume<T>(
     confirming: &Confirming<'_>,
-    what: impl FnOnce(&Stage<'_>, &First) -> Result<T, ConfirmError>,
+    what: impl FnOnce(&ExecEnv<'_>, &First) -> Result<T, ConfirmError>,
 ) -> Result<T, ConfirmError> {
     let Confirming { target, multi_call, at, .. } = *confirming;
     let made = Sandbox::create(Some(at), &target.data, multi_call, &|_| ());
     let sandbox = made.map_err(|why| RunError::Sandbox { path: at.to_owned(), why })?;
     let on_operation = || ();
-    let mut stage = Stage::new(target, &sandbox, confirming.stop, &on_operation);
-    (stage.soft_end, stage.hard_end) = (confirming.end, confirming.end);
-    stage.init()?;
-    let first = stage.first()?;
-    what(&stage, &first)
+    let mut env = ExecEnv::new(target, &sandbox, confirming.stop, &on_operation);
+    (env.soft_end, env.hard_end) = (confirming.end, confirming.end);
+    env.init()?;
+    let first = env.first()?;
+    what(&env, &first)
 }
 
 /// Lays out what the script begins with.
-fn begin(stage: &Stage<'_>, script: &Script) -> Result<(), RunError> {
-    if script.acts.contains(&Act::Anew) { stage.lay() } else { stage.lay_first() }
+fn begin(env: &ExecEnv<'_>, script: &Script) -> Result<(), RunError> {
+    if script.acts.contains(&Act::Anew) { env.lay() } else { env.lay_first() }
 }
 
 /// Runs the operation up to its loss, and cuts the power.
 fn strike(
-    stage: &Stage<'_>,
+    env: &ExecEnv<'_>,
     mounted: Mounted,
     request: &Request,
     variation: Variation,
     at: &Path,
 ) -> Result<Left, ConfirmError> {
     // A kill takes nothing from the kernel's memory: the power does, right after it.
-    let disturbance = variation.after.map(|after| Disturbance {
+    let injection = variation.after.map(|after| Injection {
         point: after.saturating_add(1),
-        what: Misfortune::Kill,
+        what: InjectionKind::Kill,
         call: String::new(),
         is_of_a_kill: true,
         is_of_the_contract: false,
     });
-    let mut directing = Directing::new(disturbance.as_ref());
-    let traced = stage.trace(std::slice::from_ref(request), &mut directing, How::default())?;
-    stage.end_survivors();
-    let expected = if disturbance.is_some() { End::Killed } else { End::Exited(0) };
+    let mut directing = ScriptInjector::new(injection.as_ref());
+    let traced = env.trace(std::slice::from_ref(request), &mut directing, How::default())?;
+    env.end_survivors();
+    let expected = if injection.is_some() { End::Killed } else { End::Exited(0) };
     let ended = traced.operations.first().map(|ended| ended.end);
     if ended != Some(expected) {
         return Err(ConfirmError::Otherwise(format!("{request} ended in another way there")));

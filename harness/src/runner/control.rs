@@ -1,4 +1,4 @@
-//! The control: does the store work undisturbed, and what does it look like when it does.
+//! Runs the control: the store has to work without injections, and its traits are recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,14 +9,14 @@ use crate::call::is_temporary;
 use crate::observation::{FileState, State, Subject, file_shape};
 use crate::op::{Operation, Outcome, Request, record_name};
 use crate::runner::touch::{TouchWatch, Touches};
-use crate::runner::{RunError, Stage, nanos, program_of};
+use crate::runner::{ExecEnv, RunError, nanos, program_of};
 use crate::scenario::control::ADDS;
 use crate::target::RECORDS_UNREADABLE;
 
 /// What the control showed.
 #[derive(Clone, Debug)]
 pub struct Control {
-    /// Why the store does not work undisturbed; nothing where it does.
+    /// Why the store does not work without injections; nothing where it does.
     pub failure: Option<String>,
     /// How many operations were done.
     pub operations: u64,
@@ -39,8 +39,8 @@ pub struct Timing {
 ///
 /// # Errors
 /// Where the harness could not do its part; that the store fails is no error but the result.
-pub fn control(stage: &Stage<'_>) -> Result<Control, RunError> {
-    let mut run = ControlRun { stage, clock: Instant::now(), operations: 0, subject: stage.subject() };
+pub fn control(env: &ExecEnv<'_>) -> Result<Control, RunError> {
+    let mut run = ControlRun { env, clock: Instant::now(), operations: 0, subject: env.subject() };
     let mut timing = Timing::default();
     let failure = match run.prepare() {
         Ok(()) => run.adds(&mut timing).err(),
@@ -66,7 +66,7 @@ fn is_of_the_program(why: &io::Error) -> bool {
 }
 
 struct ControlRun<'a> {
-    stage: &'a Stage<'a>,
+    env: &'a ExecEnv<'a>,
     clock: Instant,
     operations: u64,
     subject: Subject,
@@ -85,11 +85,11 @@ impl From<RunError> for Failure {
 
 impl ControlRun<'_> {
     fn prepare(&mut self) -> Result<(), Failure> {
-        let target = self.stage.target;
-        self.stage.lay()?;
+        let target = self.env.target;
+        self.env.lay()?;
         if target.ops.init.is_some() {
             self.succeed(Request::Init)?;
-            self.stage.sandbox.keep_as_old().map_err(RunError::system("keep what init left"))?;
+            self.env.sandbox.keep_as_old().map_err(RunError::system("keep what init left"))?;
         }
         let old = self.look();
         self.subject.starts_with_data = matches!(old.data, FileState::Whole) && self.subject.transparent;
@@ -103,18 +103,18 @@ impl ControlRun<'_> {
             self.subject.lists_when_empty = listed.outcome == Outcome::Acknowledged;
             self.subject.initial_records.extend(listed.records.unwrap_or_default());
         }
-        Ok(self.stage.lay()?)
+        Ok(self.env.lay()?)
     }
 
     fn adds(&mut self, timing: &mut Timing) -> Result<(), Failure> {
-        let target = self.stage.target;
+        let target = self.env.target;
         let adds = target.limit_of_plain_add().map_or(ADDS, |limit| limit.min(ADDS));
         let mut expected = BTreeSet::new();
         let (mut wholes, mut firsts, mut lasts, mut counts) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for number in 1..=adds {
             let record = record_name(number);
-            let folders = self.stage.sandbox.folders();
+            let folders = self.env.sandbox.folders();
             let watch = TouchWatch::start(&folders.iter().map(PathBuf::as_path).collect::<Vec<_>>());
             let started = Instant::now();
             let added = self.succeed(Request::Add { record: record.clone(), number });
@@ -130,8 +130,8 @@ impl ControlRun<'_> {
             let mut state = self.look();
             // What is left in TMPDIR is no residue of the store.
             let own = state.files.iter().filter(|file| !is_temporary(file));
-            self.subject.quiet_file_counts.push(own.count());
-            self.subject.quiet_shapes.push(shapes(&state, &expected));
+            self.subject.baseline_file_counts.push(own.count());
+            self.subject.baseline_shapes.push(shapes(&state, &expected));
             if target.ops.list.is_some() {
                 // Before `list` the records may stand elsewhere.
                 state.records = None;
@@ -144,7 +144,7 @@ impl ControlRun<'_> {
                 // The file after `list`, which may have repaired or moved things, must agree with it.
                 let state = self.look();
                 // `list` may make files of its own, or remove some.
-                if let Some(before) = self.subject.quiet_shapes.last_mut() {
+                if let Some(before) = self.subject.baseline_shapes.last_mut() {
                     for (shape, count) in shapes(&state, &expected) {
                         let most = before.entry(shape).or_default();
                         *most = count.max(*most);
@@ -167,7 +167,7 @@ impl ControlRun<'_> {
     }
 
     fn check_file(&self, state: &State, expected: &BTreeSet<String>) -> Result<(), Failure> {
-        let target = self.stage.target;
+        let target = self.env.target;
         let data = target.data.path.display();
         let fail = |reason: String| Err(Failure::Store(reason));
         if self.subject.transparent {
@@ -229,7 +229,7 @@ impl ControlRun<'_> {
             };
             format!("the acknowledged record {} is not in {source}{shown}", missing.join(", "))
         } else if !foreign.is_empty() {
-            format!("{source} shows what nobody added: {}", foreign.join(", "))
+            format!("{source} lists records that no operation added: {}", foreign.join(", "))
         } else if counts.values().any(|count| *count > 1) {
             format!("{source} shows a record more than once")
         } else {
@@ -241,12 +241,12 @@ impl ControlRun<'_> {
     }
 
     fn look(&self) -> State {
-        self.stage.sandbox.look(self.stage.target, nanos(self.clock.elapsed()))
+        self.env.sandbox.look(self.env.target, nanos(self.clock.elapsed()))
     }
 
     fn operate(&mut self, request: Request) -> Result<Operation, RunError> {
         self.operations += 1;
-        self.stage.operate(1, request, self.clock, None, &|| (), &|_| ())
+        self.env.operate(1, request, self.clock, None, &|| (), &|_| ())
     }
 
     fn succeed(&mut self, request: Request) -> Result<Operation, Failure> {
@@ -255,11 +255,11 @@ impl ControlRun<'_> {
     }
 
     fn failed(&self, operation: &Operation) -> Failure {
-        let limits = &self.stage.target.limits;
+        let limits = &self.env.target.limits;
         let how = match &operation.outcome {
             Outcome::Failed(status) => format!("failed ({status})"),
             Outcome::Refused => "was refused".to_owned(),
-            Outcome::Busy => "found the store busy, and nobody was there".to_owned(),
+            Outcome::Busy => "found the store busy, although no other client ran".to_owned(),
             Outcome::Unfinished(crate::op::Limit::Timeout) => {
                 format!("did not end within {:?} (limits.timeout)", limits.timeout)
             }
@@ -273,9 +273,9 @@ impl ControlRun<'_> {
             format!("it said: {}", operation.stderr)
         };
         let program = self
-            .stage
+            .env
             .command(&operation.request)
-            .map(|command| program_of(command, &self.stage.target.folder).display().to_string())
+            .map(|command| program_of(command, &self.env.target.folder).display().to_string())
             .unwrap_or_default();
         Failure::Store(format!("{} {how}; {said} (program {program})", operation.request))
     }

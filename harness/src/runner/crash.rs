@@ -1,20 +1,20 @@
-//! Kills at every call beside another client and as derived states.
+//! Runs kills beside a second client and derived crash states.
 
 use crate::observation::FileState;
+use crate::runner::baseline::BaselineRun;
 use crate::runner::experiments::{Group, UNEXPLAINED, crash_states_of, has_unkilled_processes};
 use crate::runner::prepare::Prepared;
-use crate::runner::quiet::Quiet;
 use crate::runner::sweep::Sweep;
-use crate::runner::{Cut, Next, RunError, Showing, TraceError, name_of};
+use crate::runner::{Cut, RunError, SweepControl, SweepEvent, TraceError, name_of};
 use crate::scenario::crash;
-use crate::scenario::script::Misfortune;
+use crate::scenario::script::InjectionKind;
 
 /// The invariants that rest on the calls of an operation being all that it does.
 const BY_CALLS: [&str; 2] = ["crash-atomic", "acked-survives-crash"];
 
 impl Sweep<'_> {
     /// Takes note of the crash points and crash states of an operation that are not tried.
-    pub(super) fn note_what_crash_leaves_out(&mut self, one: &Quiet) {
+    pub(super) fn note_what_crash_leaves_out(&mut self, one: &BaselineRun) {
         let (name, calls) = (name_of(&one.request), &one.traced.calls);
         let left_out = (calls.len() + 1).saturating_sub(crash::points(calls).len());
         self.bound(left_out, &format!("crash points of {name}, those away from its changes"));
@@ -54,18 +54,18 @@ impl Sweep<'_> {
         for (number, place) in open {
             let Some(point) = points.get(*number) else { continue };
             self.place = *place;
-            let mut was_disturbed = false;
+            let mut was_injected = false;
             for what in crash::BESIDE {
                 let script = crash::beside_another(&quiet.request, &quiet.traced.calls, *point, what);
                 let seen = self.play_once(&prepared.first, &script)?;
-                was_disturbed |= seen.was_disturbed;
+                was_injected |= seen.was_injected;
                 // A client that does not wait cannot be killed waiting.
-                if self.done.cut.is_some() || (what != Misfortune::Hold && !seen.second_waited) {
+                if self.done.cut.is_some() || (what != InjectionKind::Hold && !seen.second_waited) {
                     break;
                 }
             }
-            self.note_made(group, usize::from(was_disturbed));
-            self.note_ran(group, *number, was_disturbed);
+            self.note_made(group, usize::from(was_injected));
+            self.note_ran(group, *number, was_injected);
             if self.done.cut.is_some() {
                 break;
             }
@@ -84,21 +84,21 @@ impl Sweep<'_> {
         let Some(quiet) = prepared.quiet.get(op) else { return Ok(()) };
         let Ok(Some(states)) = crash_states_of(quiet) else { return Ok(()) };
         let calls = &quiet.traced.calls;
-        let data = &self.stage.target.data;
+        let data = &self.env.target.data;
         let mut open = open.iter().peekable();
         for (at, state) in states.enumerate() {
             let Some((number, place)) = open.next_if(|(number, _)| *number == at) else { continue };
             self.place = *place;
-            if self.stage.is_time_up() {
+            if self.env.is_time_up() {
                 return Err(RunError::Stopped.into());
             }
             let content = data.path.to_str().and_then(|path| state.tree.content(path));
             let is_whole = content.is_some_and(|content| data.format.examine(content) == FileState::Whole);
             self.done.states.0 += 1;
             self.done.states.1 += u64::from(!is_whole);
-            let what = state.cut.map_or(Misfortune::Kill, Misfortune::Tear);
+            let what = state.cut.map_or(InjectionKind::Kill, InjectionKind::Tear);
             let script = crash::alone(&quiet.request, calls, state.point, what);
-            let observation = self.stage.play_state(
+            let observation = self.env.play_state(
                 "crash",
                 &state.tree,
                 &script,
@@ -108,10 +108,10 @@ impl Sweep<'_> {
             )?;
             self.note_made(group, 1);
             self.note_ran(group, *number, true);
-            match (self.sink)(Showing::Derived { observation: Box::new(observation), script: &script }) {
-                Next::GoOn | Next::Found | Next::Known => {}
-                Next::End => self.done.cut = Some(Cut::FailFast),
-                Next::Confirm => self.confirm(&prepared.first, &script)?,
+            match (self.sink)(SweepEvent::Derived { observation: Box::new(observation), script: &script }) {
+                SweepControl::GoOn | SweepControl::Found | SweepControl::Known => {}
+                SweepControl::End => self.done.cut = Some(Cut::FailFast),
+                SweepControl::Confirm => self.confirm(&prepared.first, &script)?,
             }
             if self.done.cut.is_some() {
                 break;

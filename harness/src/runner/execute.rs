@@ -1,4 +1,4 @@
-//! Plays a script: one execution, from a fresh sandbox with the store's first record to an observation.
+//! Executes a script in a fresh sandbox and returns the observation.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use crate::explore::Explorer;
 use crate::observation::{Observation, State, Subject};
 use crate::op::{Operation, Outcome, Request};
 use crate::persist::Tree;
-use crate::runner::playing::Playing;
+use crate::runner::playing::ScriptRun;
 use crate::runner::schedule::Scheduled;
 use crate::runner::traced::TraceError;
-use crate::runner::{RunError, Stage, nanos};
+use crate::runner::{ExecEnv, RunError, nanos};
 use crate::scenario::crash::add;
 use crate::scenario::script::{Act, Script};
 
@@ -19,7 +19,7 @@ use crate::scenario::script::{Act, Script};
 pub struct First {
     pub(super) operation: Operation,
     pub(super) state: State,
-    /// Names of the files that quiet runs made since.
+    /// Names of the files that baseline runs made since.
     pub(super) usual_names: BTreeSet<String>,
 }
 
@@ -31,14 +31,14 @@ pub struct Played {
     /// What the traces say is not seen.
     pub not_covered: Vec<String>,
     /// Whether what was to be disturbed was.
-    pub was_disturbed: bool,
+    pub was_injected: bool,
     /// Whether a second client waited for the first.
     pub second_waited: bool,
     /// Whether any operation was a copy of a template.
     pub has_copies: bool,
 }
 
-impl Stage<'_> {
+impl ExecEnv<'_> {
     /// Lets the store add its first record, and keeps what it left for every script to begin with.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Stage<'_> {
         may_copy: bool,
     ) -> Result<Played, TraceError> {
         self.lay_first()?;
-        let mut playing = Playing::new(self, first, may_copy);
+        let mut playing = ScriptRun::new(self, first, may_copy);
         for act in &script.acts {
             playing.act(act)?;
         }
@@ -116,7 +116,7 @@ impl Stage<'_> {
     /// Plays a script with clients on a schedule, which the explorer chooses.
     ///
     /// # Errors
-    /// As [`Stage::play`].
+    /// As [`ExecEnv::play`].
     pub(super) fn play_explored(
         &self,
         scenario: &str,
@@ -127,7 +127,7 @@ impl Stage<'_> {
         explorer: &mut dyn Explorer,
     ) -> Result<(Option<Played>, Scheduled), TraceError> {
         self.lay_first()?;
-        let mut playing = Playing::new(self, first, true);
+        let mut playing = ScriptRun::new(self, first, true);
         let mut scheduled = Scheduled::default();
         for act in &script.acts {
             match act {
@@ -135,7 +135,7 @@ impl Stage<'_> {
                 other => playing.act(other)?,
             }
             // What went another way than the explorer knows was given up in its middle: that says nothing of the store.
-            if scheduled.was_abandoned || scheduled.has_left {
+            if scheduled.was_abandoned || scheduled.has_diverged {
                 return Ok((None, scheduled));
             }
         }
@@ -145,7 +145,7 @@ impl Stage<'_> {
         Ok((Some(playing.into_observation(scenario, &script, first, subject, execution)), scheduled))
     }
 
-    /// Lays out what a kill or a power loss left, as derived from the calls of a quiet run, and asks the store what it
+    /// Lays out what a kill or a power loss left, as derived from the calls of a baseline run, and asks the store what it
     /// makes of it.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl Stage<'_> {
     ) -> Result<Observation, TraceError> {
         self.end_survivors();
         self.sandbox.lay_tree(tree).map_err(|why| RunError::Sandbox { path: self.sandbox.dir(), why })?;
-        let mut playing = Playing::new(self, first, true);
+        let mut playing = ScriptRun::new(self, first, true);
         for act in &script.acts {
             match act {
                 Act::Trace { requests, .. } => playing.was_killed_then(requests),

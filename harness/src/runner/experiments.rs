@@ -1,4 +1,4 @@
-//! Lists the experiments of each scenario, as values: what they are, how many, and which of them tell most.
+//! Lists the experiments of each scenario as values, and which of them are most telling.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use crate::evidence::Evidence;
 use crate::fault::has_none;
 use crate::op::Request;
 use crate::persist::{CrashStates, Log, Unmodelled, crash_states, power_losses, profile};
-use crate::runner::interleave::{Breadth, kill_plan, schedule_plans};
+use crate::runner::baseline::BaselineRun;
+use crate::runner::interleave::{ExplorationLimits, kill_plan, schedule_plans};
 use crate::runner::prepare::Prepared;
-use crate::runner::quiet::Quiet;
-use crate::runner::{Stage, name_of};
+use crate::runner::{ExecEnv, name_of};
 use crate::scenario::interleave::Plan;
 use crate::scenario::power_loss::From;
 use crate::scenario::script::Script;
@@ -29,9 +29,9 @@ const AFTERWARDS: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
     /// The experiments that are cheap and tell most.
-    Telling,
+    Early,
     /// All that did not run yet.
-    Rest,
+    Remaining,
 }
 
 /// Experiments that belong together.
@@ -129,10 +129,10 @@ pub(super) fn places(groups: &[Group], scenario: &str, shard: Shard) -> Vec<Vec<
 
 /// The experiments of a scenario, in the order in which they run.
 pub(super) fn planned(
-    stage: &Stage<'_>,
+    env: &ExecEnv<'_>,
     prepared: &Prepared,
     scenario: &str,
-    breadth: Breadth,
+    breadth: ExplorationLimits,
 ) -> Vec<Group> {
     let quiet = &prepared.quiet;
     let requests: Vec<Request> = quiet.iter().map(|one| one.request.clone()).collect();
@@ -143,13 +143,13 @@ pub(super) fn planned(
             inheritance::scripts(&requests),
         )],
         "reentry" => {
-            let limit = stage.target.limit_of_plain_add();
-            let scripts = reentry::scripts(&requests, limit, stage.target.session.is_some());
+            let limit = env.target.limit_of_plain_add();
+            let scripts = reentry::scripts(&requests, limit, env.target.session.is_some());
             vec![whole("runs of every operation, add many times", Some(Evidence::Reentries), scripts)]
         }
-        "session" => of_session(stage, prepared),
+        "session" => of_session(env, prepared),
         "power-loss" => of_power_loss(prepared),
-        "interleave" => schedule_plans(stage, prepared, breadth)
+        "interleave" => schedule_plans(env, prepared, breadth)
             .into_iter()
             .map(|plan| {
                 let is_pair = plan.clients.len() == 2 && plan.clients.iter().all(|one| one.len() == 1);
@@ -157,7 +157,7 @@ pub(super) fn planned(
                 Group { what: plan.what.clone(), evidence, work: Work::Schedules { plan } }
             })
             .collect(),
-        "interleave-crash" => kill_plan(stage, prepared, breadth)
+        "interleave-crash" => kill_plan(env, prepared, breadth)
             .map(|(plan, points)| {
                 let what = plan.what.clone();
                 vec![Group { what, evidence: None, work: Work::KillSchedules { plan, points } }]
@@ -173,7 +173,7 @@ pub(super) fn planned(
                 Group { what, evidence: None, work: Work::Scripts { scripts, telling } }
             })
             .collect(),
-        _ => of_crash(stage, prepared),
+        _ => of_crash(env, prepared),
     };
     groups.retain(|group| group.count() > 0);
     groups
@@ -198,7 +198,7 @@ fn first(scripts: Vec<Script>, tells_most: impl Fn(&Script) -> bool) -> (Vec<Scr
     (all, telling)
 }
 
-fn of_session(stage: &Stage<'_>, prepared: &Prepared) -> Vec<Group> {
+fn of_session(env: &ExecEnv<'_>, prepared: &Prepared) -> Vec<Group> {
     let mut groups = Vec::new();
     if let Some((calls, _)) = &prepared.session {
         let what = "requests that are cancelled or overlap, at each call of an add";
@@ -206,7 +206,7 @@ fn of_session(stage: &Stage<'_>, prepared: &Prepared) -> Vec<Group> {
         let what = "calls of an add in a session beside a one-shot add";
         groups.push(later(what, Some(Evidence::Sessions), session::beside_held(calls)));
     }
-    if stage.target.session.is_some() {
+    if env.target.session.is_some() {
         let what = "a session with one-shot operations and with another session beside it";
         groups.insert(0, whole(what, Some(Evidence::Sessions), session::beside()));
     }
@@ -231,7 +231,7 @@ fn of_power_loss(prepared: &Prepared) -> Vec<Group> {
 pub(super) const FIRST_ADD: &str = "the first add";
 
 /// The operation that a power loss strikes, by its name, and where it begins.
-pub(super) fn struck(prepared: &Prepared, op: Option<usize>) -> (&str, &Quiet, From) {
+pub(super) fn struck(prepared: &Prepared, op: Option<usize>) -> (&str, &BaselineRun, From) {
     match op.and_then(|op| prepared.quiet.get(op)) {
         Some(quiet) => (name_of(&quiet.request), quiet, From::First),
         None => (FIRST_ADD, &prepared.first_add, From::Nothing),
@@ -239,7 +239,7 @@ pub(super) fn struck(prepared: &Prepared, op: Option<usize>) -> (&str, &Quiet, F
 }
 
 /// What an operation asks of the disk, if its calls account for what it left.
-pub(super) fn log_of(quiet: &Quiet) -> Result<Log, String> {
+pub(super) fn log_of(quiet: &BaselineRun) -> Result<Log, String> {
     let (before, after) =
         quiet.trees.as_ref().ok_or("what stands in the sandbox cannot be read as a tree")?;
     match Log::record(before, &quiet.traced.calls) {
@@ -254,7 +254,7 @@ pub(super) fn log_of(quiet: &Quiet) -> Result<Log, String> {
 pub(super) const UNEXPLAINED: &str = "its calls do not account for what it left";
 
 /// What a kill of an operation can leave, if its calls account for what it left.
-pub(super) fn crash_states_of(quiet: &Quiet) -> Result<Option<CrashStates<'_>>, String> {
+pub(super) fn crash_states_of(quiet: &BaselineRun) -> Result<Option<CrashStates<'_>>, String> {
     let calls: &[Call] = &quiet.traced.calls;
     let Some((before, after)) = quiet.trees.as_ref().filter(|_| !calls.is_empty()) else { return Ok(None) };
     match crash_states(before, calls) {
@@ -292,7 +292,7 @@ fn of_faults(prepared: &Prepared) -> Vec<Group> {
 }
 
 /// What is left out of the faults of an operation, with how much.
-pub(super) fn left_out_of_faults(one: &Quiet) -> [(usize, String); 3] {
+pub(super) fn left_out_of_faults(one: &BaselineRun) -> [(usize, String); 3] {
     let (name, calls) = (name_of(&one.request), &one.traced.calls);
     let faults = fault::scripts(&one.request, calls, one.before());
     let without = calls.iter().filter(|call| has_none(call)).count();
@@ -306,11 +306,11 @@ pub(super) fn left_out_of_faults(one: &Quiet) -> [(usize, String); 3] {
     ]
 }
 
-fn of_crash(stage: &Stage<'_>, prepared: &Prepared) -> Vec<Group> {
+fn of_crash(env: &ExecEnv<'_>, prepared: &Prepared) -> Vec<Group> {
     let mut groups = Vec::new();
-    if let (Some(derived), Some(rebuild)) = (&stage.target.derived, &prepared.rebuild) {
+    if let (Some(derived), Some(rebuild)) = (&env.target.derived, &prepared.rebuild) {
         // Empty, other formats are a store with nothing in it.
-        let is_json = stage.target.data.format == Format::Json;
+        let is_json = env.target.data.format == Format::Json;
         let data = is_json.then(|| prepared.subject.data.clone());
         let damages = damage::scripts(&derived.files, data.as_deref());
         // They are few, and nothing else shows what they show.
@@ -364,12 +364,12 @@ fn of_crash(stage: &Stage<'_>, prepared: &Prepared) -> Vec<Group> {
 }
 
 /// Whether single processes of an operation are killed, which are several.
-pub(super) fn has_unkilled_processes(one: &Quiet) -> bool {
+pub(super) fn has_unkilled_processes(one: &BaselineRun) -> bool {
     one.traced.operations.iter().any(|ended| ended.survivors > 0)
         && one.traced.calls.iter().any(|call| call.process > 1)
 }
 
-impl Quiet {
+impl BaselineRun {
     /// What stood in the sandbox before it, if that is known.
     pub(super) fn before(&self) -> Option<&crate::persist::Tree> {
         self.trees.as_ref().map(|(before, _)| before)

@@ -1,5 +1,5 @@
-//! Explores the schedules of one plan: one execution after another, as an explorer wants them, until all that differ were run
-//! or its time is up; then some by chance.
+//! Explores the schedules of one plan, one execution after another, until all inequivalent ones were run or its time is
+//! up; then some at random.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::op::ClientId;
 use crate::runner::experiments::Pass;
 use crate::runner::schedule::Scheduled;
 use crate::runner::sweep::Sweep;
-use crate::runner::{Cut, First, Next, RunError, TraceError, name_of};
+use crate::runner::{Cut, First, RunError, SweepControl, TraceError, name_of};
 use crate::scenario::crash;
 use crate::scenario::interleave::{Plan, WAKES};
 use crate::scenario::script::KillAt;
@@ -26,9 +26,9 @@ const ESTIMATE_TIME: Duration = Duration::from_millis(300);
 const VIOLATIONS_MAX: u32 = 3;
 /// Executions of one plan that violate something and are made smaller.
 const SHRUNK_MAX: u32 = 2;
-/// Of the time for one plan, what is kept for schedules by chance where there is no time for all.
+/// Of the time for one plan, what is kept for schedules at random where there is no time for all.
 const CHANCE: u32 = 4;
-/// Schedules by chance where no time is set.
+/// Schedules at random where no time is set.
 const DRAWN_MAX: u64 = 2_000;
 
 /// How the exploration of one plan ended.
@@ -46,7 +46,7 @@ enum End {
 
 /// What one plan came to.
 #[derive(Debug, Default)]
-pub(super) struct Tried {
+pub(super) struct ExplorationStats {
     pub(super) executions: u64,
     /// Whether every schedule with at most one preemption was run.
     pub(super) covers_one_preemption: bool,
@@ -58,7 +58,7 @@ pub(super) struct Tried {
     estimate: Option<(u64, bool)>,
     pub(super) has_polled: bool,
     time_passed: bool,
-    is_crowded: bool,
+    has_unscheduled_threads: bool,
     has_sleepers: bool,
     /// Violations end it no more.
     is_to_go_on: bool,
@@ -79,11 +79,11 @@ impl Sweep<'_> {
         plan: &Plan,
         kill: Option<KillAt>,
         end: Option<Instant>,
-    ) -> Result<Tried, TraceError> {
-        let mut tried = Tried::default();
+    ) -> Result<ExplorationStats, TraceError> {
+        let mut tried = ExplorationStats::default();
         let ended = match self.pass {
-            Pass::Telling => self.explore_simplest(first, plan, kill, end, &mut tried),
-            Pass::Rest => self.explore_systematically(first, plan, kill, end, &mut tried),
+            Pass::Early => self.explore_simplest(first, plan, kill, end, &mut tried),
+            Pass::Remaining => self.explore_systematically(first, plan, kill, end, &mut tried),
         };
         tried.covers_one_preemption &= !tried.is_too_long;
         let (end, claims) = match &ended {
@@ -93,12 +93,12 @@ impl Sweep<'_> {
             // What was done until then is told.
             Err(_) => (None, Vec::new()),
         };
-        if kill.is_none() && self.pass == Pass::Rest {
+        if kill.is_none() && self.pass == Pass::Remaining {
             let told = format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried));
             self.done.explored.push((self.place, told));
         }
         // An exploration that stops at a violation keeps to a bound; else it was the time.
-        if self.pass == Pass::Rest {
+        if self.pass == Pass::Remaining {
             self.done.is_truncated |= !matches!(end, Some(End::All | End::Found));
             self.done.is_bounded |= !matches!(end, Some(End::All));
         }
@@ -115,7 +115,7 @@ impl Sweep<'_> {
         plan: &Plan,
         kill: Option<KillAt>,
         end: Option<Instant>,
-        tried: &mut Tried,
+        tried: &mut ExplorationStats,
     ) -> Result<(End, Vec<String>), TraceError> {
         for preemptions in 0..=1 {
             let mut bounded = Bounded::new(preemptions);
@@ -136,7 +136,7 @@ impl Sweep<'_> {
         plan: &Plan,
         kill: Option<KillAt>,
         end: Option<Instant>,
-        tried: &mut Tried,
+        tried: &mut ExplorationStats,
     ) -> Result<(End, Vec<String>), TraceError> {
         let (ended, claims) = self.explore_all(first, plan, kill, end, tried)?;
         tried.covers_one_preemption |= matches!(ended, End::All);
@@ -155,7 +155,7 @@ impl Sweep<'_> {
         plan: &Plan,
         kill: Option<KillAt>,
         end: Option<Instant>,
-        tried: &mut Tried,
+        tried: &mut ExplorationStats,
     ) -> Result<(End, Vec<String>), TraceError> {
         let mut claims = Vec::new();
         if let Some(preemptions) = self.breadth.preemptions {
@@ -188,7 +188,7 @@ impl Sweep<'_> {
         }
         let estimate = {
             let end = Instant::now() + ESTIMATE_TIME;
-            let is_enough = || Instant::now() >= end || self.stage.is_time_up();
+            let is_enough = || Instant::now() >= end || self.env.is_time_up();
             StraightLine::of(&tried.last.steps).size(ESTIMATE_MAX, &is_enough)
         };
         tried.estimate = Some(estimate);
@@ -219,7 +219,7 @@ impl Sweep<'_> {
         self.by_chance(first, plan, kill, end, ended, claims, tried)
     }
 
-    /// Where the time was not enough for all, what is left of it goes to schedules by chance.
+    /// Where the time was not enough for all, what is left of it goes to schedules at random.
     fn by_chance(
         &mut self,
         first: &First,
@@ -228,7 +228,7 @@ impl Sweep<'_> {
         end: Option<Instant>,
         ended: End,
         mut claims: Vec<String>,
-        tried: &mut Tried,
+        tried: &mut ExplorationStats,
     ) -> Result<(End, Vec<String>), TraceError> {
         if !matches!(ended, End::TimeUp) {
             return Ok((ended, claims));
@@ -237,7 +237,7 @@ impl Sweep<'_> {
         let most = if end.is_some() { u64::MAX } else { DRAWN_MAX };
         let drawn = self.run_all(first, plan, kill, end, most, &mut portfolio, tried)?;
         if portfolio.drawn() > 0 {
-            claims.push(format!("{} by chance", portfolio.drawn()));
+            claims.push(format!("{} at random", portfolio.drawn()));
         }
         Ok((if matches!(drawn, End::All) { End::TimeUp } else { drawn }, claims))
     }
@@ -255,7 +255,7 @@ impl Sweep<'_> {
         end: Option<Instant>,
         most: u64,
         explorer: &mut dyn Explorer,
-        tried: &mut Tried,
+        tried: &mut ExplorationStats,
     ) -> Result<End, TraceError> {
         let mut watching = Watching { explorer, last: Vec::new(), names: Vec::new() };
         let mut made = 0;
@@ -267,11 +267,11 @@ impl Sweep<'_> {
                 return Ok(End::All);
             }
             made += 1;
-            if self.stage.is_time_up() {
+            if self.env.is_time_up() {
                 return Err(RunError::Stopped.into());
             }
             let script = plan.script(Vec::new(), kill);
-            let (played, scheduled) = self.stage.play_explored(
+            let (played, scheduled) = self.env.play_explored(
                 self.scenario,
                 &script,
                 first,
@@ -288,28 +288,28 @@ impl Sweep<'_> {
             let next = self.show(first, plan, kill, played, scheduled, is_to_be_shrunk)?;
             self.execution += 1;
             match next {
-                Next::End => {
+                SweepControl::End => {
                     self.done.cut = Some(Cut::FailFast);
                     return Ok(End::Cut);
                 }
-                Next::Found => {
+                SweepControl::Found => {
                     tried.violations += 1;
-                    let is_enough = self.pass == Pass::Rest && !tried.is_to_go_on;
+                    let is_enough = self.pass == Pass::Remaining && !tried.is_to_go_on;
                     if tried.violations >= VIOLATIONS_MAX && is_enough {
                         return Ok(End::Found);
                     }
                 }
-                Next::Known => tried.known += 1,
-                Next::GoOn | Next::Confirm => {}
+                SweepControl::Known => tried.known += 1,
+                SweepControl::GoOn | SweepControl::Confirm => {}
             }
         }
     }
 
     /// What keeps an exploration from being complete, in words.
-    fn take_note(&mut self, plan: &Plan, tried: &Tried) {
+    fn take_note(&mut self, plan: &Plan, tried: &ExplorationStats) {
         let what = &plan.what;
         self.done.unscheduled.extend(tried.unscheduled().map(ToOwned::to_owned));
-        if tried.is_crowded {
+        if tried.has_unscheduled_threads {
             self.leave_out(format!("the order of the threads or processes of one client, in {what}"));
         }
         if tried.has_sleepers {
@@ -331,15 +331,13 @@ impl Sweep<'_> {
             self.leave_out(format!("what is not seen, as told under not covered, in {what}"));
         }
         if tried.time_passed {
-            self.leave_out(format!(
-                "what others might have done while time passed for one who slept, in {what}"
-            ));
+            self.leave_out(format!("what other clients might have done during a skipped sleep, in {what}"));
         }
         if tried.has_polled && plan.wakes == 0 {
             self.leave_out(format!("the end of a sleep before anything was changed, in {what}"));
         }
         if plan.wakes > 0 {
-            self.leave_out(format!("a row of more than {WAKES} sleeps without success, in {what}"));
+            self.leave_out(format!("more than {WAKES} consecutive unsuccessful sleeps, in {what}"));
         }
         if let Some(differs) = &tried.differs {
             self.done
@@ -350,11 +348,14 @@ impl Sweep<'_> {
     }
 }
 
-impl Tried {
+impl ExplorationStats {
     /// What was not scheduled, so that what the schedules show is not all.
     fn unscheduled(&self) -> impl Iterator<Item = &'static str> {
         [
-            (self.is_crowded, "threads or processes of one client are not scheduled against each other"),
+            (
+                self.has_unscheduled_threads,
+                "threads or processes of one client are not scheduled against each other",
+            ),
             (self.has_timers, "a time-out of one client may expire while others run, and is not scheduled"),
             (
                 self.has_polled,
@@ -362,7 +363,7 @@ impl Tried {
             ),
             (
                 self.differs.is_some(),
-                "after the same steps it went on in two ways, of which one was followed",
+                "after the same steps it continued in two ways, of which one was followed",
             ),
         ]
         .into_iter()
@@ -376,7 +377,7 @@ impl Tried {
         }
         self.has_polled |= scheduled.has_polled;
         self.time_passed |= scheduled.time_passed;
-        self.is_crowded |= scheduled.is_crowded;
+        self.has_unscheduled_threads |= scheduled.has_unscheduled_threads;
         self.has_sleepers |= scheduled.has_sleepers;
         self.has_timers |= scheduled.has_timers;
         self.is_too_long |= scheduled.is_too_long;
@@ -397,7 +398,7 @@ fn thorough(end: Option<Instant>) -> Box<dyn Explorer> {
 }
 
 /// How an exploration ended, in words.
-fn told(end: Option<&End>, claims: &[String], tried: &Tried) -> String {
+fn told(end: Option<&End>, claims: &[String], tried: &ExplorationStats) -> String {
     let count = tried.executions;
     let about = match tried.estimate {
         Some((estimate, true)) if estimate > count => format!(" of about {estimate}"),
@@ -410,7 +411,7 @@ fn told(end: Option<&End>, claims: &[String], tried: &Tried) -> String {
         Some(End::All) if claims.is_empty() && tried.has_polled => {
             format!("{schedules}, exhaustive if pollers sleep until something changes")
         }
-        Some(End::All) if claims.is_empty() => format!("{schedules}, all that differ"),
+        Some(End::All) if claims.is_empty() => format!("{schedules}, all inequivalent schedules"),
         Some(End::All) => format!("{schedules}{claims}"),
         Some(End::TimeUp) => format!("{schedules}{about}{claims}, until the time was up"),
         Some(End::Found) => format!("{schedules}, ended at violation {}", tried.violations),
@@ -439,18 +440,19 @@ impl Watching<'_> {
         let differs = (0..same).find(|at| self.names.get(*at) != scheduled.names.get(*at));
         let told = differs.map(|at| {
             format!(
-                "after the same {at} steps client {} came to {} once and to {} another time",
+                "after the same {at} steps client {} did {} in one execution and {} in another",
                 scheduled.schedule[at], self.names[at], scheduled.names[at]
             )
         });
         let ended_early =
             scheduled.schedule.len() == same && same < self.last.len() && !scheduled.was_abandoned;
-        let told =
-            told.or_else(|| ended_early.then(|| format!("after the same {same} steps it was over once")));
+        let told = told.or_else(|| {
+            ended_early.then(|| format!("after the same {same} steps one execution ended early"))
+        });
         self.last.clone_from(&scheduled.schedule);
         self.names.clone_from(&scheduled.names);
         told.or_else(|| {
-            scheduled.has_left.then(|| "a step that it could make before it could not make again".to_owned())
+            scheduled.has_diverged.then(|| "a step of one execution was not possible in another".to_owned())
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Process groups: who is in them, who outlived their operation, and their end.
+//! Finds and ends the processes of a group, and those that outlived their operation.
 
 use std::collections::BTreeSet;
 use std::fs;

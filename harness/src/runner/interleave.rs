@@ -1,16 +1,16 @@
-//! Chooses which clients are scheduled together, what is killed of them, and how much of the time each of these plans has.
+//! Chooses which clients are scheduled together, where one is killed, and the share of time of each plan.
 
 use std::time::Instant;
 
 use crate::explore::Explorer as _;
 use crate::explore::sequential::Sequential;
 use crate::op::Request;
+use crate::runner::event::Kills;
 use crate::runner::experiments::{Group, Pass};
 use crate::runner::pin::Pinned;
 use crate::runner::prepare::Prepared;
-use crate::runner::showing::Kills;
 use crate::runner::sweep::Sweep;
-use crate::runner::{Stage, TraceError};
+use crate::runner::{ExecEnv, TraceError};
 use crate::scenario::interleave::{CLIENTS_MAX, FILLED_MAX, Limited, OPERATIONS_MAX, Plan, WAKES, plans};
 use crate::scenario::script::KillAt;
 use crate::scenario::{crash, interleave, interleave_crash};
@@ -18,7 +18,7 @@ use crate::shard::Shard;
 
 /// How many schedules are to be run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Breadth {
+pub struct ExplorationLimits {
     /// Clients at once; nothing for the default.
     pub clients: Option<u32>,
     /// Operations of each client; nothing for the default.
@@ -32,29 +32,33 @@ pub struct Breadth {
 }
 
 /// The plans whose schedules are run.
-pub(super) fn schedule_plans(stage: &Stage<'_>, prepared: &Prepared, breadth: Breadth) -> Vec<Plan> {
+pub(super) fn schedule_plans(
+    env: &ExecEnv<'_>,
+    prepared: &Prepared,
+    breadth: ExplorationLimits,
+) -> Vec<Plan> {
     let requests: Vec<Request> = prepared.quiet.iter().map(|one| one.request.clone()).collect();
     let clients = breadth.clients.unwrap_or(interleave::CLIENTS);
-    let limited = limited(stage, prepared);
-    plans(&requests, clients, breadth.operations, limited, stage.target.ops.add.names_client())
+    let limited = limited(env, prepared);
+    plans(&requests, clients, breadth.operations, limited, env.target.ops.add.names_client())
 }
 
 /// The plan in whose schedules client 1 is killed, and the calls before which it is.
 pub(super) fn kill_plan(
-    stage: &Stage<'_>,
+    env: &ExecEnv<'_>,
     prepared: &Prepared,
-    breadth: Breadth,
+    breadth: ExplorationLimits,
 ) -> Option<(Plan, Vec<u32>)> {
     let clients = breadth.clients.unwrap_or(interleave_crash::CLIENTS);
-    let breadth = Breadth { clients: Some(clients), ..breadth };
+    let breadth = ExplorationLimits { clients: Some(clients), ..breadth };
     let is_of_all = |plan: &Plan| plan.clients.len() == clients.clamp(1, CLIENTS_MAX) as usize;
-    let plan = schedule_plans(stage, prepared, breadth).into_iter().find(is_of_all)?;
+    let plan = schedule_plans(env, prepared, breadth).into_iter().find(is_of_all)?;
     // The calls differ in number where others are there: one point more stands for its exit, whenever that is.
     Some((plan, crash::points(&prepared.quiet.first()?.traced.calls)))
 }
 
-fn limited(stage: &Stage<'_>, prepared: &Prepared) -> Option<Limited> {
-    let guard = stage.target.guard.as_ref()?;
+fn limited(env: &ExecEnv<'_>, prepared: &Prepared) -> Option<Limited> {
+    let guard = env.target.guard.as_ref()?;
     // What was there before the first add is in too.
     let there = u32::try_from(prepared.subject.initial_records.len()).unwrap_or(u32::MAX);
     Some(Limited { limit: guard.limit.checked_sub(there)?, has_own_form: guard.add.is_some() })
@@ -73,7 +77,7 @@ impl Sweep<'_> {
         if self.breadth.operations.is_some_and(|operations| operations > OPERATIONS_MAX) {
             self.leave_out(format!("more than {OPERATIONS_MAX} operations of one client"));
         }
-        if self.stage.target.guard.as_ref().is_some_and(|guard| guard.limit > FILLED_MAX) {
+        if self.env.target.guard.as_ref().is_some_and(|guard| guard.limit > FILLED_MAX) {
             self.leave_out(format!("clients at the limit, because it is above {FILLED_MAX}"));
         }
     }
@@ -90,13 +94,13 @@ impl Sweep<'_> {
         let Some((number, place)) = open.first() else { return Ok(()) };
         self.place = *place;
         let end = match self.pass {
-            Pass::Telling => self.stage.soft_end,
-            Pass::Rest => self.share(plans_left),
+            Pass::Early => self.env.soft_end,
+            Pass::Remaining => self.share(plans_left),
         };
         let tried = self.explore(&prepared.first, plan, None, end)?;
         if tried.covers_one_preemption {
             self.note_ran(group, *number, true);
-        } else if self.pass == Pass::Rest && !self.is_over(end) {
+        } else if self.pass == Pass::Remaining && !self.is_over(end) {
             self.note_ran(group, *number, false);
         }
         // If sleeps are part of it, time may pass while others could go on: as far as two clients show that.
@@ -104,13 +108,13 @@ impl Sweep<'_> {
             && plan.wakes == 0
             && *place == 0
             && self.done.cut.is_none()
-            && self.pass == Pass::Rest
+            && self.pass == Pass::Remaining
         {
             let mut patient = plan.clone();
             patient.clients.truncate(2);
             patient.wakes = WAKES;
             patient.what = format!(
-                "{} clients that add and sleep up to {WAKES} times without success",
+                "{} clients that add and sleep up to {WAKES} times unsuccessfully",
                 patient.clients.len()
             );
             self.explore(&prepared.first, &patient, None, self.share(plans_left))?;
@@ -158,7 +162,7 @@ impl Sweep<'_> {
     /// it long before, so that the next one may take twice its share.
     fn share(&self, plans: usize) -> Option<Instant> {
         let now = Instant::now();
-        let left = self.stage.soft_end?.saturating_duration_since(now);
+        let left = self.env.soft_end?.saturating_duration_since(now);
         let plans = u32::try_from(plans).unwrap_or(u32::MAX).max(1);
         Some(match self.breadth.preemptions {
             Some(_) => now + left.saturating_mul(2) / plans.saturating_add(1),
@@ -172,15 +176,15 @@ impl Sweep<'_> {
 ///
 /// # Errors
 /// Where the harness could not do its part, may not trace, or a schedule that begins as another went another way.
-pub fn classes(stage: &Stage<'_>, clients: Vec<Vec<Request>>, intervals: bool) -> Result<u64, TraceError> {
+pub fn classes(env: &ExecEnv<'_>, clients: Vec<Vec<Request>>, intervals: bool) -> Result<u64, TraceError> {
     let _pinned = Pinned::new();
-    let first = stage.first()?;
+    let first = env.first()?;
     let plan = Plan { what: String::new(), before: Vec::new(), clients, is_from_nothing: false, wakes: 0 };
     let mut script = plan.script(Vec::new(), None);
     script.count_intervals(intervals);
     let mut sequential = Sequential::default();
     while sequential.begin() {
-        stage.play_explored("interleave", &script, &first, &stage.subject(), 1, &mut sequential)?;
+        env.play_explored("interleave", &script, &first, &env.subject(), 1, &mut sequential)?;
     }
     Ok(sequential.executions())
 }

@@ -1,4 +1,4 @@
-//! When an operation is killed: after a time, or at its n-th touch of its folder.
+//! Decides when an operation is killed: after a time, or at its n-th access of its folder.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};

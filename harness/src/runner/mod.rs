@@ -1,9 +1,11 @@
-//! How scenarios are run: operations as processes, clients as threads; never what is correct.
+//! Runs scenarios: operations as processes, clients as threads; it never judges.
 
+mod baseline;
 mod confirm;
 mod control;
 mod crash;
 mod direct;
+mod event;
 mod execute;
 mod experiments;
 mod exploring;
@@ -17,11 +19,9 @@ mod power_cut;
 mod power_loss;
 mod prepare;
 mod process;
-mod quiet;
 mod reader;
 mod schedule;
 mod session;
-mod showing;
 mod shrink;
 mod stop;
 mod stress;
@@ -50,12 +50,12 @@ use crate::tracer::Templates;
 
 pub use confirm::{ConfirmError, Confirming, Variation, confirm, variations};
 pub use control::{Control, Timing, control};
+pub use event::{Kills, SweepControl, SweepEvent, SweepSummary, Trial};
 pub use execute::{First, Played};
 pub use experiments::Pass;
-pub use interleave::{Breadth, classes};
+pub use interleave::{ExplorationLimits, classes};
 pub use pin::Pinned;
 pub use prepare::{Prepared, prepare};
-pub use showing::{Kills, Next, Showing, Swept, Trial};
 pub use stop::Stop;
 pub use stress::{Cut, Stress, stress};
 pub use sweep::sweep;
@@ -74,7 +74,7 @@ const STRAYS_EVERY: u64 = 32;
 const STDERR_CHARACTERS: usize = 400;
 
 /// What a scenario needs to run operations of one target in one sandbox.
-pub struct Stage<'a> {
+pub struct ExecEnv<'a> {
     /// The store under test.
     pub target: &'a Target,
     /// Where it works.
@@ -147,8 +147,8 @@ impl RunError {
     }
 }
 
-impl<'a> Stage<'a> {
-    /// A stage without an end in time.
+impl<'a> ExecEnv<'a> {
+    /// An environment without an end in time.
     pub fn new(
         target: &'a Target,
         sandbox: &'a Sandbox,
@@ -450,7 +450,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-impl Drop for Stage<'_> {
+impl Drop for ExecEnv<'_> {
     fn drop(&mut self) {
         self.end_survivors();
     }

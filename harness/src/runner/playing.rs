@@ -1,4 +1,4 @@
-//! An execution on its way: what its acts have come to so far.
+//! Keeps the state of a script that is running.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,17 +11,17 @@ use crate::observation::{
     Holder, Memory, Observation, Readings, Standstill, State, Subject, Trace, Waiting, WantedLock,
 };
 use crate::op::{ClientId, Limit, Nanos, Operation, Outcome, Request};
-use crate::runner::direct::Directing;
-use crate::runner::schedule::Following;
+use crate::runner::direct::ScriptInjector;
+use crate::runner::schedule::ReplayScheduler;
 use crate::runner::traced::{How, TraceError};
-use crate::runner::{First, Played, RunError, Stage, nanos};
-use crate::scenario::script::{Act, Disturbance, Misfortune, Script, Step};
+use crate::runner::{ExecEnv, First, Played, RunError, nanos};
+use crate::scenario::script::{Act, Injection, InjectionKind, Script, Step};
 
 /// Torn readings of one execution that are kept.
 const EXAMPLES_MAX: usize = 3;
 
-pub(super) struct Playing<'a> {
-    pub(super) stage: &'a Stage<'a>,
+pub(super) struct ScriptRun<'a> {
+    pub(super) env: &'a ExecEnv<'a>,
     pub(super) clock: Instant,
     /// What the first operation took: the execution's time goes on from there.
     pub(super) offset: Duration,
@@ -35,7 +35,7 @@ pub(super) struct Playing<'a> {
     pub(super) readings: Readings,
     pub(super) standstill: Option<Standstill>,
     pub(super) not_covered: Vec<String>,
-    pub(super) was_disturbed: bool,
+    pub(super) was_injected: bool,
     pub(super) second_waited: bool,
     /// Whether the last act killed an operation.
     pub(super) was_just_killed: bool,
@@ -50,10 +50,10 @@ pub(super) struct Playing<'a> {
     pub(super) has_data: bool,
 }
 
-impl<'a> Playing<'a> {
-    pub(super) fn new(stage: &'a Stage<'a>, first: &First, may_copy: bool) -> Self {
+impl<'a> ScriptRun<'a> {
+    pub(super) fn new(env: &'a ExecEnv<'a>, first: &First, may_copy: bool) -> Self {
         Self {
-            stage,
+            env,
             clock: Instant::now(),
             offset: Duration::from_nanos(first.state.at + 1),
             operations: vec![first.operation.clone()],
@@ -66,7 +66,7 @@ impl<'a> Playing<'a> {
             readings: Readings::default(),
             standstill: None,
             not_covered: Vec::new(),
-            was_disturbed: false,
+            was_injected: false,
             second_waited: false,
             was_just_killed: false,
             ahead: Duration::ZERO,
@@ -96,7 +96,7 @@ impl<'a> Playing<'a> {
                 readings: self.readings,
                 states: self.states,
                 standstill: self.standstill,
-                disturbance: script.told(),
+                injection: script.told(),
                 traces: self.traces,
                 memories: self.memories,
                 only_for: self.only_for,
@@ -105,7 +105,7 @@ impl<'a> Playing<'a> {
                 usual_names: first.usual_names.clone(),
             },
             not_covered: self.not_covered,
-            was_disturbed: self.was_disturbed,
+            was_injected: self.was_injected,
             second_waited: self.second_waited,
             has_copies: self.has_copies,
         }
@@ -136,14 +136,14 @@ impl<'a> Playing<'a> {
         match act {
             Act::Look => self.look(false),
             Act::Damage { file, damage } => {
-                self.stage
+                self.env
                     .sandbox
                     .change(file, |content| damage.of(content))
                     .map_err(RunError::system("damage a file"))?;
-                self.was_disturbed = true;
+                self.was_injected = true;
                 self.look(false);
                 self.only_for = BTreeSet::from(["derived-heals".to_owned()]);
-                self.source_was_damaged |= Path::new(file) == self.stage.target.data.path;
+                self.source_was_damaged |= Path::new(file) == self.env.target.data.path;
             }
             Act::Operate(request) => {
                 self.operate(request.clone())?;
@@ -154,26 +154,26 @@ impl<'a> Playing<'a> {
                 self.look(false);
             }
             Act::Recover => {
-                if self.was_just_killed && self.stage.target.ops.recover.is_some() {
+                if self.was_just_killed && self.env.target.ops.recover.is_some() {
                     self.operate(Request::Recover)?;
                     self.look(false);
                 }
             }
             Act::List => {
-                let has_list = self.stage.target.ops.list.is_some();
+                let has_list = self.env.target.ops.list.is_some();
                 if !has_list || self.operate(Request::List)? == Outcome::Acknowledged {
                     self.look(true);
                 }
             }
-            Act::Trace { requests, disturbance } => self.trace(requests, disturbance.as_ref())?,
+            Act::Trace { requests, injection } => self.trace(requests, injection.as_ref())?,
             Act::Anew => {
-                self.stage.lay()?;
+                self.env.lay()?;
                 self.operations.clear();
                 self.states.clear();
                 self.has_data = false;
             }
             Act::Interleave(interleaving) => {
-                self.interleave(interleaving, &mut Following::new(&interleaving.schedule))?;
+                self.interleave(interleaving, &mut ReplayScheduler::new(&interleaving.schedule))?;
             }
             Act::PowerLoss { request, loss } => self.lose_power(request, loss)?,
             Act::Session { steps } => self.session(steps)?,
@@ -194,26 +194,26 @@ impl<'a> Playing<'a> {
         if !self.ahead.is_zero() {
             return self.operate_ahead(client, request);
         }
-        if self.may_copy && self.stage.copies() {
+        if self.may_copy && self.env.copies() {
             return self.operate_copy(client, request);
         }
         let began = self.now();
         let clock = Instant::now();
-        let mut operation = self.stage.operate(client, request, clock, None, &|| (), &|_| ())?;
+        let mut operation = self.env.operate(client, request, clock, None, &|| (), &|_| ())?;
         operation.invoked += nanos(began);
         operation.returned += nanos(began);
         let outcome = operation.outcome.clone();
         self.operations.push(operation);
-        if self.stage.is_cut() { Err(self.stage.cut(clock).into()) } else { Ok(outcome) }
+        if self.env.is_cut() { Err(self.env.cut(clock).into()) } else { Ok(outcome) }
     }
 
     pub(super) fn operate_copy(&mut self, client: ClientId, request: Request) -> Result<Outcome, TraceError> {
         let began = self.now();
         let asked = [(client, request)];
-        let traced = self.stage.trace_of(&asked, &mut Directing::new(None), self.how())?;
+        let traced = self.env.trace_of(&asked, &mut ScriptInjector::new(None), self.how())?;
         self.has_copies |= traced.has_copies;
         self.turn += 1;
-        (self.stage.on_operation)();
+        (self.env.on_operation)();
         let [(_, request)] = asked;
         let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
         let mut operation = self.operation(ended, request, began, false);
@@ -228,8 +228,8 @@ impl<'a> Playing<'a> {
 
     /// Looks at the files. Only after `list` do the records have to stand where the target says.
     pub(super) fn look(&mut self, is_after_list: bool) {
-        let mut state = self.stage.sandbox.look(self.stage.target, nanos(self.now()));
-        if self.stage.target.ops.list.is_some() && !is_after_list {
+        let mut state = self.env.sandbox.look(self.env.target, nanos(self.now()));
+        if self.env.target.ops.list.is_some() && !is_after_list {
             state.records = None;
         }
         self.states.push(state);
@@ -238,30 +238,30 @@ impl<'a> Playing<'a> {
     pub(super) fn trace(
         &mut self,
         requests: &[Request],
-        disturbance: Option<&Disturbance>,
+        injection: Option<&Injection>,
     ) -> Result<(), TraceError> {
         let began = self.now();
-        let mut directing = Directing::new(disturbance);
-        let fault = disturbance.and_then(Disturbance::fault);
+        let mut directing = ScriptInjector::new(injection);
+        let fault = injection.and_then(Injection::fault);
         // What a sync drops that fails is found in the details of the calls.
         let synced = fault.filter(|fault| fault.is_of_sync());
-        let before = synced.and_then(|_| self.stage.sandbox.tree().ok());
+        let before = synced.and_then(|_| self.env.sandbox.tree().ok());
         // What was started before its first visible call, a copy does not start again.
         let is_of_spawn =
-            disturbance.is_some_and(|disturbance| matches!(disturbance.what, Misfortune::FailSpawn { .. }));
+            injection.is_some_and(|injection| matches!(injection.what, InjectionKind::FailSpawn { .. }));
         let usual = self.how();
         let how = How { is_detailed: synced.is_some(), may_copy: usual.may_copy && !is_of_spawn, ..usual };
-        let traced = self.stage.trace(requests, &mut directing, how)?;
+        let traced = self.env.trace(requests, &mut directing, how)?;
         self.has_copies |= traced.has_copies;
         self.turn += 1;
-        self.was_disturbed |= match fault {
+        self.was_injected |= match fault {
             Some(fault) => directing.has_failed && came_short(fault, &traced.calls),
-            None => disturbance.is_none() || directing.is_done,
+            None => injection.is_none() || directing.is_done,
         };
         self.second_waited |= directing.second_waited;
         self.was_just_killed = false;
-        let partly = disturbance.is_some_and(|disturbance| {
-            matches!(disturbance.what, Misfortune::KillProcess | Misfortune::KillOther { .. })
+        let partly = injection.is_some_and(|injection| {
+            matches!(injection.what, InjectionKind::KillProcess | InjectionKind::KillOther { .. })
         });
         for ended in &traced.operations {
             let Some(request) = index(ended.client).and_then(|index| requests.get(index)) else { continue };
@@ -276,14 +276,14 @@ impl<'a> Playing<'a> {
             }
             self.was_just_killed |= operation.outcome == Outcome::Killed;
             self.operations.push(operation);
-            (self.stage.on_operation)();
+            (self.env.on_operation)();
         }
         let is_acknowledged =
             self.operations.last().is_some_and(|last| last.outcome == Outcome::Acknowledged);
         if let Some(before) = before.filter(|_| is_acknowledged) {
             self.drop_unsynced(&before, &traced.calls)?;
         }
-        self.keep(requests.to_vec(), traced, disturbance.is_none(), began);
+        self.keep(requests.to_vec(), traced, injection.is_none(), began);
         self.look(false);
         Ok(())
     }
@@ -318,9 +318,9 @@ impl<'a> Playing<'a> {
         began: Duration,
         was_maimed: bool,
     ) -> Operation {
-        let outcome = match outcome(self.stage, ended.end) {
+        let outcome = match outcome(self.env, ended.end) {
             // What outlived it was ended by picklock, and was about to do its work.
-            Outcome::Acknowledged if ended.survivors > 0 && self.stage.works_on.load(Ordering::Relaxed) => {
+            Outcome::Acknowledged if ended.survivors > 0 && self.env.works_on.load(Ordering::Relaxed) => {
                 Outcome::Killed
             }
             // Of an operation that lost a process only an acknowledgement says anything.
@@ -335,22 +335,22 @@ impl<'a> Playing<'a> {
             returned: nanos(began + ended.returned),
             still: ended.still.map(|still| nanos(began + still)),
             fault: None,
-            stderr: self.stage.said(&outcome, &ended.stdout, &ended.stderr),
+            stderr: self.env.said(&outcome, &ended.stdout, &ended.stderr),
             records: None,
             outcome,
             request,
         };
         if operation.request == Request::List && operation.outcome == Outcome::Acknowledged {
-            self.stage.take_listing(&mut operation, &ended.stdout);
+            self.env.take_listing(&mut operation, &ended.stdout);
         }
         operation
     }
 
     pub(super) fn session(&mut self, steps: &[Step]) -> Result<(), TraceError> {
         let began = self.now();
-        let Some(led) = self.stage.trace_session(steps)? else { return Ok(()) };
+        let Some(led) = self.env.trace_session(steps)? else { return Ok(()) };
         let is_quiet = steps.iter().all(|step| step.held.is_none());
-        self.was_disturbed |= is_quiet || led.was_held;
+        self.was_injected |= is_quiet || led.was_held;
         let later = nanos(began);
         self.operations.extend(led.operations.into_iter().map(|mut operation| {
             operation.invoked += later;
@@ -403,8 +403,8 @@ fn index(client: ClientId) -> Option<usize> {
     usize::try_from(client).ok()?.checked_sub(1)
 }
 
-pub(super) fn outcome(stage: &Stage<'_>, end: End) -> Outcome {
-    let exit = &stage.target.exit;
+pub(super) fn outcome(env: &ExecEnv<'_>, end: End) -> Outcome {
+    let exit = &env.target.exit;
     match end {
         End::Killed => Outcome::Killed,
         End::TimedOut => Outcome::Unfinished(Limit::Timeout),

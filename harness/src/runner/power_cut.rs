@@ -1,4 +1,4 @@
-//! What an execution does when the power is lost, or a sync fails that would have saved it.
+//! Executes the power loss of a script, or a failed sync that drops data.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::call::Call;
 use crate::op::{Nanos, Operation, Outcome, Request};
 use crate::persist::{Log, Tree};
-use crate::runner::playing::{Playing, outcome};
+use crate::runner::playing::{ScriptRun, outcome};
 use crate::runner::traced::TraceError;
 use crate::runner::{RunError, nanos};
 use crate::scenario::fault::OF_A_DROPPED_SYNC;
@@ -16,7 +16,7 @@ use crate::scenario::script::Loss;
 /// How an operation ended that had ended by the power loss and was not acknowledged.
 const UNACKNOWLEDGED: &str = "as in the baseline run, not acknowledged";
 
-impl Playing<'_> {
+impl ScriptRun<'_> {
     /// This request was answered, or not any more, when the power was lost, and what is left was laid out.
     pub(super) fn lost_power_then(&mut self, request: &Request, loss: &Loss) {
         let now = nanos(self.now());
@@ -48,31 +48,31 @@ impl Playing<'_> {
 
     /// An operation, undisturbed but for the end of it, and what is left of what it did.
     pub(super) fn lose_power(&mut self, request: &Request, loss: &Loss) -> Result<(), TraceError> {
-        let before = self.stage.sandbox.tree().map_err(RunError::system("read the sandbox"))?;
+        let before = self.env.sandbox.tree().map_err(RunError::system("read the sandbox"))?;
         let began = self.now();
-        let traced = self.stage.trace_quietly(request)?;
+        let traced = self.env.trace_quietly(request)?;
         self.turn += 1;
-        (self.stage.on_operation)();
+        (self.env.on_operation)();
         let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
         let mut operation = self.operation(ended, request.clone(), began, false);
         if loss.is_after_end {
             // What lives on was ended by the power: the answer was heard before.
-            operation.outcome = outcome(self.stage, ended.end);
+            operation.outcome = outcome(self.env, ended.end);
         } else {
             operation.outcome = Outcome::Killed;
             operation.records = None;
         }
         self.operations.push(operation);
         let log = Log::record(&before, &traced.calls);
-        self.stage.end_survivors();
+        self.env.end_survivors();
         if let Ok(log) = log {
             let lost: Vec<usize> = loss.lost.iter().filter_map(|lost| usize::try_from(*lost).ok()).collect();
             let is_there = lost.iter().all(|lost| *lost < log.len());
             let after = usize::try_from(loss.after).unwrap_or(usize::MAX);
-            self.was_disturbed |= is_there && after <= log.calls();
+            self.was_injected |= is_there && after <= log.calls();
             let tree = log.remaining(after, &lost);
-            let dir = self.stage.sandbox.dir();
-            self.stage.sandbox.lay_tree(&tree).map_err(|why| RunError::Sandbox { path: dir, why })?;
+            let dir = self.env.sandbox.dir();
+            self.env.sandbox.lay_tree(&tree).map_err(|why| RunError::Sandbox { path: dir, why })?;
         }
         self.keep(vec![request.clone()], traced, true, began);
         let now = nanos(self.now());
@@ -92,10 +92,10 @@ impl Playing<'_> {
         };
         let dropped: Vec<usize> = log.dropped().collect();
         if !dropped.is_empty() {
-            self.stage.end_survivors();
-            let dir = self.stage.sandbox.dir();
+            self.env.end_survivors();
+            let dir = self.env.sandbox.dir();
             let left = log.remaining(log.calls(), &dropped);
-            self.stage.sandbox.lay_tree(&left).map_err(|why| RunError::Sandbox { path: dir, why })?;
+            self.env.sandbox.lay_tree(&left).map_err(|why| RunError::Sandbox { path: dir, why })?;
             self.only_for = BTreeSet::from([OF_A_DROPPED_SYNC.to_owned()]);
             // The power was lost: a store that has a `recover` is to be asked that first.
             self.was_just_killed = true;

@@ -1,4 +1,5 @@
-//! Gives the store every content that a power loss may leave, as the traces of quiet runs tell, and strikes what it does then again.
+//! Lays out each state that a power loss may leave, gives it to the store, and injects again into what the store does
+//! then.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use crate::runner::experiments::{FIRST_ADD, Group, Pass, log_of, struck};
 use crate::runner::playing::outcome;
 use crate::runner::prepare::Prepared;
 use crate::runner::sweep::Sweep;
-use crate::runner::{Cut, First, Next, RunError, Showing, TraceError, name_of};
+use crate::runner::{Cut, First, RunError, SweepControl, SweepEvent, TraceError, name_of};
 use crate::scenario::crash::{add, numbered};
 use crate::scenario::power_loss::{From, JUDGED_BY, loss, script};
 use crate::scenario::script::{Loss, Script};
@@ -73,8 +74,8 @@ impl Sweep<'_> {
             }
         }
         match self.pass {
-            Pass::Telling => Ok(()),
-            Pass::Rest => self.strike_again(&prepared.first, name, &struck, &unsettled),
+            Pass::Early => Ok(()),
+            Pass::Remaining => self.strike_again(&prepared.first, name, &struck, &unsettled),
         }
     }
 
@@ -87,7 +88,7 @@ impl Sweep<'_> {
         unsettled: &[(&PowerLoss, Loss)],
     ) -> Result<(), TraceError> {
         let (_, next) = numbered(struck.request, if struck.from == From::Nothing { 1 } else { 2 });
-        let ops = &self.stage.target.ops;
+        let ops = &self.env.target.ops;
         // A store that has a `recover` is asked nothing before it.
         let requests: Vec<Request> = match (&ops.recover, &ops.list) {
             (Some(_), _) => vec![Request::Recover],
@@ -104,15 +105,15 @@ impl Sweep<'_> {
                 break;
             }
             for request in &requests {
-                if self.stage.is_time_up() {
+                if self.env.is_time_up() {
                     return Err(RunError::Stopped.into());
                 }
-                self.stage.end_survivors();
-                let dir = self.stage.sandbox.dir();
+                self.env.end_survivors();
+                let dir = self.env.sandbox.dir();
                 let unlaid = |why| RunError::Sandbox { path: dir, why };
-                self.stage.sandbox.lay_tree(&one.tree).map_err(unlaid)?;
-                let traced = self.stage.trace_quietly(request)?;
-                let left = self.stage.sandbox.tree();
+                self.env.sandbox.lay_tree(&one.tree).map_err(unlaid)?;
+                let traced = self.env.trace_quietly(request)?;
+                let left = self.env.sandbox.tree();
                 let log = match (Log::record(&one.tree, &traced.calls), left) {
                     (Ok(log), Ok(left)) if log.remaining(log.calls(), &[]) == left => log,
                     _ => {
@@ -147,7 +148,7 @@ impl Sweep<'_> {
                     let succeeds = traced
                         .operations
                         .first()
-                        .is_some_and(|ended| outcome(self.stage, ended.end) == Outcome::Acknowledged);
+                        .is_some_and(|ended| outcome(self.env, ended.end) == Outcome::Acknowledged);
                     let again = loss(&log, &traced.calls, second, succeeds);
                     let script = script(struck.from, &[(struck.request, told.clone()), (request, again)]);
                     self.give(first, &second.tree, &script)?;
@@ -165,21 +166,21 @@ impl Sweep<'_> {
 
     /// Gives the store one content; what violates anything is done for real.
     fn give(&mut self, first: &First, tree: &Tree, script: &Script) -> Result<(), TraceError> {
-        if self.stage.is_time_up() {
+        if self.env.is_time_up() {
             return Err(RunError::Stopped.into());
         }
-        let data = &self.stage.target.data;
+        let data = &self.env.target.data;
         let content = data.path.to_str().and_then(|path| tree.content(path));
         let is_whole = content.is_some_and(|content| data.format.examine(content) == FileState::Whole);
         self.done.states.0 += 1;
         self.done.states.1 += u64::from(!is_whole);
         let execution = self.execution + 1;
         let observation =
-            self.stage.play_state(self.scenario, tree, script, first, &self.subject, execution)?;
-        match (self.sink)(Showing::Derived { observation: Box::new(observation), script }) {
-            Next::GoOn | Next::Found | Next::Known => {}
-            Next::End => self.done.cut = Some(Cut::FailFast),
-            Next::Confirm => self.confirm(first, script)?,
+            self.env.play_state(self.scenario, tree, script, first, &self.subject, execution)?;
+        match (self.sink)(SweepEvent::Derived { observation: Box::new(observation), script }) {
+            SweepControl::GoOn | SweepControl::Found | SweepControl::Known => {}
+            SweepControl::End => self.done.cut = Some(Cut::FailFast),
+            SweepControl::Confirm => self.confirm(first, script)?,
         }
         Ok(())
     }

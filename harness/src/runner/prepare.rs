@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::evidence::Evidence;
-use crate::masks::{made, masked_calls};
+use crate::normalize::{made, masked_calls};
 use crate::observation::{Subject, Trace};
 use crate::op::Request;
+use crate::runner::baseline::{BaselineRun, Noted};
 use crate::runner::experiments::{Group, places, planned};
-use crate::runner::interleave::Breadth;
+use crate::runner::interleave::ExplorationLimits;
 use crate::runner::pin::Pinned;
-use crate::runner::quiet::{Noted, Quiet};
-use crate::runner::{Control, First, Stage, TraceError};
+use crate::runner::{Control, ExecEnv, First, TraceError};
 use crate::scenario::crash::add;
 use crate::scenario::session;
 
@@ -22,11 +22,11 @@ type SessionCalls = (Vec<String>, BTreeSet<String>);
 pub struct Prepared {
     pub(super) first: First,
     /// Baseline runs of `add`, `list` and the other operations, `add` first.
-    pub(super) quiet: Vec<Quiet>,
+    pub(super) quiet: Vec<BaselineRun>,
     /// A baseline run of the first `add`, to the store as `init` left it.
-    pub(super) first_add: Quiet,
+    pub(super) first_add: BaselineRun,
     /// A baseline run of the rebuild of derived files, if there are some.
-    pub(super) rebuild: Option<Quiet>,
+    pub(super) rebuild: Option<BaselineRun>,
     /// The calls of an `add` in a session, and the names that it makes.
     pub(super) session: Option<SessionCalls>,
     /// The experiments of each scenario.
@@ -45,7 +45,11 @@ pub struct Prepared {
 
 impl Prepared {
     /// How many experiments of each kind a scenario has that this shard runs, and what one of them may take.
-    pub fn expected(&self, scenario: &'static str, breadth: Breadth) -> BTreeMap<Evidence, (u64, Duration)> {
+    pub fn expected(
+        &self,
+        scenario: &'static str,
+        breadth: ExplorationLimits,
+    ) -> BTreeMap<Evidence, (u64, Duration)> {
         let mut expected: BTreeMap<Evidence, (u64, Duration)> = BTreeMap::new();
         let groups = self.groups.get(scenario).map(Vec::as_slice).unwrap_or_default();
         for (group, places) in groups.iter().zip(places(groups, scenario, breadth.shard)) {
@@ -69,34 +73,34 @@ impl Prepared {
 /// # Errors
 /// Where the harness could not do its part, may not trace, or the time is over.
 pub fn prepare(
-    stage: &Stage<'_>,
+    env: &ExecEnv<'_>,
     control: &Control,
-    breadth: Breadth,
+    breadth: ExplorationLimits,
     scenarios: &[&'static str],
 ) -> Result<Prepared, TraceError> {
     let _pinned = Pinned::new();
     let mut noted = Noted { subject: control.subject.clone(), ..Noted::default() };
-    let mut first = stage.first()?;
-    let ops = &stage.target.ops;
-    let other = stage.target.harmless_ops().map(|name| Request::Other(name.to_owned()));
+    let mut first = env.first()?;
+    let ops = &env.target.ops;
+    let other = env.target.harmless_ops().map(|name| Request::Other(name.to_owned()));
     let list = ops.list.is_some().then_some(Request::List);
     let requests: Vec<Request> = std::iter::once(add(2)).chain(list).chain(other).collect();
     let mut quiet = Vec::new();
     for request in &requests {
-        let one = stage.quiet(request, &mut noted)?;
+        let one = env.quiet(request, &mut noted)?;
         first.usual_names.extend(made(&one.traced.calls));
         quiet.push(one);
     }
-    let first_add = stage.first_add()?;
+    let first_add = env.first_add()?;
     let has = |scenario: &str| scenarios.contains(&scenario);
-    let rebuild = match stage.target.derived.is_some() && has("crash") {
+    let rebuild = match env.target.derived.is_some() && has("crash") {
         true => {
-            noted.subject.unrepeatable = stage.unrepeatable()?;
-            Some(stage.quiet(&Request::Rebuild, &mut noted)?)
+            noted.subject.unrepeatable = env.unrepeatable()?;
+            Some(env.quiet(&Request::Rebuild, &mut noted)?)
         }
         false => None,
     };
-    let session = if has("session") { stage.session_calls(&mut noted)? } else { None };
+    let session = if has("session") { env.session_calls(&mut noted)? } else { None };
     let mut prepared = Prepared {
         first,
         quiet,
@@ -111,15 +115,15 @@ pub fn prepare(
         traces: noted.traces,
     };
     for scenario in scenarios {
-        let groups = planned(stage, &prepared, scenario, breadth);
+        let groups = planned(env, &prepared, scenario, breadth);
         prepared.groups.insert(scenario, groups);
     }
     Ok(prepared)
 }
 
-impl Stage<'_> {
+impl ExecEnv<'_> {
     /// A baseline run of the first `add`.
-    fn first_add(&self) -> Result<Quiet, TraceError> {
+    fn first_add(&self) -> Result<BaselineRun, TraceError> {
         let request = add(1);
         self.lay()?;
         let before = self.sandbox.tree();
@@ -132,7 +136,7 @@ impl Stage<'_> {
         let calls = masked_calls(&traced.calls, &traced.pids, &made(&again.calls));
         let traced = crate::call::Traced { calls, ..traced };
         // It was acknowledged before, else there would be no first record.
-        Ok(Quiet { request, traced, trees: before.ok().zip(after.ok()), succeeds: true })
+        Ok(BaselineRun { request, traced, trees: before.ok().zip(after.ok()), succeeds: true })
     }
 
     /// The visible calls of an `add` in an undisturbed session, and the names that it makes.

@@ -1,4 +1,4 @@
-//! One operation as a process: started in a group of its own, bounded, killed where wanted, and waited for.
+//! Runs one operation as a process: in its own group, within limits, killed if wanted, and waited for.
 
 use std::ffi::OsString;
 use std::io;

@@ -1,4 +1,4 @@
-//! A reader that takes no lock: it reads and parses the data file all the while that clients change it.
+//! Reads and parses the data file without a lock while clients change it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,11 +8,11 @@ use crate::call::{Call, Class, End, Errno, LockChange};
 use crate::explore::footprint::{Access, Footprint, Locking, invocation, returning};
 use crate::explore::{Choice, Explorer, Pending, Step};
 use crate::op::{ClientId, Outcome, Request};
-use crate::runner::playing::Playing;
+use crate::runner::playing::ScriptRun;
 use crate::runner::traced::How;
 use crate::runner::{RunError, TraceError};
 use crate::scenario::script::{Interleaving, KillAt};
-use crate::tracer::{Director, Move, Rest, Scene, Treatment, Turn, Upcoming};
+use crate::tracer::{CallAction, ClientSnapshot, ClientState, Director, SchedulerAction, Snapshot, Upcoming};
 
 /// How often a client asks for the same in vain, without a sleep, before it waits until something is changed.
 const SPINS_MAX: usize = 20;
@@ -76,7 +76,7 @@ pub(super) struct Scheduled {
     /// The client that was to be killed was.
     pub(super) has_killed: bool,
     /// A client had two threads before a visible call at once: their order was left to chance.
-    pub(super) is_crowded: bool,
+    pub(super) has_unscheduled_threads: bool,
     /// A client ran on unseen when all others had come to rest.
     pub(super) has_sleepers: bool,
     /// A client slept until something was changed, or slept on though nothing was.
@@ -90,7 +90,7 @@ pub(super) struct Scheduled {
     /// It had more steps than are taken.
     pub(super) is_too_long: bool,
     /// A step that was chosen could not be made: the store took another way.
-    pub(super) has_left: bool,
+    pub(super) has_diverged: bool,
 }
 
 /// Lets the explorer direct the tracer.
@@ -122,7 +122,7 @@ struct UnderWay {
 
 /// A step of a client that changed nothing.
 #[derive(Clone, Debug, PartialEq)]
-struct Tried {
+struct ExplorationStats {
     footprint: Footprint,
     /// Whether something that only one can have was not to be had: a lock, or a new name.
     is_vain: bool,
@@ -137,7 +137,7 @@ struct Client {
     /// Visible calls that its operation has made.
     calls: u32,
     /// What it did since it slept last, or changed something.
-    iteration: Vec<Tried>,
+    iteration: Vec<ExplorationStats>,
     /// Whether that changed anything.
     has_changed: bool,
     /// Whether others changed something that it looked at since.
@@ -150,7 +150,7 @@ struct Client {
 
 impl Client {
     /// Whether it looks again at what it has seen, until something is changed.
-    fn waits_in(&self, turn: &Turn) -> bool {
+    fn waits_in(&self, turn: &ClientSnapshot) -> bool {
         if self.has_changed || self.is_woken {
             return false;
         }
@@ -169,7 +169,7 @@ impl Client {
     /// What it looked at, as one who waits for a change of it.
     fn watched(&self) -> Footprint {
         let mut watched = Footprint::default();
-        for Tried { footprint, .. } in &self.iteration {
+        for ExplorationStats { footprint, .. } in &self.iteration {
             watched.is_unknown |= footprint.is_unknown;
             for (resource, access) in &footprint.touched {
                 let how = if *access == Access::Other { Access::Other } else { Access::Read };
@@ -189,7 +189,7 @@ impl<'a> Scheduling<'a> {
             slots,
             clients: vec![client; interleaving.clients.len()],
             kill: interleaving.kill,
-            interval: match interleaving.is_timeless {
+            interval: match interleaving.ignores_real_time {
                 true => Default::default(),
                 false => [invocation(), returning()],
             },
@@ -241,7 +241,7 @@ impl<'a> Scheduling<'a> {
             (own.has_changed, own.is_woken, own.has_slept) = (false, false, true);
         } else if !footprint.is_empty() {
             let is_vain = calls.iter().any(|call| is_refusal(call));
-            let tried = Tried { footprint: own_footprint, is_vain };
+            let tried = ExplorationStats { footprint: own_footprint, is_vain };
             // Who reads on and on looks at one thing.
             if is_vain || !own.iteration.contains(&tried) {
                 own.iteration.push(tried);
@@ -258,7 +258,7 @@ impl<'a> Scheduling<'a> {
         self.explorer.executed(step);
     }
 
-    fn is_killed_now(&self, client: ClientId, turn: &Turn) -> bool {
+    fn is_killed_now(&self, client: ClientId, turn: &ClientSnapshot) -> bool {
         let state = &self.clients[client as usize - 1];
         self.kill.is_some_and(|kill| {
             kill.client == client && state.place == 0 && (state.calls + 1 == kill.before || turn.is_exit)
@@ -266,7 +266,7 @@ impl<'a> Scheduling<'a> {
     }
 
     /// What each client could do.
-    fn pending(&mut self, scene: &Scene<'_>) -> Vec<Pending> {
+    fn pending(&mut self, scene: &Snapshot<'_>) -> Vec<Pending> {
         let mut pending = Vec::new();
         let mut sleepers: Vec<(Duration, usize)> = Vec::new();
         for client in (1..).take(self.clients.len()) {
@@ -276,11 +276,11 @@ impl<'a> Scheduling<'a> {
                 pending.push(Pending { client, footprint: self.interval[0].clone(), is_enabled: true });
                 continue;
             }
-            if turn.rest != Rest::Held {
+            if turn.rest != ClientState::Held {
                 self.done.has_sleepers = true;
                 continue;
             }
-            self.done.is_crowded |= turn.has_others;
+            self.done.has_unscheduled_threads |= turn.has_others;
             if self.is_killed_now(client, turn) {
                 let footprint = turn
                     .holds
@@ -320,32 +320,32 @@ impl<'a> Scheduling<'a> {
         pending
     }
 
-    fn turn_of<'s>(&self, client: ClientId, scene: &Scene<'s>) -> Option<&'s Turn> {
+    fn turn_of<'s>(&self, client: ClientId, scene: &Snapshot<'s>) -> Option<&'s ClientSnapshot> {
         let place = self.clients[client as usize - 1].place;
         scene.turns.get(self.slots.slot(client, place)? as usize - 1)
     }
 
-    fn has_sleeper(&self, scene: &Scene<'_>) -> bool {
+    fn has_sleeper(&self, scene: &Snapshot<'_>) -> bool {
         let rests = (1..).take(self.clients.len()).filter_map(|client| self.turn_of(client, scene));
-        rests.into_iter().any(|turn| turn.rest == Rest::Sleeps)
+        rests.into_iter().any(|turn| turn.rest == ClientState::Sleeps)
     }
 
     /// The next operation that is to be started, since its client has nothing else to do.
-    fn to_start(&self, scene: &Scene<'_>) -> Option<u32> {
+    fn to_start(&self, scene: &Snapshot<'_>) -> Option<u32> {
         (1..).take(self.clients.len()).find_map(|client| {
             let slot = self.slots.slot(client, self.clients[client as usize - 1].place)?;
             let turn = scene.turns.get(slot as usize - 1)?;
-            (turn.rest == Rest::NotStarted).then_some(slot)
+            (turn.rest == ClientState::NotStarted).then_some(slot)
         })
     }
 
-    fn go(&mut self, client: ClientId, pending: &[Pending], scene: &Scene<'_>) -> Move {
+    fn go(&mut self, client: ClientId, pending: &[Pending], scene: &Snapshot<'_>) -> SchedulerAction {
         let place = self.clients[client as usize - 1].place;
         let chosen = pending.iter().find(|one| one.client == client && one.is_enabled);
         let (Some(slot), Some(chosen), Some(turn)) =
             (self.slots.slot(client, place), chosen, self.turn_of(client, scene))
         else {
-            self.done.has_left = true;
+            self.done.has_diverged = true;
             return self.give_up(pending);
         };
         let is_killed = self.is_killed_now(client, turn);
@@ -377,48 +377,49 @@ impl<'a> Scheduling<'a> {
             returns,
         });
         match (is_invocation, is_killed) {
-            (true, _) => Move::Invoke(slot),
+            (true, _) => SchedulerAction::Invoke(slot),
             (false, true) => {
                 self.done.has_killed = true;
                 self.kill = None;
-                Move::Kill(slot)
+                SchedulerAction::Kill(slot)
             }
-            (false, false) => Move::Release(slot),
+            (false, false) => SchedulerAction::Release(slot),
         }
     }
 
-    fn give_up(&mut self, pending: &[Pending]) -> Move {
+    fn give_up(&mut self, pending: &[Pending]) -> SchedulerAction {
         self.explorer.end(pending);
-        Move::Nothing
+        SchedulerAction::Nothing
     }
 }
 
 impl Director for Scheduling<'_> {
-    fn treat(&mut self, _upcoming: &Upcoming) -> Treatment {
-        Treatment::Go
+    fn treat(&mut self, _upcoming: &Upcoming) -> CallAction {
+        CallAction::Go
     }
 
-    fn rest(&mut self, _clients: &[Rest]) -> Move {
-        Move::Nothing
+    fn rest(&mut self, _clients: &[ClientState]) -> SchedulerAction {
+        SchedulerAction::Nothing
     }
 
-    fn turn(&mut self, scene: &Scene<'_>) -> Move {
+    fn turn(&mut self, scene: &Snapshot<'_>) -> SchedulerAction {
         self.seen_calls += scene.calls.len();
         if let Some(step) = &self.under_way {
             let slot = step.slot;
-            let has_ended = scene.turns.get(slot as usize - 1).is_some_and(|turn| turn.rest == Rest::Ended);
+            let has_ended =
+                scene.turns.get(slot as usize - 1).is_some_and(|turn| turn.rest == ClientState::Ended);
             let calls: Vec<&Call> = scene.calls_of(slot).collect();
             self.complete(&calls, has_ended);
         }
         if let Some(slot) = self.to_start(scene) {
-            return Move::Start(slot);
+            return SchedulerAction::Start(slot);
         }
         let pending = self.pending(scene);
         if pending.iter().all(|one| !one.is_enabled) {
             // Whoever sleeps in something that nobody schedules may wake.
             if self.has_sleeper(scene) || scene.may_wake {
                 self.done.has_sleepers = true;
-                return Move::Again;
+                return SchedulerAction::Again;
             }
             return self.give_up(&pending);
         }
@@ -460,7 +461,7 @@ fn has_effect(call: &Call) -> bool {
 
 /// Follows a schedule, and goes on by default behind its end.
 #[derive(Debug)]
-pub(super) struct Following<'a> {
+pub(super) struct ReplayScheduler<'a> {
     schedule: &'a [ClientId],
     at: usize,
     last: Option<ClientId>,
@@ -468,7 +469,7 @@ pub(super) struct Following<'a> {
     is_lenient: bool,
 }
 
-impl<'a> Following<'a> {
+impl<'a> ReplayScheduler<'a> {
     pub(super) fn new(schedule: &'a [ClientId]) -> Self {
         Self { schedule, at: 0, last: None, is_lenient: false }
     }
@@ -479,7 +480,7 @@ impl<'a> Following<'a> {
     }
 }
 
-impl Explorer for Following<'_> {
+impl Explorer for ReplayScheduler<'_> {
     fn begin(&mut self) -> bool {
         true
     }
@@ -503,7 +504,7 @@ impl Explorer for Following<'_> {
     fn end(&mut self, _blocked: &[Pending]) {}
 }
 
-impl Playing<'_> {
+impl ScriptRun<'_> {
     /// One operation, undisturbed, whose clock goes on from where it was: alone on a schedule, so that it takes no time to
     /// sleep either.
     pub(super) fn operate_ahead(
@@ -517,23 +518,23 @@ impl Playing<'_> {
             wakes: 0,
             kill: None,
             schedule: Vec::new(),
-            is_timeless: true,
+            ignores_real_time: true,
         };
-        let mut following = Following::new(&[]);
+        let mut following = ReplayScheduler::new(&[]);
         let mut scheduling = Scheduling::new(&mut following, &alone, Slots::of(&alone.clients));
         let how = How { ahead: self.ahead, ..self.how().scheduled() };
-        let traced = self.stage.trace_of(&[(client, request.clone())], &mut scheduling, how)?;
+        let traced = self.env.trace_of(&[(client, request.clone())], &mut scheduling, how)?;
         scheduling.end(&traced.calls);
         self.ahead = traced.ahead;
         self.has_copies |= traced.has_copies;
         self.turn += 1;
-        (self.stage.on_operation)();
+        (self.env.on_operation)();
         let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
         let mut operation = self.operation(ended, request, began, false);
         operation.client = client;
         if operation.outcome == Outcome::Killed {
             // It was given up: it had polled for longer than anybody looks.
-            self.stage.note_polling();
+            self.env.note_polling();
         }
         let outcome = operation.outcome.clone();
         self.operations.push(operation);
@@ -551,7 +552,7 @@ impl Playing<'_> {
         let asked = slots.requests(&interleaving.clients);
         let mut scheduling = Scheduling::new(explorer, interleaving, slots.clone());
         let how = How { ahead: self.ahead, ..self.how().scheduled() };
-        let mut traced = self.stage.trace_of(&asked, &mut scheduling, how)?;
+        let mut traced = self.env.trace_of(&asked, &mut scheduling, how)?;
         self.ahead = traced.ahead;
         scheduling.end(&traced.calls);
         let mut done = scheduling.done;
@@ -567,7 +568,7 @@ impl Playing<'_> {
             operation.client = client;
             self.was_just_killed |= ended.end == End::Killed;
             self.operations.push(operation);
-            (self.stage.on_operation)();
+            (self.env.on_operation)();
         }
         for stuck in &mut traced.stuck {
             stuck.client = slots.client(stuck.client);
@@ -576,7 +577,7 @@ impl Playing<'_> {
                 *holders = of_clients.into_iter().collect();
             }
         }
-        self.was_disturbed |= interleaving.kill.is_none() || done.has_killed;
+        self.was_injected |= interleaving.kill.is_none() || done.has_killed;
         self.turn += 1;
         let (owners, requests): (Vec<ClientId>, Vec<Request>) = asked.into_iter().unzip();
         self.keep(requests, traced, interleaving.kill.is_none(), began);

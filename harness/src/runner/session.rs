@@ -1,4 +1,5 @@
-//! Leads sessions: sends their requests step by step, stops them at a call, runs one-shot operations beside them, and reads answers.
+//! Drives sessions: sends requests step by step, holds them at a call, runs one-shot operations beside them, and reads
+//! answers.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,13 +14,13 @@ use crate::observation::Memory;
 use crate::op::{Limit, NO_ANSWER, Operation, Outcome, Request};
 use crate::runner::nanos;
 use crate::scenario::script::Step;
-use crate::tracer::{Director, Move, Rest, Treatment, Upcoming};
+use crate::tracer::{CallAction, ClientState, Director, SchedulerAction, Upcoming};
 
 /// The longest answer that is understood, in bytes.
 const LINE_MAX: usize = 1 << 24;
 
 /// Sends the requests of a session as it comes to rest.
-pub(super) struct Leading<'a> {
+pub(super) struct SessionDriver<'a> {
     steps: &'a [Step],
     /// How many steps were begun.
     begun: usize,
@@ -53,7 +54,7 @@ struct Asked {
     at: Duration,
 }
 
-impl<'a> Leading<'a> {
+impl<'a> SessionDriver<'a> {
     pub(super) fn new(steps: &'a [Step], inputs: Vec<File>, outputs: &'a [File]) -> Self {
         Self {
             steps,
@@ -119,7 +120,7 @@ impl<'a> Leading<'a> {
         }
     }
 
-    fn next_step(&mut self) -> Move {
+    fn next_step(&mut self) -> SchedulerAction {
         match self.steps.get(self.begun) {
             Some(step) => {
                 self.begun += 1;
@@ -129,25 +130,25 @@ impl<'a> Leading<'a> {
                     return self.start_one_shot();
                 }
                 self.say(step.session, &step.lines);
-                Move::Again
+                SchedulerAction::Again
             }
             None => self.say_no_more(),
         }
     }
 
     /// Starts the next one-shot operation; the sessions are the clients before these.
-    fn start_one_shot(&mut self) -> Move {
+    fn start_one_shot(&mut self) -> SchedulerAction {
         self.one_shots += 1;
         let client = u32::try_from(self.outputs.len()).unwrap_or(u32::MAX).saturating_add(self.one_shots);
         self.beside = Some(client);
-        Move::Start(client)
+        SchedulerAction::Start(client)
     }
 
     /// Closes the input of all sessions: they finish what they began, or can be seen never to.
-    fn say_no_more(&mut self) -> Move {
+    fn say_no_more(&mut self) -> SchedulerAction {
         let were_open = self.inputs.iter().any(Option::is_some);
         self.inputs.iter_mut().for_each(|input| drop(input.take()));
-        if were_open { Move::Again } else { Move::Nothing }
+        if were_open { SchedulerAction::Again } else { SchedulerAction::Nothing }
     }
 
     /// The session of the step under way, or of the next one.
@@ -219,11 +220,11 @@ fn strings(values: &Value) -> Option<Vec<String>> {
     values.as_array()?.iter().map(|value| Some(value.as_str()?.to_owned())).collect()
 }
 
-impl Director for Leading<'_> {
-    fn treat(&mut self, upcoming: &Upcoming) -> Treatment {
+impl Director for SessionDriver<'_> {
+    fn treat(&mut self, upcoming: &Upcoming) -> CallAction {
         // One-shot operations go their own way.
         if upcoming.client as usize > self.outputs.len() {
-            return Treatment::Go;
+            return CallAction::Go;
         }
         self.calls += 1;
         if let Some(first) = self.firsts.last_mut() {
@@ -234,19 +235,19 @@ impl Director for Leading<'_> {
         let is_there = held.is_some_and(|held| held.point == self.calls);
         if is_there && !upcoming.is_exit && !self.was_held {
             self.was_held = true;
-            return Treatment::Hold;
+            return CallAction::Hold;
         }
-        Treatment::Go
+        CallAction::Go
     }
 
-    fn rest(&mut self, clients: &[Rest]) -> Move {
+    fn rest(&mut self, clients: &[ClientState]) -> SchedulerAction {
         self.listen();
         let session = self.session();
         let at = |client: u32| clients.get(client as usize - 1).copied();
-        if at(session) == Some(Rest::NotStarted) {
-            return Move::Start(session);
+        if at(session) == Some(ClientState::NotStarted) {
+            return SchedulerAction::Start(session);
         }
-        if at(session) == Some(Rest::Held) {
+        if at(session) == Some(ClientState::Held) {
             let step = self.begun.checked_sub(1).and_then(|begun| self.steps.get(begun));
             let held = step.and_then(|step| step.held.as_ref());
             if held.is_some_and(|held| held.one_shot.is_some()) && self.beside.is_none() {
@@ -254,24 +255,24 @@ impl Director for Leading<'_> {
             }
             let meanwhile = held.map(|held| held.meanwhile.as_slice());
             let Some(line) = meanwhile.and_then(|lines| lines.get(self.said_meanwhile)) else {
-                return Move::Release(session);
+                return SchedulerAction::Release(session);
             };
             self.said_meanwhile += 1;
             self.say(session, std::slice::from_ref(line));
-            return Move::Again;
+            return SchedulerAction::Again;
         }
         match self.beside.and_then(at) {
-            None | Some(Rest::Ended) => {}
+            None | Some(ClientState::Ended) => {}
             // It waits for a lock that a session keeps until it ends.
-            Some(Rest::Waits) if self.open.is_empty() => return self.say_no_more(),
-            Some(_) if self.open.is_empty() => return Move::Nothing,
+            Some(ClientState::Waits) if self.open.is_empty() => return self.say_no_more(),
+            Some(_) if self.open.is_empty() => return SchedulerAction::Nothing,
             Some(_) => {}
         }
         match at(session) {
             _ if self.open.is_empty() => self.next_step(),
             // A session that waits for a lock that only itself can free is asked no more.
-            Some(Rest::Waits) => self.say_no_more(),
-            _ => Move::Nothing,
+            Some(ClientState::Waits) => self.say_no_more(),
+            _ => SchedulerAction::Nothing,
         }
     }
 }

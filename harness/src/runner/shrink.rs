@@ -10,9 +10,9 @@ use crate::explore::prefixed::Prefixed;
 use crate::explore::races::Order;
 use crate::explore::sequential::Sequential;
 use crate::op::ClientId;
-use crate::runner::schedule::{Following, Scheduled};
+use crate::runner::schedule::{ReplayScheduler, Scheduled};
 use crate::runner::sweep::Sweep;
-use crate::runner::{First, Next, Showing, TraceError, Trial};
+use crate::runner::{First, SweepControl, SweepEvent, TraceError, Trial};
 use crate::scenario::interleave::Plan;
 use crate::scenario::script::KillAt;
 
@@ -57,7 +57,7 @@ impl Sweep<'_> {
     ) -> Result<(Failing, Explanation), TraceError> {
         let now = Instant::now();
         let most =
-            self.stage.soft_end.map_or(PATIENCE, |end| PATIENCE.min(end.saturating_duration_since(now) / 3));
+            self.env.soft_end.map_or(PATIENCE, |end| PATIENCE.min(end.saturating_duration_since(now) / 3));
         let end = |part: u32| Trying { kill, end: now + most / 4 * part };
         let smaller = self.with_fewer_clients(first, &end(1), &failing)?;
         let smaller = self.with_fewer_switches(first, &end(2), smaller.unwrap_or(failing))?;
@@ -78,10 +78,10 @@ impl Sweep<'_> {
         let script = plan.script(Vec::new(), trying.kill);
         let (scenario, subject) = (self.scenario, self.subject.clone());
         let (played, scheduled) =
-            self.stage.play_explored(scenario, &script, first, &subject, self.execution + 1, explorer)?;
+            self.env.play_explored(scenario, &script, first, &subject, self.execution + 1, explorer)?;
         let Some(played) = played else { return Ok(None) };
-        let shown = Showing::Trial { observation: &played.observation, trial };
-        let is_violation = (self.sink)(shown) == Next::Found;
+        let shown = SweepEvent::Trial { observation: &played.observation, trial };
+        let is_violation = (self.sink)(shown) == SweepControl::Found;
         Ok(Some((scheduled, is_violation)))
     }
 
@@ -139,8 +139,13 @@ impl Sweep<'_> {
             let schedule: Vec<ClientId> =
                 joined.iter().flat_map(|(client, steps)| std::iter::repeat_n(*client, *steps)).collect();
             let plan = failing.plan.clone();
-            let tried =
-                self.try_one(first, &plan, trying, Trial::Smaller, &mut Following::leniently(&schedule))?;
+            let tried = self.try_one(
+                first,
+                &plan,
+                trying,
+                Trial::Smaller,
+                &mut ReplayScheduler::leniently(&schedule),
+            )?;
             match tried {
                 Some((scheduled, true)) if turns_of(&scheduled.schedule).len() < turns.len() => {
                     failing.scheduled = scheduled;
@@ -211,8 +216,13 @@ impl Sweep<'_> {
                 }
             }
             let swapped = [&schedule[..reversal.at], &clients, &rest].concat();
-            let tried =
-                self.try_one(first, &failing.plan, trying, Trial::Any, &mut Following::leniently(&swapped))?;
+            let tried = self.try_one(
+                first,
+                &failing.plan,
+                trying,
+                Trial::Any,
+                &mut ReplayScheduler::leniently(&swapped),
+            )?;
             if matches!(tried, Some((_, false))) {
                 let call = |step: usize| calls_before.get(step).map(|calls| calls + 1);
                 return Ok(call(reversal.at)

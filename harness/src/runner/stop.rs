@@ -1,4 +1,4 @@
-//! A request to end a run early, which wakes whoever waits.
+//! Requests the early end of a run and wakes all waiters.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;

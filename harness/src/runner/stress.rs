@@ -16,7 +16,7 @@ use crate::runner::control::{Control, Timing};
 use crate::runner::kill::Kill;
 use crate::runner::reader::Reader;
 use crate::runner::touch::Events;
-use crate::runner::{RunError, Stage, Stop, nanos, waits};
+use crate::runner::{ExecEnv, RunError, Stop, nanos, waits};
 use crate::scenario::stress::{Plan, Round, Step};
 use crate::shard::Shard;
 
@@ -72,7 +72,7 @@ pub enum Cut {
 /// # Errors
 /// Where the harness could not do its part.
 pub fn stress(
-    stage: &Stage<'_>,
+    env: &ExecEnv<'_>,
     plan: &Plan,
     control: &Control,
     shard: Shard,
@@ -83,12 +83,12 @@ pub fn stress(
     let mut done = Stress { planned: rounds.len(), ..Stress::default() };
     let mut hung = 0;
     for (index, (place, round)) in rounds.iter().enumerate() {
-        if stage.is_time_up() {
-            done.cut = Some(if stage.stop.is_requested() { Cut::Interrupted } else { Cut::Budget });
+        if env.is_time_up() {
+            done.cut = Some(if env.stop.is_requested() { Cut::Interrupted } else { Cut::Budget });
             return Ok(done);
         }
-        stage.begin_round(rounds.len() - index);
-        let mut execution = Execution::new(stage, control, round)?;
+        env.begin_round(rounds.len() - index);
+        let mut execution = Execution::new(env, control, round)?;
         let ran = match round {
             Round::Crowd(clients) => execution.crowd(clients, &mut done),
             Round::Lone(steps) => execution.lone(steps),
@@ -102,7 +102,7 @@ pub fn stress(
         match ran {
             Ok(()) => {}
             Err(RunError::Stopped) => {
-                done.cut = Some(if stage.stop.is_requested() { Cut::Interrupted } else { Cut::Budget });
+                done.cut = Some(if env.stop.is_requested() { Cut::Interrupted } else { Cut::Budget });
                 return Ok(done);
             }
             Err(other) => return Err(other),
@@ -126,7 +126,7 @@ pub fn stress(
 
 /// One round under way.
 struct Execution<'a> {
-    stage: &'a Stage<'a>,
+    env: &'a ExecEnv<'a>,
     control: &'a Control,
     clock: Instant,
     operations: Vec<Operation>,
@@ -139,7 +139,7 @@ struct Execution<'a> {
 
 /// What the clients of a crowd share.
 struct Crowd<'a> {
-    stage: &'a Stage<'a>,
+    env: &'a ExecEnv<'a>,
     clock: Instant,
     acknowledged: AtomicBool,
     /// The process group of every client that has an operation under way.
@@ -161,10 +161,10 @@ struct Pace {
 }
 
 impl<'a> Execution<'a> {
-    fn new(stage: &'a Stage<'a>, control: &'a Control, round: &Round) -> Result<Self, RunError> {
-        stage.lay()?;
+    fn new(env: &'a ExecEnv<'a>, control: &'a Control, round: &Round) -> Result<Self, RunError> {
+        env.lay()?;
         Ok(Self {
-            stage,
+            env,
             control,
             clock: Instant::now(),
             operations: Vec::new(),
@@ -177,7 +177,7 @@ impl<'a> Execution<'a> {
 
     fn crowd(&mut self, clients: &[(ClientId, Vec<Step>)], done: &mut Stress) -> Result<(), RunError> {
         let crowd = Crowd {
-            stage: self.stage,
+            env: self.env,
             clock: self.clock,
             acknowledged: AtomicBool::new(false),
             under_way: Mutex::default(),
@@ -185,10 +185,10 @@ impl<'a> Execution<'a> {
             hung: AtomicBool::new(false),
             pace: Pace::new(self.control.timing, clients.len()),
         };
-        let data = self.stage.sandbox.data();
+        let data = self.env.sandbox.data();
         let reader = self.control.subject.transparent.then(|| Reader {
             data: &data,
-            format: self.stage.target.data.format,
+            format: self.env.target.data.format,
             starts_with_data: self.control.subject.starts_with_data,
             acknowledged: &crowd.acknowledged,
         });
@@ -249,7 +249,7 @@ impl<'a> Execution<'a> {
 
     fn lone(&mut self, steps: &[Step]) -> Result<(), RunError> {
         for step in steps {
-            if self.stage.is_over() {
+            if self.env.is_over() {
                 return Ok(());
             }
             let mut outcome = self.kill(step.request.clone(), step.kill, 0)?;
@@ -277,7 +277,7 @@ impl<'a> Execution<'a> {
     /// An operation that is killed at `fraction` of its work, where one is given; a later try comes earlier.
     fn kill(&mut self, request: Request, fraction: Option<f64>, earlier: u32) -> Result<Outcome, RunError> {
         let Some(fraction) = fraction else { return self.operate(request, None) };
-        let folders = self.stage.sandbox.folders();
+        let folders = self.env.sandbox.folders();
         let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
         let moments = Moments { timing: self.control.timing, events: Events::of_all_kinds(&folders) };
         self.operate(request, Some(moments.kill(fraction, earlier)))
@@ -285,7 +285,7 @@ impl<'a> Execution<'a> {
 
     /// How often a kill is tried again that came too late. A target with a limit has no room for it.
     fn tries(&self) -> u32 {
-        if self.stage.target.limit_of_plain_add().is_some() { 0 } else { TRIES }
+        if self.env.target.limit_of_plain_add().is_some() { 0 } else { TRIES }
     }
 
     /// An `add` beyond those that are planned: a round that was cut short may not have come to all of those.
@@ -297,7 +297,7 @@ impl<'a> Execution<'a> {
 
     fn recover_after_a_kill(&mut self) -> Result<(), RunError> {
         let killed = self.operations.iter().any(Operation::was_killed);
-        if killed && self.stage.target.ops.recover.is_some() {
+        if killed && self.env.target.ops.recover.is_some() {
             self.operate(Request::Recover, None)?;
         }
         Ok(())
@@ -305,8 +305,7 @@ impl<'a> Execution<'a> {
 
     /// What `list` tells, and the records that are in the file then: before, a store may keep them elsewhere.
     fn list_and_look(&mut self) -> Result<(), RunError> {
-        if self.stage.target.ops.list.is_some() && self.operate(Request::List, None)? == Outcome::Acknowledged
-        {
+        if self.env.target.ops.list.is_some() && self.operate(Request::List, None)? == Outcome::Acknowledged {
             self.states.push(self.state());
         }
         Ok(())
@@ -315,7 +314,7 @@ impl<'a> Execution<'a> {
     fn operate(&mut self, request: Request, kill: Option<Kill<'_>>) -> Result<Outcome, RunError> {
         let under_way = Mutex::new(None);
         let standstill = Mutex::new(None);
-        let folder = self.stage.sandbox.dir();
+        let folder = self.env.sandbox.dir();
         let on_late = || {
             let group: Option<Pid> = *under_way.lock().unwrap_or_else(PoisonError::into_inner);
             let under_way = group.map(|group| (1, group)).into_iter().collect();
@@ -323,24 +322,24 @@ impl<'a> Execution<'a> {
                 Some(waits::look(1, &under_way, &folder));
         };
         let on_start = |group| *under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(group);
-        let operation = self.stage.operate(1, request, self.clock, kill, &on_late, &on_start)?;
+        let operation = self.env.operate(1, request, self.clock, kill, &on_late, &on_start)?;
         let outcome = operation.outcome.clone();
         self.operations.push(operation);
         self.standstill =
             self.standstill.take().or(standstill.into_inner().unwrap_or_else(PoisonError::into_inner));
-        if self.stage.is_cut() { Err(RunError::Stopped) } else { Ok(outcome) }
+        if self.env.is_cut() { Err(RunError::Stopped) } else { Ok(outcome) }
     }
 
     fn look(&mut self) {
         let mut state = self.state();
-        if self.stage.target.ops.list.is_some() {
+        if self.env.target.ops.list.is_some() {
             state.records = None;
         }
         self.states.push(state);
     }
 
     fn state(&self) -> State {
-        self.stage.sandbox.look(self.stage.target, nanos(self.clock.elapsed()))
+        self.env.sandbox.look(self.env.target, nanos(self.clock.elapsed()))
     }
 
     fn is_hung(&self) -> bool {
@@ -348,7 +347,7 @@ impl<'a> Execution<'a> {
     }
 
     fn into_observation(self, execution: u32) -> Observation {
-        self.stage.end_survivors();
+        self.env.end_survivors();
         Observation {
             scenario: "stress".into(),
             execution,
@@ -357,7 +356,7 @@ impl<'a> Execution<'a> {
             readings: self.readings,
             states: self.states,
             standstill: self.standstill,
-            disturbance: None,
+            injection: None,
             traces: Vec::new(),
             usual_names: BTreeSet::new(),
             memories: Vec::new(),
@@ -373,7 +372,7 @@ impl Crowd<'_> {
     fn client(&self, client: ClientId, steps: &[Step]) -> (Vec<Operation>, Option<RunError>) {
         let mut operations = Vec::with_capacity(steps.len());
         for step in steps {
-            if self.stage.is_over() || self.hung.load(Ordering::SeqCst) {
+            if self.env.is_over() || self.hung.load(Ordering::SeqCst) {
                 break;
             }
             let kill = step.kill.map(|fraction| Kill::After(self.pace.kill_after(fraction)));
@@ -382,7 +381,7 @@ impl Crowd<'_> {
                 self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(client, group);
             };
             let request = step.request.clone();
-            let operation = self.stage.operate(client, request, self.clock, kill, &on_late, &on_start);
+            let operation = self.env.operate(client, request, self.clock, kill, &on_late, &on_start);
             self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&client);
             let operation = match operation {
                 Ok(operation) => operation,
@@ -399,7 +398,7 @@ impl Crowd<'_> {
                 _ => {}
             }
             operations.push(operation);
-            if self.stage.is_cut() {
+            if self.env.is_cut() {
                 return (operations, Some(RunError::Stopped));
             }
         }
@@ -411,7 +410,7 @@ impl Crowd<'_> {
         let mut standstill = self.standstill.lock().unwrap_or_else(PoisonError::into_inner);
         if standstill.is_none() {
             let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            *standstill = Some(waits::look(late, &under_way, &self.stage.sandbox.dir()));
+            *standstill = Some(waits::look(late, &under_way, &self.env.sandbox.dir()));
         }
     }
 }

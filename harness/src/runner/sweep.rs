@@ -1,4 +1,4 @@
-//! Runs the experiments of a scenario: first those that tell most, then all others.
+//! Runs the experiments of a scenario, the most telling first.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -7,11 +7,13 @@ use crate::call::is_temporary;
 use crate::observation::{State, Subject};
 use crate::op::{Outcome, Request};
 use crate::runner::experiments::{Group, Pass, Work, left_out_of_faults, places};
-use crate::runner::interleave::Breadth;
+use crate::runner::interleave::ExplorationLimits;
 use crate::runner::pin::Pinned;
 use crate::runner::prepare::Prepared;
-use crate::runner::{Cut, First, Next, RunError, Showing, Stage, Swept, TraceError, name_of};
-use crate::scenario::script::{Act, Misfortune, Script};
+use crate::runner::{
+    Cut, ExecEnv, First, RunError, SweepControl, SweepEvent, SweepSummary, TraceError, name_of,
+};
+use crate::scenario::script::{Act, InjectionKind, Script};
 use crate::scenario::{crash, session, torn_write};
 
 /// How many experiments of each group run in the first round of a pass; in each later one they are twice as many.
@@ -22,23 +24,23 @@ const FIRST_ROUND: usize = 8;
 /// # Errors
 /// Where the harness could not do its part, or may not trace.
 pub fn sweep(
-    stage: &Stage<'_>,
+    env: &ExecEnv<'_>,
     prepared: &mut Prepared,
     scenario: &'static str,
     pass: Pass,
-    breadth: Breadth,
-    sink: &mut dyn FnMut(Showing<'_>) -> Next,
-) -> Result<Swept, TraceError> {
+    breadth: ExplorationLimits,
+    sink: &mut dyn FnMut(SweepEvent<'_>) -> SweepControl,
+) -> Result<SweepSummary, TraceError> {
     let _pinned = Pinned::new();
     let groups = prepared.groups.remove(scenario).unwrap_or_default();
     let execution = prepared.executions.get(scenario).copied().unwrap_or(0);
     let mut ran = std::mem::take(&mut prepared.ran);
     let mut sweep = Sweep {
-        stage,
+        env,
         subject: prepared.subject.clone(),
         scenario,
         sink,
-        done: Swept::default(),
+        done: SweepSummary::default(),
         execution,
         place: 0,
         breadth,
@@ -50,15 +52,15 @@ pub fn sweep(
     prepared.groups.insert(scenario, groups);
     prepared.executions.insert(scenario, execution);
     prepared.ran = ran;
-    let is_over = stage.is_cut();
+    let is_over = env.is_cut();
     match ended {
         Ok(()) => {}
         Err(TraceError::Run(RunError::Stopped)) => {
-            done.cut.get_or_insert(cut_of(stage));
+            done.cut.get_or_insert(cut_of(env));
         }
         // What goes wrong while it is being ended is part of the end.
         Err(_) if is_over => {
-            done.cut.get_or_insert(cut_of(stage));
+            done.cut.get_or_insert(cut_of(env));
         }
         Err(other) => return Err(other),
     }
@@ -66,22 +68,22 @@ pub fn sweep(
 }
 
 /// What ends a scenario that is stopped.
-fn cut_of(stage: &Stage<'_>) -> Cut {
-    if stage.stop.is_requested() { Cut::Interrupted } else { Cut::Budget }
+fn cut_of(env: &ExecEnv<'_>) -> Cut {
+    if env.stop.is_requested() { Cut::Interrupted } else { Cut::Budget }
 }
 
 pub(super) struct Sweep<'a> {
-    pub(super) stage: &'a Stage<'a>,
+    pub(super) env: &'a ExecEnv<'a>,
     /// What is known of the target.
     pub(super) subject: Subject,
     pub(super) scenario: &'a str,
-    pub(super) sink: &'a mut dyn FnMut(Showing<'_>) -> Next,
-    pub(super) done: Swept,
+    pub(super) sink: &'a mut dyn FnMut(SweepEvent<'_>) -> SweepControl,
+    pub(super) done: SweepSummary,
     pub(super) execution: u32,
     /// Where in the scenario what is run stands.
     pub(super) place: u64,
     /// How many schedules are to be run.
-    pub(super) breadth: Breadth,
+    pub(super) breadth: ExplorationLimits,
     pub(super) pass: Pass,
     /// The experiments that ran, by group and number.
     ran: &'a mut BTreeSet<(String, usize)>,
@@ -105,7 +107,7 @@ impl Sweep<'_> {
         let mut asked_in_vain = vec![0; groups.len()];
         let ended = self.run_in_rounds(prepared, groups, &all_places, left, &mut asked_in_vain);
         for (group, count) in groups.iter().zip(asked_in_vain) {
-            let ends = "ends of operations that asked for a lock without success for all their time";
+            let ends = "operations that requested a lock until their time limit";
             self.bound(count, &format!("{ends}, of {}", group.what));
         }
         ended
@@ -145,7 +147,7 @@ impl Sweep<'_> {
 
     /// The experiments of a group that are of this pass and did not run yet, by number and place.
     fn open(&self, group: &Group, places: &[Option<u64>]) -> Vec<(usize, u64)> {
-        let most = if self.pass == Pass::Telling { group.telling() } else { usize::MAX };
+        let most = if self.pass == Pass::Early { group.telling() } else { usize::MAX };
         // What tells most of schedules is a part of what is explored then.
         let is_again = matches!(group.work, Work::Schedules { .. });
         let has_run = |number: usize| self.ran.contains(&(group.what.clone(), number));
@@ -158,7 +160,7 @@ impl Sweep<'_> {
 
     /// Takes note of what no group of this scenario has.
     fn note_what_is_left_out(&mut self, prepared: &Prepared) {
-        if self.pass != Pass::Rest {
+        if self.pass != Pass::Remaining {
             return;
         }
         for one in &prepared.quiet {
@@ -268,17 +270,17 @@ impl Sweep<'_> {
             let Some(script) = scripts.get(*number) else { continue };
             self.place = *place;
             let mut seen = self.play_once(&first, script)?;
-            if !seen.was_disturbed && self.done.cut.is_none() {
+            if !seen.was_injected && self.done.cut.is_none() {
                 // It may come there the next time.
                 seen = self.play_once(&first, script)?;
             }
             *asked_in_vain += usize::from(seen.asked_in_vain);
             // A store that does not make the same calls each time may have ended before the point was reached.
-            self.note_made(group, usize::from(seen.was_disturbed));
-            self.note_ran(group, *number, seen.was_disturbed);
+            self.note_made(group, usize::from(seen.was_injected));
+            self.note_ran(group, *number, seen.was_injected);
             // Five kills alike are each followed by an add, which a rebuild is not.
             let is_kill = script.acts.iter().any(|act| matches!(act, Act::Operate(Request::Add { .. })))
-                && script.disturbance().is_some_and(|disturbance| disturbance.what == Misfortune::Kill);
+                && script.injection().is_some_and(|injection| injection.what == InjectionKind::Kill);
             if is_kill && seen.left_something && self.done.cut.is_none() {
                 self.play_once(&first, &crash::alike(script))?;
             }
@@ -291,18 +293,18 @@ impl Sweep<'_> {
 
     /// Does for real what a derived state violated something by.
     pub(super) fn confirm(&mut self, first: &First, script: &Script) -> Result<(), TraceError> {
-        if !self.play_once(first, script)?.was_disturbed {
-            let _next = (self.sink)(Showing::Unreached { script });
+        if !self.play_once(first, script)?.was_injected {
+            let _next = (self.sink)(SweepEvent::Unreached { script });
         }
         Ok(())
     }
 
     pub(super) fn play_once(&mut self, first: &First, script: &Script) -> Result<Seen, TraceError> {
         match self.play_as(first, script, true)? {
-            (copied, Next::Confirm) => {
+            (copied, SweepControl::Confirm) => {
                 let fresh = self.play_as(first, script, false)?.0;
                 if fresh.outcomes != copied.outcomes {
-                    self.stage.refuse_copies("a copy ended in another way than a fresh start");
+                    self.env.refuse_copies("a copy ended in another way than a fresh start");
                 }
                 Ok(fresh)
             }
@@ -315,15 +317,15 @@ impl Sweep<'_> {
         first: &First,
         script: &Script,
         may_copy: bool,
-    ) -> Result<(Seen, Next), TraceError> {
-        if self.stage.is_time_up() {
+    ) -> Result<(Seen, SweepControl), TraceError> {
+        if self.env.is_time_up() {
             return Err(RunError::Stopped.into());
         }
         let execution = self.execution + 1;
         let subject = &self.subject;
-        let played = self.stage.play(self.scenario, script, first, subject, execution, may_copy)?;
+        let played = self.env.play(self.scenario, script, first, subject, execution, may_copy)?;
         self.done.not_covered.extend(played.not_covered);
-        let quiet = &self.subject.quiet_file_counts;
+        let quiet = &self.subject.baseline_file_counts;
         // As many files as an undisturbed store has with as many records.
         let records = played.observation.views().last().map(|view| played.observation.counts(*view).len());
         let usual = records.and_then(|records| quiet.get(records.checked_sub(1)?)).or(quiet.iter().max());
@@ -336,7 +338,7 @@ impl Sweep<'_> {
         let observation = &played.observation;
         let asked_in_vain = observation.operations.iter().any(|one| observation.asked_in_vain(one));
         let observation = Box::new(played.observation);
-        let next = (self.sink)(Showing::Execution {
+        let next = (self.sink)(SweepEvent::Execution {
             place: self.place,
             observation,
             script,
@@ -344,12 +346,12 @@ impl Sweep<'_> {
             explanation: None,
         });
         match next {
-            Next::GoOn | Next::Found | Next::Known => self.execution = execution,
-            Next::End => self.done.cut = Some(Cut::FailFast),
-            Next::Confirm => {}
+            SweepControl::GoOn | SweepControl::Found | SweepControl::Known => self.execution = execution,
+            SweepControl::End => self.done.cut = Some(Cut::FailFast),
+            SweepControl::Confirm => {}
         }
         let seen = Seen {
-            was_disturbed: played.was_disturbed,
+            was_injected: played.was_injected,
             second_waited: played.second_waited,
             left_something,
             asked_in_vain,
@@ -361,7 +363,7 @@ impl Sweep<'_> {
 
 /// What is to be known of an execution for what comes next.
 pub(super) struct Seen {
-    pub(super) was_disturbed: bool,
+    pub(super) was_injected: bool,
     pub(super) second_waited: bool,
     /// Whether it left more files than an undisturbed store does.
     left_something: bool,

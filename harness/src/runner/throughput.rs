@@ -1,4 +1,4 @@
-//! Clients that add as fast as they can, undisturbed, for as long as it is measured.
+//! Runs clients that add as fast as they can for the time of a measurement.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::op::{ClientId, Outcome, Request, record_name};
-use crate::runner::{RunError, Stage, nanos};
+use crate::runner::{ExecEnv, RunError, nanos};
 
 /// All answers of one session, in bytes.
 const ANSWERS_MAX: u64 = 1 << 30;
@@ -38,18 +38,18 @@ pub struct Served {
 /// # Errors
 /// Where the harness could not do its part.
 pub fn throughput(
-    stage: &Stage<'_>,
+    env: &ExecEnv<'_>,
     clients: u32,
     time: Duration,
     most: u32,
     in_session: bool,
 ) -> Result<Vec<Served>, RunError> {
-    stage.lay()?;
+    env.lay()?;
     let next = AtomicU32::new(1);
     let (clock, end) = (Instant::now(), Instant::now() + time);
     let next_add = || {
         let number = next.fetch_add(1, Ordering::Relaxed);
-        let is_over = Instant::now() >= end || stage.stop.is_requested() || number > most.min(RECORDS_MAX);
+        let is_over = Instant::now() >= end || env.stop.is_requested() || number > most.min(RECORDS_MAX);
         (!is_over).then(|| Request::Add { record: record_name(number), number })
     };
     let next_add = &next_add;
@@ -57,8 +57,8 @@ pub fn throughput(
         let threads: Vec<_> = (1..=clients)
             .map(|client| {
                 scope.spawn(move || match in_session {
-                    true => session(stage, client, next_add),
-                    false => one_shot(stage, client, clock, next_add),
+                    true => session(env, client, next_add),
+                    false => one_shot(env, client, clock, next_add),
                 })
             })
             .collect();
@@ -73,23 +73,23 @@ pub fn throughput(
 ///
 /// # Errors
 /// Where the harness could not do its part.
-pub fn records(stage: &Stage<'_>) -> Result<Option<Vec<String>>, RunError> {
-    if stage.target.ops.list.is_some() {
-        let listed = stage.operate(1, Request::List, Instant::now(), None, &|| (), &|_| ())?;
+pub fn records(env: &ExecEnv<'_>) -> Result<Option<Vec<String>>, RunError> {
+    if env.target.ops.list.is_some() {
+        let listed = env.operate(1, Request::List, Instant::now(), None, &|| (), &|_| ())?;
         return Ok(listed.records);
     }
-    Ok(stage.sandbox.look(stage.target, 0).records)
+    Ok(env.sandbox.look(env.target, 0).records)
 }
 
 fn one_shot(
-    stage: &Stage<'_>,
+    env: &ExecEnv<'_>,
     client: ClientId,
     clock: Instant,
     next_add: &(dyn Fn() -> Option<Request> + Sync),
 ) -> Result<Served, RunError> {
     let mut served = Served::default();
     while let Some(request) = next_add() {
-        let operation = stage.operate(client, request, clock, None, &|| (), &|_| ())?;
+        let operation = env.operate(client, request, clock, None, &|| (), &|_| ())?;
         match (&operation.outcome, operation.added()) {
             (Outcome::Acknowledged, Some(record)) => {
                 served.took.push(operation.returned - operation.invoked);
@@ -102,19 +102,19 @@ fn one_shot(
 }
 
 fn session(
-    stage: &Stage<'_>,
+    env: &ExecEnv<'_>,
     client: ClientId,
     next_add: &(dyn Fn() -> Option<Request> + Sync),
 ) -> Result<Served, RunError> {
     let mut served = Served::default();
-    let Some(session) = &stage.target.session else { return Ok(served) };
-    let values = stage.values(client, &Request::List);
-    let (program, arguments) = session.command.render(&values, &stage.target.folder);
-    stage.may_have_strays.store(true, Ordering::Relaxed);
+    let Some(session) = &env.target.session else { return Ok(served) };
+    let values = env.values(client, &Request::List);
+    let (program, arguments) = session.command.render(&values, &env.target.folder);
+    env.may_have_strays.store(true, Ordering::Relaxed);
     let child = Command::new(&program)
         .args(arguments)
-        .current_dir(stage.cwd(&values))
-        .envs(stage.environment(&values))
+        .current_dir(env.cwd(&values))
+        .envs(env.environment(&values))
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -135,13 +135,13 @@ fn session(
             }
         }
     });
-    let patience = stage.target.limits.timeout;
+    let patience = env.target.limits.timeout;
     let answer = move || -> Option<String> {
         let late = Instant::now() + patience;
         loop {
             match answers.recv_timeout(GLANCE) {
                 Ok(line) => return Some(line),
-                Err(RecvTimeoutError::Timeout) if !stage.stop.is_requested() && Instant::now() < late => {}
+                Err(RecvTimeoutError::Timeout) if !env.stop.is_requested() && Instant::now() < late => {}
                 Err(_) => return None,
             }
         }
@@ -168,7 +168,7 @@ fn session(
             served.failed += 1;
             break;
         }
-        (stage.on_operation)();
+        (env.on_operation)();
     }
     Ok(served)
 }

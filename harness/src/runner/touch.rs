@@ -1,4 +1,4 @@
-//! When within an operation the store touches its folder, so that kills fall where they can hurt.
+//! Records when an operation accesses its folder, so that random kills fall near accesses.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};

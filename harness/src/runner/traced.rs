@@ -1,4 +1,4 @@
-//! Runs operations of a stage under the tracer.
+//! Runs operations under the tracer.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crate::call::Traced;
 use crate::observation::{FileState, Memory};
 use crate::op::{ClientId, Operation, Request};
-use crate::runner::direct::Directing;
-use crate::runner::session::Leading;
-use crate::runner::{RunError, Stage};
+use crate::runner::direct::ScriptInjector;
+use crate::runner::session::SessionDriver;
+use crate::runner::{ExecEnv, RunError};
 use crate::sandbox::read;
 use crate::scenario::script::{Step, clients_of};
 use crate::target::{Format, Values};
@@ -40,9 +40,9 @@ pub enum TraceError {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct How {
     pub(super) is_detailed: bool,
-    /// Whether the director talks with a client.
+    /// Whether the injector talks with a client.
     pub(super) is_interactive: bool,
-    /// Whether the director schedules the clients.
+    /// Whether the injector schedules the clients.
     pub(super) is_scheduled: bool,
     /// Whether nobody looks at the data meanwhile, since there may be none.
     pub(super) is_unread: bool,
@@ -76,12 +76,12 @@ pub(super) struct Led {
     pub(super) one_shots: Vec<Request>,
 }
 
-impl Stage<'_> {
+impl ExecEnv<'_> {
     /// Traces one operation, undisturbed, in the sandbox as it stands.
     pub(super) fn trace_quietly(&self, request: &Request) -> Result<Traced, TraceError> {
         self.trace(
             std::slice::from_ref(request),
-            &mut Directing::new(None),
+            &mut ScriptInjector::new(None),
             How { is_detailed: true, ..How::default() },
         )
     }
@@ -93,7 +93,7 @@ impl Stage<'_> {
         timeout: Duration,
     ) -> Result<Option<Traced>, TraceError> {
         let how = How { is_detailed: true, may_copy: true, timeout: Some(timeout), ..How::default() };
-        let traced = self.trace(std::slice::from_ref(request), &mut Directing::new(None), how)?;
+        let traced = self.trace(std::slice::from_ref(request), &mut ScriptInjector::new(None), how)?;
         Ok(Some(traced).filter(|traced| traced.has_copies))
     }
 
@@ -112,11 +112,11 @@ impl Stage<'_> {
         Some(what(&mut templates.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Traces operations, undisturbed but for `disturbance`, in the sandbox as it stands.
+    /// Traces operations, undisturbed but for `injection`, in the sandbox as it stands.
     pub(super) fn trace(
         &self,
         requests: &[Request],
-        directing: &mut Directing<'_>,
+        directing: &mut ScriptInjector<'_>,
         how: How,
     ) -> Result<Traced, TraceError> {
         let asked: Vec<(ClientId, Request)> = (1..).zip(requests.iter().cloned()).collect();
@@ -197,7 +197,7 @@ impl Stage<'_> {
             })
             .collect();
         let how = How { is_interactive: true, ..How::default() };
-        let mut leading = Leading::new(steps, inputs, &stdouts);
+        let mut leading = SessionDriver::new(steps, inputs, &stdouts);
         let traced = self.run_traced(&traceables, &mut leading, how)?;
         let first_calls = leading.firsts.clone();
         let was_held = leading.was_held;
@@ -265,16 +265,16 @@ fn is_set_uid(program: &Path) -> bool {
     mode & 0o6000 != 0
 }
 
-/// What a quiet run under the tracer shows of one operation of a store that holds its first record; of `init`, in an
+/// What a baseline run under the tracer shows of one operation of a store that holds its first record; of `init`, in an
 /// empty sandbox.
 ///
 /// # Errors
 /// Where something before it failed, or it cannot be traced.
-pub fn trace(stage: &Stage<'_>, request: &Request) -> Result<Traced, TraceError> {
+pub fn trace(env: &ExecEnv<'_>, request: &Request) -> Result<Traced, TraceError> {
     if *request == Request::Init {
-        stage.lay()?;
+        env.lay()?;
     } else {
-        stage.first()?;
+        env.first()?;
     }
-    stage.trace_quietly(request)
+    env.trace_quietly(request)
 }

@@ -1,4 +1,4 @@
-//! Who waits for which lock, and who holds it, as `/proc` tells: looked at when a client does not end in time.
+//! Reads from `/proc` which process waits for which lock and which one holds it.
 
 use std::collections::BTreeMap;
 use std::fs;

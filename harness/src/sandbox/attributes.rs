@@ -1,4 +1,4 @@
-//! Extended attributes of files and folders, as far as they belong to a store and not to the system.
+//! Reads and writes the extended attributes that belong to a store.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;

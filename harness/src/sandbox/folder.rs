@@ -1,4 +1,4 @@
-//! Whole folders: copied, removed, read into a tree, laid out from one, and what is in them.
+//! Copies, removes, reads and lays out whole folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! What stands in the sandbox, as somebody sees it who takes no lock.
+//! Reads the state of a sandbox without a lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

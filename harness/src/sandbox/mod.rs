@@ -1,4 +1,4 @@
-//! The sandbox: a fresh folder for each execution, laid out anew from the old state, looked at, and removed.
+//! Makes a sandbox: a fresh folder for each execution, laid out from a base state and removed afterwards.
 
 mod attributes;
 mod folder;

@@ -1,6 +1,6 @@
 //! Operations one after another, undisturbed.
 //!
-//! The control runs first and has an exit status of its own: a store that does not work undisturbed is not judged.
+//! The control runs first and has an exit status of its own: a store that does not work without injections is not judged.
 //! It also learns what later scenarios need: how long an operation takes, when in it the store touches its folder,
 //! and how many files an undisturbed store leaves.
 //!

@@ -1,6 +1,6 @@
 //! A kill (also each process alone) before and after every visible call, alone and while others wait.
 //!
-//! One quiet run under the tracer tells the visible calls of an operation. Where its calls alone say what it changes,
+//! One baseline run under the tracer tells the visible calls of an operation. Where its calls alone say what it changes,
 //! every directory that a kill can leave is derived from them, each write cut at its page boundaries too, laid out,
 //! and given to the store, which is to list, add and list. Then the kills are done for real: in a fresh sandbox each
 //! time the operation is stopped before its k-th call and every process of it killed there. Where a kill leaves files behind,
@@ -16,7 +16,7 @@ use crate::call::{Call, Class, Effect};
 use crate::catalogue::headline;
 use crate::op::{Request, record_name};
 use crate::scenario::Scenario;
-use crate::scenario::script::{Act, Disturbance, Misfortune, Script};
+use crate::scenario::script::{Act, Injection, InjectionKind, Script};
 use crate::scenario::torn_write::is_cut_of_a_kill;
 
 pub(super) const SCENARIO: Scenario =
@@ -43,28 +43,28 @@ pub fn points(calls: &[Call]) -> Vec<u32> {
 }
 
 /// A misfortune at a point, with the call that stands there.
-fn disturbance(calls: &[Call], point: u32, what: Misfortune) -> Disturbance {
+fn injection(calls: &[Call], point: u32, what: InjectionKind) -> Injection {
     let call = call_at(calls, point);
     let offset = match call.and_then(|call| call.effect.as_ref()) {
         Some(Effect::Written { offset, .. }) => *offset,
         _ => None,
     };
     let is_of_a_kill = match what {
-        Misfortune::Tear(cut) => is_cut_of_a_kill(offset, cut),
-        Misfortune::Shorten(_) => false,
+        InjectionKind::Tear(cut) => is_cut_of_a_kill(offset, cut),
+        InjectionKind::Shorten(_) => false,
         _ => true,
     };
     let is_of_the_contract = match what {
         // Between the sandbox and TMPDIR it is a real one: most users have /tmp on another file system.
-        Misfortune::Fail { fault, .. }
-        | Misfortune::FailBeside { fault, .. }
-        | Misfortune::FailInside { fault } => {
+        InjectionKind::Fail { fault, .. }
+        | InjectionKind::FailBeside { fault, .. }
+        | InjectionKind::FailInside { fault } => {
             !(fault.0.is_local || fault.0.is_of_another_device() && call.is_some_and(Call::crosses_roots))
         }
         _ => false,
     };
     let call = call.map_or_else(|| "its exit".to_owned(), ToString::to_string);
-    Disturbance { point, what, call, is_of_a_kill, is_of_the_contract }
+    Injection { point, what, call, is_of_a_kill, is_of_the_contract }
 }
 
 fn call_at(calls: &[Call], point: u32) -> Option<&Call> {
@@ -90,7 +90,7 @@ fn changes_data(call: &Call) -> bool {
 
 /// The kills of the whole operation, alone, at these points.
 pub fn kills(request: &Request, calls: &[Call], points: &[u32]) -> Vec<Script> {
-    points.iter().map(|point| alone(request, calls, *point, Misfortune::Kill)).collect()
+    points.iter().map(|point| alone(request, calls, *point, InjectionKind::Kill)).collect()
 }
 
 /// The kills of single processes, where there are several.
@@ -98,11 +98,12 @@ pub fn kills_of_processes(request: &Request, calls: &[Call], points: &[u32]) -> 
     if calls.iter().all(|call| call.process == 1) {
         return Vec::new();
     }
-    points.iter().map(|point| alone(request, calls, *point, Misfortune::KillProcess)).collect()
+    points.iter().map(|point| alone(request, calls, *point, InjectionKind::KillProcess)).collect()
 }
 
 /// What is done at a point with a second client there: with nobody killed, with the first, and with the second.
-pub const BESIDE: [Misfortune; 3] = [Misfortune::Hold, Misfortune::KillBesideWaiter, Misfortune::KillWaiter];
+pub const BESIDE: [InjectionKind; 3] =
+    [InjectionKind::Hold, InjectionKind::KillBesideWaiter, InjectionKind::KillWaiter];
 
 /// Those of the points where it makes a difference to a second client who came first.
 pub fn points_beside(calls: &[Call], points: &[u32]) -> Vec<u32> {
@@ -120,27 +121,28 @@ pub fn points_beside(calls: &[Call], points: &[u32]) -> Vec<u32> {
 pub fn kills_of_wrappers(request: &Request, calls: &[Call], points: &[u32]) -> Vec<Script> {
     let of_a_child =
         |point: &&u32| call_at(calls, **point).is_some_and(|call| call.process > 1 && changes_data(call));
-    let script = |point: &u32| beside_another(request, calls, *point, Misfortune::KillOther { process: 1 });
+    let script =
+        |point: &u32| beside_another(request, calls, *point, InjectionKind::KillOther { process: 1 });
     points.iter().filter(of_a_child).map(script).collect()
 }
 
 /// An execution with a second client, which adds.
-pub fn beside_another(request: &Request, calls: &[Call], point: u32, what: Misfortune) -> Script {
+pub fn beside_another(request: &Request, calls: &[Call], point: u32, what: InjectionKind) -> Script {
     let (first, next) = numbered(request, 2);
-    let disturbance = disturbance(calls, point, what);
-    let trace = Act::Trace { requests: vec![first, add(next)], disturbance: Some(disturbance) };
+    let injection = injection(calls, point, what);
+    let trace = Act::Trace { requests: vec![first, add(next)], injection: Some(injection) };
     Script { acts: [vec![trace, Act::Recover], after(next + 1)].concat() }
 }
 
 /// An operation that is disturbed alone, and what the store is asked to do then.
-pub fn alone(request: &Request, calls: &[Call], point: u32, what: Misfortune) -> Script {
-    alone_with(request, disturbance(calls, point, what))
+pub fn alone(request: &Request, calls: &[Call], point: u32, what: InjectionKind) -> Script {
+    alone_with(request, injection(calls, point, what))
 }
 
-/// The same with this disturbance.
-pub fn alone_with(request: &Request, disturbance: Disturbance) -> Script {
+/// The same with this injection.
+pub fn alone_with(request: &Request, injection: Injection) -> Script {
     let (request, next) = numbered(request, 2);
-    let trace = Act::Trace { requests: vec![request], disturbance: Some(disturbance) };
+    let trace = Act::Trace { requests: vec![request], injection: Some(injection) };
     Script { acts: [vec![trace, Act::Recover, Act::List], after(next)].concat() }
 }
 
@@ -151,13 +153,13 @@ pub fn alike(script: &Script) -> Script {
     for _ in 0..KILLS_ALIKE {
         for act in &script.acts {
             acts.push(match act {
-                Act::Trace { requests, disturbance } => {
+                Act::Trace { requests, injection } => {
                     let again = requests.iter().map(|request| {
                         let (again, next) = numbered(request, number);
                         number = next;
                         again
                     });
-                    Act::Trace { requests: again.collect(), disturbance: disturbance.clone() }
+                    Act::Trace { requests: again.collect(), injection: injection.clone() }
                 }
                 Act::Operate(Request::Add { .. }) => {
                     number += 1;
@@ -170,7 +172,7 @@ pub fn alike(script: &Script) -> Script {
     Script { acts }
 }
 
-/// What the store is asked to do after a disturbance: to add one more, and to list.
+/// What the store is asked to do after a injection: to add one more, and to list.
 pub fn after(number: u32) -> Vec<Act> {
     vec![Act::Operate(add(number)), Act::List]
 }
@@ -223,7 +225,7 @@ mod tests {
 
     #[test]
     fn five_alike_add_a_new_record_each_time() {
-        let script = alike(&alone(&add(0), &calls(3, &[2]), 2, Misfortune::Kill));
+        let script = alike(&alone(&add(0), &calls(3, &[2]), 2, InjectionKind::Kill));
         let mut names: Vec<String> = Vec::new();
         for act in script.acts {
             match act {

@@ -44,7 +44,7 @@ pub fn scripts(files: &[String], data: Option<&str>) -> Vec<Script> {
         .collect()
 }
 
-/// With no derived file there, as in the quiet run, the rebuild killed at each of these points, and done again.
+/// With no derived file there, as in the baseline run, the rebuild killed at each of these points, and done again.
 pub fn kills(files: &[String], calls: &[Call], points: &[u32]) -> Vec<Script> {
     let removed: Vec<Act> =
         files.iter().map(|file| Act::Damage { file: file.clone(), damage: Damage::Removed }).collect();

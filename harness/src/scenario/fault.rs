@@ -24,7 +24,7 @@ use crate::op::Request;
 use crate::persist::{Tree, lengths_before};
 use crate::scenario::Scenario;
 use crate::scenario::crash::{alone, alone_with, beside_another};
-use crate::scenario::script::{Disturbance, Misfortune, Script};
+use crate::scenario::script::{Injection, InjectionKind, Script};
 
 pub(super) const SCENARIO: Scenario =
     Scenario { id: "fault", statement: headline(include_str!("fault.rs")), source: include_str!("fault.rs") };
@@ -50,12 +50,12 @@ pub struct Faults {
 
 /// Every fault that an operation may suffer; `before` is what stood in the sandbox before the calls, if that is known.
 pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Faults {
-    let mut faults: Vec<(u32, Misfortune)> = Vec::new();
+    let mut faults: Vec<(u32, InjectionKind)> = Vec::new();
     for (point, call) in (1..).zip(calls) {
         for fault in of_call(call) {
-            faults.push((point, Misfortune::Fail { fault: FaultId(fault), stays: false }));
+            faults.push((point, InjectionKind::Fail { fault: FaultId(fault), stays: false }));
             if fault.may_stay && matches!(fault.what, What::Errno(_)) {
-                faults.push((point, Misfortune::Fail { fault: FaultId(fault), stays: true }));
+                faults.push((point, InjectionKind::Fail { fault: FaultId(fault), stays: true }));
             }
         }
     }
@@ -63,10 +63,10 @@ pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Faul
     let left_out = faults.len().saturating_sub(FAULTS_MAX);
     faults.truncate(FAULTS_MAX);
     let (waited_out, quick): (Vec<_>, Vec<_>) = faults.into_iter().partition(
-        |(_, what)| matches!(what, Misfortune::Fail { fault, stays: true } if fault.0.is_of_lock()),
+        |(_, what)| matches!(what, InjectionKind::Fail { fault, stays: true } if fault.0.is_of_lock()),
     );
     let is_allocated = limits_within_allocated(calls, before);
-    let scripts = |faults: Vec<(u32, Misfortune)>| {
+    let scripts = |faults: Vec<(u32, InjectionKind)>| {
         let script = |(point, what)| {
             let mut script = alone(request, calls, point, what);
             if is_allocated(point, what) {
@@ -81,7 +81,7 @@ pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Faul
 
 /// Whether a limit on the size of files would lie below the length that a file has already: nothing but a limit that is
 /// lowered behind the back of the store does that.
-fn limits_within_allocated(calls: &[Call], before: Option<&Tree>) -> impl Fn(u32, Misfortune) -> bool {
+fn limits_within_allocated(calls: &[Call], before: Option<&Tree>) -> impl Fn(u32, InjectionKind) -> bool {
     let lengths = before.map(|before| lengths_before(before, calls)).unwrap_or_default();
     let written: Vec<Option<(u64, u64)>> = calls
         .iter()
@@ -91,7 +91,7 @@ fn limits_within_allocated(calls: &[Call], before: Option<&Tree>) -> impl Fn(u32
         })
         .collect();
     move |point, what| {
-        let Misfortune::Fail { fault, .. } = what else { return false };
+        let InjectionKind::Fail { fault, .. } = what else { return false };
         let at = point as usize - 1;
         let known = lengths.get(at).copied().flatten().zip(written.get(at).copied().flatten());
         fault.0.what == What::SizeLimit
@@ -101,8 +101,8 @@ fn limits_within_allocated(calls: &[Call], before: Option<&Tree>) -> impl Fn(u32
 
 /// Whether a script is of a fault that a local file system may cause, once.
 pub fn is_local_and_once(script: &Script) -> bool {
-    script.disturbance().is_some_and(|disturbance| {
-        matches!(disturbance.what, Misfortune::Fail { stays: false, .. }) && !disturbance.is_of_the_contract
+    script.injection().is_some_and(|injection| {
+        matches!(injection.what, InjectionKind::Fail { stays: false, .. }) && !injection.is_of_the_contract
     })
 }
 
@@ -111,9 +111,9 @@ pub fn is_local_and_once(script: &Script) -> bool {
 pub fn one_of_each_call_first(scripts: Vec<Script>, calls: &[Call]) -> (Vec<Script>, usize) {
     let mut seen = BTreeSet::new();
     let is_first = |script: &Script| {
-        let Some(disturbance) = script.disturbance() else { return false };
-        let call = calls.get((disturbance.point as usize).wrapping_sub(1));
-        call.is_some_and(|call| weight(call) <= OPENS) && seen.insert(disturbance.point)
+        let Some(injection) = script.injection() else { return false };
+        let call = calls.get((injection.point as usize).wrapping_sub(1));
+        call.is_some_and(|call| weight(call) <= OPENS) && seen.insert(injection.point)
     };
     let (mut first, rest): (Vec<Script>, Vec<Script>) = scripts.into_iter().partition(is_first);
     let count = first.len();
@@ -129,8 +129,8 @@ pub fn inside(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<S
     for (point, call) in (1..).zip(calls) {
         for fault in of_call(call).filter(|fault| fault.is_local && fault.is_of_change()) {
             let fault = FaultId(fault);
-            if !is_allocated(point, Misfortune::Fail { fault, stays: false }) {
-                scripts.push(beside_another(request, calls, point, Misfortune::FailInside { fault }));
+            if !is_allocated(point, InjectionKind::Fail { fault, stays: false }) {
+                scripts.push(beside_another(request, calls, point, InjectionKind::FailInside { fault }));
             }
         }
     }
@@ -157,14 +157,14 @@ pub fn spawns(request: &Request, spawns: &[Spawn]) -> (Vec<Script>, usize) {
         (1..).zip(spawns).flat_map(|(nth, spawn)| of_spawn(spawn).map(move |fault| (nth, spawn, fault)));
     let mut scripts: Vec<Script> = faults
         .map(|(nth, spawn, fault)| {
-            let disturbance = Disturbance {
+            let injection = Injection {
                 point: spawn.after_calls + 1,
-                what: Misfortune::FailSpawn { fault: FaultId(fault), nth },
+                what: InjectionKind::FailSpawn { fault: FaultId(fault), nth },
                 call: spawn.to_string(),
                 is_of_a_kill: false,
                 is_of_the_contract: false,
             };
-            alone_with(request, disturbance)
+            alone_with(request, injection)
         })
         .collect();
     let left_out = scripts.len().saturating_sub(SPAWNS_MAX);
@@ -182,7 +182,7 @@ pub fn beside(request: &Request, calls: &[Call], data: &str) -> Vec<Script> {
         // Who changes nothing after it harms nobody.
         let Some(first_change) = changes.iter().find(|change| **change > at) else { continue };
         for fault in of_call(call).filter(|fault| fault.is_of_lock()) {
-            let what = Misfortune::FailBeside { fault: FaultId(fault), held: number(*first_change) };
+            let what = InjectionKind::FailBeside { fault: FaultId(fault), held: number(*first_change) };
             scripts.push(beside_another(request, calls, number(at), what));
         }
     }

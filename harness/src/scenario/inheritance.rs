@@ -24,7 +24,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 pub fn scripts(requests: &[Request]) -> Vec<Script> {
     let script = |request: &Request| {
         let (request, next) = numbered(request, 2);
-        let trace = Act::Trace { requests: vec![request], disturbance: None };
+        let trace = Act::Trace { requests: vec![request], injection: None };
         Script { acts: vec![trace, Act::Operate(add(next)), Act::List] }
     };
     requests.iter().map(script).collect()

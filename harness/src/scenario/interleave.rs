@@ -8,7 +8,7 @@
 //! A lock that is taken is waited for outside the kernel, so that it is seen at once when nobody can go on. A sleep takes
 //! no time: the clock of the clients runs ahead by it, and who sleeps after it has found nothing changed sleeps on until
 //! something is. Where there are more schedules than the budget allows, those with few preemptions come first, and then
-//! some by chance.
+//! some at random.
 //!
 //! Example: `picklock check --only interleave --clients 2 --ops 1` on a store that reads before it locks finds the one
 //! order that loses an update.
@@ -66,8 +66,13 @@ impl Plan {
         let next = added.max().map_or(2, |number| number + 1);
         let start = self.is_from_nothing.then_some(Act::Anew);
         let before = self.before.iter().cloned().map(|(client, request)| Act::OperateAs { client, request });
-        let interleaving =
-            Act::Interleave(Interleaving { clients, wakes: self.wakes, kill, schedule, is_timeless: false });
+        let interleaving = Act::Interleave(Interleaving {
+            clients,
+            wakes: self.wakes,
+            kill,
+            schedule,
+            ignores_real_time: false,
+        });
         let then = if kill.is_some() { [vec![Act::Recover], after(next)].concat() } else { vec![Act::List] };
         Script { acts: start.into_iter().chain(before).chain([interleaving]).chain(then).collect() }
     }

@@ -1,6 +1,6 @@
 //! Every crash state that the persistence model allows, at every point of the trace.
 //!
-//! One quiet run under the tracer tells what an operation asks of the disk, and which syncs demand some of it. For
+//! One baseline run under the tracer tells what an operation asks of the disk, and which syncs demand some of it. For
 //! ext4, xfs and btrfs, as far as they promise anything, and for the standard, which promises less, every content is
 //! derived that a power loss may leave: before each sync has returned, and after the operation was acknowledged. Each
 //! is laid out and given to the store, which is to list, add and list; where it is neither what was there nor what the

@@ -25,7 +25,7 @@ const ADDS: u32 = 12;
 /// The executions: all `add`s in one, each other operation in one, and a session. No more records are added than
 /// `limit`, with the one that is there.
 pub fn scripts(requests: &[Request], limit: Option<u32>, has_session: bool) -> Vec<Script> {
-    let traced = |request: Request| Act::Trace { requests: vec![request], disturbance: None };
+    let traced = |request: Request| Act::Trace { requests: vec![request], injection: None };
     let last = limit.unwrap_or(u32::MAX).min(ADDS);
     let adds: Vec<Act> = (2..=last).map(|number| traced(add(number))).chain([Act::List]).collect();
     let others = requests.iter().filter(|request| !matches!(request, Request::Add { .. }));

@@ -46,8 +46,9 @@ pub enum Act {
     Trace {
         /// What each client is asked.
         requests: Vec<Request>,
-        /// What is disturbed.
-        disturbance: Option<Disturbance>,
+        /// What is injected; cases of version 0.1 have it under this key.
+        #[serde(rename = "disturbance")]
+        injection: Option<Injection>,
     },
     /// Clients under the tracer, on a schedule.
     Interleave(Interleaving),
@@ -81,8 +82,8 @@ pub struct Interleaving {
     /// Whose turn it is, one step after another: an invocation, a visible call, a sleep, or the exit.
     pub schedule: Vec<ClientId>,
     /// Whether nobody asks when operations were invoked and returned: then an invocation is no step.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_timeless: bool,
+    #[serde(default, rename = "is_timeless", skip_serializing_if = "std::ops::Not::not")]
+    pub ignores_real_time: bool,
 }
 
 /// A client that is killed.
@@ -183,7 +184,7 @@ pub fn clients_of(steps: &[Step]) -> (u32, Vec<&Request>) {
 pub struct Held {
     /// Before this visible call since the requests were sent, counted from 1.
     pub point: u32,
-    /// That call, as the quiet run made it.
+    /// That call, as the baseline run made it.
     pub call: String,
     /// What is sent while it stands there, one after another, each when it has come to rest.
     pub meanwhile: Vec<String>,
@@ -196,12 +197,12 @@ pub struct Held {
 
 /// What is done to the operation of client 1 at one of its visible calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Disturbance {
+pub struct Injection {
     /// Before this visible call of it, counted from 1; where it makes fewer, before its exit.
     pub point: u32,
     /// What happens there.
-    pub what: Misfortune,
-    /// That call, as the quiet run made it; the start that fails, if it is one.
+    pub what: InjectionKind,
+    /// That call, as the baseline run made it; the start that fails, if it is one.
     pub call: String,
     /// Whether a kill alone can leave what it leaves; else it stands for a file system that takes no more.
     pub is_of_a_kill: bool,
@@ -210,14 +211,14 @@ pub struct Disturbance {
     pub is_of_the_contract: bool,
 }
 
-impl Disturbance {
+impl Injection {
     /// The fault that it is.
     pub fn fault(&self) -> Option<&'static Fault> {
         match self.what {
-            Misfortune::Fail { fault, .. }
-            | Misfortune::FailBeside { fault, .. }
-            | Misfortune::FailInside { fault }
-            | Misfortune::FailSpawn { fault, .. } => Some(fault.0),
+            InjectionKind::Fail { fault, .. }
+            | InjectionKind::FailBeside { fault, .. }
+            | InjectionKind::FailInside { fault }
+            | InjectionKind::FailSpawn { fault, .. } => Some(fault.0),
             _ => None,
         }
     }
@@ -232,7 +233,7 @@ const BY_CONTRACT: &str = " (permitted by the manual page; local file systems ne
 /// What happens at a visible call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Misfortune {
+pub enum InjectionKind {
     /// Every process of the operation is killed.
     Kill,
     /// The process that was to make the call is killed; the others go on.
@@ -253,7 +254,7 @@ pub enum Misfortune {
     FailBeside {
         /// How the lock fails.
         fault: FaultId,
-        /// That later call, where the quiet run changed the data first; counted from 1.
+        /// That later call, where the baseline run changed the data first; counted from 1.
         held: u32,
     },
     /// It is held; client 2 goes as far as it can; then the call fails, and both go on.
@@ -282,10 +283,10 @@ pub enum Misfortune {
 }
 
 impl Script {
-    /// The first disturbance in it.
-    pub fn disturbance(&self) -> Option<&Disturbance> {
+    /// The first injection in it.
+    pub fn injection(&self) -> Option<&Injection> {
         self.acts.iter().find_map(|act| match act {
-            Act::Trace { disturbance, .. } => disturbance.as_ref(),
+            Act::Trace { injection, .. } => injection.as_ref(),
             _ => None,
         })
     }
@@ -301,14 +302,14 @@ impl Script {
     /// Whether no file system that picklock knows comes to it, but the standard or a manual page allows it.
     pub fn is_portability(&self) -> bool {
         self.power_losses().next_back().is_some_and(|loss| loss.profiles == [profile::PORTABILITY])
-            || self.disturbance().is_some_and(|disturbance| disturbance.is_of_the_contract)
+            || self.injection().is_some_and(|injection| injection.is_of_the_contract)
     }
 
     /// Takes note that only a manual page allows what is disturbed in it.
     pub fn mark_as_of_the_contract(&mut self) {
         for act in &mut self.acts {
-            if let Act::Trace { disturbance: Some(disturbance), .. } = act {
-                disturbance.is_of_the_contract = true;
+            if let Act::Trace { injection: Some(injection), .. } = act {
+                injection.is_of_the_contract = true;
             }
         }
     }
@@ -326,7 +327,7 @@ impl Script {
     pub fn count_intervals(&mut self, count: bool) {
         for act in &mut self.acts {
             if let Act::Interleave(interleaving) = act {
-                interleaving.is_timeless = !count;
+                interleaving.ignores_real_time = !count;
             }
         }
     }
@@ -350,11 +351,11 @@ impl Script {
     /// How it is told in a few words.
     pub fn told(&self) -> Option<String> {
         self.acts.iter().find_map(|act| match act {
-            Act::Trace { requests, disturbance: Some(disturbance) } => {
+            Act::Trace { requests, injection: Some(injection) } => {
                 let request = requests.first().map(ToString::to_string).unwrap_or_default();
-                Some(format!("{request} {disturbance}"))
+                Some(format!("{request} {injection}"))
             }
-            Act::Trace { requests, disturbance: None } => {
+            Act::Trace { requests, injection: None } => {
                 let all: Vec<String> = requests.iter().map(ToString::to_string).collect();
                 Some(format!("{} undisturbed", all.join(" beside ")))
             }
@@ -374,7 +375,7 @@ impl Script {
                 Some(format!("the power is lost {}{}", Losing(request, loss), again.concat()))
             }
             Act::Interleave(interleaving) => Some(interleaving.to_string()),
-            Act::Damage { file, damage } if self.disturbance().is_none() => {
+            Act::Damage { file, damage } if self.injection().is_none() => {
                 Some(format!("{file} {damage} and rebuilt"))
             }
             Act::Session { steps } => {
@@ -420,27 +421,27 @@ impl fmt::Display for Damage {
 }
 
 /// What happened to the operation, after its name: `killed before call 3, rename(a, b)`.
-impl fmt::Display for Disturbance {
+impl fmt::Display for Injection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { point, call, .. } = self;
         match self.what {
-            Misfortune::Kill => write!(out, "killed before call {point}, {call}"),
-            Misfortune::KillProcess => {
+            InjectionKind::Kill => write!(out, "killed before call {point}, {call}"),
+            InjectionKind::KillProcess => {
                 write!(out, "whose process was killed alone before call {point}, {call}")
             }
-            Misfortune::Tear(length) => {
+            InjectionKind::Tear(length) => {
                 let stands_for = if self.is_of_a_kill { "" } else { NO_KILL };
                 write!(out, "killed when call {point}, {call}, had written {length} bytes{stands_for}")
             }
-            Misfortune::Shorten(length) => {
+            InjectionKind::Shorten(length) => {
                 write!(out, "whose call {point}, {call}, wrote only {length} bytes{NO_KILL}")
             }
-            Misfortune::Fail { fault: FaultId(fault), stays } => {
+            InjectionKind::Fail { fault: FaultId(fault), stays } => {
                 let how = if stays { "and all like it failed" } else { "failed" };
                 let contract = if self.is_of_the_contract { BY_CONTRACT } else { "" };
                 write!(out, "whose call {point}, {call}, {how} with {}{contract}", fault.id)
             }
-            Misfortune::FailInside { fault: FaultId(fault) } => {
+            InjectionKind::FailInside { fault: FaultId(fault) } => {
                 let contract = if self.is_of_the_contract { BY_CONTRACT } else { "" };
                 write!(
                     out,
@@ -448,12 +449,12 @@ impl fmt::Display for Disturbance {
                     fault.id
                 )
             }
-            Misfortune::KillOther { process } => write!(
+            InjectionKind::KillOther { process } => write!(
                 out,
                 "whose process {process} was killed alone when call {point}, {call}, of another process was due; that was \
                  held while another client came"
             ),
-            Misfortune::FailBeside { fault: FaultId(fault), held } => {
+            InjectionKind::FailBeside { fault: FaultId(fault), held } => {
                 let contract = if self.is_of_the_contract { BY_CONTRACT } else { "" };
                 write!(
                     out,
@@ -461,14 +462,14 @@ impl fmt::Display for Disturbance {
                     fault.id
                 )
             }
-            Misfortune::FailSpawn { fault: FaultId(fault), nth } => {
+            InjectionKind::FailSpawn { fault: FaultId(fault), nth } => {
                 write!(out, "whose start {nth}, {call}, failed with {}", fault.id)
             }
-            Misfortune::KillBesideWaiter => {
+            InjectionKind::KillBesideWaiter => {
                 write!(out, "killed before call {point}, {call}, while another client was there")
             }
-            Misfortune::Hold => write!(out, "held before call {point}, {call}, while another client came"),
-            Misfortune::KillWaiter => {
+            InjectionKind::Hold => write!(out, "held before call {point}, {call}, while another client came"),
+            InjectionKind::KillWaiter => {
                 write!(
                     out,
                     "held before call {point}, {call}, while another client came and was killed waiting"

@@ -16,7 +16,7 @@ use crate::op::Request;
 use crate::persist::{Tree, lengths_before};
 use crate::scenario::Scenario;
 use crate::scenario::crash::alone;
-use crate::scenario::script::{Misfortune, Script};
+use crate::scenario::script::{InjectionKind, Script};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     id: "torn-write",
@@ -83,7 +83,7 @@ pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<
         .into_iter()
         .flat_map(|(point, offset, length)| {
             cuts(offset, length).into_iter().flat_map(move |cut| {
-                [Misfortune::Tear(cut), Misfortune::Shorten(cut)].map(|what| (point, what, offset, cut))
+                [InjectionKind::Tear(cut), InjectionKind::Shorten(cut)].map(|what| (point, what, offset, cut))
             })
         })
         .map(|(point, what, offset, cut)| {
@@ -98,8 +98,8 @@ pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<
 
 /// Whether a script cuts a write in its middle, which tells most.
 pub fn is_telling(script: &Script) -> bool {
-    script.disturbance().is_some_and(|disturbance| match disturbance.what {
-        Misfortune::Tear(cut) | Misfortune::Shorten(cut) => cut > 1 && !disturbance.is_of_the_contract,
+    script.injection().is_some_and(|injection| match injection.what {
+        InjectionKind::Tear(cut) | InjectionKind::Shorten(cut) => cut > 1 && !injection.is_of_the_contract,
         _ => false,
     })
 }
@@ -122,7 +122,7 @@ mod tests {
         let calls = crate::call::sketch(&text);
         assert_eq!(writes_left_out(&calls), 5);
         let scripts = scripts(&Request::List, &calls, None);
-        let first = scripts.iter().filter_map(|script| Some(script.disturbance()?.point)).min();
+        let first = scripts.iter().filter_map(|script| Some(script.injection()?.point)).min();
         assert_eq!(first, Some(6));
     }
 

@@ -1,4 +1,4 @@
-//! The adapters that picklock brings along for programs that people know.
+//! Holds the built-in adapters for well-known programs.
 
 use std::path::Path;
 

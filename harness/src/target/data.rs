@@ -1,4 +1,4 @@
-//! The formats of data files: telling a whole file from a broken one.
+//! Checks data files of each format for completeness.
 
 use std::fmt;
 use std::path::{Component, Path};

@@ -1,4 +1,4 @@
-//! Finding record names in a data file or in what `list` prints.
+//! Extracts record names from a data file or from the output of `list`.
 
 use std::fmt;
 

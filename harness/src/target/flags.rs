@@ -1,4 +1,4 @@
-//! Targets given on the command line: the plain convention after `--`, and one-shot commands in flags.
+//! Builds a target from the command line: the plain convention after `--`, and one-shot commands in flags.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The target: from a command line or an adapter file to how a client is started and how records are read back.
+//! Defines the target: how a client is started and how records are read back.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! Words with placeholders in braces, such as `{data}`, and what they become in one operation.
+//! Expands placeholders such as `{data}` in the words of a command.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

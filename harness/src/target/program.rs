@@ -1,4 +1,4 @@
-//! Finding a program and saying early what is wrong with it.
+//! Finds a program and reports early what is wrong with it.
 
 use std::env;
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! Whether a thread that is not stopped sleeps in the kernel, and what could wake it.
+//! Decides whether a thread that is not stopped sleeps in the kernel, and what could wake it.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The clock that scheduled processes see: a sleep takes no time, and their clock runs ahead by what it would have taken.
+//! Emulates the clock of scheduled processes: a sleep takes no time, and their clock is advanced by its length.
 //!
 //! A program asks for the time without a system call, through code that the kernel maps into it (vdso(7)). That code is
 //! hidden from it at its start, so that it makes the call; then the call can be answered.

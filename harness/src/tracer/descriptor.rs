@@ -1,4 +1,4 @@
-//! What the system knows of a descriptor of another process.
+//! Reads from `/proc` what a descriptor of another process refers to.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! What a call that has returned came to in the sandbox.
+//! Decodes a completed call's file-system effect.
 
 use std::fs::Metadata;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use crate::call::{Argument, Class, Effect, Object, Special};
 use crate::tracer::examine::DATA_MAX;
-use crate::tracer::mirror::{Mirror, Pending};
+use crate::tracer::kernel::{KernelModel, Pending};
 use crate::tracer::shape::Form;
 use crate::tracer::{descriptor, memory, names, path};
 
@@ -17,7 +17,7 @@ pub(super) const UNNAMED: &str = "(no name)";
 /// The attribute that holds an access list.
 const ACCESS_LIST: &str = "system.posix_acl_access";
 
-impl Mirror {
+impl KernelModel {
     /// What a call came to that has returned `value`; nothing where it changed and read nothing.
     pub(super) fn effect(&mut self, thread: Pid, call: &Pending, value: i64) -> Option<Effect> {
         let file = call.objects.iter().find_map(|object| match object {

@@ -1,4 +1,4 @@
-//! What a call that is about to be made works on: its paths, descriptors and locks, and whether it is visible at all.
+//! Decodes a pending call: its paths, descriptors and locks, and whether it is visible.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use crate::call::{Argument, Class};
 use crate::locks::{END, Kind, Lock, Mode, Owner, Range};
 use crate::tracer::filter::FICLONE;
-use crate::tracer::mirror::{Mirror, Pending, Wanted};
+use crate::tracer::kernel::{KernelModel, Pending, Wanted};
 use crate::tracer::path::Meant;
 use crate::tracer::shape::{Flags, Form, Of, Value};
 use crate::tracer::{descriptor, memory, names, path};
@@ -19,7 +19,7 @@ const RESOLVE_IN_ROOT: u64 = 0x10;
 /// The length of `struct sockaddr_un`, with some room.
 const ADDRESS_MAX: usize = 128;
 
-impl Mirror {
+impl KernelModel {
     /// Fills in what the call works on. Nothing where it is not visible.
     pub(super) fn examine(&mut self, thread: Pid, call: &mut Pending) -> Option<()> {
         let arguments = call.entry.arguments;

@@ -7,13 +7,13 @@ use std::path::Path;
 use nix::unistd::Pid;
 
 use crate::call::Class;
-use crate::explore::footprint::{Deed, Footprint, Locking};
+use crate::explore::footprint::{FileOp, Footprint, Locking};
 use crate::locks::{FileId, Kind, Lock, Mode, Owner};
-use crate::tracer::mirror::{Mirror, Pending, Wanted};
+use crate::tracer::kernel::{KernelModel, Pending, Wanted};
 use crate::tracer::shape::Form;
 use crate::tracer::{descriptor, path};
 
-impl Mirror {
+impl KernelModel {
     /// What the pending call of a thread may touch.
     pub(super) fn footprint(&self, thread: Pid) -> Footprint {
         let nothing = Footprint::default();
@@ -36,7 +36,7 @@ impl Mirror {
                 None => self.through(thread, int(0), class, name),
             },
             (Form::Paths { .. }, _) => match paths.as_slice() {
-                [from, to] => from.linked(nothing.doing(&Deed::Rename {
+                [from, to] => from.linked(nothing.doing(&FileOp::Rename {
                     from: &from.path,
                     to: &to.path,
                     files: [from.file, to.file],
@@ -56,7 +56,7 @@ impl Mirror {
                     match self.open_file(thread, int(0)).filter(|_| call.is_from_end(thread)) {
                         Some(open) => {
                             let opened = self.opened_as(&open);
-                            locking.doing(&Deed::Read { file: open.file, opened: &opened })
+                            locking.doing(&FileOp::Read { file: open.file, opened: &opened })
                         }
                         None => locking,
                     }
@@ -134,21 +134,21 @@ impl Mirror {
         let (file, opened) = (open.file, self.opened_as(&open));
         match class {
             Class::Read if name.starts_with("getdents") => {
-                nothing.doing(&Deed::List { path: folder_name(&opened) })
+                nothing.doing(&FileOp::List { path: folder_name(&opened) })
             }
             // Which file is read was settled by its open: whether the name is another's meanwhile is what tells a read of old
             // data from one of new, and `mutual-exclusion` looks at that.
             Class::Read => nothing
-                .doing(&Deed::Read { file, opened: &opened })
-                .doing(&Deed::LookUp { path: &opened, file: None }),
-            Class::Write => nothing.doing(&Deed::Write { file, opened: &opened }),
-            Class::Attribute => nothing.doing(&Deed::Change { file }),
+                .doing(&FileOp::Read { file, opened: &opened })
+                .doing(&FileOp::LookUp { path: &opened, file: None }),
+            Class::Write => nothing.doing(&FileOp::Write { file, opened: &opened }),
+            Class::Attribute => nothing.doing(&FileOp::Change { file }),
             Class::Inspect => {
                 let looked =
-                    nothing.doing(&Deed::Inspect { file }).doing(&Deed::Read { file, opened: &opened });
+                    nothing.doing(&FileOp::Inspect { file }).doing(&FileOp::Read { file, opened: &opened });
                 // How many names are in a folder is told with it.
                 match self.sandbox.real(&opened).is_dir() {
-                    true => looked.doing(&Deed::List { path: folder_name(&opened) }),
+                    true => looked.doing(&FileOp::List { path: folder_name(&opened) }),
                     false => looked,
                 }
             }
@@ -222,12 +222,12 @@ fn opening(call: &Pending, path: &str, file: Option<FileId>) -> Footprint {
     let nothing = Footprint::default();
     let creates = call.flags & libc::O_CREAT != 0;
     let footprint = match creates {
-        true => nothing.doing(&Deed::Make { path, is_there: file.is_some() }),
-        false => nothing.doing(&Deed::LookUp { path, file }),
+        true => nothing.doing(&FileOp::Make { path, is_there: file.is_some() }),
+        false => nothing.doing(&FileOp::LookUp { path, file }),
     };
     let is_exclusive = creates && call.flags & libc::O_EXCL != 0;
     match call.flags & libc::O_TRUNC != 0 && !is_exclusive {
-        true => footprint.doing(&Deed::Empty { path, file }),
+        true => footprint.doing(&FileOp::Empty { path, file }),
         false => footprint,
     }
 }
@@ -236,21 +236,23 @@ fn of_path(class: Class, name: &str, named: &Named) -> Footprint {
     let nothing = Footprint::default();
     let (path, file) = (named.path.as_str(), named.file);
     match (class, name) {
-        (Class::Name, "unlink" | "unlinkat" | "rmdir") => nothing.doing(&Deed::Remove { path, file }),
-        (Class::Name, _) => nothing.doing(&Deed::Make { path, is_there: file.is_some() }),
-        (Class::Write, _) => nothing.doing(&Deed::LookUp { path, file }).doing(&Deed::Empty { path, file }),
+        (Class::Name, "unlink" | "unlinkat" | "rmdir") => nothing.doing(&FileOp::Remove { path, file }),
+        (Class::Name, _) => nothing.doing(&FileOp::Make { path, is_there: file.is_some() }),
+        (Class::Write, _) => {
+            nothing.doing(&FileOp::LookUp { path, file }).doing(&FileOp::Empty { path, file })
+        }
         (Class::Attribute, _) => {
-            let looked_up = nothing.doing(&Deed::LookUp { path, file });
-            file.map_or(looked_up.clone(), |file| looked_up.doing(&Deed::Change { file }))
+            let looked_up = nothing.doing(&FileOp::LookUp { path, file });
+            file.map_or(looked_up.clone(), |file| looked_up.doing(&FileOp::Change { file }))
         }
         // Its size and its times are told with it.
         (Class::Inspect, "stat" | "lstat" | "newfstatat" | "statx") => {
-            let looked_up = nothing.doing(&Deed::LookUp { path, file });
+            let looked_up = nothing.doing(&FileOp::LookUp { path, file });
             let told =
-                file.map_or(looked_up.clone(), |file| looked_up.doing(&Deed::Read { file, opened: path }));
-            if named.is_folder { told.doing(&Deed::List { path: folder_name(path) }) } else { told }
+                file.map_or(looked_up.clone(), |file| looked_up.doing(&FileOp::Read { file, opened: path }));
+            if named.is_folder { told.doing(&FileOp::List { path: folder_name(path) }) } else { told }
         }
-        _ => nothing.doing(&Deed::LookUp { path, file }),
+        _ => nothing.doing(&FileOp::LookUp { path, file }),
     }
 }
 
@@ -268,13 +270,13 @@ impl Named {
     /// Who follows a link looks that up too.
     fn linked(&self, footprint: Footprint) -> Footprint {
         match &self.link {
-            Some(link) => footprint.doing(&Deed::LookUp { path: link, file: None }),
+            Some(link) => footprint.doing(&FileOp::LookUp { path: link, file: None }),
             None => footprint,
         }
     }
 }
 
-/// A folder as [`Deed`]s call the one that an entry lies in: the sandbox itself has no name.
+/// A folder as [`FileOp`]s call the one that an entry lies in: the sandbox itself has no name.
 fn folder_name(shown: &str) -> &str {
     if shown == "." { "" } else { shown }
 }

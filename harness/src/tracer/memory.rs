@@ -1,4 +1,4 @@
-//! The memory of a stopped thread.
+//! Reads and writes the memory of a stopped thread.
 
 use std::io::{IoSlice, IoSliceMut};
 

@@ -1,4 +1,4 @@
-//! The tracer: runs operations under ptrace and a seccomp filter, tells their visible calls, and disturbs them.
+//! Traces operations with ptrace and a seccomp filter, records their visible calls, and injects into them.
 //!
 //! The filter stops the calls that can be visible, and no others; of those that stop, the ones on other files go on
 //! at once. Every thread and child is followed. A [`Director`] says what becomes of each visible call before it is
@@ -16,9 +16,9 @@ mod effect;
 mod examine;
 mod filter;
 mod footprints;
+mod kernel;
 mod machine;
 mod memory;
-mod mirror;
 mod names;
 mod path;
 mod registers;
@@ -124,16 +124,16 @@ pub struct Upcoming {
 
 /// What becomes of a visible call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Treatment {
+pub enum CallAction {
     /// It is made.
     Go,
-    /// It waits until the director lets the client go on.
+    /// It waits until the injector lets the client go on.
     Hold,
     /// Every process of the operation is killed before it is made.
     Kill,
     /// The process that was to make it is killed; the others go on.
     KillProcess,
-    /// Another process of the operation, by its number, is killed, and the call waits until the director lets it go on.
+    /// Another process of the operation, by its number, is killed, and the call waits until the injector lets it go on.
     KillOther(u32),
     /// It does nothing and fails with this error number; a `close` gives the descriptor up all the same.
     Fail(i32),
@@ -147,7 +147,7 @@ pub enum Treatment {
 
 /// What a client does when all that can be waited for has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum ClientState {
     /// It was not started yet.
     NotStarted,
     /// A call of it is held.
@@ -162,7 +162,7 @@ pub enum Rest {
 
 /// What is done when nobody goes on by himself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Move {
+pub enum SchedulerAction {
     /// This client is started.
     Start(u32),
     /// The operation of this client begins, as far as anybody is told.
@@ -170,7 +170,7 @@ pub enum Move {
     /// The held call of this client is made; where it is scheduled, its next step, and nothing else.
     Release(u32),
     /// The held call of this client fails like that; nothing else is held of it.
-    Fail(u32, Treatment),
+    Fail(u32, CallAction),
     /// Every process of this client is killed.
     Kill(u32),
     /// Something was done that may wake somebody.
@@ -193,25 +193,25 @@ pub struct Spawning {
 /// Decides what becomes of the calls of an execution.
 pub trait Director {
     /// What becomes of this call.
-    fn treat(&mut self, upcoming: &Upcoming) -> Treatment;
+    fn treat(&mut self, upcoming: &Upcoming) -> CallAction;
     /// The error number with which this call fails; nothing, if it is made.
     fn treat_spawn(&mut self, _spawning: &Spawning) -> Option<i32> {
         None
     }
     /// What is done now that no client goes on by himself, though one is held or not started, or may wait for the
     /// director; the rest of client 1 stands first.
-    fn rest(&mut self, clients: &[Rest]) -> Move;
+    fn rest(&mut self, clients: &[ClientState]) -> SchedulerAction;
     /// Whose step comes next, where clients are scheduled.
-    fn turn(&mut self, _scene: &Scene<'_>) -> Move {
-        Move::Nothing
+    fn turn(&mut self, _scene: &Snapshot<'_>) -> SchedulerAction {
+        SchedulerAction::Nothing
     }
 }
 
 /// Where scheduled clients stand when all have come to rest.
 #[derive(Clone, Copy, Debug)]
-pub struct Scene<'a> {
+pub struct Snapshot<'a> {
     /// Each client, client 1 first.
-    pub turns: &'a [Turn],
+    pub turns: &'a [ClientSnapshot],
     /// The calls that have returned since the last time.
     pub calls: &'a [Call],
     /// Whether somebody who is not stopped may go on by himself.
@@ -220,9 +220,9 @@ pub struct Scene<'a> {
 
 /// Where a scheduled client stands.
 #[derive(Clone, Debug)]
-pub struct Turn {
+pub struct ClientSnapshot {
     /// What it does.
-    pub rest: Rest,
+    pub rest: ClientState,
     /// What its next step may touch.
     pub footprint: Footprint,
     /// Whether that step can be made now.
@@ -275,7 +275,7 @@ impl TracerError {
     }
 }
 
-/// Runs the operations of some clients, the first of them client 1, as the director wants it.
+/// Runs the operations of some clients, the first of them client 1, as the injector wants it.
 ///
 /// # Errors
 /// Where a program cannot be started, or not be traced.

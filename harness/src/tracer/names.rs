@@ -1,4 +1,4 @@
-//! The names of flags and commands, as the manual pages have them.
+//! Names flags and commands as the manual pages do.
 
 /// The flags of an `open`.
 pub(super) fn open_flags(flags: i32) -> String {

@@ -1,4 +1,4 @@
-//! The registers of a stopped thread, as far as a call's number, arguments and result stand in them.
+//! Accesses the registers of a stopped thread that hold a call's number, arguments and result.
 //!
 //! Where they stand is a table for each architecture, over the words of the set that the kernel hands out: so both are
 //! tested wherever the tests run.

@@ -1,4 +1,4 @@
-//! The calls that can be visible, and what their arguments mean: one row each.
+//! Lists the system calls that can be visible, with the meaning of their arguments.
 
 use crate::call::Class;
 

@@ -1,4 +1,4 @@
-//! Starting a process that is traced from its first instruction, and ending it when its time is over.
+//! Starts a process that is traced from its first instruction, and ends it at its time limit.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;

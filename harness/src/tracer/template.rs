@@ -292,7 +292,7 @@ fn fitness(process: Pid, sandbox: &Roots, output: &(File, File)) -> Result<Vec<(
     }
     let cwd = fs::read_link(proc.join("cwd")).map_err(|why| format!("its folder cannot be read: {why}"))?;
     if sandbox.contain(&cwd) {
-        return Err("it runs in the sandbox, which is laid anew each time".into());
+        return Err("it runs in the sandbox, which is replaced for each execution".into());
     }
     let is_file = |fd: i32, file: &File| {
         let own = file.metadata().map(|own| (own.dev(), own.ino()));

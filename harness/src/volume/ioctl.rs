@@ -1,4 +1,4 @@
-//! The control calls for which nobody has a safe name: those of loop devices, and the one that shuts a file system down.
+//! Wraps the ioctls of loop devices and the one that shuts a file system down.
 
 use std::fs::File;
 use std::io;

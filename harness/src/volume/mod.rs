@@ -1,4 +1,4 @@
-//! A small real file system in an image, whose power can be cut.
+//! Mounts a small real file system from an image and cuts its power.
 //!
 //! An image is a file in memory without a name, copied from a template that `mkfs` made once. It is mounted through a loop
 //! device that detaches itself, in a mount namespace of one thread and its children: whatever becomes of the process, the

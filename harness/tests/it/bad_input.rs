@@ -141,7 +141,7 @@ const ROWS: &[Row] = &[
             true,
         )],
         status: 4,
-        says: &["list shows what nobody added", "--listed"],
+        says: &["list lists records that no operation added", "--listed"],
     },
     Row {
         what: "a store that never ends",

@@ -127,5 +127,5 @@ fn a_store_that_does_not_work_is_not_measured() {
     script(folder.path(), "store", "#!/bin/sh\nexit 9\n");
     let output = picklock(folder.path(), &["bench", "--", "./store"]).output().unwrap();
     expect_status(&output, 4);
-    assert!(stderr(&output).contains("does not work undisturbed"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("does not work without injections"), "{}", stderr(&output));
 }

@@ -131,7 +131,7 @@ fn a_run_that_is_ended_while_it_confirms_leaves_no_mount_and_no_device() {
         }
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         child.wait().unwrap();
-        // Whoever was killed is followed by the kernel and by the keeper, each in their own time.
+        // Whoever was killed is followed by the kernel and by the supervisor, each in their own time.
         let is_left = || {
             !mounted_below(&base).is_empty()
                 || fs::read_dir(&base).unwrap().count() > 0

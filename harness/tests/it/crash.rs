@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use picklock::op::Request;
 use picklock::persist::crash_states;
-use picklock::runner::{Stage, Stop, control, trace};
+use picklock::runner::{ExecEnv, Stop, control, trace};
 use picklock::sandbox::Sandbox;
 use picklock::scenario::crash::{add, alone};
-use picklock::scenario::script::{Misfortune, Script};
+use picklock::scenario::script::{InjectionKind, Script};
 use picklock::target::flags::Flags;
 
 use crate::programs::{invariant, judge, python_script};
@@ -133,7 +133,7 @@ fn an_operation_that_removes_records_is_no_loss() {
     assert!(bound.contains("of add") && !bound.contains("clear"), "{bound}");
 }
 
-/// What is derived from the calls of one quiet run is what real kills leave, content, names and permissions, at every
+/// What is derived from the calls of one baseline run is what real kills leave, content, names and permissions, at every
 /// crash point.
 #[test]
 fn derived_states_are_what_real_kills_leave() {
@@ -159,22 +159,22 @@ fn derived_states_are_what_real_kills_leave() {
     let target = flags.into_target(folder.path()).unwrap();
     let sandbox = Sandbox::create(None, &target.data, None, &|_| ()).unwrap();
     let stop = Stop::new().unwrap();
-    let stage = Stage::new(&target, &sandbox, &stop, &|| ());
-    let subject = control(&stage).unwrap().subject;
+    let env = ExecEnv::new(&target, &sandbox, &stop, &|| ());
+    let subject = control(&env).unwrap().subject;
     let request = add(2);
     assert!(matches!(request, Request::Add { .. }));
-    let quiet = trace(&stage, &request).unwrap();
+    let quiet = trace(&env, &request).unwrap();
     let after = sandbox.tree().unwrap();
-    let first = stage.first().unwrap();
+    let first = env.first().unwrap();
     let before = sandbox.tree().unwrap();
     let states: Vec<_> = crash_states(&before, &quiet.calls).unwrap().collect();
     assert!(states.len() > 8 && states.last().unwrap().tree == after, "{} states", states.len());
     let points = u32::try_from(quiet.calls.len()).unwrap() + 1;
     for point in 1..=points {
-        let script = alone(&request, &quiet.calls, point, Misfortune::Kill);
+        let script = alone(&request, &quiet.calls, point, InjectionKind::Kill);
         let only_the_kill = Script { acts: script.acts[..1].to_vec() };
-        let played = stage.play("crash", &only_the_kill, &first, &subject, 1, false).unwrap();
-        assert!(played.was_disturbed);
+        let played = env.play("crash", &only_the_kill, &first, &subject, 1, false).unwrap();
+        assert!(played.was_injected);
         let derived = states.iter().rfind(|state| state.point <= point).unwrap();
         assert!(
             sandbox.tree().unwrap() == derived.tree,

@@ -97,7 +97,7 @@ fn a_fault_of_a_call_that_is_not_made_again_is_no_evidence() {
     let arguments = ["--exhaustive", "--only", "fault,honest-failure", "--data", "db.txt", "--", "./store"];
     let report = judge(folder.path(), 3, &[&["--allow-partial"], &arguments[..]].concat());
     let honest = invariant(&report, "honest-failure");
-    assert!(honest["reason"].as_str().unwrap().contains("did not come to their points"), "{honest:#}");
+    assert!(honest["reason"].as_str().unwrap().contains("did not reach their points"), "{honest:#}");
     assert!(honest["evidence"]["run"].as_u64() < honest["evidence"]["needed"].as_u64(), "{honest:#}");
 }
 

@@ -5,7 +5,9 @@ use std::process::Command;
 
 use picklock::fault::ALL;
 use picklock::op::{Outcome, Request};
-use picklock::runner::{Breadth, Next, Pass, Showing, Stage, Stop, control, prepare, sweep};
+use picklock::runner::{
+    ExecEnv, ExplorationLimits, Pass, Stop, SweepControl, SweepEvent, control, prepare, sweep,
+};
 use picklock::sandbox::Sandbox;
 use picklock::target::flags::Flags;
 
@@ -92,27 +94,28 @@ fn every_fault_of_the_table_reaches_a_store_that_looks_at_its_results() {
     let sandbox = Sandbox::create(None, &target.data, None, &|_| ()).unwrap();
     let stop = Stop::new().unwrap();
     let on_operation = || ();
-    let stage = Stage::new(&target, &sandbox, &stop, &on_operation);
-    let control = control(&stage).unwrap();
+    let env = ExecEnv::new(&target, &sandbox, &stop, &on_operation);
+    let control = control(&env).unwrap();
     assert_eq!(control.failure, None);
     let (mut reached, mut taken_for_success) = (BTreeSet::new(), Vec::new());
-    let mut prepared = prepare(&stage, &control, Breadth::default(), &["fault"]).unwrap();
-    let swept = sweep(&stage, &mut prepared, "fault", Pass::Rest, Breadth::default(), &mut |showing| {
-        if let Showing::Execution { observation, .. } = showing {
-            for operation in &observation.operations {
-                let Some(fault) = &operation.fault else { continue };
-                reached.insert(fault.clone());
-                if operation.outcome == Outcome::Acknowledged {
-                    taken_for_success.push((
-                        fault.clone(),
-                        operation.request.clone(),
-                        observation.disturbance.clone(),
-                    ));
+    let mut prepared = prepare(&env, &control, ExplorationLimits::default(), &["fault"]).unwrap();
+    let swept =
+        sweep(&env, &mut prepared, "fault", Pass::Remaining, ExplorationLimits::default(), &mut |showing| {
+            if let SweepEvent::Execution { observation, .. } = showing {
+                for operation in &observation.operations {
+                    let Some(fault) = &operation.fault else { continue };
+                    reached.insert(fault.clone());
+                    if operation.outcome == Outcome::Acknowledged {
+                        taken_for_success.push((
+                            fault.clone(),
+                            operation.request.clone(),
+                            observation.injection.clone(),
+                        ));
+                    }
                 }
             }
-        }
-        Next::GoOn
-    });
+            SweepControl::GoOn
+        });
     assert_eq!(swept.unwrap().cut, None);
     let unreached: Vec<&str> = ALL.iter().map(|fault| fault.id).filter(|id| !reached.contains(*id)).collect();
     assert_eq!(unreached, [""; 0], "no call of the store comes to these");
@@ -192,7 +195,7 @@ fn the_faults_are_listed_and_each_is_explained_with_its_manual_page() {
     let folder = tempfile::tempdir().unwrap();
     let explained = picklock(folder.path(), &["explain", "flock-eopnotsupp"]).output().unwrap();
     let text = stdout(&explained);
-    assert!(text.contains("flock(2)") && text.contains("told as one of the contract"), "{text}");
+    assert!(text.contains("flock(2)") && text.contains("a remark on portability"), "{text}");
     let listed = picklock(folder.path(), &["list", "faults"]).output().unwrap();
     assert_eq!(stdout(&listed).lines().count(), ALL.len() + 1);
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use picklock::op::{Request, record_name};
-use picklock::runner::{Stage, Stop, classes};
+use picklock::runner::{ExecEnv, Stop, classes};
 use picklock::sandbox::Sandbox;
 use picklock::target::flags::Flags;
 
@@ -218,9 +218,9 @@ fn count(program: char, clients: u32, intervals: bool) -> u64 {
     let sandbox = Sandbox::create(None, &target.data, None, &|_| ()).unwrap();
     let stop = Stop::new().unwrap();
     let add = |number| vec![Request::Add { record: record_name(number), number }];
-    let stage = Stage::new(&target, &sandbox, &stop, &|| ());
-    let counted = classes(&stage, (2..2 + clients).map(add).collect(), intervals).unwrap();
-    drop(stage);
+    let env = ExecEnv::new(&target, &sandbox, &stop, &|| ());
+    let counted = classes(&env, (2..2 + clients).map(add).collect(), intervals).unwrap();
+    drop(env);
     sandbox.remove().unwrap();
     counted
 }
@@ -265,7 +265,7 @@ fn explored(program: char, arguments: &[&str], status: i32) -> Value {
 }
 
 /// Who read on and on was taken for one who waits, and kept from going on: of a store with no lock at all one schedule was
-/// run, "all that differ", and it held. Only who asks in vain for what one alone can have is a waiter.
+/// run, "all inequivalent schedules", and it held. Only who asks in vain for what one alone can have is a waiter.
 #[test]
 fn who_reads_on_and_on_is_not_taken_for_one_who_waits() {
     assert_eq!(count('P', 2, false), 2);
@@ -288,7 +288,7 @@ fn what_is_looked_at_in_a_roundabout_way_is_looked_at() {
 fn a_sleep_that_is_none_is_left_to_the_system() {
     let report = explored('Z', &["--clients", "2", "--ops", "1", "--exhaustive"], 3);
     let reason = invariant(&report, "no-lost-update")["reason"].as_str().unwrap().to_owned();
-    let doubts = ["a time-out of one client may expire", "it went on in two ways"];
+    let doubts = ["a time-out of one client may expire", "it continued in two ways"];
     assert!(doubts.iter().any(|doubt| reason.contains(doubt)), "{reason}");
 }
 

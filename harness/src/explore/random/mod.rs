@@ -1,4 +1,4 @@
-//! Schedules by chance: what is tried where there are too many to run them all.
+//! Chooses random schedules where there are too many to run them all.
 //!
 //! The portfolio is half partial order sampling, a quarter random walk, a quarter PCT with depth 3: the first finds rare
 //! bugs most often, the others differ from it in what they miss.

@@ -1,4 +1,4 @@
-//! Random walk: at each step, any of those who can go, all alike.
+//! Implements the random walk: at each step any enabled client, with equal probability.
 
 use rand::seq::IteratorRandom as _;
 use rand_pcg::Pcg64Mcg;

@@ -1,4 +1,4 @@
-//! The profiles: what each file system may lose of what was not synced, one file each.
+//! Defines the profiles: which unsynced updates each file system may lose.
 //!
 //! A profile says two things of a change: without which earlier ones it cannot be on the disk, and which syncs demand it.
 //! What is known of them was read in their documentation and seen on Linux 6.18; the litmus test of the harness holds

@@ -1,7 +1,7 @@
-//! Tests of how the reports of parts are put together.
+//! Tests the merge of shard reports.
 
 use super::*;
-use crate::report::extent::{Extent, Part};
+use crate::report::tally::{CoverageTally, Part};
 use crate::report::{ControlSummary, SCHEMA, SCOPE, TargetSummary, Tool};
 
 /// A part in which the invariant came to this.
@@ -38,9 +38,9 @@ fn part(shard: &str, verdict: Verdict, judged: u64) -> Report {
             states: 2,
             coverage: Coverage::Complete,
             bound: String::new(),
-            extent: Extent {
+            extent: CoverageTally {
                 parts: vec![Part { what: "crash points of add".into(), planned: 3, made: 3 }],
-                ..Extent::default()
+                ..CoverageTally::default()
             },
             elapsed_ms: 5,
             operations: OperationCounts { acknowledged: 4, ..OperationCounts::default() },

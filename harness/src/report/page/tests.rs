@@ -1,10 +1,10 @@
-//! What the page shows, and that nothing breaks out of it.
+//! Tests the page, and that no text of a store becomes markup.
 
 use super::*;
 use crate::call::sketch;
 use crate::invariants::timeline_for_tests as observe;
 use crate::observation::Trace;
-use crate::report::telling::{About, Nearest};
+use crate::report::narrative::{About, Nearest};
 use crate::report::{ControlSummary, EvidenceSummary, OperationCounts, SCOPE, TargetSummary, Tool};
 
 /// What would break out of an element, an attribute, a script or a comment, were it not escaped.
@@ -30,7 +30,7 @@ fn report(text: &str) -> Report {
         states: 0,
         coverage: Coverage::Bounded,
         bound: text.into(),
-        extent: crate::report::extent::Extent::default(),
+        extent: crate::report::tally::CoverageTally::default(),
         elapsed_ms: 1,
         operations: OperationCounts::default(),
         plan: None,
@@ -63,14 +63,14 @@ fn report(text: &str) -> Report {
 }
 
 /// Two clients, of which one waits for the other; every text of it is `text`.
-fn telling(text: &str) -> Telling {
+fn narrative(text: &str) -> Narrative {
     let mut observation = observe("c1 add a 0..9 killed\n c2 add b 1..8 ok\n c1 list 10..11 ok = a");
     let requests = observation.operations[..2].iter().map(|one| one.request.clone()).collect();
     let mut calls = sketch("1 open db 1\n 1 lock ex 1\n 2 open db 1\n 1 write 1\n 1 unlock 1\n 2 lock sh 1");
     calls[3].name = text.into();
     calls[3].content = Some(text.into());
     observation.traces = vec![Trace { requests, calls, ..Trace::default() }];
-    observation.disturbance = Some(text.into());
+    observation.injection = Some(text.into());
     for operation in &mut observation.operations {
         operation.stderr = text.into();
     }
@@ -81,17 +81,17 @@ fn telling(text: &str) -> Telling {
         diagnosis: None,
         replay: Some(text.into()),
     };
-    Telling {
+    Narrative {
         sentence: Some(text.into()),
         point_of_no_return: Some(4),
         nearest: Some(Nearest { step: 2, told: text.into() }),
-        ..Telling::new(&observation, about)
+        ..Narrative::new(&observation, about)
     }
 }
 
 #[test]
 fn the_rows_can_be_read_without_the_script() {
-    let page = page(&report("a"), &[telling("a")]);
+    let page = page(&report("a"), &[narrative("a")]);
     for part in [
         "<h1><span class=\"violated\">Violated:</span> no-lost-update</h1>",
         "client 1: add a<span class=\"ending kill\">killed",
@@ -108,9 +108,9 @@ fn the_rows_can_be_read_without_the_script() {
 
 #[test]
 fn nothing_that_a_store_or_its_files_say_breaks_out() {
-    let hostile = page(&report(HOSTILE), &[telling(HOSTILE)]);
+    let hostile = page(&report(HOSTILE), &[narrative(HOSTILE)]);
     // Without data there are only the elements of the template.
-    let plain = page(&report("a"), &[telling("a")]);
+    let plain = page(&report("a"), &[narrative("a")]);
     for element in ["<script", "</script", "<img", "<!--", "-->", "<style", "</style", "</title"] {
         assert_eq!(hostile.matches(element).count(), plain.matches(element).count(), "{element}");
     }
@@ -119,12 +119,12 @@ fn nothing_that_a_store_or_its_files_say_breaks_out() {
 
 #[test]
 fn what_is_embedded_is_the_tellings_as_they_were() {
-    let telling = telling(HOSTILE);
-    let page = page(&report("a"), std::slice::from_ref(&telling));
-    let (_, rest) = page.split_once("<script type=\"application/json\" id=\"tellings\">").unwrap();
+    let narrative = narrative(HOSTILE);
+    let page = page(&report("a"), std::slice::from_ref(&narrative));
+    let (_, rest) = page.split_once("<script type=\"application/json\" id=\"narratives\">").unwrap();
     let (json, _) = rest.split_once("</script>").unwrap();
     let embedded: serde_json::Value = serde_json::from_str(json).unwrap();
-    assert_eq!(embedded, serde_json::json!([telling]));
+    assert_eq!(embedded, serde_json::json!([narrative]));
 }
 
 #[test]
@@ -133,8 +133,8 @@ fn a_bar_begins_and_ends_where_its_lock_does_and_two_stand_side_by_side() {
     let requests = vec![observation.operations[0].request.clone()];
     let calls = sketch("1 lock ex 1\n 1 lock sh 2\n 1 unlock 1\n 1 unlock 2");
     observation.traces = vec![Trace { requests, calls, ..Trace::default() }];
-    let telling = Telling::new(&observation, About::default());
-    let shapes: Vec<Vec<(usize, &str)>> = rows(&telling, &Lanes::new(&telling))
+    let narrative = Narrative::new(&observation, About::default());
+    let shapes: Vec<Vec<(usize, &str)>> = rows(&narrative, &Lanes::new(&narrative))
         .iter()
         .filter_map(|row| match row {
             Row::Call(_, cells) => Some(cells[0].bars.iter().map(|bar| (bar.slot, bar.shape)).collect()),
@@ -149,7 +149,7 @@ fn a_bar_begins_and_ends_where_its_lock_does_and_two_stand_side_by_side() {
 /// A script or style that holds what ends it would end early.
 #[test]
 fn the_page_asks_nobody_for_anything() {
-    let page = page(&report("a"), &[telling("a")]);
+    let page = page(&report("a"), &[narrative("a")]);
     assert!(page.contains("default-src 'none'"));
     for word in ["http:", "https:", "//cdn", "@import", "url(", "innerHTML", " src=", "<link"] {
         assert!(!page.contains(word), "{word}");

@@ -1,4 +1,4 @@
-//! A visible call on its way in and out: held, admitted to its lock, cut short, or made again.
+//! Handles a visible call at entry and exit: held, granted its lock, cut short, or repeated.
 
 use std::collections::BTreeSet;
 

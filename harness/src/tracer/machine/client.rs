@@ -1,4 +1,4 @@
-//! A client from its start, as a process or a copy of one, to its end.
+//! Starts and ends a client, as a process or as a copy of one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -8,10 +8,10 @@ use nix::unistd::Pid;
 
 use crate::call::{End, Ended, Traced};
 use crate::tracer::descriptor;
+use crate::tracer::kernel::Pending;
 use crate::tracer::machine::{Held, LOOK_MIN, Machine, SURVIVORS_MAX, kill_processes, poll_or_none, resumed};
-use crate::tracer::mirror::Pending;
 use crate::tracer::stopped::{Entry, Event, Stopped, poll};
-use crate::tracer::{Director, Templates, TracerError, Treatment, content, scratch, template};
+use crate::tracer::{CallAction, Director, Templates, TracerError, content, scratch, template};
 use crate::tracer::{registers, start};
 
 impl<'a> Machine<'a> {
@@ -136,15 +136,15 @@ impl<'a> Machine<'a> {
     }
 
     /// Lets the held calls of a client fail.
-    pub(super) fn fail_held(&mut self, number: u32, treatment: Treatment) -> Result<(), TracerError> {
+    pub(super) fn fail_held(&mut self, number: u32, treatment: CallAction) -> Result<(), TracerError> {
         let (freed, held): (Vec<Held>, Vec<Held>) =
             self.held.drain(..).partition(|held| self.mirror.client_of(held.thread) == Some(number));
         self.held = held;
         self.active = number;
         for held in freed {
             match treatment {
-                Treatment::Fail(errno) => self.fail(held.stopped, errno)?,
-                Treatment::LimitSize => {
+                CallAction::Fail(errno) => self.fail(held.stopped, errno)?,
+                CallAction::LimitSize => {
                     let length = self.mirror.pending(held.thread).and_then(Pending::length).unwrap_or(0);
                     self.limit_size(held.stopped, length)?;
                 }

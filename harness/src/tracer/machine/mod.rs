@@ -21,11 +21,11 @@ use nix::unistd::Pid;
 use crate::call::{Class, End, Leak, Spawn, Stuck};
 use crate::locks::{FileId, Lock};
 use crate::tracer::clock::{self, Asked};
-use crate::tracer::mirror::{Mirror, Pending};
+use crate::tracer::kernel::{KernelModel, Pending};
 use crate::tracer::path::Roots;
 use crate::tracer::start::{Deadline, Started};
 use crate::tracer::stopped::{Entry, Event, Stopped, poll, wait};
-use crate::tracer::{Director, Surroundings, Traceable, TracerError, Treatment, Upcoming, spawn};
+use crate::tracer::{CallAction, Director, Surroundings, Traceable, TracerError, Upcoming, spawn};
 
 use schedule::Before;
 
@@ -42,7 +42,7 @@ const SURVIVORS_MAX: Duration = Duration::from_millis(500);
 pub(super) struct Machine<'a> {
     surroundings: &'a Surroundings<'a>,
     clients: Vec<Client<'a>>,
-    mirror: Mirror,
+    mirror: KernelModel,
     deadline: Deadline,
     began: Instant,
     held: Vec<Held>,
@@ -61,7 +61,7 @@ pub(super) struct Machine<'a> {
     in_flight: BTreeMap<Pid, FileId>,
     /// What is to be done when a call returns that was changed on its way in.
     changed: BTreeMap<Pid, Change>,
-    /// Threads that make a call again which the director has seen already.
+    /// Threads that make a call again which the injector has seen already.
     again: BTreeSet<Pid>,
     /// How often the data was looked at, and when it was found torn.
     readings: u64,
@@ -74,7 +74,7 @@ pub(super) struct Machine<'a> {
     leaks: Vec<Leak>,
     /// How far the clock of scheduled clients is ahead.
     ahead: Duration,
-    /// How many calls the director of scheduled clients was told of.
+    /// How many calls the injector of scheduled clients was told of.
     told_calls: usize,
     /// Looks in a row at which all slept, though some had been awake between.
     restless: Cell<u32>,
@@ -104,7 +104,7 @@ struct Client<'a> {
     is_maimed: bool,
 }
 
-/// A call that is not made until the director lets its client go on.
+/// A call that is not made until the injector lets its client go on.
 struct Held {
     thread: Pid,
     stopped: Stopped,
@@ -161,7 +161,7 @@ impl<'a> Machine<'a> {
         Ok(Self {
             surroundings,
             clients: clients.collect(),
-            mirror: Mirror::new(sandbox, surroundings.is_detailed),
+            mirror: KernelModel::new(sandbox, surroundings.is_detailed),
             // The time of one operation for each of them, since one waits while another has its turn.
             deadline: Deadline::new(
                 span_of(surroundings, traceables.len()),
@@ -453,7 +453,7 @@ impl<'a> Machine<'a> {
         let has_ended = self.has_ended(client);
         let was_seen = self.again.remove(&thread);
         let treatment = match has_ended || was_seen {
-            true => Treatment::Go,
+            true => CallAction::Go,
             false => director.treat(&Upcoming {
                 client,
                 index,
@@ -470,22 +470,22 @@ impl<'a> Machine<'a> {
             }),
         };
         match treatment {
-            Treatment::Hold => {
+            CallAction::Hold => {
                 self.held.push(Held { thread, stopped, since: self.began.elapsed(), before: Before::Call });
                 Ok(())
             }
-            Treatment::Kill => {
+            CallAction::Kill => {
                 self.kill_client(client);
                 Ok(())
             }
-            Treatment::KillProcess => {
+            CallAction::KillProcess => {
                 if let Some(client) = self.client(client) {
                     client.is_maimed = true;
                 }
                 kill_processes(&process.into_iter().collect::<Vec<_>>());
                 Ok(())
             }
-            Treatment::KillOther(number) => {
+            CallAction::KillOther(number) => {
                 let other = self.mirror.process_of_number(client, number).filter(|pid| Some(*pid) != process);
                 if let (Some(client), true) = (self.client(client), other.is_some()) {
                     client.is_maimed = true;
@@ -494,12 +494,12 @@ impl<'a> Machine<'a> {
                 self.held.push(Held { thread, stopped, since: self.began.elapsed(), before: Before::Call });
                 Ok(())
             }
-            Treatment::Go if is_exit => resumed(stopped.go_on(None)),
-            Treatment::Go => self.admit(stopped),
-            Treatment::Fail(errno) => self.fail(stopped, errno),
-            Treatment::LimitSize => self.limit_size(stopped, length.unwrap_or(0)),
-            Treatment::Shorten(length) => self.shorten(stopped, length, false),
-            Treatment::Tear(length) => self.shorten(stopped, length, true),
+            CallAction::Go if is_exit => resumed(stopped.go_on(None)),
+            CallAction::Go => self.admit(stopped),
+            CallAction::Fail(errno) => self.fail(stopped, errno),
+            CallAction::LimitSize => self.limit_size(stopped, length.unwrap_or(0)),
+            CallAction::Shorten(length) => self.shorten(stopped, length, false),
+            CallAction::Tear(length) => self.shorten(stopped, length, true),
         }
     }
 

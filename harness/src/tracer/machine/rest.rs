@@ -1,4 +1,4 @@
-//! Who has come to rest, whose turn it is, and who can never go on.
+//! Detects when clients can make no progress, which may go on, and which are deadlocked.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use crate::call::{Call, Stuck};
 use crate::tracer::asleep::{self, Sleep};
 use crate::tracer::machine::{Client, LOOK_MAX, Machine, resumed};
-use crate::tracer::{Director, Move, Rest, TracerError};
+use crate::tracer::{ClientState, Director, SchedulerAction, TracerError};
 
 /// After so many looks in a row at which all slept, though some had been awake between, they are at rest.
 const RESTLESS_MAX: u32 = 50;
@@ -72,7 +72,7 @@ impl<'a> Machine<'a> {
         held.chain(waiting).chain(self.parked.iter().map(|(thread, ..)| *thread))
     }
 
-    /// Nobody goes on by himself: the director lets somebody, or nobody can.
+    /// Nobody goes on by himself: the injector lets somebody, or nobody can.
     pub(super) fn come_to_rest(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
         if self.deadline.is_over() {
             // The first process of each was killed; the others follow at the end.
@@ -110,23 +110,24 @@ impl<'a> Machine<'a> {
         // Whoever may be woken by something else may yet free the lock.
         let may_go_on = self.surroundings.is_interactive && running.iter().any(may_wake);
         let rested = |(number, client): (u32, &Client<'_>)| match self.rest_of(number, client) {
-            Rest::Waits if may_go_on => Rest::Sleeps,
+            ClientState::Waits if may_go_on => ClientState::Sleeps,
             rest => rest,
         };
-        let rests: Vec<Rest> = self.numbered().map(rested).collect();
-        let can_be_moved = rests.iter().any(|rest| matches!(rest, Rest::NotStarted | Rest::Held));
+        let rests: Vec<ClientState> = self.numbered().map(rested).collect();
+        let can_be_moved =
+            rests.iter().any(|rest| matches!(rest, ClientState::NotStarted | ClientState::Held));
         let is_asked = can_be_moved || self.surroundings.is_interactive;
-        let wanted = if is_asked { director.rest(&rests) } else { Move::Nothing };
+        let wanted = if is_asked { director.rest(&rests) } else { SchedulerAction::Nothing };
         match wanted {
-            Move::Start(number) => return self.start(number),
-            Move::Release(number) => return self.release(number),
-            Move::Fail(number, treatment) => return self.fail_held(number, treatment),
-            Move::Kill(number) => {
+            SchedulerAction::Start(number) => return self.start(number),
+            SchedulerAction::Release(number) => return self.release(number),
+            SchedulerAction::Fail(number, treatment) => return self.fail_held(number, treatment),
+            SchedulerAction::Kill(number) => {
                 self.kill_client(number);
                 return Ok(());
             }
-            Move::Again | Move::Invoke(_) => return Ok(()),
-            Move::Nothing => {}
+            SchedulerAction::Again | SchedulerAction::Invoke(_) => return Ok(()),
+            SchedulerAction::Nothing => {}
         }
         // Whoever has a timer may be woken by it, so it waits in the kernel, as it would have from the beginning.
         if let Some(at) = self
@@ -137,7 +138,8 @@ impl<'a> Machine<'a> {
             let waiting = self.waiting.remove(at);
             return resumed(waiting.stopped.run_to_exit());
         }
-        let nobody_started_waits = rests.iter().all(|rest| matches!(rest, Rest::NotStarted | Rest::Ended));
+        let nobody_started_waits =
+            rests.iter().all(|rest| matches!(rest, ClientState::NotStarted | ClientState::Ended));
         if nobody_started_waits && !self.has_maimed() {
             self.is_given_up = true;
             return Ok(());
@@ -155,14 +157,14 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    pub(super) fn rest_of(&self, number: u32, client: &Client<'_>) -> Rest {
+    pub(super) fn rest_of(&self, number: u32, client: &Client<'_>) -> ClientState {
         let is_of = |thread: Pid| self.mirror.client_of(thread) == Some(number);
         match (client.root, client.returned) {
-            (None, _) => Rest::NotStarted,
-            (_, Some(_)) if self.is_done(number, client) => Rest::Ended,
-            _ if self.held.iter().any(|held| is_of(held.thread)) => Rest::Held,
-            _ if self.waiting.iter().any(|waiting| is_of(waiting.thread)) => Rest::Waits,
-            _ => Rest::Sleeps,
+            (None, _) => ClientState::NotStarted,
+            (_, Some(_)) if self.is_done(number, client) => ClientState::Ended,
+            _ if self.held.iter().any(|held| is_of(held.thread)) => ClientState::Held,
+            _ if self.waiting.iter().any(|waiting| is_of(waiting.thread)) => ClientState::Waits,
+            _ => ClientState::Sleeps,
         }
     }
 

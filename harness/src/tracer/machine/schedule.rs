@@ -1,4 +1,4 @@
-//! Scheduled clients: each of them stops at every visible call, and goes on when the director says so, one step at a time.
+//! Runs scheduled clients: each stops at every visible call and goes on one step at a time.
 
 use std::thread;
 use std::time::Duration;
@@ -9,7 +9,9 @@ use crate::tracer::asleep::Sleep;
 use crate::tracer::clock::{self, Timed};
 use crate::tracer::machine::{Change, Held, LOOK_MAX, LOOK_MIN, Machine, Waiting, poll_or_none, resumed};
 use crate::tracer::stopped::{Entry, Event, Stopped};
-use crate::tracer::{Director, Move, Rest, Scene, TracerError, Turn, registers};
+use crate::tracer::{
+    ClientSnapshot, ClientState, Director, SchedulerAction, Snapshot, TracerError, registers,
+};
 
 /// Looks for an event that give the processor away, before it is looked at who sleeps.
 const YIELDS_MAX: u32 = 200;
@@ -110,7 +112,7 @@ impl Machine<'_> {
         Held { thread: stopped.thread(), stopped, since: self.began.elapsed(), before }
     }
 
-    /// All have come to rest: the director is told who could do what, and lets one of them.
+    /// All have come to rest: the injector is told who could do what, and lets one of them.
     pub(super) fn take_turn(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
         if self.deadline.is_over() {
             self.held.clear();
@@ -121,27 +123,27 @@ impl Machine<'_> {
         }
         self.go_on_after_the_end()?;
         let may_wake = self.running().iter().any(|(_, sleep)| matches!(sleep, Sleep::Awake | Sleep::Other));
-        let turns: Vec<Turn> =
+        let turns: Vec<ClientSnapshot> =
             (1..).zip(&self.clients).map(|(number, client)| self.turn(number, client)).collect();
         let calls = self.mirror.calls.get(self.told_calls..).unwrap_or_default();
-        let wanted = director.turn(&Scene { turns: &turns, calls, may_wake });
+        let wanted = director.turn(&Snapshot { turns: &turns, calls, may_wake });
         self.told_calls = self.mirror.calls.len();
         match wanted {
-            Move::Start(number) => self.start(number),
-            Move::Invoke(number) => {
+            SchedulerAction::Start(number) => self.start(number),
+            SchedulerAction::Invoke(number) => {
                 let now = self.began.elapsed();
                 if let Some(client) = self.client(number) {
                     client.invoked = now;
                 }
                 Ok(())
             }
-            Move::Release(number) => self.make_step(number),
-            Move::Kill(number) => {
+            SchedulerAction::Release(number) => self.make_step(number),
+            SchedulerAction::Kill(number) => {
                 self.kill_client(number);
                 Ok(())
             }
-            Move::Again | Move::Fail(..) => self.pause(),
-            Move::Nothing => self.give_up(),
+            SchedulerAction::Again | SchedulerAction::Fail(..) => self.pause(),
+            SchedulerAction::Nothing => self.give_up(),
         }
     }
 
@@ -171,17 +173,17 @@ impl Machine<'_> {
         resumed(held.stopped.run_to_exit())
     }
 
-    fn turn(&self, number: u32, client: &super::Client<'_>) -> Turn {
+    fn turn(&self, number: u32, client: &super::Client<'_>) -> ClientSnapshot {
         let first = self.next_held(number).map(|at| &self.held[at]);
         let of_client = |held: &&Held| self.mirror.client_of(held.thread) == Some(number);
         let others = self.held.iter().filter(of_client).count() > 1;
         let rest = match (client.root, client.returned) {
-            (None, _) => Rest::NotStarted,
-            (_, Some(_)) => Rest::Ended,
-            _ if first.is_some() => Rest::Held,
-            _ => Rest::Sleeps,
+            (None, _) => ClientState::NotStarted,
+            (_, Some(_)) => ClientState::Ended,
+            _ if first.is_some() => ClientState::Held,
+            _ => ClientState::Sleeps,
         };
-        let mut turn = Turn {
+        let mut turn = ClientSnapshot {
             rest,
             footprint: Footprint::default(),
             can_go: first.is_some(),
@@ -280,7 +282,7 @@ impl Machine<'_> {
 }
 
 /// The calls of a scene that have returned since the last one.
-impl Scene<'_> {
+impl Snapshot<'_> {
     /// The calls of this client.
     pub fn calls_of(&self, client: u32) -> impl Iterator<Item = &Call> {
         self.calls.iter().filter(move |call| call.client == client)

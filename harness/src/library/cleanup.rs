@@ -1,4 +1,4 @@
-//! Removes what a check in a test leaves where the test's process is ended before it is done, as Ctrl-C ends `cargo test`.
+//! Removes what a check in a test leaves if the test process is ended early, as by Ctrl-C during `cargo test`.
 //!
 //! The program has its keeper for that, which takes over signals and children; a library may take neither. So a shell is
 //! started that waits for the end of its input, which comes when this process ends in whatever way, and then removes the
@@ -23,12 +23,12 @@ rm -rf -- "$@" 2>/dev/null || { sleep 1; rm -rf -- "$@"; }
 "#;
 
 /// The shell.
-pub(super) struct Heir {
+pub(super) struct CleanupGuard {
     child: Child,
     ears: Mutex<Option<ChildStdin>>,
 }
 
-impl Heir {
+impl CleanupGuard {
     /// # Errors
     /// Where there is no shell.
     pub(super) fn new() -> io::Result<Self> {
@@ -40,7 +40,7 @@ impl Heir {
     }
 }
 
-impl Watcher for Heir {
+impl Watcher for CleanupGuard {
     fn made(&self, folder: &Path) {
         let line = [folder.as_os_str().as_bytes(), b"\n"].concat();
         // A name with a line feed in it would be taken for two.
@@ -54,7 +54,7 @@ impl Watcher for Heir {
     }
 }
 
-impl Drop for Heir {
+impl Drop for CleanupGuard {
     /// What it was told of is gone by now, so that nothing is left for it to do.
     fn drop(&mut self) {
         drop(self.ears.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -1,12 +1,12 @@
-//! Who is there: the threads and processes of each client, from their birth to their end.
+//! Models the threads and processes of each client, from creation to exit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix::unistd::Pid;
 
 use crate::call::{Argument, End};
-use crate::tracer::mirror::descriptors::OpenFile;
-use crate::tracer::mirror::{Mirror, Pending};
+use crate::tracer::kernel::descriptors::OpenFile;
+use crate::tracer::kernel::{KernelModel, Pending};
 use crate::tracer::shape::TimerValue;
 use crate::tracer::stopped::Entry;
 use crate::tracer::{descriptor, memory, path};
@@ -37,7 +37,7 @@ pub(super) struct Table {
     pub(super) elsewhere: BTreeSet<i32>,
 }
 
-impl Mirror {
+impl KernelModel {
     /// A client's first process runs its program.
     pub(in crate::tracer) fn client_started(&mut self, client: u32, root: Pid) {
         self.add_thread(root, root, client);

@@ -1,4 +1,4 @@
-//! Masks what differs from run to run: process ids as `{pid}`, and the random part of file names as `{random}`.
+//! Normalizes what differs from run to run: process ids become `{pid}`, random parts of file names `{random}`.
 
 use std::collections::BTreeSet;
 

@@ -1,10 +1,10 @@
-//! The keeper: a process above the one that works, so that nothing of a run outlives it, however it ends.
+//! Supervises the working process from a parent process, so that nothing of a run outlives it.
 //!
 //! `picklock check` starts itself once more, as the *kept* process in a group of its own, with a socket between the
 //! two as its standard input. Both are subreapers: a process whose parent dies becomes the child of the nearest one
-//! above. When the kept process ends, even by SIGKILL, the keeper ends whatever it left, and removes its folders.
-//! When the keeper is killed, the socket closes, and the kept process stops, cleans up and ends. Signals that ask for
-//! an end reach the keeper and are handed on.
+//! above. When the kept process ends, even by SIGKILL, the supervisor ends whatever it left, and removes its folders.
+//! When the supervisor is killed, the socket closes, and the kept process stops, cleans up and ends. Signals that ask for
+//! an end reach the supervisor and are handed on.
 
 use std::ffi::OsString;
 use std::fs;
@@ -41,7 +41,7 @@ const LAST_WORDS: Duration = Duration::from_secs(8);
 
 /// Starts this program again with `arguments`, keeps it, and returns its exit status.
 pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
-    set_child_subreaper(Some(getpid())).context("cannot become the keeper of all children")?;
+    set_child_subreaper(Some(getpid())).context("cannot become the supervisor of all children")?;
     let mut signals =
         Signals::new(ends().iter().chain(&[SIGTSTP, SIGCONT, SIGCHLD])).context("cannot handle signals")?;
     // Whoever becomes this program by `exec` may have children already, and they are none of its business.
@@ -100,15 +100,16 @@ pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
     }
 }
 
-/// Runs `work` as the kept process: asked to end by a signal, or by the keeper's death, it stops. Whatever it leaves
+/// Runs `work` as the kept process: asked to end by a signal, or by the supervisor's death, it stops. Whatever it leaves
 /// is ended.
-pub(crate) fn be_kept<F>(work: F) -> anyhow::Result<u8>
+pub(crate) fn run_supervised<F>(work: F) -> anyhow::Result<u8>
 where
     F: FnOnce(&Stop, &(dyn Fn(&Path) + Sync)) -> anyhow::Result<u8> + Send + 'static,
 {
-    set_child_subreaper(Some(getpid())).context("cannot become the keeper of all children")?;
+    set_child_subreaper(Some(getpid())).context("cannot become the supervisor of all children")?;
     let stop = Stop::new().context("cannot make an event")?;
-    let link = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("cannot reach the keeper")?);
+    let link =
+        UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("cannot reach the supervisor")?);
     let mut signals = Signals::new(ends()).context("cannot handle signals")?;
     // It is no foreground group of its terminal, and must not be stopped for writing there (`stty tostop`).
     let mut terminal = SigSet::empty();
@@ -120,9 +121,9 @@ where
             asked.request();
         }
     });
-    let (asked, mut ears) = (stop.clone(), link.try_clone().context("cannot reach the keeper")?);
+    let (asked, mut ears) = (stop.clone(), link.try_clone().context("cannot reach the supervisor")?);
     thread::spawn(move || {
-        // The keeper never says anything: what comes is its end.
+        // The supervisor never says anything: what comes is its end.
         let _ended = io::copy(&mut ears, &mut io::sink());
         asked.request();
     });

@@ -1,4 +1,4 @@
-//! What files are called, and which of them are seen.
+//! Numbers and names files, and decides which are visible.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 
 use crate::call::{Argument, Class, Object};
 use crate::locks::FileId;
+use crate::tracer::kernel::{KernelModel, Pending};
 use crate::tracer::memory;
-use crate::tracer::mirror::{Mirror, Pending};
 use crate::tracer::path::{self, Meant};
 use crate::tracer::shape::Form;
 
@@ -42,7 +42,7 @@ impl Pending {
     }
 }
 
-impl Mirror {
+impl KernelModel {
     pub(in crate::tracer) fn is_visible(&self, path: &Path) -> bool {
         self.sandbox.contain(path) || self.locked_elsewhere.contains(path)
     }

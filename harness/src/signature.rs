@@ -1,9 +1,9 @@
-//! What each call of a trace was, as words that are the same in every run that goes the same way.
+//! Computes the signature of a trace: one line for each call, equal in all runs that behave alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::call::{Argument, Call, Effect, Errno};
-use crate::masks::without_pids;
+use crate::normalize::without_pids;
 
 /// What each call was: whose, which, on what, and with which result, but for what differs from run to run, such as
 /// process ids, times and the names of temporary files.

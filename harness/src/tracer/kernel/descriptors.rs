@@ -1,4 +1,4 @@
-//! Which descriptor of which process is open on what, by which open file description.
+//! Models descriptor tables: which descriptor refers to which open file description.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use crate::call::{Argument, LockChange, Object};
 use crate::locks::{Descriptions, FileId};
-use crate::tracer::mirror::{Mirror, Pending};
+use crate::tracer::kernel::{KernelModel, Pending};
 use crate::tracer::{descriptor, path};
 
 #[derive(Clone, Copy)]
@@ -28,7 +28,7 @@ impl OpenFile {
     }
 }
 
-impl Mirror {
+impl KernelModel {
     /// The same of the open file descriptions.
     pub(in crate::tracer) fn description_counts(&self) -> Descriptions {
         self.descriptions.clone()

@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 use crate::call::{Argument, Call, Class, Effect, Errno, LockChange, Object};
 use crate::locks::{Descriptions, FileId, Kind, Lock, LockTable, Owner};
 use crate::tracer::effect::UNNAMED;
-use crate::tracer::mirror::family::{Process, Table, Thread};
-pub(super) use crate::tracer::mirror::locked::Wanted;
+use crate::tracer::kernel::family::{Process, Table, Thread};
+pub(super) use crate::tracer::kernel::locked::Wanted;
 use crate::tracer::path::{self, Elsewhere, Roots};
 use crate::tracer::shape::{self, Form, Shape};
 use crate::tracer::stopped::Entry;
@@ -23,7 +23,7 @@ use crate::tracer::stopped::Entry;
 /// `CLOSE_RANGE_CLOEXEC`: nothing is closed before the exec.
 const CLOSE_LATER: u64 = 4;
 
-pub(super) struct Mirror {
+pub(super) struct KernelModel {
     pub(super) calls: Vec<Call>,
     pub(super) not_covered: BTreeSet<String>,
     /// The folders in which what is done is visible.
@@ -104,7 +104,7 @@ impl Pending {
     }
 }
 
-impl Mirror {
+impl KernelModel {
     pub(super) fn new(sandbox: Roots, is_detailed: bool) -> Self {
         Self {
             calls: Vec::new(),

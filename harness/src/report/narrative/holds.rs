@@ -1,4 +1,4 @@
-//! From when to when each lock was held, read off what the calls did to the locks.
+//! Computes the periods in which each lock was held.
 
 use std::collections::{BTreeMap, BTreeSet};
 

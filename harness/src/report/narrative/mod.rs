@@ -1,7 +1,7 @@
-//! A counterexample as a story: who did what in which order, who held which lock, and what the data file held.
+//! Builds the narrative of a counterexample: steps in order, locks held, and the content of the data file.
 //!
 //! It is a value for whoever shows it, and [`page`](crate::report::page) does. Everything in it is read off one
-//! [`Observation`], but for what [`About`] says and the three fields that a search for the shortest telling fills in.
+//! [`Observation`], but for what [`About`] says and the three fields that a search for the shortest narrative fills in.
 
 mod holds;
 mod reasons;
@@ -32,14 +32,14 @@ const RECORDS_MAX: usize = 12;
 
 /// A counterexample, as it is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Telling {
+pub struct Narrative {
     /// What it is an example of.
     #[serde(flatten)]
     pub about: About,
     /// The scenario that found it.
     pub scenario: String,
     /// How the execution was disturbed.
-    pub disturbance: Option<String>,
+    pub injection: Option<String>,
     /// The clients that ran under the tracer, from client 1 on.
     pub lanes: Vec<Lane>,
     /// Their calls, in the order in which they ended.
@@ -60,7 +60,7 @@ pub struct Telling {
     pub nearest: Option<Nearest>,
 }
 
-/// What a telling is an example of, and what was said of it.
+/// What a narrative is an example of, and what was said of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct About {
     /// The id of the invariant that is violated.
@@ -171,13 +171,13 @@ pub struct Nearest {
     pub told: String,
 }
 
-impl Telling {
+impl Narrative {
     /// Tells an execution.
     pub fn new(observation: &Observation, about: About) -> Self {
-        let mut telling = Self {
+        let mut narrative = Self {
             about,
             scenario: observation.scenario.clone(),
-            disturbance: observation.disturbance.clone(),
+            injection: observation.injection.clone(),
             lanes: Vec::new(),
             steps: Vec::new(),
             steps_left_out: 0,
@@ -197,19 +197,19 @@ impl Telling {
             };
             let begins = operations.iter().map(|operation| operation.invoked).min();
             while losses.next_if(|loss| begins.is_some_and(|begins| *loss <= begins)).is_some() {
-                telling.power_is_lost();
+                narrative.power_is_lost();
             }
             match part {
-                Part::Operation(operation) => telling.aside(operation),
+                Part::Operation(operation) => narrative.aside(operation),
                 Part::Trace(trace, operations) => {
                     traces += 1;
-                    telling.trace(traces, trace, operations, &observation.subject.data);
+                    narrative.trace(traces, trace, operations, &observation.subject.data);
                 }
             }
         }
-        losses.for_each(|_| telling.power_is_lost());
-        telling.shorten();
-        telling
+        losses.for_each(|_| narrative.power_is_lost());
+        narrative.shorten();
+        narrative
     }
 
     /// With what there is to say of the schedule.
@@ -233,7 +233,7 @@ impl Telling {
             self.steps.last_mut().and_then(|step| step.ending.as_mut()).filter(|one| one.is_kill)
         {
             ending.text = "cut off by the power loss".to_owned();
-            text.push_str(" where the disturbance says so, and with it all that came later");
+            text.push_str(" where the injection says so, and with it all that came later");
         }
         if let [lane] = self.lanes.as_mut_slice()
             && let Some(ending) = lane.ending.as_mut().filter(|one| one.is_kill)
@@ -326,7 +326,7 @@ impl Telling {
         self.steps.truncate(STEPS_MAX);
         let count = self.asides.len();
         if count > ASIDES_MAX {
-            let named = [self.about.summary.as_str(), self.disturbance.as_deref().unwrap_or_default()];
+            let named = [self.about.summary.as_str(), self.injection.as_deref().unwrap_or_default()];
             let is_named = |aside: &Aside| {
                 let record = aside.text.rsplit(' ').next().unwrap_or_default();
                 aside.text != "list" && named.iter().any(|text| text.contains(record))
@@ -399,7 +399,7 @@ fn ending(operation: &Operation) -> Ending {
         Outcome::Failed(status) => format!("failed ({status})"),
         Outcome::Killed => "killed".to_owned(),
         Outcome::Unfinished(limit) => format!("killed past its {limit} limit"),
-        Outcome::Stuck => "stuck: it could never have gone on".to_owned(),
+        Outcome::Stuck => "stuck: it was blocked forever".to_owned(),
     };
     match operation.records.as_deref() {
         None => {}

@@ -1,4 +1,4 @@
-//! Which locks are held, who took them, and what a call that asks for one comes to.
+//! Models held locks, their owners, and the result of a lock call.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use nix::unistd::Pid;
 
 use crate::call::{Leak, LockChange};
 use crate::locks::{FileId, Kind, Lock, LockTable, Mode, Owner, Range};
-use crate::tracer::mirror::Mirror;
-use crate::tracer::mirror::family::Process;
+use crate::tracer::kernel::KernelModel;
+use crate::tracer::kernel::family::Process;
 
 /// What a call asks of the locks: a lock, or no lock, on a range.
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ impl Wanted {
     }
 }
 
-impl Mirror {
+impl KernelModel {
     /// The call that a thread is let into will not be made: it does nothing to the locks.
     pub(in crate::tracer) fn asks_for_no_lock(&mut self, thread: Pid) {
         if let Some(pending) = self.threads.get_mut(&thread).and_then(|known| known.pending.as_mut()) {

@@ -1,4 +1,4 @@
-//! What a scenario shows while it runs, what it is told then, and how it went.
+//! Defines the events of a sweep, the answers to them, and its summary.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::scenario::script::Script;
 
 /// How a scenario went, beside what it showed.
 #[derive(Clone, Debug, Default)]
-pub struct Swept {
+pub struct SweepSummary {
     /// What was planned, in words, with how many executions that is, and how many were made.
     pub groups: Vec<(String, usize, usize)>,
     /// What was explored, by its place and in words, with how far that went.
@@ -49,7 +49,7 @@ pub struct Kills {
     pub plan: String,
     /// Those that were run.
     pub schedules: u64,
-    /// The points at which all that differ were run.
+    /// The points at which all inequivalent schedules were run.
     pub complete: u64,
     /// The points there are.
     pub points: u64,
@@ -57,7 +57,7 @@ pub struct Kills {
 
 /// What is to happen after an execution was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum SweepControl {
     /// The next one.
     GoOn,
     /// The next one; this one violated something.
@@ -71,7 +71,7 @@ pub enum Next {
 }
 
 /// What a scenario shows while it runs.
-pub enum Showing<'a> {
+pub enum SweepEvent<'a> {
     /// An execution, and what was played. What a copy shows is to be confirmed by a fresh start before it is held
     /// against the store.
     Execution {

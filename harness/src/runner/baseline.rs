@@ -1,21 +1,21 @@
-//! Quiet runs of operations, which tell their calls, and whether copies go the same way.
+//! Runs operations without injections to record their calls, and checks that copies behave alike.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::call::{Effect, Traced};
-use crate::masks::{has_number, made, masked_calls};
+use crate::normalize::{has_number, made, masked_calls};
 use crate::observation::{Subject, Trace, name_shape};
 use crate::op::{Outcome, Request};
 use crate::persist::Tree;
 use crate::runner::playing::outcome;
-use crate::runner::{Stage, TraceError, name_of};
-use crate::steps::steps_of;
+use crate::runner::{ExecEnv, TraceError, name_of};
+use crate::signature::steps_of;
 
-/// A quiet run of one operation, with what stood in the sandbox before it and after it.
+/// A baseline run of one operation, with what stood in the sandbox before it and after it.
 #[derive(Debug)]
-pub(super) struct Quiet {
+pub(super) struct BaselineRun {
     pub(super) request: Request,
     pub(super) traced: Traced,
     pub(super) trees: Option<(Tree, Tree)>,
@@ -23,7 +23,7 @@ pub(super) struct Quiet {
     pub(super) succeeds: bool,
 }
 
-/// What quiet runs tell beside their calls.
+/// What baseline runs tell beside their calls.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     /// The target, with the names of the files that operations make.
@@ -34,9 +34,9 @@ pub(super) struct Noted {
     pub(super) traces: Vec<Trace>,
 }
 
-impl Stage<'_> {
-    /// Two quiet runs of an operation: the first tells its calls, the second what differs from run to run.
-    pub(super) fn quiet(&self, request: &Request, noted: &mut Noted) -> Result<Quiet, TraceError> {
+impl ExecEnv<'_> {
+    /// Two baseline runs of an operation: the first tells its calls, the second what differs from run to run.
+    pub(super) fn quiet(&self, request: &Request, noted: &mut Noted) -> Result<BaselineRun, TraceError> {
         self.lay_first()?;
         let before = self.sandbox.tree();
         let traced = self.trace_quietly(request)?;
@@ -77,7 +77,7 @@ impl Stage<'_> {
         }
         let succeeds =
             traced.operations.first().is_some_and(|ended| outcome(self, ended.end) == Outcome::Acknowledged);
-        Ok(Quiet { request: request.clone(), traced: Traced { calls, ..traced }, trees, succeeds })
+        Ok(BaselineRun { request: request.clone(), traced: Traced { calls, ..traced }, trees, succeeds })
     }
 
     /// Runs an operation once more as a copy: where that makes other calls, or ends in another way, than a fresh start,
@@ -107,7 +107,7 @@ impl Stage<'_> {
         if templates.iter().any(|template| tells(&copy, *template)) {
             self.refuse_copies("it keeps its process id from before its first visible call");
         } else if !is_same(&copy, fresh) {
-            self.refuse_copies("the undisturbed run of a copy differs from that of a fresh start");
+            self.refuse_copies("the baseline run of a copy differs from that of a fresh start");
         }
         Ok(())
     }

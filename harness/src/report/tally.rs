@@ -1,10 +1,10 @@
-//! How much of a scenario was run, in parts that add up over the shards of a divided run, and in words.
+//! Counts how much of a scenario ran, in parts that add up over shards, and formats it.
 
 use serde::{Deserialize, Serialize};
 
 /// How much of a scenario was run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extent {
+pub struct CoverageTally {
     /// Kinds of executions, with how many of them there are and how many were made.
     pub parts: Vec<Part>,
     /// What was explored, with how far that went.
@@ -49,13 +49,13 @@ pub struct Killed {
     pub plan: String,
     /// Those that were run.
     pub schedules: u64,
-    /// The points at which all that differ were run.
+    /// The points at which all inequivalent schedules were run.
     pub complete: u64,
     /// The points there are.
     pub points: u64,
 }
 
-impl Extent {
+impl CoverageTally {
     /// In words.
     pub fn told(&self) -> String {
         // What another shard of a divided run has is no part of this one.
@@ -121,7 +121,7 @@ impl Killed {
         let Self { plan, schedules, complete, points } = self;
         let ending = if *schedules == 1 { "" } else { "s" };
         format!(
-            "{plan}, of which client 1 is killed before one of its calls: {schedules} schedule{ending}, all that differ at \
+            "{plan}, of which client 1 is killed before one of its calls: {schedules} schedule{ending}, all inequivalent schedules at \
              {complete} of {points} points"
         )
     }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn parts_of_one_run_add_up_to_what_the_whole_tells() {
-        let whole = Extent {
+        let whole = CoverageTally {
             parts: vec![part(7, 6)],
             explored: vec![
                 Explored { place: 0, told: "3 clients".into() },
@@ -145,21 +145,21 @@ mod tests {
             ],
             left_out: vec!["a".into(), "b".into()],
             torn_states: 3,
-            ..Extent::default()
+            ..CoverageTally::default()
         };
-        let mut first = Extent {
+        let mut first = CoverageTally {
             parts: vec![part(4, 3)],
             explored: vec![Explored { place: 1, told: "2 clients".into() }],
             left_out: vec!["a".into()],
             torn_states: 1,
-            ..Extent::default()
+            ..CoverageTally::default()
         };
-        first.add(&Extent {
+        first.add(&CoverageTally {
             parts: vec![part(3, 3)],
             explored: vec![Explored { place: 0, told: "3 clients".into() }],
             left_out: vec!["a".into(), "b".into()],
             torn_states: 2,
-            ..Extent::default()
+            ..CoverageTally::default()
         });
         assert_eq!(first, whole);
         assert_eq!(

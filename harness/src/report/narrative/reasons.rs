@@ -1,11 +1,11 @@
-//! Why one client stops and another goes on, in words, as far as the calls tell it.
+//! Explains why one client stops and another goes on.
 
 use std::collections::BTreeSet;
 
 use crate::call::{Call, Class, LockChange};
 use crate::observation::Trace;
 use crate::op::{Operation, Outcome};
-use crate::report::telling::holds::Held;
+use crate::report::narrative::holds::Held;
 
 /// The reason before each call that is of another client than the call before it.
 pub(in crate::report) fn reasons(trace: &Trace, operations: &[Operation]) -> Vec<Option<String>> {
@@ -71,7 +71,7 @@ fn end(operation: Option<&Operation>) -> &'static str {
     match operation.map(|operation| &operation.outcome) {
         Some(Outcome::Killed) => "was killed",
         Some(Outcome::Unfinished(_)) => "was killed past its limit",
-        Some(Outcome::Stuck) => "could never have gone on, and was killed",
+        Some(Outcome::Stuck) => "was blocked forever, and was killed",
         _ => "ended",
     }
 }
