@@ -1,3 +1,5 @@
+//! Tests that bad input gets a clear error and its own exit status.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

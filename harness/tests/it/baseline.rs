@@ -1,4 +1,4 @@
-//! A store with known defects: they do not fail a run, new ones do.
+//! Tests baselines of known violations.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `picklock bench`: what it measures, and what fails.
+//! Tests `picklock bench`: locks and stores that are measured.
 
 use std::fs;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Tests how single system calls are traced.
+
 use std::path::Path;
 
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The files with which a campaign is run on many machines are what those who read them expect.
+//! Tests the CI files that run picklock on many machines.
 
 use std::fs;
 use std::path::{Path, PathBuf};

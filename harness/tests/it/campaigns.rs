@@ -1,3 +1,5 @@
+//! Judges stores whole, which takes minutes: `cargo test -p picklock --features campaigns --test it campaigns::`.
+
 use crate::OF_INTERLEAVE;
 use crate::copies::copies_show_what_fresh_starts_show;
 use crate::programs::{PYTHON_STORE, all_schedules_hold, invariant, judge, python_script};

@@ -1,3 +1,5 @@
+//! Tests the confirmation of findings on real file systems.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

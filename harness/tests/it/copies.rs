@@ -1,3 +1,5 @@
+//! Tests that copies of stopped processes behave like fresh starts.
+
 use serde_json::Value;
 
 use crate::programs::{judge, python_script};

@@ -1,3 +1,5 @@
+//! Tests kills at every call.
+
 use std::process::Command;
 
 use serde_json::Value;

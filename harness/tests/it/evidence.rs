@@ -1,4 +1,4 @@
-//! Tests of what an invariant needs to hold, of the budget, and of the last line of the report.
+//! Tests that `holds` requires evidence, and that the report states what was tried.
 
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! Tests calls that fail.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `picklock init`, `completions` and `man`: what a new user meets first.
+//! Tests `picklock init`, shell completions and manual pages.
 
 use std::fs;
 

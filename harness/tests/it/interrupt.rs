@@ -1,3 +1,5 @@
+//! Tests that an interrupted run leaves no process and no file.
+
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;

@@ -1,3 +1,5 @@
+//! Tests `picklock judge` on recorded histories.
+
 use std::fs;
 use std::io::Write as _;
 use std::process::{Output, Stdio};

@@ -1,3 +1,5 @@
+//! Tests bugs that were found in picklock, each with its story.
+
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Checks within tests of one's own program.
+//! Tests checks that run within `cargo test`.
 
 use std::env;
 use std::fs;

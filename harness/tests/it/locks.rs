@@ -1,3 +1,5 @@
+//! Tests the lock table against the kernel's.
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::MetadataExt as _;

@@ -1,62 +1,34 @@
 //! Tests of picklock as its user sees it: the program, its exit status, its reports.
 
-/// What makes no sense, and what goes wrong, gets a clear error.
 mod bad_input;
-/// Violations that are known.
 mod baseline;
-/// Locks and stores that are measured.
 mod bench;
-/// What calls do, as the trace has it.
 mod calls;
-/// What runs picklock on many machines.
 mod campaign;
-/// What takes minutes: `cargo test -p picklock --features campaigns --test it campaigns::`, which `ci/deep` runs.
 #[cfg(feature = "campaigns")]
 mod campaigns;
-/// Findings that are tried on real file systems.
 mod confirm;
-/// Copies of stopped processes.
 mod copies;
-/// Kills at every call.
 mod crash;
-/// What holds rests on what ran, and the report says from where it was tried.
 mod evidence;
-/// Calls that fail.
 mod fault;
-/// The generated parts of the repository, and its house rules.
 mod house;
-/// Adapters that are written, completions and manual pages.
 mod init;
-/// A run that is ended at any moment leaves nothing behind.
 mod interrupt;
-/// Recorded histories.
 mod judge;
-/// Bugs that were found, each with its story.
 mod lessons;
-/// Checks within tests.
 mod library;
-/// The lock table against the system's own.
 mod locks;
-/// Programs of odd kinds under the tracer.
 mod odd;
-/// The report as a page, in a browser.
 mod page;
-/// Programs that nobody here wrote, and small ones that anybody would.
 mod programs;
-/// Cases that run again.
 mod replay;
-/// The JSON report and its schema.
 mod report;
-/// Orders of the calls of several clients.
 mod schedules;
 mod session;
-/// Runs that are divided.
 mod shards;
-/// Who waits for whom when nobody can go on.
 mod standstill;
-/// One operation's visible calls.
 mod trace;
-/// Files that are reached by other ways than their plain paths.
 mod ways;
 
 use std::path::{Path, PathBuf};

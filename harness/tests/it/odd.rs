@@ -1,3 +1,5 @@
+//! Tests unusual programs under the tracer.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Tests the HTML page in a browser.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! Tests verdicts on small stores and on well-known programs.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -1,3 +1,5 @@
+//! Tests that saved cases replay.
+
 use std::fs;
 use std::path::Path;
 

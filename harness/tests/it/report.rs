@@ -1,3 +1,5 @@
+//! Tests the JSON report against its schema, and the other formats.
+
 use std::fs;
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Schedules of real processes: as many classes as are known of the studied programs, and what is found by them.
+//! Tests the exploration of schedules of several clients.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Sessions of every kind: requests that overlap, answers that are long or never come, and files that are derived.
+//! Tests stores that serve many requests in one process.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A run that is divided: the union of its shards is the whole run, and a lost one is noticed.
+//! Tests runs divided into shards.
 
 use std::collections::BTreeSet;
 use std::path::Path;

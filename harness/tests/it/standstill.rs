@@ -1,3 +1,5 @@
+//! Tests deadlock detection: who waits for whom when no client can continue.
+
 use std::fs;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! Tests `picklock trace`.
+
 use std::fs;
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Files that are reached by other ways than their plain paths are seen all the same, under one name.
+//! Tests files that are reached by links, descriptors and `/proc`.
 
 use std::fs;
 use std::path::Path;
