@@ -9,55 +9,55 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 const PARTS: u64 = 10_000;
 const DIGITS: usize = 4;
 
-/// A sum of money or a quantity, in ten-thousandths; written down as a text such as `"12.5"`, since a JSON number is a
-/// binary fraction to most who read it.
+/// A sum of money or a quantity, in ten-thousandths; stored as a string such as `"12.5"`, because most readers treat a
+/// JSON number as a binary fraction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount(u64);
 
-/// Why a text is no amount.
+/// Why a text is not an amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoAmount {
-    /// Something else than digits and one point: also a sign, `NaN`, `inf` and an exponent.
+    /// Anything but digits and one point, including a sign, `NaN`, `inf` and an exponent.
     NotANumber,
     /// More than four digits after the point.
     TooFine,
-    /// More than fits.
+    /// More than the type can hold.
     TooLarge,
 }
 
 impl Amount {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// So many wholes; nothing where that is more than fits.
+    /// Converts a whole number; `None` on overflow.
     pub fn whole(wholes: u64) -> Option<Self> {
         wholes.checked_mul(PARTS).map(Self)
     }
 
-    /// Nothing where the sum is more than fits.
+    /// Adds; `None` on overflow.
     pub fn plus(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
     }
 
-    /// Nothing where there is less than `other`.
+    /// Subtracts; `None` if this is less than `other`.
     pub fn minus(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// So many of this, as of a price; what is finer than an amount can be is rounded up, against who pays. Nothing
-    /// where it is more than fits.
+    /// Multiplies, as a price by a quantity; digits finer than an amount are rounded up, at the payer's expense. `None`
+    /// on overflow.
     pub fn times(self, quantity: Self) -> Option<Self> {
         let product = u128::from(self.0) * u128::from(quantity.0);
         u64::try_from(product.div_ceil(u128::from(PARTS))).ok().map(Self)
     }
 
-    /// The same, rounded down: against who is paid.
+    /// The same, rounded down: at the payee's expense.
     pub fn times_at_most(self, quantity: Self) -> Option<Self> {
         let product = u128::from(self.0) * u128::from(quantity.0);
         u64::try_from(product / u128::from(PARTS)).ok().map(Self)
     }
 
-    /// The difference to `other`, and whether this one is less.
+    /// Returns the difference to `other`, and whether this one is less.
     pub fn apart(self, other: Self) -> (Self, bool) {
         (Self(self.0.abs_diff(other.0)), self < other)
     }

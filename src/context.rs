@@ -10,20 +10,20 @@ use crate::disk::{self, Disk};
 use crate::error::Error;
 use crate::journal::{Journal, Place};
 
-/// A conversation in a journal, and what this process believes of it.
+/// A conversation in a journal, and this process's copy of it in memory.
 ///
-/// Every change goes to the file under its lock, after what other processes wrote was taken in; and what is believed
-/// is only ever made from what the file holds. So there is no moment at which a change is in memory and not in the
-/// file, whatever fails, and an operation that is given up half-way is in both or in neither.
+/// Every change goes to the file under its lock, after reading what other processes wrote; and memory is built only
+/// from the contents of the file. So no change is ever in memory but not in the file, whatever fails, and an operation
+/// that is cancelled half-way is in both or in neither.
 ///
 /// These operations wait for the disk. [`AsyncContext`] (feature `tokio`) is for callers that must not.
 #[derive(Debug)]
 pub struct Context {
     journal: Journal<Line>,
-    /// How far the file was read; who changes anything has it from before the lock to after the write.
+    /// Position up to which the file was read; a change holds it from before the lock until after the write.
     read_to: Mutex<Place>,
     believed: Mutex<State>,
-    /// Whether memory follows the file after each change.
+    /// Whether memory is updated from the file after each change.
     is_believing: bool,
 }
 
@@ -31,54 +31,54 @@ pub struct Context {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "line", deny_unknown_fields)]
 pub enum Line {
-    /// What the conversation begins with; a clearing keeps it.
+    /// A prompt that the conversation begins with; a clear keeps it.
     System {
-        /// The prompt.
+        /// Text of the prompt.
         text: String,
     },
-    /// Somebody said something.
+    /// A message of the conversation.
     Message {
-        /// Who.
+        /// Role of the sender.
         role: String,
-        /// What.
+        /// Text of the message.
         text: String,
     },
-    /// So many tokens the context takes now.
+    /// Current size of the context in tokens.
     Usage {
-        /// How many.
+        /// Number of tokens.
         tokens: u64,
     },
-    /// A place that can be gone back to.
+    /// A position to which the context can be reverted.
     Checkpoint {
         /// Its number, from 0.
         number: u64,
     },
 }
 
-/// What a context comes to.
+/// State of a context.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The prompts, messages and checkpoints, in order.
     pub history: Vec<Line>,
-    /// The tokens that were told last.
+    /// Number of tokens reported last.
     pub tokens: u64,
-    /// The number of the next checkpoint.
+    /// Number of the next checkpoint.
     pub next_checkpoint: u64,
 }
 
-/// Why nothing was changed.
+/// Reason why nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no checkpoint of this number.
+    /// No checkpoint has this number.
     NoCheckpoint(u64),
-    /// The number after the last one is more than fits.
+    /// The next checkpoint number does not fit.
     TooMany,
-    /// The caller gave it up before anything was written.
+    /// The caller cancelled the operation before anything was written.
     Cancelled,
 }
 
 impl Context {
-    /// The context in the file `path`, as it stands.
+    /// Opens the context in the file `path`, and reads its current state.
     ///
     /// # Errors
     /// As for [`Journal::open`] and [`Journal::read`].
@@ -86,8 +86,8 @@ impl Context {
         Self::open_on(disk::real(), path.as_ref())
     }
 
-    /// The context in the file `path`, of which this process believes nothing: its memory stays empty but for
-    /// [`Context::read`], and a change reads what it needs, under the lock. For a program that does one thing and ends.
+    /// Opens the context in the file `path`, but reads nothing: memory stays empty except for [`Context::read`], and a
+    /// change reads what it needs, under the lock. For a program that does one operation and ends.
     ///
     /// # Errors
     /// As for [`Journal::open`].
@@ -111,12 +111,12 @@ impl Context {
         })
     }
 
-    /// What this process believes. Reads nothing, and waits for nobody.
+    /// Returns the state in memory. Reads nothing, and does not block.
     pub fn memory(&self) -> State {
         self.believed().clone()
     }
 
-    /// What the file holds, and this process believes from now on.
+    /// Reads the file, updates memory from it, and returns the state.
     ///
     /// # Errors
     /// As for [`Journal::read`].
@@ -126,7 +126,7 @@ impl Context {
         Ok(self.memory())
     }
 
-    /// Adds a prompt or a message.
+    /// Appends a prompt or a message.
     ///
     /// # Errors
     /// As for [`Journal::append`].
@@ -134,7 +134,7 @@ impl Context {
         self.append_if(line, || true).map(drop)
     }
 
-    /// As [`Context::append`], where `is_wanted` still says so once the lock is there; then it can no more be given up.
+    /// Like [`Context::append`], if `is_wanted` returns true once the lock is held; then it can no longer be cancelled.
     ///
     /// # Errors
     /// As for [`Journal::append`].
@@ -147,7 +147,7 @@ impl Context {
         Ok(added.map(drop))
     }
 
-    /// Tells how many tokens the context takes.
+    /// Records how many tokens the context takes.
     ///
     /// # Errors
     /// As for [`Journal::append`].
@@ -155,12 +155,12 @@ impl Context {
         self.append(Line::Usage { tokens })
     }
 
-    /// Marks a place to go back to; its number.
+    /// Adds a checkpoint to revert to; returns its number.
     ///
     /// # Errors
     /// As for [`Journal::append`].
     pub fn checkpoint(&self) -> Result<Result<u64, Refusal>, Error> {
-        // The number is taken under the lock, after what others wrote: no two checkpoints share one.
+        // The number is assigned under the lock, after reading what others wrote: no two checkpoints share one.
         let added = self.add(|state| {
             let number = state.next_checkpoint;
             number.checked_add(1).ok_or(Refusal::TooMany)?;
@@ -172,7 +172,7 @@ impl Context {
         }))
     }
 
-    /// Goes back to a checkpoint: it and all that came after it is gone.
+    /// Reverts to a checkpoint: removes it and everything after it.
     ///
     /// # Errors
     /// As for [`Journal::rewrite`].
@@ -185,7 +185,7 @@ impl Context {
         })
     }
 
-    /// Begins anew, with the prompts alone.
+    /// Starts over, keeping only the prompts.
     ///
     /// # Errors
     /// As for [`Journal::rewrite`].
@@ -198,7 +198,7 @@ impl Context {
         Ok(())
     }
 
-    /// Gives the journal a new file; see [`Journal::rotate`].
+    /// Rotates the journal; see [`Journal::rotate`].
     ///
     /// # Errors
     /// As for [`Journal::rotate`].
@@ -219,10 +219,10 @@ impl Context {
         let mut caught_up = Ok(());
         let added = self.journal.append_after(|_| {
             caught_up = self.catch_up(&mut read_to);
-            // What cannot be read is told below.
+            // A read error is reported below.
             if caught_up.is_err() { Err(Refusal::Cancelled) } else { decide(&self.memory()) }
         });
-        // After an error too: whether the line is in is for the file to say.
+        // After an error too: only the file shows whether the line was written.
         let believes = self.follow(&mut read_to);
         let added = added?;
         caught_up?;
@@ -241,7 +241,7 @@ impl Context {
         believes.map(|()| rewritten)
     }
 
-    /// What memory does after a change: it takes in what the file has, or forgets what was only needed for the change.
+    /// Updates memory after a change: reads what the file has, or drops what was only needed for the change.
     fn follow(&self, read_to: &mut Place) -> Result<(), Error> {
         if self.is_believing {
             return self.catch_up(read_to);
@@ -251,7 +251,7 @@ impl Context {
         Ok(())
     }
 
-    /// Takes in what the file has and memory has not.
+    /// Reads what the file has and memory does not.
     fn catch_up(&self, read_to: &mut Place) -> Result<(), Error> {
         let since = self.journal.since(read_to)?;
         let mut believed = self.believed();
@@ -306,13 +306,13 @@ mod with_tokio {
 
     /// A [`Context`] for callers that must not wait for the disk.
     ///
-    /// An operation that waits for others is given up by dropping its future, and never happens. One that has its turn
-    /// runs to its end in a thread for such work, whoever waits for it: it is then in memory and in the file, or in
-    /// neither, before the next has its turn.
+    /// An operation that waits for others is cancelled by dropping its future, and never happens. One that has its turn
+    /// runs to its end in a blocking thread, even if its future is dropped: it is then in memory and in the file, or in
+    /// neither, before the next one has its turn.
     #[derive(Clone, Debug)]
     pub struct AsyncContext {
         context: Arc<Context>,
-        /// Held by the one operation that runs; the others wait in the order of their coming.
+        /// Held by the running operation; the others wait in order of arrival.
         turn: Arc<tokio::sync::Mutex<()>>,
     }
 
@@ -323,7 +323,7 @@ mod with_tokio {
         /// As there.
         ///
         /// # Panics
-        /// Outside a tokio runtime, as all that is here.
+        /// Outside a tokio runtime, like all methods here.
         pub async fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
             let path = path.as_ref().to_owned();
             aside(move || Context::open(path))

@@ -20,20 +20,20 @@ use crate::replace::{lock_path, replace_resolved, resolve};
 /// any number of threads and processes, may be open on one file. Threads that update through one `Document` at the
 /// same time share one lock and one write.
 ///
-/// An update costs what serialising and writing the whole value costs. A value that nobody changed is not parsed
-/// again: it is known by the descriptor of the file that it was read from, which stays open.
+/// An update costs as much as serialising and writing the whole value. An unchanged value is not parsed again: it is
+/// recognised by the descriptor of the file it was read from, which stays open.
 pub struct Document<T> {
     path: PathBuf,
     lock: FileLock,
     disk: Arc<dyn Disk>,
-    /// What was read or written last.
+    /// Version that was read or written last.
     known: Mutex<Option<Version<T>>>,
     group: Group<Draft<T>, Error>,
 }
 
-/// The value as one version of the file has it.
+/// The value of one version of the file.
 struct Version<T> {
-    /// Open as long as the version is known, so that no other file can get its inode number.
+    /// Kept open while the version is cached, so that no other file can get its inode number.
     file: Arc<dyn Opened>,
     status: Status,
     value: Arc<T>,
@@ -42,21 +42,21 @@ struct Version<T> {
 /// A value, and the file that it was read from.
 type Loaded<T> = (Arc<T>, Option<Arc<dyn Opened>>);
 
-/// What the parts of an update work on.
+/// The state that the parts of an update work on.
 struct Draft<T> {
     value: Arc<T>,
     is_changed: bool,
-    /// The turn that the leader has.
+    /// The leader's turn.
     turn: Turn,
 }
 
 impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
-    /// The document in the file `path`. Nothing is created before the first update.
+    /// Opens the document in the file `path`. Creates nothing before the first update.
     ///
-    /// A symbolic link is followed now, once, so that all its names share one lock.
+    /// A symbolic link is followed once, now, so that all its names share one lock.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where a link cannot be followed, [`ErrorKind::NotAFile`] where `path` can name no file.
+    /// [`ErrorKind::Io`] if a link cannot be followed, [`ErrorKind::NotAFile`] if `path` cannot name a file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_on(disk::real(), path.as_ref())
     }
@@ -67,40 +67,39 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
         Ok(Self { path, lock, disk, known: Mutex::new(None), group: Group::new() })
     }
 
-    /// The data file.
+    /// Returns the path of the data file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The value as the last finished update left it. Takes no lock and never waits.
+    /// Returns the value that the last finished update left. Takes no lock and never waits.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the file holds anything but one `T`, [`ErrorKind::NotAFile`], [`ErrorKind::Io`].
+    /// [`ErrorKind::Corrupt`] if the file holds anything but one `T`, [`ErrorKind::NotAFile`], [`ErrorKind::Io`].
     pub fn read(&self) -> Result<Arc<T>, Error> {
         Ok(self.load()?.0)
     }
 
-    /// The value that was read or written last, without a look at the file; nothing where there was none.
+    /// Returns the value that was read or written last, without accessing the file; `None` if there was none.
     pub fn known_value(&self) -> Option<Arc<T>> {
         self.known().as_ref().map(|known| Arc::clone(&known.value))
     }
 
-    /// Changes the value by `change`, under the lock, and returns what `change` returned once it is on disk.
+    /// Applies `change` to the value under the lock, and returns its result once the value is on disk.
     ///
     /// # Errors
     /// Those of [`FileLock::lock`], [`Document::read`] and [`replace`](crate::replace), and
-    /// [`ErrorKind::ReadBackDiffers`] where the disk does not hold what was written.
+    /// [`ErrorKind::ReadBackDiffers`] if the disk does not hold what was written.
     ///
     /// # Panics
-    /// Where `change` does; the others that are written for at the same time go on. Where serialising `T` panics all
-    /// of them do.
+    /// If `change` panics; other updates in the same write continue. If serialising `T` panics, all of them do.
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, Error> {
         let changed = self.update_unless(|value| Ok::<R, std::convert::Infallible>(change(value)))?;
         Ok(changed.unwrap_or_else(|never| match never {}))
     }
 
-    /// As [`Document::update`], but where `change` returns an error nothing of it is written and that error is handed
-    /// on.
+    /// Like [`Document::update`], but if `change` returns an error, nothing of it is written and that error is
+    /// returned.
     ///
     /// # Errors
     /// As for [`Document::update`].
@@ -117,7 +116,7 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
         self.group.take_part(&Patiently { document: self, limit: None }, |draft| draft.part(change))
     }
 
-    /// As [`Document::update_unless`], but waits for the lock for at most `limit`.
+    /// Like [`Document::update_unless`], but waits for the lock for at most `limit`.
     ///
     /// # Errors
     /// As for [`Document::update`], and [`ErrorKind::TimedOut`], with nothing changed.
@@ -129,7 +128,7 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
         limit: Duration,
         change: impl FnOnce(&mut T) -> Result<R, E>,
     ) -> Result<Result<R, E>, Error> {
-        // Alone: who joins others waits as long as they are ready to.
+        // Without a batch: a thread that joins one waits as long as the batch does.
         let lead = Patiently { document: self, limit: Some(limit) };
         let (mut draft, kept) = lead.begin()?;
         let changed = draft.part(change);
@@ -138,7 +137,7 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
         Ok(changed)
     }
 
-    /// The value, with the file it was read from kept open; no file where there is none yet.
+    /// Loads the value, and keeps the file it was read from open; no file if it does not exist yet.
     fn load(&self) -> Result<Loaded<T>, Error> {
         let there = self.disk.status(&self.path).map_err(Error::io("examine", &self.path))?;
         let Some(there) = there else { return Ok((Arc::new(T::default()), None)) };
@@ -164,11 +163,11 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
         Ok((value, Some(file)))
     }
 
-    /// Writes a value under the lock, and looks whether it is there.
+    /// Writes a value under the lock, and verifies it by reading it back.
     fn store(&self, value: Arc<T>) -> Result<(), Error> {
         let mut content = serde_json::to_vec(&*value)
             .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
-        // JSON has no NaN: it would be written as null, acknowledged, and never be read again.
+        // JSON has no NaN: it would be written as null, acknowledged, and never be readable again.
         serde_json::from_slice::<T>(&content)
             .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
         content.push(b'\n');
@@ -184,13 +183,13 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> Document<T> {
     }
 
     fn known(&self) -> MutexGuard<'_, Option<Version<T>>> {
-        // It is replaced as a whole, so that a poisoned one is still consistent.
+        // It is replaced as a whole, so a poisoned one is still consistent.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Clone> Draft<T> {
-    /// Lets `change` work on a copy, which counts only where it returns and is no error.
+    /// Applies `change` to a copy, which is discarded if `change` panics or returns an error.
     fn part<R, E>(&mut self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<R, E> {
         let mut value = T::clone(&self.value);
         let changed = self.turn.act(|| change(&mut value))?;
@@ -200,7 +199,7 @@ impl<T: Clone> Draft<T> {
     }
 }
 
-/// Leads an update of the document, waiting for the lock so long.
+/// Leads an update of the document, with a limit on the wait for the lock.
 struct Patiently<'a, T> {
     document: &'a Document<T>,
     limit: Option<Duration>,
@@ -229,8 +228,8 @@ impl<'a, T: Serialize + DeserializeOwned + Default + Clone> Lead<Draft<T>, Error
         Ok(old_file)
     }
 
-    /// The replaced file goes with its last descriptor. Freeing its blocks takes as long as a rename, so that is done
-    /// after the unlock: the others need not wait for it, and this process does not come straight back.
+    /// The replaced file is freed with its last descriptor. Freeing its blocks takes as long as a rename, so it is done
+    /// after the unlock: other processes need not wait for it, and this one does not take the lock again at once.
     fn finish(&self, old_file: Self::Left) -> Result<(), Error> {
         drop(old_file);
         Ok(())
@@ -344,7 +343,7 @@ mod tests {
     fn a_value_that_is_no_json_is_an_error_and_the_old_value_stays() {
         let (_folder, path) = in_a_folder();
         fs::write(&path, "{}").unwrap();
-        // JSON has text keys only.
+        // JSON has string keys only.
         #[derive(Clone, Default, Serialize, serde::Deserialize)]
         struct Odd(BTreeMap<Vec<u8>, u8>);
         let error = Document::<Odd>::open(&path).unwrap().update(|odd| odd.0.insert(vec![1], 1)).unwrap_err();

@@ -6,38 +6,38 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An operation of the store that did not succeed.
+/// A failed operation of the store.
 #[derive(Clone, Debug)]
 pub struct Error {
     operation: &'static str,
     path: PathBuf,
-    /// Shared, since an update that was written for several threads fails for all of them.
+    /// Shared, because an update that was written for several threads fails for all of them.
     kind: Arc<ErrorKind>,
 }
 
-/// The reason behind an [`Error`].
+/// Reason of an [`Error`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The operating system refused a call.
+    /// The operating system reported an error.
     Io(io::Error),
-    /// The calling thread holds this lock already and would wait for itself for ever.
+    /// The calling thread already holds this lock and would deadlock on itself.
     WouldWaitForItself,
-    /// Somebody else holds the lock, and the caller did not want to wait.
+    /// The lock is held by another holder, and the caller did not want to wait.
     Busy,
-    /// Somebody else held the lock for this long, which is all that the caller wanted to wait.
+    /// The lock was held by another holder for this long, the caller's limit.
     TimedOut(Duration),
-    /// The data file is not what the store wrote; the text says where. It is left as it is.
+    /// The data file is not what the store wrote; the text says where. It is left unchanged.
     Corrupt(String),
-    /// The path names something that is no regular file, such as a folder.
+    /// The path names something other than a regular file, such as a folder.
     NotAFile,
-    /// The document cannot be written down as JSON.
+    /// The document cannot be serialised as JSON.
     Unserialisable(serde_json::Error),
-    /// What was read back from disk is not what was written.
+    /// The content read back from disk differs from what was written.
     ReadBackDiffers,
-    /// An earlier sync of this file failed, so that nobody knows what the disk has of what was written since.
+    /// An earlier sync of this file failed, so it is unknown which later writes the disk has.
     EarlierSyncFailed,
-    /// The guard handed over locks another file.
+    /// The given guard locks another file.
     WrongLock(PathBuf),
 }
 
@@ -46,27 +46,27 @@ impl Error {
         Self { operation, path: path.to_owned(), kind: Arc::new(kind) }
     }
 
-    /// For `map_err` after a call to the operating system.
+    /// Returns a conversion for `map_err` after a call to the operating system.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
         move |source| Self::new(operation, path, ErrorKind::Io(source))
     }
 
-    /// What was being done, such as `"rename over"`.
+    /// Returns the operation that failed, such as `"rename over"`.
     pub fn operation(&self) -> &'static str {
         self.operation
     }
 
-    /// The file it was done to.
+    /// Returns the file that the operation was applied to.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Why it did not succeed.
+    /// Returns the reason of the failure.
     pub fn kind(&self) -> &ErrorKind {
         &self.kind
     }
 
-    /// Whether the lock was not to be had and nothing was changed, so that a later try may succeed.
+    /// Returns whether the lock was unavailable and nothing was changed, so that a retry may succeed.
     pub fn is_busy(&self) -> bool {
         matches!(*self.kind, ErrorKind::Busy | ErrorKind::TimedOut(_))
     }

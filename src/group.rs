@@ -1,16 +1,16 @@
 //! Implements group commit: threads of one process that update a file at the same time share one lock and one sync.
 //!
-//! Who comes first leads: it takes the lock, and meanwhile others join. Then each does its own part, one after
-//! another in the order of arrival and in its own thread, on what the leader read; the leader writes what came of all
-//! of them, and all return. Who comes after the lock was got joins the next batch, whose leader waits for this one.
-//! So the wait of one batch is the time in which the next one grows, and nobody waits for company.
+//! The first thread to arrive leads: it takes the lock, and meanwhile others join. Then each thread does its own part,
+//! one after another in order of arrival and in its own thread, on what the leader read; the leader writes the combined
+//! result, and all return. A thread that arrives after the lock was acquired joins the next batch, whose leader waits
+//! for this one. So the next batch grows while this one runs, and no thread waits for others to join.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The batches of one file. `S` is what the parts work on, `E` why a batch came to nothing.
+/// The batches of one file. `S` is the state that the parts work on, `E` the error of a failed batch.
 #[derive(Debug)]
 pub(crate) struct Group<S, E> {
     gate: Mutex<Gate<S, E>>,
@@ -19,9 +19,9 @@ pub(crate) struct Group<S, E> {
 
 #[derive(Debug)]
 struct Gate<S, E> {
-    /// The batch that can be joined.
+    /// The batch that can still be joined.
     forming: Option<Arc<Batch<S, E>>>,
-    /// Whether a batch has, or asks for, the lock.
+    /// Whether a batch holds, or waits for, the lock.
     is_running: bool,
 }
 
@@ -32,11 +32,11 @@ struct Batch<S, E> {
 
 #[derive(Debug)]
 struct Shared<S, E> {
-    /// Where each thread of the batch waits, the leader first.
+    /// Condition variables of the batch's threads, the leader first.
     seats: Vec<Arc<Condvar>>,
-    /// Whose part it is.
+    /// Index of the thread whose part is next.
     turn: usize,
-    /// What the parts work on, while nobody has it.
+    /// State that the parts work on; `None` while a thread works on it.
     state: Option<S>,
     outcome: Option<Outcome<E>>,
 }
@@ -49,17 +49,17 @@ enum Outcome<E> {
     Broken,
 }
 
-/// What a leader does for its batch.
+/// Steps of a leader for its batch.
 pub(crate) trait Lead<S, E> {
-    /// What it keeps to itself meanwhile, such as the lock.
+    /// Resources that the leader keeps during the parts, such as the lock.
     type Kept;
-    /// What is left to do when the next batch may begin.
+    /// Remaining work that is done after the next batch may begin.
     type Left;
     /// Takes the lock and reads.
     fn begin(&self) -> Result<(S, Self::Kept), E>;
-    /// Writes what came of the parts, and gives the lock up.
+    /// Writes the result of the parts, and releases the lock.
     fn commit(&self, state: S, kept: Self::Kept) -> Result<Self::Left, E>;
-    /// Does what need not be done under the lock, before anybody returns.
+    /// Does what needs no lock, before any thread of the batch returns.
     fn finish(&self, left: Self::Left) -> Result<(), E>;
 }
 
@@ -68,8 +68,8 @@ impl<S, E: Clone> Group<S, E> {
         Self { gate: Mutex::new(Gate { forming: None, is_running: false }), opened: Condvar::new() }
     }
 
-    /// Does `part` in a batch, as its leader where there is none that could be joined; returns what `part` returned
-    /// once the batch is written and finished.
+    /// Does `part` in a batch, as its leader if there is none to join; returns the result of `part` once the batch is
+    /// written and finished.
     pub(crate) fn take_part<R>(
         &self,
         lead: &impl Lead<S, E>,
@@ -147,13 +147,13 @@ impl<S, E: Clone> Group<S, E> {
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate<S, E>> {
-        // No code of a caller runs under this mutex, so that a poisoned one is still consistent.
+        // No caller's code runs under this mutex, so a poisoned one is still consistent.
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<S, E: Clone> Batch<S, E> {
-    /// Lets the others do their parts, after the leader's, and takes back what they worked on.
+    /// Lets the other threads do their parts, after the leader's, and returns the state.
     fn hand_round(&self, state: S) -> S {
         let mut shared = self.shared();
         shared.state = Some(state);
@@ -173,7 +173,7 @@ impl<S, E: Clone> Batch<S, E> {
         let mut shared = self.shared();
         let mut state = loop {
             if let Some(outcome) = shared.outcome.clone() {
-                // It ended before this part was done, so it failed.
+                // The batch ended before this part was done, so it failed.
                 return outcome.of(None);
             }
             if shared.turn == place
@@ -227,7 +227,7 @@ impl<S, E: Clone> Batch<S, E> {
 }
 
 impl<S, E> Shared<S, E> {
-    /// Wakes whose part it is now: after the last the leader.
+    /// Wakes the thread whose part is next: after the last one, the leader.
     fn wake_next(&self) {
         self.seats[self.turn % self.seats.len()].notify_one();
     }

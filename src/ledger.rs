@@ -15,8 +15,8 @@ use crate::replace::create_folder;
 
 /// The ledger of one signature: `FOLDER/SIGNATURE/position.jsonl`.
 ///
-/// Each line holds one action and what is held after it, so that the position is on the last line. An action is
-/// decided under the lock, on the position that it changes: what is refused leaves no trace.
+/// Each line holds one action and the position after it, so the current position is on the last line. An action is
+/// checked under the lock, on the position that it changes: a refused one leaves no trace.
 #[derive(Debug)]
 pub struct Ledger {
     journal: Journal<Entry>,
@@ -26,81 +26,81 @@ pub struct Ledger {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Its place in the ledger, from 1.
+    /// Number in the ledger, from 1.
     pub number: u64,
-    /// What was done.
+    /// The action.
     pub action: Action,
-    /// What is held after it.
+    /// Position after the action.
     pub position: Position,
 }
 
-/// What changes a position.
+/// A change of a position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "do", deny_unknown_fields)]
 pub enum Action {
-    /// Cash comes in.
+    /// Adds cash.
     Deposit {
-        /// How much.
+        /// Amount of cash.
         cash: Amount,
     },
-    /// Cash becomes shares.
+    /// Converts cash to shares.
     Buy {
-        /// What is bought.
+        /// Symbol that is bought.
         symbol: String,
-        /// How many.
+        /// Number of shares.
         quantity: Amount,
-        /// For how much each.
+        /// Price of each share.
         price: Amount,
     },
-    /// Shares become cash.
+    /// Converts shares to cash.
     Sell {
-        /// What is sold.
+        /// Symbol that is sold.
         symbol: String,
-        /// How many.
+        /// Number of shares.
         quantity: Amount,
-        /// For how much each.
+        /// Price of each share.
         price: Amount,
     },
 }
 
-/// What a signature holds.
+/// Holdings of a signature.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
-    /// Money.
+    /// Amount of cash.
     pub cash: Amount,
-    /// Shares by their symbol; none of which there are none.
+    /// Shares by symbol, without zero quantities.
     pub shares: BTreeMap<String, Amount>,
 }
 
-/// Why an action was refused; nothing was written.
+/// Reason why an action was refused; nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is less cash than it costs.
+    /// The cash does not cover the cost.
     Cash {
-        /// What there is.
+        /// Available cash.
         there: Amount,
-        /// What it costs.
+        /// Cost of the purchase.
         wanted: Amount,
     },
-    /// There are fewer shares than are to be sold.
+    /// There are fewer shares than the sale asks for.
     Shares {
-        /// What there is.
+        /// Available shares.
         there: Amount,
-        /// How many are to be sold.
+        /// Number of shares to sell.
         wanted: Amount,
     },
-    /// Nothing is to be bought, sold or put in.
+    /// The quantity is zero.
     Nothing,
-    /// The result is more than fits.
+    /// The result does not fit.
     TooLarge,
 }
 
 impl Ledger {
-    /// The ledger of `signature` in `folder`. The folder of the signature is created.
+    /// Opens the ledger of `signature` in `folder`. Creates the folder of the signature.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAFile`] where `signature` is no plain name; [`ErrorKind::Io`].
+    /// [`ErrorKind::NotAFile`] if `signature` is not a plain name; [`ErrorKind::Io`].
     pub fn open(folder: impl AsRef<Path>, signature: &str) -> Result<Self, Error> {
         let folder = folder.as_ref().join(signature);
         if signature.is_empty() || signature.starts_with('.') || signature.contains(['/', '\0']) {
@@ -110,7 +110,7 @@ impl Ledger {
         Self::open_on(disk::real(), &folder.join("position.jsonl"))
     }
 
-    /// The ledger in the file `path`, in a folder that is there.
+    /// Opens the ledger in the file `path`, in an existing folder.
     ///
     /// # Errors
     /// As for [`Journal::open`].
@@ -122,12 +122,12 @@ impl Ledger {
         Ok(Self { journal: Journal::open_on(disk, path)? })
     }
 
-    /// The file it is in.
+    /// Returns the path of the file.
     pub fn path(&self) -> PathBuf {
         self.journal.path().to_owned()
     }
 
-    /// Does this, durably, where the position allows it.
+    /// Applies the action, durably, if the position allows it.
     ///
     /// # Errors
     /// As for [`Journal::append_after`].
@@ -141,7 +141,7 @@ impl Ledger {
         })
     }
 
-    /// What is held now. Takes no lock, and costs the same however long the ledger is.
+    /// Returns the current position. Takes no lock; the cost does not depend on the length of the ledger.
     ///
     /// # Errors
     /// As for [`Journal::latest`].
@@ -149,7 +149,7 @@ impl Ledger {
         Ok(self.journal.latest()?.map(|latest| latest.position).unwrap_or_default())
     }
 
-    /// All that was done.
+    /// Returns all entries.
     ///
     /// # Errors
     /// As for [`Journal::read`].
@@ -157,7 +157,7 @@ impl Ledger {
         self.journal.read()
     }
 
-    /// Gives the ledger a new file; see [`Journal::rotate`].
+    /// Rotates the ledger's journal; see [`Journal::rotate`].
     ///
     /// # Errors
     /// As for [`Journal::rotate`].
@@ -167,7 +167,7 @@ impl Ledger {
 }
 
 impl Position {
-    /// What is held after the action, where it is allowed.
+    /// Returns the position after the action, if it is allowed.
     fn after(mut self, action: &Action) -> Result<Self, Refusal> {
         match action {
             Action::Deposit { cash } => {
@@ -252,8 +252,8 @@ mod tests {
         assert_eq!(ledger.history().unwrap().len(), 3);
     }
 
-    /// Two who each see enough cash for one purchase must not both buy (the ledger as published read the position
-    /// before it locked).
+    /// Two threads that each see enough cash for one purchase must not both buy (the ledger as published read the
+    /// position before it locked).
     #[test]
     fn the_cash_of_one_purchase_is_not_spent_twice() {
         let folder = tempfile::tempdir().unwrap();

@@ -13,24 +13,24 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::queue::{FileId, Patience, Queue, Refusal, Table};
 
-/// How often a lock is tried where the caller set a time limit: `flock` itself knows none.
+/// Interval between tries of a lock if the caller set a time limit: `flock` itself has none.
 const RETRY_EVERY: Duration = Duration::from_millis(1);
 
 thread_local! {
-    /// The lock files that this thread has, or acts for who has them.
+    /// The lock files that this thread holds, or for whose holder it acts.
     static OWN: RefCell<Vec<FileId>> = const { RefCell::new(Vec::new()) };
 }
 
-/// All lock files that this process has open.
+/// Queues of all lock files that this process has open.
 static QUEUES: LazyLock<Table> = LazyLock::new(Table::new);
 
-/// A lock on a file of its own, created when it is first wanted and never removed.
+/// A lock on a dedicated file, created when it is first needed and never removed.
 ///
 /// The lock is `flock(2)`: it belongs to the open file, ends with the process however that ends, and is not passed
 /// on across `exec`. Several `FileLock`s on one path in one process queue like those of several processes.
 ///
-/// Never put it on a file that is renamed over or unlinked; one that somebody replaced all the same is noticed
-/// after the lock was got, and the new file is locked instead.
+/// Never put it on a file that is renamed over or unlinked; if the file was replaced all the same, this is detected
+/// after the lock is acquired, and the new file is locked instead.
 #[derive(Debug)]
 pub struct FileLock {
     path: PathBuf,
@@ -44,9 +44,9 @@ struct Opened {
     queue: Arc<Queue>,
 }
 
-/// The lock, held; dropping it unlocks, on every path, a panic included.
+/// The held lock; dropping it unlocks, on every path, including a panic.
 ///
-/// It stays with the thread that took it, since that thread is who would wait for itself.
+/// It stays in the thread that took it, because that is the thread that would wait for itself.
 ///
 /// ```compile_fail
 /// fn must_not_compile<T: Send>(_: T) {}
@@ -61,29 +61,29 @@ pub struct Guard<'lock> {
 }
 
 impl FileLock {
-    /// A lock on the file `path`. Nothing is opened or created before the lock is first taken.
+    /// Creates a lock on the file `path`. Opens and creates nothing before the lock is first taken.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), opened: Mutex::new(None) }
     }
 
-    /// The lock file.
+    /// Returns the path of the lock file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Takes the lock, waiting as long as it takes; a signal does not end the wait.
+    /// Takes the lock, waiting without a limit; a signal does not end the wait.
     ///
     /// # Errors
-    /// [`ErrorKind::WouldWaitForItself`] where this thread holds it already, [`ErrorKind::Io`] where the file cannot
-    /// be opened or the file system knows no locks.
+    /// [`ErrorKind::WouldWaitForItself`] if this thread already holds it, [`ErrorKind::Io`] if the file cannot be
+    /// opened or the file system does not support locks.
     pub fn lock(&self) -> Result<Guard<'_>, Error> {
         self.acquire(Patience::Forever).map_err(|kind| Error::new("lock", &self.path, kind))
     }
 
-    /// Takes the lock if nobody has it.
+    /// Takes the lock if it is free.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] where somebody has it, else as for [`FileLock::lock`].
+    /// [`ErrorKind::Busy`] if it is held, else as for [`FileLock::lock`].
     pub fn try_lock(&self) -> Result<Guard<'_>, Error> {
         self.acquire(Patience::None).map_err(|kind| Error::new("lock", &self.path, kind))
     }
@@ -91,7 +91,7 @@ impl FileLock {
     /// Takes the lock, waiting for at most `limit`.
     ///
     /// # Errors
-    /// [`ErrorKind::TimedOut`] where somebody had it all the while, else as for [`FileLock::lock`].
+    /// [`ErrorKind::TimedOut`] if it was held all the time, else as for [`FileLock::lock`].
     pub fn lock_within(&self, limit: Duration) -> Result<Guard<'_>, Error> {
         let patience = Instant::now().checked_add(limit).map_or(Patience::Forever, Patience::Until);
         self.acquire(patience).map_err(|kind| {
@@ -100,9 +100,9 @@ impl FileLock {
         })
     }
 
-    /// Whether the calling thread has the lock, by whatever handle, or acts for who has it: it would wait for itself.
+    /// Whether the calling thread holds the lock, by any handle, or acts for its holder: it would wait for itself.
     pub(crate) fn is_of_this_thread(&self) -> bool {
-        // Nearly always it has none at all. What the path names now counts, and not what this handle opened once.
+        // Nearly always it holds none. What counts is the file that the path names now, not the one opened once.
         OWN.with_borrow(|own| !own.is_empty() && id_of_path(&self.path).is_ok_and(|id| own.contains(&id)))
     }
 
@@ -123,7 +123,7 @@ impl FileLock {
             if guard.opened.id == id_of_path(&self.path)? {
                 return Ok(guard);
             }
-            // The path names another file by now, so that a newcomer would lock that one: this lock excludes nobody.
+            // The path now names another file, which newcomers would lock: this lock excludes nothing.
             *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = None;
             drop(guard);
         }
@@ -134,14 +134,14 @@ impl FileLock {
         if let Some(opened) = &*slot {
             return Ok(Arc::clone(opened));
         }
-        // Not truncated and no link followed: what a planted link points to must not be emptied or created. The
+        // Not truncated, and no link followed: the target of a planted link must not be emptied or created. The
         // descriptor is closed on exec, as the standard library does for every file.
         let mut options = OpenOptions::new();
-        // Not to wait for the other end where somebody put a pipe in the file's place.
+        // Do not block on the other end if a pipe is in the file's place.
         options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.clone().write(true).create(true).truncate(false).open(&self.path);
-        // Whoever may only read it can lock it all the same on a local file system, such as a reader on a read-only one;
-        // where the lock needs more, it says so.
+        // A process that may only read the file can still lock it on a local file system, such as a reader on a
+        // read-only one; if the lock needs more, it fails.
         let file = file.or_else(|refused| match refused.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 options.open(&self.path).map_err(|_| refused)
@@ -161,17 +161,17 @@ impl FileLock {
 }
 
 impl Guard<'_> {
-    /// The lock file that is held.
+    /// Returns the path of the held lock file.
     pub fn path(&self) -> &Path {
         &self.lock.path
     }
 
-    /// What lets other threads act for this one, which waits for them.
+    /// Returns a handle with which other threads act for this one, which waits for them.
     pub(crate) fn turn(&self) -> Turn {
         Turn { queue: Arc::clone(&self.opened.queue), id: self.opened.id }
     }
 
-    /// Whether `path` names the file that is held, whatever way it is spelled.
+    /// Returns whether `path` names the held file, however it is spelled.
     pub(crate) fn holds(&self, path: &Path) -> bool {
         id_of_path(path).is_ok_and(|id| id == self.opened.id)
     }
@@ -179,15 +179,15 @@ impl Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // The kernel refuses an unlock only for a bad descriptor, and this one is open. First the file, then the
-        // queue: the next thread in it must not find the file still locked.
+        // The kernel refuses an unlock only for a bad descriptor, and this one is open. First the file, then the queue:
+        // the next thread in the queue must not find the file still locked.
         disown(self.opened.id);
         let _unlocked = fs4::FileExt::unlock(&self.opened.file);
         self.opened.queue.leave();
     }
 }
 
-/// A turn that a thread has, in which others may act for it.
+/// The turn of a thread, in which others may act for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Turn {
     queue: Arc<Queue>,
@@ -195,9 +195,9 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Runs `part` as the calling thread's part of what the holder of the turn does: it must not wait for the lock.
+    /// Runs `part` in the calling thread on behalf of the holder of the turn: it must not wait for the lock.
     pub(crate) fn act<R>(&self, part: impl FnOnce() -> R) -> R {
-        /// Ends the part, by a panic too.
+        /// Ends the part, also on a panic.
         struct Acting(FileId);
         impl Drop for Acting {
             fn drop(&mut self) {
@@ -210,7 +210,7 @@ impl Turn {
     }
 }
 
-/// Takes one mention of the lock file off what this thread has.
+/// Removes one entry of the lock file from those that this thread holds.
 fn disown(id: FileId) {
     OWN.with_borrow_mut(|own| {
         if let Some(at) = own.iter().rposition(|other| *other == id) {
@@ -222,7 +222,7 @@ fn disown(id: FileId) {
 fn id_of_path(path: &Path) -> Result<FileId, ErrorKind> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok((metadata.dev(), metadata.ino())),
-        // No file has inode 0: whatever is held is not what the path names.
+        // No file has inode 0, so no held file matches.
         Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok((0, 0)),
         Err(other) => Err(ErrorKind::Io(other)),
     }
@@ -258,7 +258,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits until the kernel lists a waiter for the lock file `path`, which that thread is.
+    /// Waits until the kernel lists a waiter for the lock file `path`, which is that thread.
     fn wait_for_waiter<T>(path: &Path, waiter: &thread::ScopedJoinHandle<'_, T>) {
         let inode = fs::metadata(path).unwrap().ino();
         let file = format!(":{inode} ");
@@ -300,7 +300,7 @@ mod tests {
                     let lock = FileLock::new(&path);
                     for _ in 0..100 {
                         let _guard = lock.lock().unwrap();
-                        // An update that is not atomic by itself: only the lock makes it one.
+                        // A non-atomic update: only the lock makes it atomic.
                         let seen = counter.load(Ordering::Relaxed);
                         thread::yield_now();
                         counter.store(seen + 1, Ordering::Relaxed);
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn a_lock_held_by_a_stranger_is_busy_or_times_out_and_the_queue_goes_on() {
         let (_folder, path) = in_a_folder();
-        // A description of its own, past this process's queue: to the kernel, another process.
+        // A separate open file description, outside this process's queue: to the kernel, another process.
         let stranger = File::create(&path).unwrap();
         fs4::FileExt::lock(&stranger).unwrap();
         let lock = FileLock::new(&path);
@@ -338,8 +338,8 @@ mod tests {
         drop(FileLock::new(&path).try_lock().unwrap());
     }
 
-    /// A waiter that wakes on a file which was replaced meanwhile holds a lock that no newcomer knows (portalocker
-    /// 115, filelock 27): it must lock the new file instead.
+    /// If the file was replaced meanwhile, a waiter that wakes holds a lock that no newcomer sees (portalocker 115,
+    /// filelock 27): it must lock the new file instead.
     #[test]
     fn a_lock_file_replaced_while_somebody_waits_is_noticed() {
         let (folder, path) = in_a_folder();
@@ -360,8 +360,8 @@ mod tests {
         });
     }
 
-    /// `flock` is not restarted where the handler was installed without `SA_RESTART`; every wrapper hands the EINTR
-    /// on (uv 15996, cloud-hypervisor 8402), and a store that takes it for a failure loses the update.
+    /// `flock` is not restarted if the handler was installed without `SA_RESTART`; every wrapper passes EINTR on (uv
+    /// 15996, cloud-hypervisor 8402), and a store that takes it for a failure loses the update.
     #[test]
     fn a_signal_does_not_end_the_wait() {
         static SIGNALS: AtomicUsize = AtomicUsize::new(0);
@@ -419,7 +419,7 @@ mod tests {
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         drop(guard);
-        // The child lives until its input ends; whoever holds the lock now, it must not be that child.
+        // The child lives until its input ends; it must not hold the lock.
         drop(FileLock::new(&path).try_lock().unwrap());
         drop(child.stdin.take());
         assert!(child.wait().unwrap().success());

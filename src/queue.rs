@@ -1,8 +1,8 @@
 //! Queues all handles on one lock file within a process before one of them asks the kernel.
 //!
 //! `flock` belongs to the open file description, so two handles of one process on one path exclude each other like
-//! strangers, and a thread that takes both would wait for itself without an end. Here the process knows its own
-//! holders: a second thread waits in order of arrival, and a thread that would wait for itself is told so.
+//! separate processes, and a thread that takes both would wait for itself forever. Here the process knows its own
+//! holders: a second thread waits in order of arrival, and a thread that would wait for itself gets an error.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -11,10 +11,10 @@ use std::time::Instant;
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Device and inode: what a lock file is, whatever its name.
+/// Device and inode: the identity of a lock file, whatever its name.
 pub(crate) type FileId = (u64, u64);
 
-/// Until when a caller is ready to wait.
+/// How long a caller is ready to wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Patience {
     Forever,
@@ -23,7 +23,7 @@ pub(crate) enum Patience {
 }
 
 impl Patience {
-    /// Whether the caller goes away rather than wait any longer.
+    /// Returns whether the caller stops waiting.
     pub(crate) fn is_over(self) -> bool {
         match self {
             Self::Forever => false,
@@ -33,20 +33,20 @@ impl Patience {
     }
 }
 
-/// Why a caller did not get its turn.
+/// Reason why a caller did not get its turn.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     WouldWaitForItself,
     PatienceOver,
 }
 
-/// The queues of this process, by what their lock files are.
+/// The queues of this process, by the identity of their lock files.
 #[derive(Debug)]
 pub(crate) struct Table {
     queues: Mutex<BTreeMap<FileId, Weak<Queue>>>,
 }
 
-/// The threads of this process that want, or have, one lock file.
+/// The threads of this process that wait for, or hold, one lock file.
 #[derive(Debug)]
 pub(crate) struct Queue {
     turns: Mutex<Turns>,
@@ -56,19 +56,19 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 struct Turns {
     holder: Option<ThreadId>,
-    /// A thread that does its part of an update under the lock of the holder, who waits for it.
+    /// A thread that does its part of an update under the lock of the holder, which waits for it.
     acting: Option<ThreadId>,
     waiting: VecDeque<u64>,
     tickets: u64,
 }
 
 impl Table {
-    /// A table with no queue in it.
+    /// Creates an empty table.
     pub(crate) fn new() -> Self {
         Self { queues: Mutex::new(BTreeMap::new()) }
     }
 
-    /// The one queue that this process has for the lock file `id`.
+    /// Returns the one queue that this process has for the lock file `id`.
     pub(crate) fn queue_of(&self, id: FileId) -> Arc<Queue> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(&id).and_then(Weak::upgrade) {
@@ -99,7 +99,7 @@ impl Queue {
         while turns.holder.is_some() || turns.waiting.front() != Some(&ticket) {
             if patience.is_over() {
                 turns.waiting.retain(|waiting| *waiting != ticket);
-                // The one behind may be first now.
+                // The next in the queue may be first now.
                 self.next.notify_all();
                 return Err(Refusal::PatienceOver);
             }
@@ -129,9 +129,9 @@ impl Queue {
         }
     }
 
-    /// Runs `part` as the calling thread's part of what the holder of the turn does, who waits for it.
+    /// Runs `part` in the calling thread on behalf of the holder of the turn, which waits for it.
     pub(crate) fn act<R>(&self, part: impl FnOnce() -> R) -> R {
-        /// Ends the part, by a panic too.
+        /// Ends the part, also on a panic.
         struct Acting<'a>(&'a Queue);
         impl Drop for Acting<'_> {
             fn drop(&mut self) {
@@ -143,14 +143,14 @@ impl Queue {
         part()
     }
 
-    /// How many have come so far.
+    /// Returns the number of arrivals so far.
     #[cfg(test)]
     pub(crate) fn arrivals(&self) -> u64 {
         self.turns().tickets
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
-        // No code of a caller runs under this mutex, so that a poisoned one is still consistent.
+        // No caller's code runs under this mutex, so a poisoned one is still consistent.
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

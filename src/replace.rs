@@ -10,20 +10,20 @@ use crate::disk::{self, Disk, How, Opened, Status, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::lock::Guard;
 
-/// Links in a chain that are followed before it is taken for a loop; the kernel's own limit.
+/// Maximum number of links in a chain before it is taken for a loop; the kernel's own limit.
 const LINKS_MAX: u32 = 40;
 
-/// Replaces the content of `path` by `content`, durably: it is on disk when this returns.
+/// Replaces the content of `path` with `content`, durably: it is on disk when this returns.
 ///
 /// The new content goes to a temporary file in the same folder, which is synced and renamed over `path`; then the
 /// folder is synced. Mode and owner of an existing file are kept, and a symbolic link stays one: the file that it
-/// points to is replaced. The temporary file has one fixed name (`.NAME.tmp`), so that a killed writer leaves at
-/// most one, which the next writer takes away; `guard` is the proof that no two writers use it at once.
+/// points to is replaced. The temporary file has one fixed name (`.NAME.tmp`), so that a killed writer leaves at most
+/// one, which the next writer removes; `guard` proves that no two writers use it at once.
 ///
 /// # Errors
-/// [`ErrorKind::WrongLock`] where `guard` is not that of `NAME.lock` beside this file; [`ErrorKind::NotAFile`] where
-/// `path` names something else than a regular file; [`ErrorKind::Io`] with the call that failed. After any error but
-/// a failed sync of the folder, which comes after the rename, the old content is still there.
+/// [`ErrorKind::WrongLock`] if `guard` is not that of `NAME.lock` beside this file; [`ErrorKind::NotAFile`] if `path`
+/// names something other than a regular file; [`ErrorKind::Io`] with the call that failed. After any error except a
+/// failed sync of the folder, which comes after the rename, the old content is still there.
 pub fn replace(guard: &Guard<'_>, path: &Path, content: &[u8]) -> Result<(), Error> {
     let path = resolve(path)?;
     let expected = lock_path(&path);
@@ -45,7 +45,7 @@ pub(crate) fn replace_resolved(
     Ok(file)
 }
 
-/// The same, but the disk need not have the new name yet.
+/// The same, without waiting until the disk has the new name.
 pub(crate) fn put_in_place(disk: &dyn Disk, path: &Path, content: &[u8]) -> Result<Arc<dyn Opened>, Error> {
     let old = disk.status(path).map_err(Error::io("examine", path))?;
     if old.is_some_and(|old| !old.is_file) {
@@ -56,7 +56,7 @@ pub(crate) fn put_in_place(disk: &dyn Disk, path: &Path, content: &[u8]) -> Resu
         disk.rename(&temporary, path).map(|()| file).map_err(Error::io("rename over", path))
     });
     if written.is_err() {
-        // Best effort: the next writer removes it too, and the first error is the one to tell.
+        // Best effort: the next writer removes it too, and the first error is the one to report.
         let _removed = disk.remove(&temporary);
     }
     written
@@ -68,7 +68,7 @@ fn write_temporary(
     old: Option<&Status>,
     content: &[u8],
 ) -> Result<Arc<dyn Opened>, Error> {
-    // Where a mode must be kept the file is private until it has it.
+    // If a mode must be kept, the file is private until it is set.
     let how = How::New(old.map(|_| 0o600));
     let file = match disk.open(temporary, how) {
         Err(leftover) if leftover.kind() == io::ErrorKind::AlreadyExists => {
@@ -84,7 +84,7 @@ fn write_temporary(
         if new.owner != old.owner {
             file.set_owner(old.owner).map_err(Error::io("keep the owner in", temporary))?;
         }
-        // After the owner: changing that clears the set-id bits.
+        // After the owner, because changing that clears the set-id bits.
         if new.mode != old.mode || new.owner != old.owner {
             file.set_mode(old.mode).map_err(Error::io("keep the mode in", temporary))?;
         }
@@ -93,7 +93,7 @@ fn write_temporary(
     Ok(file)
 }
 
-/// Makes a folder and those that it is in, where they are missing, and sees to it that the disk has their names.
+/// Creates a folder and its missing parents, and ensures that the disk has their names.
 pub(crate) fn create_folder(folder: &Path) -> Result<(), Error> {
     match fs::create_dir(folder) {
         Err(there) if there.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
@@ -107,7 +107,7 @@ pub(crate) fn create_folder(folder: &Path) -> Result<(), Error> {
     disk::real().sync_folder(parent).map_err(Error::io("sync the folder", parent))
 }
 
-/// The file that `path` names once every symbolic link at its end is followed; it need not exist.
+/// Returns the file that `path` names after following every symbolic link at its end; it need not exist.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Error> {
     let mut resolved = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -127,7 +127,7 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Error> {
     Err(Error::io("follow", path)(io::Error::from_raw_os_error(libc::ELOOP)))
 }
 
-/// The lock file that belongs to the data file `path`: `NAME.lock` beside it.
+/// Returns the lock file of the data file `path`: `NAME.lock` beside it.
 pub(crate) fn lock_path(path: &Path) -> PathBuf {
     beside(path, "", ".lock")
 }
@@ -175,7 +175,7 @@ mod tests {
         let path = folder.path().join("a");
         fs::write(&path, "one").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
-        // Another owner can be given by root alone; for others this shows only that nothing fails.
+        // Only root can set another owner; for other users this shows only that nothing fails.
         if nix::unistd::geteuid().is_root() {
             std::os::unix::fs::chown(&path, Some(1234), Some(4321)).unwrap();
         }

@@ -15,22 +15,21 @@ use crate::error::{Error, ErrorKind};
 use crate::lock::FileLock;
 use crate::replace::{beside, create_folder, folder_of, lock_path, replace_resolved, resolve};
 
-/// A saved session: what one saver writes, no other overwrites unseen, as long as all change it by
-/// [`SavedSession::change`].
+/// A saved session: no saver overwrites the changes of another unseen, as long as all use [`SavedSession::change`].
 #[derive(Debug)]
 pub struct SavedSession<T>(Document<T>);
 
 impl<T: Serialize + DeserializeOwned + Default + Clone> SavedSession<T> {
-    /// The session in the file `path`; its folder is created where it is missing, the file with the first save.
+    /// Opens the session in the file `path`; a missing folder is created now, the file with the first save.
     ///
     /// # Errors
-    /// As for [`Document::open`], and [`ErrorKind::Io`] where the folder cannot be made.
+    /// As for [`Document::open`], and [`ErrorKind::Io`] if the folder cannot be created.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         create_folder(folder_of(path.as_ref()))?;
         Document::open(path).map(Self)
     }
 
-    /// What was saved last; the default where nothing was.
+    /// Returns the value that was saved last, or the default if there was none.
     ///
     /// # Errors
     /// As for [`Document::read`].
@@ -38,8 +37,8 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> SavedSession<T> {
         self.0.read()
     }
 
-    /// Saves `value` in the place of whatever is there: what others saved since it was loaded is gone. To change what is
-    /// there, use [`SavedSession::change`].
+    /// Overwrites the saved value with `value`: changes that others saved since it was loaded are lost. To modify the
+    /// saved value, use [`SavedSession::change`].
     ///
     /// # Errors
     /// As for [`Document::update`].
@@ -53,18 +52,17 @@ impl<T: Serialize + DeserializeOwned + Default + Clone> SavedSession<T> {
     /// As for [`Document::update_unless`].
     ///
     /// # Panics
-    /// Where `change` does.
+    /// If `change` panics.
     pub fn change<R, E>(&self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<Result<R, E>, Error> {
         self.0.update_unless(change)
     }
 }
 
 /// A saved session that is written in place, for a file that others hold open, or that has several names: it keeps its
-/// inode. Whoever reads it without the lock may find it torn while it is written.
+/// inode. A reader without the lock may find it torn while it is written.
 ///
-/// What is to be written stands, synced, in a file of its own (`.NAME.redo`) before the first byte is changed, and is
-/// written again by the next who takes the lock, where a writer was killed. So a kill harms nothing for those who come
-/// through here.
+/// The new content is first written and synced to a separate file (`.NAME.redo`), before the first byte is changed; if
+/// a writer was killed, the next holder of the lock writes it again. So a kill harms nothing for users of this type.
 pub struct TornWhileWritten<T> {
     path: PathBuf,
     lock: FileLock,
@@ -73,7 +71,7 @@ pub struct TornWhileWritten<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Default> TornWhileWritten<T> {
-    /// The session in the file `path`. Nothing is created before the first save.
+    /// Opens the session in the file `path`. Creates nothing before the first save.
     ///
     /// # Errors
     /// As for [`Document::open`].
@@ -87,7 +85,7 @@ impl<T: Serialize + DeserializeOwned + Default> TornWhileWritten<T> {
         Ok(Self { path, lock, disk, value: PhantomData })
     }
 
-    /// What was saved last, read under the lock; the default where nothing was.
+    /// Returns the value that was saved last, read under the lock, or the default if there was none.
     ///
     /// # Errors
     /// Those of [`FileLock::lock`], [`ErrorKind::Corrupt`], [`ErrorKind::NotAFile`], [`ErrorKind::Io`].
@@ -102,7 +100,7 @@ impl<T: Serialize + DeserializeOwned + Default> TornWhileWritten<T> {
     /// As for [`TornWhileWritten::load`], and [`ErrorKind::Unserialisable`].
     ///
     /// # Panics
-    /// Where `change` does.
+    /// If `change` panics.
     pub fn change<R, E>(&self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<Result<R, E>, Error> {
         let guard = self.lock.lock()?;
         let mut value = self.load_locked()?;
@@ -112,7 +110,7 @@ impl<T: Serialize + DeserializeOwned + Default> TornWhileWritten<T> {
         };
         let mut content = serde_json::to_vec(&value)
             .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
-        // JSON has no NaN: it would be written as null and never be read again.
+        // JSON has no NaN: it would be written as null and never be readable again.
         serde_json::from_slice::<T>(&content)
             .map_err(|source| Error::new("serialise", &self.path, ErrorKind::Unserialisable(source)))?;
         content.push(b'\n');
@@ -131,7 +129,7 @@ impl<T: Serialize + DeserializeOwned + Default> TornWhileWritten<T> {
             .map_err(|place| Error::new("read", &self.path, ErrorKind::Corrupt(place.to_string())))
     }
 
-    /// Writes what the redo file holds, and removes that.
+    /// Writes the content of the redo file in place, and removes the redo file.
     fn write_in_place(&self, content: &[u8]) -> Result<(), Error> {
         let file = self.disk.open(&self.path, How::Change).map_err(Error::io("open", &self.path))?;
         let mut offset = 0;
@@ -143,10 +141,10 @@ impl<T: Serialize + DeserializeOwned + Default> TornWhileWritten<T> {
         written.map_err(Error::io("write", &self.path))?;
         file.set_length(content.len() as u64).map_err(Error::io("cut", &self.path))?;
         file.sync().map_err(Error::io("sync", &self.path))?;
-        // The name of a file that is new, before the only other copy goes.
+        // Sync the name of a new file before the only other copy is removed.
         let folder = folder_of(&self.path);
         self.disk.sync_folder(folder).map_err(Error::io("sync the folder", folder))?;
-        // Should a power loss bring it back, it holds what is there: the next save puts its own in its place, synced.
+        // If a power loss restores it, it equals the saved content: the next save replaces it with its own, synced.
         let redo = self.redo();
         self.disk.remove(&redo).map_err(Error::io("remove", &redo))
     }

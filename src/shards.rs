@@ -13,15 +13,15 @@ use crate::error::{Error, ErrorKind};
 use crate::journal::Journal;
 use crate::replace::create_folder;
 
-/// The folder of the shards, beside the merged file.
+/// Folder of the shards, beside the merged file.
 const SHARDS: &str = "shards";
 const ENDING: &str = ".jsonl";
 
 /// Records of many writers, and the file that they are merged into.
 ///
-/// A writer adds to its own journal (`shards/WRITER.jsonl`) and waits for nobody. The merged file says how far it has
-/// read each shard, and holds the records up to there: both change by one rename, so that a merge which is killed or
-/// repeated loses and doubles nothing.
+/// A writer appends to its own journal (`shards/WRITER.jsonl`) and never waits for another. The merged file stores how
+/// far each shard was read, and the records up to there: both change with one rename, so a merge that is killed or
+/// repeated loses and duplicates nothing.
 #[derive(Debug)]
 pub struct Shards<T> {
     folder: PathBuf,
@@ -29,17 +29,17 @@ pub struct Shards<T> {
     merged: Document<Merged<T>>,
 }
 
-/// What the merged file holds.
+/// Content of the merged file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Merged<T> {
-    /// How far each shard was read, in bytes.
+    /// Number of bytes read of each shard.
     pub read_to: BTreeMap<String, u64>,
     /// The records up to there.
     pub records: Vec<T>,
 }
 
-/// Who adds records to one shard.
+/// Writer of one shard.
 #[derive(Debug)]
 pub struct ShardWriter<T>(Journal<T>);
 
@@ -50,10 +50,10 @@ impl<T> Default for Merged<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
-    /// The shards whose merged file is `merged`. The folder of the shards is created.
+    /// Opens the shards whose merged file is `merged`. Creates the folder of the shards.
     ///
     /// # Errors
-    /// As for [`Document::open`], and [`ErrorKind::Io`] where the folder cannot be made.
+    /// As for [`Document::open`], and [`ErrorKind::Io`] if the folder cannot be created.
     pub fn open(merged: impl AsRef<Path>) -> Result<Self, Error> {
         let shards = Self::open_on(disk::real(), merged.as_ref())?;
         create_folder(&shards.folder)?;
@@ -66,10 +66,10 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
         Ok(Self { folder, disk, merged })
     }
 
-    /// The writer of this name; at one time any number of processes may have it, and take turns.
+    /// Returns the writer of this name; any number of processes may have it at a time, and take turns.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAFile`] where it is no plain name.
+    /// [`ErrorKind::NotAFile`] if it is not a plain name.
     pub fn writer(&self, name: &str) -> Result<ShardWriter<T>, Error> {
         let path = self.folder.join(format!("{name}{ENDING}"));
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
@@ -78,7 +78,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
         Journal::open_on(Arc::clone(&self.disk), &path).map(ShardWriter)
     }
 
-    /// Moves what the shards have and the merged file has not into that, while the writers go on. How many records.
+    /// Adds new records of the shards to the merged file, while the writers continue. Returns the number of records.
     ///
     /// # Errors
     /// As for [`Document::update`] and [`Journal::read_durable`].
@@ -100,7 +100,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
         }
     }
 
-    /// Makes the merged file, empty, where there is none.
+    /// Creates an empty merged file if it does not exist.
     ///
     /// # Errors
     /// As for [`Document::update`].
@@ -111,7 +111,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
         self.merged.update(|_| ())
     }
 
-    /// The merged file.
+    /// Reads the merged file.
     ///
     /// # Errors
     /// As for [`Document::read`].
@@ -119,7 +119,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
         self.merged.read()
     }
 
-    /// All records: the merged ones, and those that are not merged yet.
+    /// Returns all records: the merged ones, and those that are not merged yet.
     ///
     /// # Errors
     /// As for [`Shards::merge`].
@@ -130,7 +130,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
         Ok(records)
     }
 
-    /// What the shards have beyond the merged file, and how far they are read then.
+    /// Returns the records of the shards that are not merged yet, and how far each shard is read then.
     fn unmerged(&self, merged: &Merged<T>) -> Result<(BTreeMap<String, u64>, Vec<T>), Error> {
         let mut read_to = merged.read_to.clone();
         let mut records = Vec::new();
@@ -138,7 +138,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
             let Some(writer) = name.strip_suffix(ENDING) else { continue };
             let shard = Journal::<T>::open_on(Arc::clone(&self.disk), &self.folder.join(&name))?;
             let from = read_to.get(writer).copied().unwrap_or(0);
-            // What a power loss could take back from the shard must not be counted as read: its place would be another's.
+            // Data that a power loss could take back must not count as read: other data would take its place.
             let (new, end) = shard.read_durable_from(from)?;
             records.extend(new);
             read_to.insert(writer.to_owned(), end);
@@ -148,7 +148,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Shards<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Clone> ShardWriter<T> {
-    /// Adds a record, durably.
+    /// Appends a record, durably.
     ///
     /// # Errors
     /// As for [`Journal::append`].

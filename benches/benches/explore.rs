@@ -1,8 +1,8 @@
 //! Measures schedules explored and kill states derived per second, in one process, on clients whose calls are known.
 //!
-//! Run it with `cargo bench -p picklock-benches --bench explore`. The clients do what the reference's document does: lock,
-//! read, write a temporary file, rename, unlock; how many schedules of real processes are run in a second is the
-//! business of the scenario, whose report tells it.
+//! Run it with `cargo bench -p picklock-benches --bench explore`. The clients make the calls of the reference store's
+//! document: lock, read, write a temporary file, rename, unlock. The scenario's report states how many schedules of
+//! real processes run per second.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -68,7 +68,7 @@ fn explore(criterion: &mut Criterion) {
 
 fn enumerate(criterion: &mut Criterion) {
     let target = Target::embedded(Path::new("/"));
-    // The program beside this one, which the same build has made.
+    // The program beside this one, made by the same build.
     let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("picklock");
     assert!(program.is_file(), "cargo build --release makes {program:?}");
     let sandbox = Sandbox::create(None, &target.data, Some(&program), &|_| ()).unwrap();

@@ -1,11 +1,11 @@
 //! Measures how fast recorded histories are checked: a million set operations, and ten thousand operations of a store
 //! by key.
 //!
-//! Run it with `cargo bench -p picklock-benches --bench history`. The histories are right: an operation takes effect at a
-//! moment within its interval, and what never returned at some moment after its invocation, or never. Ten clients run at
-//! a time. The set is judged without a search. Of the store one operation in twenty never returned; its values are few,
-//! so that many operations could have written what was read, or all different. Last come histories that are right but for
-//! one stale read.
+//! Run it with `cargo bench -p picklock-benches --bench history`. The histories are linearizable: an operation takes
+//! effect within its interval; one that never returned takes effect at some moment after its invocation, or never. Ten
+//! clients run at a time. The set is judged without a search. One operation in twenty of the store never returned; its
+//! values are either few, so that many operations could have written the value read, or all different. The last
+//! histories are linearizable except for one stale read.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -18,11 +18,11 @@ use picklock::history::model::{Model as _, Names, Value};
 use picklock::history::{History, Operation, Verdict, judge, unique};
 
 const CLIENTS: u32 = 10;
-/// Operations of the set, and of the store by key.
+/// Number of operations of the set, and of the store by key.
 const OF_SET: usize = 1_000_000;
 const OF_KEYS: usize = 10_000;
 
-/// Numbers that are the same in every run: SplitMix64.
+/// Random numbers that are the same in every run: SplitMix64.
 struct Chance(u64);
 
 impl Chance {
@@ -35,7 +35,7 @@ impl Chance {
     }
 }
 
-/// When an operation is invoked, takes effect and returns; one that is not answered takes effect late, or never.
+/// Times of the invocation, effect and return of an operation; without a return it takes effect late, or never.
 struct Times {
     client: u32,
     invoked: u64,
@@ -43,7 +43,7 @@ struct Times {
     returned: Option<u64>,
 }
 
-/// The times of so many operations, in the order of their moments; `unanswered` of a hundred never return.
+/// Returns the times of `count` operations in the order of their effects; `unanswered` percent never return.
 fn times(count: usize, unanswered: u64, chance: &mut Chance) -> Vec<Times> {
     let mut clocks = [0; CLIENTS as usize];
     let mut all: Vec<Times> = (0..count)
@@ -97,7 +97,7 @@ fn of_keys(keys: u64, values: u64, chance: &mut Chance) -> History<kv::Call> {
     History::new(operations).expect("a history")
 }
 
-/// The same history, where a read in the middle tells what an early one of the same key told.
+/// Returns the same history, except that a read in the middle returns the value of an early read of the same key.
 fn with_a_stale_read(history: &History<kv::Call>) -> History<kv::Call> {
     let mut operations = history.operations().to_vec();
     let told = |one: &Operation<kv::Call>| match &one.call.call {
@@ -110,7 +110,7 @@ fn with_a_stale_read(history: &History<kv::Call>) -> History<kv::Call> {
     History::new(operations).expect("a history")
 }
 
-/// Mostly adds, and a list now and then: they tell about as many records as there are operations.
+/// Generates mostly adds and a few lists, which return about as many records in total as there are operations.
 fn of_set(chance: &mut Chance) -> History<set::Call> {
     let mut records: Vec<u32> = Vec::new();
     let mut operations = Vec::with_capacity(OF_SET);

@@ -1,9 +1,9 @@
 //! Measures kills per second beside `strace -f -e inject=…:signal=KILL`, and derived crash states per second.
 //!
 //! Run it with `ci/speed`, which installs strace, builds everything, and puts the table into the README. Both sides run
-//! on a memory file system, one after the other in turns, with a fresh folder and a look at the data for every kill, one
-//! job each; what is quoted are the medians over the turns. strace kills at the first `flock`, `write`, `fsync` and
-//! `rename` of the store, picklock before every visible call.
+//! on a memory file system, in alternating turns, with a fresh folder and a look at the data for every kill, one job
+//! each; the table shows the medians over the turns. strace kills at the first `flock`, `write`, `fsync` and `rename`
+//! of the store, picklock before every visible call.
 
 use std::env;
 use std::fs;
@@ -26,13 +26,13 @@ use picklock::target::flags::Flags;
 use picklock::tracer::Templates;
 
 const TURNS: usize = 7;
-/// How long one side of a turn runs.
+/// Duration of one side of a turn.
 const TURN: Duration = Duration::from_millis(1500);
-/// The calls that strace kills at.
+/// Calls at which strace kills.
 const KILLED_AT: [&str; 4] = ["flock", "write", "fsync", "rename"];
-/// Appends of the store whose crash states are derived.
+/// Number of appends of the store whose crash states are derived.
 const APPENDS: u32 = 400;
-/// Calls whose stops are measured.
+/// Number of calls whose stops are measured.
 const STOPS: u32 = 20_000;
 
 const STORE: &str = r#"import fcntl, json, os, sys
@@ -82,7 +82,7 @@ fn main() {
     stops(folder.path());
 }
 
-/// A Python store, started by the interpreter itself.
+/// Makes a Python store, started by the interpreter itself.
 fn python(folder: &Path, name: &str, text: &str) -> Target {
     let found = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
     let interpreter = String::from_utf8(found.expect("python3").stdout).expect("a path");
@@ -98,7 +98,7 @@ fn median(mut all: Vec<f64>) -> f64 {
     all[all.len() / 2]
 }
 
-/// How often `what` can be done a second.
+/// Measures how often `what` can be done per second.
 fn rate(mut what: impl FnMut()) -> f64 {
     let began = Instant::now();
     let mut done = 0.0;
@@ -109,7 +109,7 @@ fn rate(mut what: impl FnMut()) -> f64 {
     done / began.elapsed().as_secs_f64()
 }
 
-/// A target with its sandbox, and what a quiet run shows.
+/// A target with its sandbox, and the results of a baseline run.
 struct Bench<'a> {
     target: &'a Target,
     sandbox: Sandbox,
@@ -137,7 +137,7 @@ impl<'a> Bench<'a> {
         (stage, first)
     }
 
-    /// Kills before one visible call after another.
+    /// Measures kills by picklock, before one visible call after another.
     fn kills(&self, copies: bool) -> f64 {
         let (stage, first) = self.stage(copies);
         let _pinned = Pinned::new();
@@ -154,7 +154,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The same by strace.
+    /// Measures kills by strace.
     fn strace(&self) -> f64 {
         let (stage, _) = self.stage(false);
         let dir = self.sandbox.dir();
@@ -186,7 +186,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Derived crash states: judged in memory, laid out and read, and given to the embedded store.
+/// Measures derived crash states: judged in memory, laid out and read, and given to the embedded store.
 fn derived(folder: &Path, native: &Target) {
     let store = format!(
         "import json, os, sys\nif sys.argv[1] == 'list':\n    print('\\n'.join(json.load(open(sys.argv[2]))))\n    sys.exit()\n\
@@ -268,7 +268,7 @@ fn derived(folder: &Path, native: &Target) {
     );
 }
 
-/// What one stop costs: a store that looks at a file in the sandbox many times, traced and not.
+/// Measures the cost of one stop: a store that looks at a file in the sandbox many times, traced and not.
 fn stops(folder: &Path) {
     let store = format!(
         "import json, os, sys\nif sys.argv[1] == 'list':\n    print('\\n'.join(json.load(open(sys.argv[2]))))\n    sys.exit()\n\
@@ -312,7 +312,7 @@ fn stops(folder: &Path) {
     );
 }
 
-/// A tracer that does nothing at a stop but let go: what one costs on this machine at least.
+/// Builds a tracer that only continues at each stop: the minimum cost of a stop on this machine.
 fn bare_loop(folder: &Path) -> PathBuf {
     let (source, program) = (folder.join("bare.c"), folder.join("bare"));
     fs::write(&source, BARE_LOOP).expect("a file");

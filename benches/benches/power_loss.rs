@@ -1,8 +1,8 @@
 //! Measures power-loss states derived and laid out per second, and power cuts per second on real file systems.
 //!
 //! Run it with `ci/speed`. The states are those of the reference store's document on a memory file system; the cuts are
-//! whole cycles: an image mounted, the store's first record, an operation, the cut, the mount that mends, the store's
-//! look at what is left.
+//! whole cycles: mount of an image, the store's first record, an operation, the cut, the recovering mount, and the
+//! store's look at what is left.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use picklock::target::Target;
 use picklock::volume::{Kind, Template, in_a_namespace};
 
 const TURNS: usize = 5;
-/// How long one side of a turn runs.
+/// Duration of one side of a turn.
 const TURN: Duration = Duration::from_millis(1000);
 
 fn main() {
@@ -60,7 +60,7 @@ fn row(what: &str, rate: f64, aim: f64) {
     println!("| {what} | {rate:.0}/s | {aim:.0}/s | {:.1}× |", rate / aim);
 }
 
-/// How often `what` can be done a second, the median over the turns.
+/// Measures how often `what` can be done per second: the median over the turns.
 fn median(mut what: impl FnMut()) -> f64 {
     let mut rates: Vec<f64> = (0..TURNS)
         .map(|_| {

@@ -19,7 +19,7 @@ fn lock(client: u32) -> Lock {
     Lock { file: (1, 9), kind: Kind::Flock, owner, mode: Mode::Exclusive, range: Range::ALL }
 }
 
-/// Client 1 has the lock, and the others ask for it again and again.
+/// Client 1 holds the lock, and the others poll it.
 fn polling(count: usize) -> Vec<Step> {
     let held = Locking::Take { lock: lock(1), waits: false };
     let first = Step { client: 1, footprint: Footprint::default().locking(held) };
@@ -31,7 +31,7 @@ fn polling(count: usize) -> Vec<Step> {
     std::iter::once(first).chain(polls).take(count).collect()
 }
 
-/// Each client in turn waits for the lock, reads and changes the data, and gives the lock up.
+/// Each client in turn waits for the lock, reads and changes the data, and releases the lock.
 fn locking(count: usize) -> Vec<Step> {
     let turns = (0_u32..).flat_map(|turn| {
         let client = 1 + turn % CLIENTS;

@@ -2,8 +2,8 @@
 //! processes and threads.
 //!
 //! `cargo bench -p picklock-benches --bench store` runs criterion; with `-- --table` it prints the table of the README
-//! instead, which `ci/speed` puts there. All sides of a row take turns on one disk (`PICKLOCK_BENCH_DIR`, else the
-//! folder of the build), since a shared machine is quick and slow by turns; what is quoted are medians over the turns.
+//! instead, which `ci/speed` inserts. All sides of a row take turns on one disk (`PICKLOCK_BENCH_DIR`, else the folder
+//! of the build), because the speed of a shared machine varies; the table shows medians over the turns.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -23,14 +23,14 @@ use rusqlite::Connection;
 use rustix::fs::{FlockOperation, fdatasync, flock, fsync};
 
 const TURNS: usize = 5;
-/// How long one side of a turn runs.
+/// Duration of one side of a turn.
 const TURN: Duration = Duration::from_millis(700);
 const PROCESSES: u32 = 8;
 const THREADS: u32 = 16;
-/// The first argument of a process that this one starts.
+/// First argument of a worker process that this one starts.
 const WORKER: &str = "--worker";
 
-/// What is measured: a thing that is done again and again on files in a folder.
+/// Work to be measured, repeated on files in a folder.
 type Work = Box<dyn FnMut() + Send>;
 
 /// A document of about one kilobyte.
@@ -45,7 +45,7 @@ fn lock_of_the_store(folder: &Path) -> Work {
     Box::new(move || drop(lock.lock().unwrap()))
 }
 
-/// The calls of the same promise: the lock, and whether the path still names what is locked.
+/// Makes the bare calls with the same guarantee: the lock, and the check that the path still names the locked file.
 fn bare_lock(folder: &Path) -> Work {
     let path = folder.join("a.lock");
     let file = File::create(&path).unwrap();
@@ -78,7 +78,7 @@ fn fd_lock(folder: &Path) -> Work {
     Box::new(move || drop(lock.write().unwrap()))
 }
 
-/// A transaction that is durable when it is committed, as an append of the journal is.
+/// Commits a transaction that is then durable, like an append to the journal.
 fn redb(folder: &Path) -> Work {
     const RECORDS: redb::TableDefinition<'_, u64, &str> = redb::TableDefinition::new("record");
     let database = redb::Database::create(folder.join("a.redb")).unwrap();
@@ -139,7 +139,7 @@ fn journal(folder: &Path) -> Work {
 fn sqlite(folder: &Path) -> Work {
     let connection = Connection::open(folder.join("a.db")).unwrap();
     connection.busy_timeout(Duration::from_secs(60)).unwrap();
-    // Several start at once, and the change to WAL alone does not wait.
+    // Several start at once, and only the change to WAL does not wait.
     while connection.pragma_update(None, "journal_mode", "wal").is_err() {
         thread::sleep(Duration::from_millis(5));
     }
@@ -153,7 +153,7 @@ fn sqlite(folder: &Path) -> Work {
     })
 }
 
-/// A kind of work, by its name, and what begins it in a folder.
+/// A kind of work: its name, and the function that begins it in a folder.
 type Kind = (&'static str, fn(&Path) -> Work);
 
 const KINDS: &[Kind] = &[
@@ -181,7 +181,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(base).unwrap()
 }
 
-/// How often it was done, and the longest time that one took.
+/// Returns how often the work was done, and the longest time of one.
 fn run(work: &mut Work, time: Duration) -> (u64, Duration) {
     let (began, mut count, mut longest) = (Instant::now(), 0, Duration::ZERO);
     while began.elapsed() < time {
@@ -193,7 +193,7 @@ fn run(work: &mut Work, time: Duration) -> (u64, Duration) {
     (count, longest)
 }
 
-/// What several came to: all their rates together, Jain's index of their shares, and the longest time of one.
+/// Result of several workers: sum of their rates, Jain's index of their shares, and the longest time of one.
 #[derive(Clone, Copy)]
 struct Rate {
     per_second: f64,
@@ -223,7 +223,7 @@ fn alone(kind: &str) -> Rate {
 
 fn in_processes(kind: &str) -> Rate {
     let folder = folder();
-    // What is made first is made by one.
+    // The initial files are made by one worker alone.
     work(kind, folder.path())();
     let children: Vec<_> = (0..PROCESSES)
         .map(|_| {
@@ -244,7 +244,7 @@ fn in_processes(kind: &str) -> Rate {
     Rate::of(&told, TURN)
 }
 
-/// Threads that update one document: through one handle, which they share, or one after another.
+/// Measures threads that update one document: through one shared handle, or one after another.
 fn in_threads(shares: bool) -> Rate {
     let folder = folder();
     let document: Document<Value> = Document::open(folder.path().join("a.json")).unwrap();
@@ -272,7 +272,7 @@ fn in_threads(shares: bool) -> Rate {
     Rate::of(&told, TURN)
 }
 
-/// The median of one figure over the turns, and of its ratio to that of a peer in the same turn.
+/// Prints the median of each figure over the turns, and of its ratio to that of a peer in the same turn.
 fn table() {
     println!("| what | rate | beside | ratio | aim |");
     println!("| --- | ---: | --- | ---: | --- |");
@@ -348,7 +348,7 @@ fn table() {
     );
 }
 
-/// Appends to a journal that has so many bytes already.
+/// Measures appends to a journal that already has this many bytes.
 fn after(bytes: u64) -> Rate {
     let folder = folder();
     fill(folder.path(), bytes);
@@ -356,7 +356,7 @@ fn after(bytes: u64) -> Rate {
     Rate::of(&[run(&mut work, TURN)], TURN)
 }
 
-/// Seconds that the latest record of so many bytes takes.
+/// Measures the time to read the latest record of a journal of this many bytes, in seconds.
 fn latest(bytes: u64) -> f64 {
     let folder = folder();
     fill(folder.path(), bytes);

@@ -2,7 +2,7 @@
 //!
 //! Run it with `cargo build --release && cargo bench -p picklock-benches --bench stress [-- PROGRAM ARGUMENT…]`. Both
 //! sides start the same plan of operations in fresh folders on one file system, in turn, so that a machine whose speed
-//! drifts slows both; what is quoted is the median of the ratios. PROGRAM speaks the plain convention; without one the
+//! drifts slows both; the result is the median of the ratios. PROGRAM follows the plain convention; without one the
 //! embedded store is driven.
 
 use std::env;
@@ -23,7 +23,7 @@ use picklock::target::Target;
 use picklock::target::flags::Flags;
 
 const PAIRS: u64 = 9;
-/// The share of an operation after which kills begin.
+/// Share of an operation's time after which kills begin.
 const LATE: f64 = 0.8;
 
 fn main() {
@@ -80,7 +80,7 @@ impl Figures {
     }
 }
 
-/// The program that the workspace built beside this benchmark.
+/// Returns the program that the workspace built beside this benchmark.
 fn built_binary() -> PathBuf {
     let own = env::current_exe().expect("a path of this program");
     let binary = own.ancestors().nth(2).expect("a target folder").join("picklock");
@@ -138,7 +138,7 @@ fn bare_loop(target: &Target, picklock: &Path, seed: u64) -> Figures {
     Figures { operations, elapsed, killed_share: killed as f64 / operations as f64, readers_share: 0.0 }
 }
 
-/// Starts, kills where the plan wants it, and waits: nothing is recorded, bounded or looked at.
+/// Starts the process, kills it if the plan says so, and waits: it records, bounds and inspects nothing.
 fn bare_operation(target: &Target, dir: &Path, store: &Path, step: &Step, mean: &AtomicU64) -> bool {
     let (command, id) = match &step.request {
         Request::Add { record, .. } => (&target.ops.add, record.clone()),
@@ -162,7 +162,7 @@ fn bare_operation(target: &Target, dir: &Path, store: &Path, step: &Step, mean: 
         .spawn()
         .expect("a process");
     if let Some(fraction) = step.kill {
-        // As the scenario does it, not while the program still starts: the store works on its folder towards the end.
+        // Like the scenario, do not kill during program start: the store works on its folder towards the end.
         let moment = mean.load(Ordering::Relaxed) as f64 * (LATE + (1.0 - LATE) * fraction);
         let moment = Duration::from_nanos(moment as u64);
         thread::sleep(moment.saturating_sub(began.elapsed()));

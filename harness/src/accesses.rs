@@ -1,27 +1,27 @@
 //! Lists reads and changes of the data file in traced calls.
 //!
-//! The data file is whatever file the data path names at a moment. A write to a file that was replaced or removed
-//! before, or to a temporary file that is not renamed to the data path, is no change of it; a rename that puts another
-//! file in its place is one.
+//! The data file is the file that the data path names at the moment. A write to a file that was replaced or removed
+//! before, or to a temporary file that is not renamed to the data path, does not change it; a rename that puts another
+//! file in its place does.
 
 use crate::call::{Call, Effect, Object};
 
 /// One access to the data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The call's place in the trace, from 0.
+    /// Index of the call in the trace, from 0.
     pub at: usize,
     /// The client.
     pub client: u32,
-    /// Whether it changes the data file; else it reads it.
+    /// Whether it changes the data file; otherwise it reads it.
     pub is_change: bool,
 }
 
-/// The accesses to the file at the path `data`, in the order of the calls.
+/// Returns the accesses to the file at the path `data`, in the order of the calls.
 pub fn accesses(calls: &[Call], data: &str) -> Vec<Access> {
     let mut current = first_file(calls, data);
     let mut accesses = Vec::new();
-    // Names that files got during the trace, so that a rename tells which file is the data file now.
+    // Names that files got during the trace, so that a rename shows which file is the data file now.
     let mut named: Vec<(String, u32)> = Vec::new();
     for (at, call) in calls.iter().enumerate() {
         let Some(effect) = &call.effect else { continue };
@@ -29,7 +29,7 @@ pub fn accesses(calls: &[Call], data: &str) -> Vec<Access> {
             named.push((path.to_owned(), file));
         }
         let is_data = |file: &u32| current == Some(*file);
-        // A copy reads the one file and writes the other.
+        // A copy reads one file and writes the other.
         let is_copied =
             matches!((effect, file(call)), (Effect::Written { file: to, .. }, Some(from)) if from != *to);
         if is_copied && file(call).is_some_and(|from| is_data(&from)) {
@@ -39,7 +39,7 @@ pub fn accesses(calls: &[Call], data: &str) -> Vec<Access> {
             Effect::Read { file, .. } if is_data(file) => Some(false),
             Effect::Written { file, length, .. } if is_data(file) && *length > 0 => Some(true),
             Effect::Resized { file, .. } if is_data(file) => Some(true),
-            // An empty file in the place of none takes no record from anybody: who makes it in order to lock it does right.
+            // Creating an empty file where none was loses no record: a process that creates it to lock it is right.
             Effect::Created { path, file, .. } | Effect::Opened { path, file } if path == data => {
                 current = Some(*file);
                 None
@@ -68,7 +68,7 @@ pub fn accesses(calls: &[Call], data: &str) -> Vec<Access> {
                 current = None;
                 Some(true)
             }
-            // What is not modelled is no evidence of anything.
+            // An effect that is not modelled is no evidence.
             _ => None,
         };
         accesses.extend(kind.map(|is_change| Access { at, client: call.client, is_change }));
@@ -76,8 +76,8 @@ pub fn accesses(calls: &[Call], data: &str) -> Vec<Access> {
     accesses
 }
 
-/// The critical section of a client: from its last read of the data file before its first change of it, or from that
-/// change, to its last change; as places in the trace. Nothing where it changed nothing.
+/// Returns the critical section of a client, as indices in the trace: from its last read of the data file before its
+/// first change of it, or from that change, to its last change. `None` if it changed nothing.
 pub fn critical_section(accesses: &[Access], client: u32) -> Option<(usize, usize)> {
     let own = || accesses.iter().filter(move |access| access.client == client);
     let first_change = own().find(|access| access.is_change)?.at;
@@ -86,11 +86,11 @@ pub fn critical_section(accesses: &[Access], client: u32) -> Option<(usize, usiz
     Some((last_read.map_or(first_change, |read| read.at), last_change))
 }
 
-/// The file that the path named before the first call, where a call tells it.
+/// Returns the file that the path named before the first call, if a call shows it.
 fn first_file(calls: &[Call], data: &str) -> Option<u32> {
     calls.iter().find_map(|call| match &call.effect {
         Some(Effect::Opened { path, file }) if path == data => Some(*file),
-        // An open that emptied it.
+        // An open that truncated it.
         Some(Effect::Resized { file, .. }) if entry(call) == Some(data) => Some(*file),
         _ => None,
     })
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(kinds("1 truncate db 1\n 1 write 1"), [(1, true), (1, true)]);
     }
 
-    /// `cat` copies by `copy_file_range`: what it copied from was not taken for read.
+    /// `cat` copies with `copy_file_range`: its source file was not counted as read.
     #[test]
     fn a_copy_reads_what_it_copies_from() {
         let mut calls = sketch("1 open db 1\n 1 create tmp 2\n 1 write 2\n 1 rename tmp db");

@@ -11,17 +11,17 @@ use crate::locks::{Kind, Lock, Mode};
 /// The first component of every path in the store's TMPDIR, which is watched like the sandbox.
 pub const TEMPORARY: &str = "$TMPDIR";
 
-/// Whether a name, as paths are told, is TMPDIR or lies in it.
+/// Whether a path, as it is reported, is TMPDIR or lies in it.
 pub fn is_temporary(name: &str) -> bool {
     name.strip_prefix(TEMPORARY).is_some_and(|inner| inner.is_empty() || inner.starts_with('/'))
 }
 
 /// A system call that touches the sandbox, a file opened through it, or any file lock; or the start or end of a
-/// process, which passes locks on or gives them up.
+/// process, which passes locks on or releases them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// Its place among all visible calls of the operation, from 1, in the order in which they ended. The crash point
-    /// of this number lies before it.
+    /// Its number among all visible calls of the operation, from 1, in the order in which they ended. The crash point
+    /// of this number precedes it.
     pub number: u32,
     /// The client whose operation it belongs to, from 1.
     pub client: u32,
@@ -31,66 +31,66 @@ pub struct Call {
     pub thread: u32,
     /// The call's name, as in its manual page.
     pub name: String,
-    /// Its arguments, as far as they say what it does.
+    /// Arguments that describe what it does.
     pub arguments: Vec<Argument>,
-    /// What it returned; nothing where it never did.
+    /// Its result; `None` if it never returned.
     pub result: Option<Result<i64, Errno>>,
-    /// What it works on.
+    /// Objects that it works on.
     pub objects: Vec<Object>,
-    /// What it does.
+    /// Kind of work that it does.
     pub class: Class,
-    /// Whether an open made the file, or emptied it.
+    /// Whether an open created or truncated the file.
     pub creates: bool,
-    /// What it came to in the sandbox, where it succeeded.
+    /// Its effect in the sandbox, if it succeeded.
     pub effect: Option<Effect>,
-    /// What it wrote, where it wrote; no more than the first megabyte, and not part of what is saved.
+    /// Data that it wrote, if any; at most the first megabyte, and not saved.
     #[serde(skip)]
     pub data: Option<Vec<u8>>,
-    /// What the data file holds since this call, shortened, where that is wanted and it changed.
+    /// Content of the data file after this call, shortened, if it is requested and changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
-    /// What it did to the locks.
+    /// Its changes of locks.
     pub locks: Vec<LockChange>,
 }
 
-/// What a call came to: what is read, and what is there now that was not, or no more. Paths are from the sandbox.
+/// Effect of a call: what is read, and what exists now that did not, or no longer. Paths are from the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Effect {
-    /// A file was opened that was there before.
+    /// An existing file was opened.
     Opened {
-        /// By this name.
+        /// The name used.
         path: String,
         /// The file.
         file: u32,
     },
-    /// An open made a file.
+    /// An open created a file.
     Created {
-        /// By this name.
+        /// Its name.
         path: String,
         /// The file.
         file: u32,
-        /// With these permissions.
+        /// Its permissions.
         mode: u32,
     },
-    /// An open made a file that has no name (`O_TMPFILE`).
+    /// An open created a file without a name (`O_TMPFILE`).
     CreatedUnnamed {
         /// The file.
         file: u32,
-        /// With these permissions.
+        /// Its permissions.
         mode: u32,
     },
     /// Content was read.
     Read {
         /// The file that was read.
         file: u32,
-        /// From this byte on; not known if the system does not say it.
+        /// Offset of the first byte; not known if the system does not report it.
         #[serde(default)]
         offset: Option<u64>,
-        /// So many bytes; of a map, all of its bytes.
+        /// Number of bytes; for a map, all of its bytes.
         #[serde(default)]
         length: u64,
-        /// Whether the end of the file was seen: fewer bytes came than were asked for.
+        /// Whether the end of the file was reached: fewer bytes were returned than requested.
         #[serde(default)]
         at_end: bool,
     },
@@ -101,42 +101,42 @@ pub enum Effect {
     },
     /// Content was written.
     Written {
-        /// To this file.
+        /// The file.
         file: u32,
-        /// From this byte on; not known if the system does not say it.
+        /// Offset of the first byte; not known if the system does not report it.
         offset: Option<u64>,
-        /// So many bytes.
+        /// Number of bytes.
         length: u64,
-        /// Whether the kernel chose the offset: the end of the file (`O_APPEND`, `RWF_APPEND`).
+        /// Whether the kernel chose the offset, the end of the file (`O_APPEND`, `RWF_APPEND`).
         #[serde(default)]
         appends: bool,
     },
-    /// A file was cut or made longer.
+    /// A file was truncated or extended.
     Resized {
-        /// This one.
+        /// The file.
         file: u32,
-        /// To so many bytes.
+        /// Its new size in bytes.
         size: u64,
     },
-    /// A name was given to what had another.
+    /// An entry was renamed.
     Renamed {
         /// The old name.
         from: String,
-        /// The new one.
+        /// The new name.
         to: String,
     },
     /// Two names were exchanged (`RENAME_EXCHANGE`).
     Exchanged {
-        /// The one.
+        /// The first name.
         from: String,
-        /// The other.
+        /// The second name.
         to: String,
     },
-    /// A further name was given.
+    /// A hard link was made.
     Linked {
-        /// The name that is there; of a file without one, the path that the call has.
+        /// The existing name; for a file without one, the path in the call.
         from: String,
-        /// The new one.
+        /// The new name.
         to: String,
         /// The file, if it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,42 +144,42 @@ pub enum Effect {
     },
     /// A symbolic link was made.
     SymbolicLinked {
-        /// By this name.
+        /// Its name.
         path: String,
-        /// To this path, as it is written in it.
+        /// Its target, as it is stored in the link.
         to: String,
     },
-    /// A name was taken away.
+    /// A name was removed.
     Unlinked {
-        /// This one.
+        /// The name.
         path: String,
     },
     /// A folder was made.
     FolderMade {
-        /// By this name.
+        /// Its name.
         path: String,
-        /// With these permissions.
+        /// Its permissions.
         mode: u32,
     },
     /// A folder was removed.
     FolderRemoved {
-        /// By this name.
+        /// Its name.
         path: String,
     },
     /// A FIFO or a socket was made.
     SpecialMade {
-        /// By this name.
+        /// Its name.
         path: String,
-        /// Which of the two.
+        /// FIFO or socket.
         special: Special,
-        /// With these permissions.
+        /// Its permissions.
         mode: u32,
     },
     /// Permissions were set.
     ModeSet {
         /// The name of the file or folder.
         path: String,
-        /// To these.
+        /// The new permissions.
         mode: u32,
         /// The file, if it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,7 +194,7 @@ pub enum Effect {
         file: Option<u32>,
         /// The name of the attribute.
         name: String,
-        /// The permissions that it brought along, if it is an access list.
+        /// The permissions that it sets as well, if it is an access list.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode: Option<u32>,
     },
@@ -208,11 +208,11 @@ pub enum Effect {
         /// The name of the attribute.
         name: String,
     },
-    /// Something was changed that is none of the above.
+    /// A change that is none of the above.
     Other,
 }
 
-/// A name that stands for no file, folder or link: processes meet there.
+/// An entry that is no file, folder or link, but a meeting point of processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Special {
@@ -223,7 +223,7 @@ pub enum Special {
 }
 
 impl Effect {
-    /// Whether anything is different for others.
+    /// Whether it changes anything that other processes can see.
     pub fn is_change(&self) -> bool {
         !matches!(
             self,
@@ -232,34 +232,34 @@ impl Effect {
     }
 }
 
-/// What clients did under the tracer.
+/// Record of clients that ran under the tracer.
 #[derive(Debug, Default)]
 pub struct Traced {
     /// Their visible calls, in the order in which they ended.
     pub calls: Vec<Call>,
     /// The operation of each client that was started, in the order of the clients.
     pub operations: Vec<Ended>,
-    /// The starts of processes, threads and programs, in their order, since each client's own program was started.
+    /// Starts of processes, threads and programs, in order, after the start of each client's own program.
     pub spawns: Vec<Spawn>,
-    /// Who waits for whom, where nobody could go on any more.
+    /// Blocked clients and what they wait for, if there was a deadlock.
     pub stuck: Vec<Stuck>,
-    /// Locks that a process held which had not taken them, after their taker and its operation had ended.
+    /// Locks held by a process that had not taken them, after their taker and its operation had ended.
     pub leaks: Vec<Leak>,
-    /// How often the data was looked at after a change.
+    /// Number of times the data was read after a change.
     pub readings: u64,
-    /// When it was found torn then, and what was seen.
+    /// When the data was then found torn, and what was seen.
     pub torn: Vec<(Duration, String)>,
-    /// What was done that is not seen here.
+    /// Activities that the tracer does not cover.
     pub not_covered: BTreeSet<String>,
     /// The ids of all processes.
     pub pids: BTreeSet<i32>,
-    /// How far the clock of scheduled clients was ahead in the end.
+    /// How far the clock of scheduled clients was ahead at the end.
     pub ahead: Duration,
     /// Whether any of the clients was a copy of a template.
     pub has_copies: bool,
 }
 
-/// A call that was to start a process, a thread or a program. It is no visible call.
+/// A call to start a process, a thread or a program. It is not a visible call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spawn {
     /// The client.
@@ -268,9 +268,9 @@ pub struct Spawn {
     pub process: u32,
     /// Its name, as in its manual page.
     pub name: String,
-    /// Whether it made a thread.
+    /// Whether it started a thread.
     pub is_thread: bool,
-    /// So many visible calls of the client had ended by then.
+    /// Number of visible calls of the client that had ended by then.
     pub after_calls: u32,
 }
 
@@ -286,35 +286,35 @@ impl fmt::Display for Spawn {
     }
 }
 
-/// How the operation of one client ended, and what it wrote.
+/// End of the operation of one client, and its output.
 #[derive(Debug)]
 pub struct Ended {
     /// The client, from 1.
     pub client: u32,
-    /// How the process that was started ended.
+    /// How its main process ended.
     pub end: End,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: Vec<u8>,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: Vec<u8>,
-    /// Processes that outlived it; they were ended in the end.
+    /// Number of processes that outlived it; they were killed at the end.
     pub survivors: usize,
-    /// When it was started, since the tracer began.
+    /// Time of its start, since the tracer began.
     pub invoked: Duration,
-    /// When it was seen to have ended.
+    /// Time at which its end was seen.
     pub returned: Duration,
-    /// Since when it did nothing more, because it was held where it was killed then.
+    /// Time since which it did nothing more, because it was held at the point where it was then killed.
     pub still: Option<Duration>,
 }
 
-/// A client that could not go on when nobody could.
+/// A blocked client in a deadlock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck {
     /// The client.
     pub client: u32,
-    /// The files whose locks its threads wait for, each with the clients whose processes hold them.
+    /// Files whose locks its threads wait for, each with the clients whose processes hold them.
     pub wants: Vec<(String, Vec<u32>)>,
-    /// Whether each of its threads waits for a lock, or for another process or thread of it that does.
+    /// Whether each of its threads waits for a lock, or for another of its processes or threads that does.
     pub wholly: bool,
 }
 
@@ -332,11 +332,11 @@ pub struct Leak {
 /// How a traced process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With this status.
+    /// It exited with this status.
     Exited(i32),
-    /// By this signal.
+    /// It was ended by this signal.
     Signalled(i32),
-    /// It was killed where that was wanted.
+    /// It was killed at the requested point.
     Killed,
     /// It was killed for taking too long.
     TimedOut,
@@ -348,13 +348,13 @@ pub enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errno(pub i32);
 
-/// One argument of a call, as a person reads it.
+/// One argument of a call, in human-readable form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Argument {
-    /// A path; within the sandbox from there.
+    /// A path; within the sandbox, relative to it.
     Path(String),
-    /// A descriptor, and what it is open on.
+    /// A descriptor, and what it refers to.
     Descriptor(i32, String),
     /// Flags or a command, by their names.
     Flags(String),
@@ -364,27 +364,27 @@ pub enum Argument {
     Number(i64),
 }
 
-/// What a call works on.
+/// An object that a call works on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Object {
     /// The name of a directory entry, by its path.
     Entry(String),
-    /// A file, whatever its name: by its number in the trace.
+    /// A file, regardless of its name: by its number in the trace.
     File(u32),
     /// An open file description, by its number in the trace.
     Description(u32),
 }
 
-/// What a call does.
+/// Kind of work of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// Looks at names, attributes or the position in a file.
+    /// Reads names, attributes or the position in a file.
     Inspect,
-    /// Makes a descriptor, and possibly a file.
+    /// Opens a descriptor, and possibly creates a file.
     Open,
-    /// Gives a descriptor up.
+    /// Closes a descriptor.
     Close,
     /// Reads content.
     Read,
@@ -396,32 +396,32 @@ pub enum Class {
     Attribute,
     /// Asks for durability.
     Sync,
-    /// Takes or gives up a lock.
+    /// Takes or releases a lock.
     Lock,
-    /// Begins or ends a process.
+    /// Starts or ends a process.
     Process,
 }
 
-/// What a call did to a lock.
+/// Change of a lock by a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LockChange {
-    /// It has it now.
+    /// The lock was taken.
     Taken(Lock, String),
-    /// It does not have it, since somebody else does.
+    /// The lock was refused, because it is held elsewhere.
     Refused(Lock, String),
-    /// It gave it up, on purpose or by the way.
+    /// The lock was released, explicitly or as a side effect.
     Released(Lock, String),
 }
 
 impl Call {
-    /// Whether it succeeded and changed what is in the sandbox: after a kill just before it that change is missing.
+    /// Whether it succeeded and changed the sandbox: after a kill just before it, that change is missing.
     pub fn is_change(&self) -> bool {
         matches!(self.result, Some(Ok(_)))
             && (self.creates || matches!(self.class, Class::Write | Class::Name | Class::Attribute))
     }
 
-    /// The file whose size it read (`stat`, `fstat`, a seek to the end), by its number in the trace.
+    /// Returns the file whose size it read (`stat`, `fstat`, a seek to the end), by its number in the trace.
     pub fn reads_size(&self) -> Option<u32> {
         match self.effect {
             Some(Effect::SizeRead { file }) => Some(file),
@@ -429,7 +429,7 @@ impl Call {
         }
     }
 
-    /// The name that it looked up and did not find (`ENOENT`): of two names, the first.
+    /// Returns the name that it looked up and did not find (`ENOENT`): of two names, the first.
     pub fn missed_name(&self) -> Option<&str> {
         let is_missing = self.result == Some(Err(Errno(libc::ENOENT)));
         self.objects.iter().filter(|_| is_missing).find_map(|object| match object {
@@ -455,7 +455,7 @@ impl Call {
         matches!((entries.next(), entries.next()), (Some(from), Some(to)) if from != to)
     }
 
-    /// The names of what it works on, and what is asked of them; no numbers.
+    /// Returns the names that it works on, and its flags; no numbers.
     pub fn operands(&self) -> impl Iterator<Item = &str> {
         self.arguments.iter().filter_map(|argument| match argument {
             Argument::Path(text) | Argument::Descriptor(_, text) | Argument::Flags(text) => {
@@ -486,7 +486,7 @@ impl fmt::Display for Call {
 
 impl fmt::Display for Errno {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `No such file or directory (os error 2)`: the number is told by its place already.
+        // `No such file or directory (os error 2)`: the number in parentheses is redundant.
         let text = std::io::Error::from_raw_os_error(self.0).to_string();
         out.write_str(text.split(" (os error").next().unwrap_or_default())
     }
@@ -513,7 +513,7 @@ impl fmt::Display for LockChange {
     }
 }
 
-/// Calls written as a text, for tests: `CLIENT VERB OPERAND…` a line, with files by number and names as they are.
+/// Parses calls from a text, for tests: `CLIENT VERB OPERAND…` a line, with files by number and names verbatim.
 ///
 /// ```text
 /// 1 open db 1      1 create tmp 2     1 truncate db 1      1 read 1       1 write 1
@@ -524,8 +524,8 @@ impl fmt::Display for LockChange {
 /// 1 exchange a b   1 unnamed 2        1 link a b 2
 /// ```
 ///
-/// `make` is an open with `O_EXCL`, `miss` a look-up that finds nothing, `there` a `link` that finds the name taken, `list`
-/// a `getdents64`.
+/// `make` is an open with `O_EXCL`, `miss` a look-up that finds nothing, `there` a `link` whose new name exists
+/// already, `list` a `getdents64`.
 #[cfg(test)]
 pub(crate) fn sketch(text: &str) -> Vec<Call> {
     let number = |word: &str| word.parse::<u32>().unwrap();

@@ -10,44 +10,44 @@ use crate::op::stable_hash;
 use crate::scenario::script::{Act, Script};
 use crate::signature::steps_of_all;
 
-/// The number of the cases' JSON schema.
+/// Version of the cases' JSON schema.
 pub const SCHEMA: u32 = 1;
 
-/// A counterexample that replays.
+/// A replayable counterexample.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Case {
     /// [`SCHEMA`].
     pub schema: u32,
     /// The version of picklock that made it.
     pub version: String,
-    /// The invariant that it violates.
+    /// The violated invariant.
     pub invariant: String,
-    /// A short name of it: equal for equal ways to the same violation.
+    /// Its short name: equal for equal ways to the same violation.
     pub fingerprint: String,
     /// The scenario that found it.
     pub scenario: String,
-    /// What was seen, in one sentence.
+    /// The observation, in one sentence.
     pub summary: String,
-    /// Its likely cause, by the id of a diagnosis.
+    /// Its likely cause: the id of a diagnosis.
     pub diagnosis: Option<String>,
-    /// What there is to say of the schedule, where it has one.
+    /// Explanation of the schedule, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<Explanation>,
     /// The store.
     pub target: CaseTarget,
-    /// What is done.
+    /// The script to replay.
     pub script: Script,
-    /// What each traced call was, one list for each time that clients ran under the tracer: a replay compares them.
+    /// Signatures of the traced calls, one list for each run of clients under the tracer: a replay compares them.
     pub steps: Vec<Vec<String>>,
 }
 
-/// What makes a counterexample on a schedule worth reading. Calls go by their numbers in the trace.
+/// Explanation of a counterexample on a schedule. Calls are given by their numbers in the trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// What went wrong, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentence: Option<String>,
-    /// From where on nothing saves it.
+    /// Point from which it is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point_of_no_return: Option<NoReturn>,
     /// The nearest schedule that passes.
@@ -55,44 +55,44 @@ pub struct Explanation {
     pub nearest: Option<Swap>,
 }
 
-/// Two calls of which the later one comes first where it passes.
+/// Two calls; the schedule passes if the later one comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Swap {
-    /// The one that came first.
+    /// The call that came first.
     pub earlier: u32,
-    /// The one that should have.
+    /// The call that should have come first.
     pub later: u32,
 }
 
-/// A point of a schedule from which on every way violates the invariant.
+/// A point of a schedule from which every continuation violates the invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoReturn {
-    /// It comes when so many calls have returned.
+    /// Number of calls that have returned at this point.
     pub after: u32,
-    /// Whether all ways on were tried that differ, and not some of them.
+    /// Whether all inequivalent continuations were tried, not just some of them.
     pub is_exact: bool,
 }
 
 /// The store of a case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaseTarget {
-    /// What reports call it.
+    /// Its name in reports.
     pub name: String,
-    /// The folder that its programs are found from, seen from where picklock was started.
+    /// Folder from which its programs are found, relative to where picklock was started.
     pub folder: String,
-    /// All else, as the text of an adapter file.
+    /// Everything else, as the text of an adapter file.
     pub adapter: String,
 }
 
 impl Case {
-    /// The name of its file: by invariant and fingerprint, so that it keeps it.
+    /// Returns the name of its file: invariant and fingerprint, so that it is stable.
     pub fn file_name(&self) -> String {
         format!("{}-{}.json", self.invariant, self.fingerprint)
     }
 
-    /// As JSON, with a line feed at its end.
+    /// Serializes to JSON with a trailing line feed.
     pub fn to_json(&self) -> String {
-        // Strings, numbers, lists and maps with text keys: nothing in here can fail to be JSON.
+        // Strings, numbers, lists and maps with text keys can always be serialized.
         let mut json = serde_json::to_string_pretty(self).unwrap_or_default();
         json.push('\n');
         json
@@ -101,7 +101,7 @@ impl Case {
     /// Reads a case.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// Describes what is wrong with it.
     pub fn from_json(text: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Head {
@@ -118,14 +118,14 @@ impl Case {
     }
 }
 
-/// What each traced call of an execution was.
+/// Returns the signature of each traced call of an execution.
 pub fn steps(observation: &Observation) -> Vec<Vec<String>> {
     steps_of_all(observation.traces.iter().map(|trace| (trace.calls.as_slice(), &trace.pids)))
 }
 
-/// A short name for an invariant, a script and the way that it went.
+/// Computes a short name for an invariant, a script and its signature of calls.
 pub fn fingerprint(invariant: &str, script: &Script, steps: &[Vec<String>]) -> String {
-    // The text of the disturbed call may hold what differs from run to run; what is meant stands in the steps.
+    // The text of the injected call may contain parts that differ from run to run; the steps identify it.
     let mut script = script.clone();
     for act in &mut script.acts {
         match act {
@@ -142,8 +142,8 @@ pub fn fingerprint(invariant: &str, script: &Script, steps: &[Vec<String>]) -> S
     format!("{:06x}", (hash ^ (hash >> 24) ^ (hash >> 48)) & 0x00ff_ffff)
 }
 
-/// Where a run took another way than the case: in which trace, at which step, and what stood on either side. Compared
-/// is what client 1 did before `point`, or all where no point is given; what comes after a injection is its result.
+/// Returns the first step at which a run diverges from the case, with both sides. Compares the steps of client 1 before
+/// `point`, or all steps if no point is given; steps after an injection are its result.
 pub fn first_difference(case: &[Vec<String>], run: &[Vec<String>], point: Option<u32>) -> Option<Difference> {
     let mut pairs = Pairs::default();
     for (trace, expected) in case.iter().enumerate() {
@@ -161,8 +161,8 @@ pub fn first_difference(case: &[Vec<String>], run: &[Vec<String>], point: Option
             }
         };
         let (expected, actual) = (before(expected), before(actual));
-        // Of several processes that run at once the order is chance: each is compared with itself, as far as both
-        // have come by then.
+        // The order of concurrent processes is random: each process is compared with itself, as far as both runs have
+        // got.
         let processes: BTreeSet<&str> = expected.iter().chain(&actual).map(|step| process_of(step)).collect();
         let is_alone = processes.len() == 1;
         for process in processes {
@@ -190,8 +190,8 @@ pub fn first_difference(case: &[Vec<String>], run: &[Vec<String>], point: Option
     None
 }
 
-/// Names of chance that were there before anything was traced, such as a folder that the first operation made: those of
-/// the case with those of the run, each with one other.
+/// Random names from before the trace, such as a folder that the first operation made: pairs each name of the case with
+/// one name of the run.
 #[derive(Default)]
 struct Pairs {
     run_of: BTreeMap<String, String>,
@@ -199,7 +199,7 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// Whether two steps are one, but for such names.
+    /// Whether two steps are equal except for such names.
     fn are_one(&mut self, expected: &str, actual: &str) -> bool {
         let parts = |step: &str| -> Option<(String, String, String)> {
             let (call, rest) = step.split_once('(')?;
@@ -215,7 +215,7 @@ impl Pairs {
     }
 
     fn are_one_name(&mut self, one: &str, other: &str) -> bool {
-        // A masked name, such as {1}, must be the same one; so must flags.
+        // A masked name, such as {1}, must be equal; so must flags.
         let is_exact = |text: &str| ["{", "O_", "F_", "LOCK_"].iter().any(|start| text.starts_with(start));
         if one != other && (is_exact(one) || !is_like(one, other)) {
             return false;
@@ -226,19 +226,19 @@ impl Pairs {
     }
 }
 
-/// Whose step it is: client and process.
+/// Returns the client and process of a step.
 fn process_of(step: &str) -> &str {
     step.split(' ').next().unwrap_or_default()
 }
 
-/// The first step at which a run took another way.
+/// The first step at which a run diverges from its case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Counted from 1.
+    /// Its number, from 1.
     pub step: usize,
-    /// What the case has there; nothing where it has no more steps.
+    /// The step of the case; `None` if the case has no more steps.
     pub expected: Option<String>,
-    /// What the run did there.
+    /// The step of the run.
     pub actual: Option<String>,
 }
 
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(difference.step, 3);
     }
 
-    /// A folder that the first operation had made under a random name: no replay found it under that name.
+    /// The first operation had made a folder under a random name: no replay found it under that name.
     #[test]
     fn a_name_of_chance_from_before_the_trace_is_no_difference() {
         let difference = |one: &str, other: &str| {

@@ -64,7 +64,7 @@ pub const DIAGNOSIS_IDS: &[&str] = &[
     "poll-lock",
 ];
 
-/// The first line of a source file, without `//!` and the final period.
+/// Returns the first line of a source file, without `//!` and the final period.
 ///
 /// Evaluated at compile time: a file that does not open with one whole sentence does not compile.
 pub const fn headline(source: &'static str) -> &'static str {
@@ -84,14 +84,14 @@ pub const fn headline(source: &'static str) -> &'static str {
     source.split_at(end - 1).0.split_at(4).1
 }
 
-/// What the header of a source file says after its first line, as plain paragraphs.
+/// Returns the header of a source file after its first line, as plain paragraphs.
 pub fn explanation(source: &str) -> String {
     let lines: Vec<&str> =
         source.lines().skip(1).map_while(|line| line.strip_prefix("//!")).map(str::trim_start).collect();
     lines.join("\n").trim().to_owned()
 }
 
-/// The word of `known` that `word` is most likely meant to be, if any is close.
+/// Returns the word of `known` that `word` most likely stands for, if any is close.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = word.to_lowercase().replace('_', "-");
     known

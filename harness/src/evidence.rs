@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A kind of experiments that can violate an invariant.
+/// Kind of experiments that can violate an invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Evidence {
@@ -19,20 +19,20 @@ pub enum Evidence {
     Faults,
     /// One state that a power loss may leave.
     PowerLosses,
-    /// One operation again and again in one process.
+    /// One operation repeated in one process.
     Reentries,
-    /// One operation whose children are watched beyond its end.
+    /// One operation whose children are watched after its end.
     Inheritances,
-    /// A request of a session, cancelled or beside another one, at one call.
+    /// A request of a session, cancelled or concurrent with another one, at one call.
     Sessions,
-    /// A derived file that is damaged, or its rebuild that is killed.
+    /// A damaged derived file, or a killed rebuild of it.
     Damages,
-    /// A round of many clients at full speed: evidence if no scenario was chosen that has more.
+    /// A round of many clients at full speed; evidence only if no chosen scenario has more.
     Rounds,
 }
 
 impl Evidence {
-    /// All of it that has to be run, in a few words.
+    /// Describes the required experiments in a few words.
     pub fn statement(self) -> &'static str {
         match self {
             Self::KillPoints => "a kill at every crash point of each operation",
@@ -54,7 +54,7 @@ impl Evidence {
         }
     }
 
-    /// What is counted.
+    /// Returns the noun for what is counted.
     pub fn noun(self) -> &'static str {
         match self {
             Self::KillPoints => "kill points",
@@ -70,7 +70,7 @@ impl Evidence {
         }
     }
 
-    /// Why experiments that were made are no evidence.
+    /// Explains why experiments that ran are not evidence.
     pub fn in_vain(self) -> &'static str {
         match self {
             Self::Pairs => "the others have schedules of more steps than are followed",
@@ -78,7 +78,7 @@ impl Evidence {
         }
     }
 
-    /// The scenario that runs these experiments.
+    /// Returns the scenario that runs these experiments.
     pub fn scenario(self) -> &'static str {
         match self {
             Self::KillPoints | Self::HeldPoints | Self::Damages => "crash",
@@ -93,64 +93,64 @@ impl Evidence {
     }
 }
 
-/// How many experiments of one kind there are, and how many of them ran.
+/// Number of experiments of one kind, and of those that ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// How many there are.
+    /// Number of experiments that are needed.
     pub needed: u64,
-    /// How many of them ran.
+    /// Number of these that ran.
     pub run: u64,
 }
 
 impl Count {
-    /// How many did not run.
+    /// Returns the number that did not run.
     pub fn missing(self) -> u64 {
         self.needed.saturating_sub(self.run)
     }
 }
 
-/// The counts of one run, with what one experiment of each kind takes.
+/// Counts of one run, with the time that one experiment of each kind takes.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     counts: BTreeMap<Evidence, Count>,
-    /// Time that was measured, in how many experiments.
+    /// Measured time, and the number of experiments it covers.
     spent: BTreeMap<Evidence, (Duration, u64)>,
-    /// Experiments that were made and are no evidence.
+    /// Number of experiments that ran and are not evidence.
     in_vain: BTreeMap<Evidence, u64>,
-    /// What one experiment takes for all that is known before any ran.
+    /// Estimated time of one experiment, before any ran.
     guesses: BTreeMap<Evidence, Duration>,
 }
 
 impl Ledger {
-    /// Takes note of how many experiments of a kind there are, and of what one of them may take.
+    /// Records the number of experiments of a kind, and the estimated time of one.
     pub fn expect(&mut self, kind: Evidence, needed: u64, guess: Duration) {
         self.counts.entry(kind).or_default().needed = needed;
         self.guesses.insert(kind, guess);
     }
 
-    /// Takes note of experiments of a kind that ran.
+    /// Records experiments of a kind that ran.
     pub fn ran(&mut self, kind: Evidence, count: u64) {
         self.counts.entry(kind).or_default().run += count;
     }
 
-    /// Takes note of experiments of a kind that were made and are no evidence, because what they were to do did not come about.
+    /// Records experiments of a kind that ran and are not evidence, because their intended event did not occur.
     pub fn ran_in_vain(&mut self, kind: Evidence, count: u64) {
         *self.in_vain.entry(kind).or_default() += count;
     }
 
-    /// How many experiments of a kind more time would bring.
+    /// Returns the number of experiments of a kind that more time would add.
     pub fn open(&self, kind: Evidence) -> u64 {
         let missing = self.count(kind).unwrap_or_default().missing();
         missing.saturating_sub(self.in_vain.get(&kind).copied().unwrap_or_default())
     }
 
-    /// Takes note of the time that experiments of a kind took, whether they count or not.
+    /// Records the time that experiments of a kind took, whether they count or not.
     pub fn took(&mut self, kind: Evidence, time: Duration, experiments: u64) {
         let spent = self.spent.entry(kind).or_default();
         *spent = (spent.0 + time, spent.1 + experiments);
     }
 
-    /// How many there are of a kind, and how many ran; nothing if nobody knows.
+    /// Returns the counts of a kind; `None` if unknown.
     pub fn count(&self, kind: Evidence) -> Option<Count> {
         self.counts.get(&kind).copied()
     }
@@ -160,7 +160,7 @@ impl Ledger {
         !self.counts.is_empty()
     }
 
-    /// What one experiment of a kind takes.
+    /// Returns the time that one experiment of a kind takes.
     pub fn cost(&self, kind: Evidence) -> Duration {
         let guess = self.guesses.get(&kind).copied().unwrap_or_default();
         match self.spent.get(&kind) {
@@ -169,12 +169,12 @@ impl Ledger {
         }
     }
 
-    /// What the experiments that did not run take, all of them.
+    /// Returns the total time of all experiments that did not run.
     pub fn time_missing(&self) -> Duration {
         self.counts.keys().map(|kind| times(self.cost(*kind), self.open(*kind))).sum()
     }
 
-    /// What the experiments of these kinds that did not run take.
+    /// Returns the total time of the experiments of these kinds that did not run.
     pub fn time_missing_of(&self, kinds: &[Evidence]) -> Duration {
         kinds.iter().map(|kind| times(self.cost(*kind), self.open(*kind))).sum()
     }
@@ -184,7 +184,7 @@ fn times(one: Duration, count: u64) -> Duration {
     one.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// A duration as a person estimates it: `about 40 s`, `about 4 min`.
+/// Formats a duration as a rough estimate: `about 40 s`, `about 4 min`.
 pub fn about(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
@@ -195,7 +195,7 @@ pub fn about(time: Duration) -> String {
     }
 }
 
-/// A budget that is enough for this time, as the command line has it: the next of a few round ones.
+/// Returns a budget sufficient for this time, in command-line syntax: the next of a few round values.
 pub fn round_budget(time: Duration) -> String {
     const ROUND: [(u64, &str); 12] = [
         (30, "30s"),
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(ledger.count(Evidence::Faults), None);
     }
 
-    /// A kill whose point a store did not come to counted as one that it had survived.
+    /// A kill at a point that the store did not reach was counted as survived.
     #[test]
     fn what_was_made_in_vain_is_no_evidence_and_no_matter_of_time() {
         let mut ledger = Ledger::default();

@@ -10,41 +10,41 @@ use crate::catalogue::nearest;
 /// One way in which a call may fail.
 #[derive(Debug)]
 pub struct Fault {
-    /// Its id; it never changes.
+    /// Id, which never changes.
     pub id: &'static str,
-    /// What happened to the machine, in one sentence.
+    /// Event on the machine, in one sentence.
     pub statement: &'static str,
-    /// The calls that it may hit.
+    /// Calls that it may hit.
     pub hits: Hits,
-    /// What the call comes to.
+    /// Result of the call.
     pub what: What,
-    /// Where it is allowed: the page of the manual, and more where that is not all.
+    /// Manual page that permits it, with further conditions if there are any.
     pub manual: &'static str,
-    /// Whether it hits a local file too; else only the contract of the call allows it, or a network file system.
+    /// Whether it hits a local file too; if not, only the contract of the call or a network file system permits it.
     pub is_local: bool,
-    /// Whether it may stay: the same call fails from then on, as often as it is made.
+    /// Whether it may persist: the same call then fails every time.
     pub may_stay: bool,
 }
 
-/// What a call comes to.
+/// Result of a call that a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// It fails with this error number, and does nothing; a `close` gives its descriptor up all the same.
+    /// Fails with this error number, and does nothing; a `close` still releases its descriptor.
     Errno(i32),
-    /// The process may make no file longer than half of what it is about to: a real limit (`RLIMIT_FSIZE`), with a short
+    /// The process may make no file longer than half of the pending write: a real limit (`RLIMIT_FSIZE`), with a short
     /// count, then `EFBIG` and SIGXFSZ.
     SizeLimit,
 }
 
-/// The calls that a fault may hit.
+/// Calls that a fault may hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hits {
     names: &'static [&'static str],
-    /// Only those that make a file.
+    /// Only calls that create a file.
     creating: bool,
-    /// Only those with one of these flags, where there are some.
+    /// Only calls with one of these flags, if any are given.
     flags: &'static [&'static str],
-    /// None of those with this flag.
+    /// No calls with this flag.
     without: Option<&'static str>,
 }
 
@@ -81,20 +81,20 @@ impl Hits {
         Self { without: Some(flag), ..self }
     }
 
-    /// Whether a call of this name is hit; `creates` where it makes a file.
+    /// Whether a call of this name is hit; `creates` is set if it creates a file.
     pub fn names(&self, name: &str, creates: bool) -> bool {
         self.names.contains(&name) && (creates || !self.creating)
     }
 
     fn call(&self, call: &Call) -> bool {
-        // A descriptor that is duplicated is no lock that is asked for.
+        // Duplicating a descriptor with `fcntl` requests no lock.
         let is_lock = call.name != "fcntl" || call.class == Class::Lock;
         let has = |flag: &str| call.has_flag(flag);
-        // A lock that is given up does not fail.
+        // Releasing a lock does not fail.
         let gives_up = has("LOCK_UN") || has("F_UNLCK");
-        // An open that empties a file makes none.
+        // An open that truncates a file creates none.
         let creates = matches!(call.effect, Some(Effect::Created { .. } | Effect::CreatedUnnamed { .. }));
-        // What is copied out of the sandbox is written elsewhere.
+        // A copy out of the sandbox writes elsewhere.
         let is_copy = matches!(call.name.as_str(), "sendfile" | "copy_file_range");
         let is_here = !is_copy || matches!(call.effect, Some(Effect::Written { .. }));
         let is_meant = self.flags.is_empty() || self.flags.iter().any(|flag| has(flag));
@@ -105,7 +105,7 @@ impl Hits {
 
 macro_rules! faults {
     ($($id:literal $hits:expr, $errno:ident, $statement:literal, $manual:literal $(, $mark:ident)*;)*) => {
-        /// All of them.
+        /// All faults.
         pub const ALL: &[Fault] = &[$(Fault {
             id: $id,
             statement: $statement,
@@ -138,7 +138,7 @@ const fn is_marked(marks: &[&str], mark: &str) -> bool {
     false
 }
 
-/// Texts are compared by hand at compile time.
+/// Compares texts at compile time.
 const fn is_same(one: &[u8], other: &[u8]) -> bool {
     let mut at = 0;
     while at < one.len() && at < other.len() && one[at] == other[at] {
@@ -204,29 +204,29 @@ faults! {
     "lock-eopnotsupp" RECORD_LOCK, EOPNOTSUPP, "The file system does not support record locks", "fcntl(2): network file systems", contract;
 }
 
-/// The fault of this id.
+/// Returns the fault with this id.
 pub fn find(id: &str) -> Option<&'static Fault> {
     ALL.iter().find(|fault| fault.id == id)
 }
 
-/// Whether the table has nothing for a call that is one: neither the begin nor the end of a process.
+/// Whether the table has no fault for a call; the start and the end of a process do not count as calls.
 pub fn has_none(call: &Call) -> bool {
     call.class != Class::Process && of_call(call).next().is_none()
 }
 
-/// The faults that a call of a baseline run may suffer. The begin of a process is told when it has been made.
+/// Returns the faults that may hit a call of a baseline run. The start of a process is reported after it was made.
 pub fn of_call(call: &Call) -> impl Iterator<Item = &'static Fault> {
     let can_fail = call.result.is_some() && call.class != Class::Process;
     ALL.iter().filter(move |fault| can_fail && fault.hits.call(call))
 }
 
-/// The faults that a start of a process, a thread or a program may suffer.
+/// Returns the faults that may hit the start of a process, a thread or a program.
 pub fn of_spawn(spawn: &Spawn) -> impl Iterator<Item = &'static Fault> {
     ALL.iter().filter(|fault| fault.hits.names(&spawn.name, false))
 }
 
 impl Fault {
-    /// The calls that it hits, what they come to, and where that is allowed.
+    /// Describes the calls that it hits, their result, and what permits it.
     pub fn explanation(&self) -> String {
         let calls = self.hits.names.join(", ");
         let mut which = String::new();
@@ -260,12 +260,12 @@ impl Fault {
         )
     }
 
-    /// Whether it is one of a lock that is asked for.
+    /// Whether it hits a lock request.
     pub fn is_of_lock(&self) -> bool {
         [FLOCK.names, RECORD_LOCK.names].contains(&self.hits.names)
     }
 
-    /// What it has in common with faults that a store suffers alike: the disk, the quota and the limit that leave no room
+    /// Returns the finding that it shares with equivalent faults: the disk, the quota and the limit that leave no room
     /// for one call are one finding.
     pub fn finding(&self) -> &'static str {
         match self.what {
@@ -274,23 +274,23 @@ impl Fault {
         }
     }
 
-    /// Whether it says that two names are on different file systems.
+    /// Whether it reports that two names are on different file systems.
     pub fn is_of_another_device(&self) -> bool {
         self.what == What::Errno(libc::EXDEV)
     }
 
-    /// Whether it hits a call that changes or syncs what a file holds, or changes a name.
+    /// Whether it hits a call that changes or syncs file content, or changes a name.
     pub fn is_of_change(&self) -> bool {
         [WRITE.names, SIZED_WRITE.names, CUT.names, SYNC.names, RENAME.names].contains(&self.hits.names)
     }
 
-    /// Whether it is one of a sync.
+    /// Whether it hits a sync.
     pub fn is_of_sync(&self) -> bool {
         self.hits.names == SYNC.names
     }
 }
 
-/// The id of a fault that there is.
+/// Id of an existing fault.
 #[derive(Clone, Copy)]
 pub struct FaultId(pub &'static Fault);
 
@@ -358,7 +358,7 @@ mod tests {
         let has = |call: &Call, id: &str| of_call(call).any(|fault| fault.id == id);
         assert!(has(&calls[0], "open-emfile") && !has(&calls[0], "create-enospc"));
         assert!(has(&calls[1], "create-enospc"));
-        // One that empties a file that is there needs no room for a name.
+        // An open that truncates an existing file needs no room for a name.
         assert!(has(&calls[2], "open-emfile") && !has(&calls[2], "create-enospc"));
     }
 

@@ -1,9 +1,9 @@
 //! Models the lock table: which owner holds which lock on which file.
 //!
-//! It covers `flock`, POSIX record locks and open file description locks with the rules of Linux: `flock` and OFD
-//! locks belong to the open file description and go with its last descriptor; POSIX locks belong to the process and
-//! go when it closes *any* descriptor of the file; POSIX and OFD locks exclude each other, `flock` excludes neither;
-//! converting a `flock` lock first gives the old one up, and loses it where the new one is refused (flock(2),
+//! It covers `flock`, POSIX record locks and open file description locks with the rules of Linux: `flock` and OFD locks
+//! belong to the open file description and are released with its last descriptor; POSIX locks belong to the process and
+//! are released when it closes *any* descriptor of the file; POSIX and OFD locks exclude each other, `flock` excludes
+//! neither; converting a `flock` lock first releases the old one, and loses it if the new one is refused (flock(2),
 //! fcntl(2)). A test compares it with `/proc/locks` over random sequences of calls.
 
 use std::collections::BTreeMap;
@@ -25,23 +25,23 @@ pub enum Kind {
     Ofd,
 }
 
-/// What a lock keeps others from.
+/// What a lock excludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// From an exclusive lock.
+    /// Exclusive locks.
     Shared,
-    /// From any lock.
+    /// All locks.
     Exclusive,
 }
 
-/// Who holds a lock.
+/// Owner of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Owner {
     /// An open file description, by its number in the trace.
     Description(u32),
-    /// A process, by the number of its table of descriptors, which the kernel takes for the owner.
+    /// A process, by the number of its descriptor table, which the kernel uses as the owner.
     Process(u32),
 }
 
@@ -54,7 +54,7 @@ pub struct Range {
     pub end: u64,
 }
 
-/// As far as a range can reach.
+/// Maximum end of a range.
 pub const END: u64 = i64::MAX.unsigned_abs();
 
 impl Range {
@@ -66,23 +66,23 @@ impl Range {
     }
 }
 
-/// A lock that somebody wants or has.
+/// A lock that is held or requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Lock {
-    /// On which file.
+    /// The locked file.
     pub file: FileId,
-    /// Of which kind.
+    /// Its kind.
     pub kind: Kind,
-    /// Whose.
+    /// Its owner.
     pub owner: Owner,
-    /// Against whom.
+    /// Its mode.
     pub mode: Mode,
-    /// On which bytes; all of them in a `flock`.
+    /// Its bytes; all of them for a `flock`.
     pub range: Range,
 }
 
 impl Lock {
-    /// Whether the two cannot be held at once.
+    /// Returns whether the two cannot be held at once.
     pub fn conflicts(&self, other: &Self) -> bool {
         let same_space = (self.kind == Kind::Flock) == (other.kind == Kind::Flock);
         same_space
@@ -104,18 +104,18 @@ pub struct LockTable {
 }
 
 impl LockTable {
-    /// All locks that are held, in the order in which they were taken.
+    /// Returns all locks that are held, in the order in which they were taken.
     pub fn held(&self) -> &[Lock] {
         &self.held
     }
 
-    /// Who keeps `wanted` from being had.
+    /// Returns the held locks that conflict with `wanted`.
     pub fn obstacles(&self, wanted: &Lock) -> Vec<Lock> {
         self.held.iter().filter(|held| held.conflicts(wanted)).copied().collect()
     }
 
-    /// Takes `wanted` if nobody is in the way; whether it was had. A `flock` in another mode is given up first, and is
-    /// gone where the new one is not to be had.
+    /// Takes `wanted` if no lock conflicts, and returns whether it did. A `flock` in another mode is released first,
+    /// and is lost if the new one is refused.
     pub fn take(&mut self, wanted: Lock) -> bool {
         if wanted.kind == Kind::Flock {
             if self.held.contains(&wanted) {
@@ -132,22 +132,22 @@ impl LockTable {
         true
     }
 
-    /// Gives up what `owner` holds of this kind in `range`; what was given up.
+    /// Releases what `owner` holds of this kind in `range`, and returns it.
     pub fn release(&mut self, file: FileId, kind: Kind, owner: Owner, range: Range) -> Vec<Lock> {
         self.cut(file, kind, owner, range)
     }
 
-    /// The last descriptor of an open file description is closed; what was given up.
+    /// Releases the locks of an open file description whose last descriptor is closed, and returns them.
     pub fn description_closed(&mut self, description: u32) -> Vec<Lock> {
         self.take_out(|held| held.owner == Owner::Description(description))
     }
 
-    /// A process closes any descriptor of a file; what was given up.
+    /// Releases the locks of a process on a file of which it closes any descriptor, and returns them.
     pub fn file_closed(&mut self, process: u32, file: FileId) -> Vec<Lock> {
         self.take_out(|held| held.owner == Owner::Process(process) && held.file == file)
     }
 
-    /// A process has ended; what was given up. Its descriptors are closed one by one.
+    /// Releases the locks of a process that has ended, and returns them. Its descriptors are closed one by one.
     pub fn process_ended(&mut self, process: u32) -> Vec<Lock> {
         self.take_out(|held| held.owner == Owner::Process(process))
     }
@@ -158,7 +158,7 @@ impl LockTable {
         gone
     }
 
-    /// Takes `range` out of what `owner` holds: a lock in whose middle it lies becomes two.
+    /// Removes `range` from the locks of `owner`: a lock that extends beyond both ends is split in two.
     fn cut(&mut self, file: FileId, kind: Kind, owner: Owner, range: Range) -> Vec<Lock> {
         let mut gone = Vec::new();
         let mut kept = Vec::new();
@@ -180,7 +180,7 @@ impl LockTable {
         gone
     }
 
-    /// Joins neighbours of one owner and mode, as the kernel does.
+    /// Merges adjacent locks of one owner and mode, as the kernel does.
     fn merge(&mut self, like: Lock) {
         let (mut same, others): (Vec<Lock>, Vec<Lock>) = self
             .held
@@ -202,7 +202,7 @@ impl LockTable {
     }
 }
 
-/// The open file descriptions of a trace: how many descriptors, in all processes, each of them has.
+/// The open file descriptions of a trace, with the number of their descriptors in all processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Descriptions {
     references: BTreeMap<u32, u32>,
@@ -210,19 +210,19 @@ pub struct Descriptions {
 }
 
 impl Descriptions {
-    /// A new one, with one descriptor.
+    /// Adds a description with one descriptor.
     pub fn open(&mut self) -> u32 {
         self.next += 1;
         self.references.insert(self.next, 1);
         self.next
     }
 
-    /// One more descriptor, by `dup` or `fork`.
+    /// Adds a descriptor, made by `dup` or `fork`.
     pub fn duplicate(&mut self, description: u32) {
         *self.references.entry(description).or_default() += 1;
     }
 
-    /// One descriptor less; whether it was the last.
+    /// Removes a descriptor; returns whether it was the last.
     pub fn close(&mut self, description: u32) -> bool {
         let Some(count) = self.references.get_mut(&description) else { return false };
         *count -= 1;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::call::{Argument, Call, Effect};
 use crate::op::record_names_in;
 
-/// The names of the files and folders that these calls made.
+/// Returns the names of the files and directories that these calls made.
 pub fn made<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeSet<String> {
     let made = calls.into_iter().filter_map(|call| match &call.effect {
         Some(Effect::Created { path, .. } | Effect::FolderMade { path, .. }) => Some(path.clone()),
@@ -14,19 +14,19 @@ pub fn made<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeSet<String> {
     made.collect()
 }
 
-/// The text with these process ids masked, and the random part of those names in it that were `made`, where another run
-/// made one like it, a `usual` one.
+/// Masks these process ids in the text, and the random parts of the names in it that were `made`, if another run made a
+/// similar name, a `usual` one.
 pub fn masked(text: &str, pids: &BTreeSet<i32>, made: &BTreeSet<String>, usual: &BTreeSet<String>) -> String {
     let mut masked = text.to_owned();
-    // What is in a folder comes before the folder, whose name is a part of its own.
+    // Files in a directory come before the directory, whose name is part of theirs.
     for path in made.iter().rev() {
-        // What another run called the same has a fixed name.
+        // A name that another run made too is fixed.
         if usual.contains(path) {
             continue;
         }
         let without_pid = without_pids(path, pids);
         let is_random = |usual: &String| random_part(&with_pid_of(usual, &without_pid), &without_pid);
-        // A name that differs in its process id alone is told with that masked.
+        // A name that differs only in its process id is reported with that masked.
         if let Some(known) = usual.iter().find_map(is_random) {
             masked = masked.replace(path, &known);
         }
@@ -34,12 +34,12 @@ pub fn masked(text: &str, pids: &BTreeSet<i32>, made: &BTreeSet<String>, usual: 
     without_pids(&masked, pids)
 }
 
-/// The text with these process ids masked.
+/// Masks these process ids in the text.
 pub fn without_pids(text: &str, pids: &BTreeSet<i32>) -> String {
     pids.iter().fold(text.to_owned(), |text, pid| without_pid(&text, &pid.to_string()))
 }
 
-/// A name that another run made, with its process ids masked where this one has them.
+/// Masks the process ids in a name that another run made, at the places where this run's name has them.
 fn with_pid_of(usual: &str, masked: &str) -> String {
     let mut usual = usual.to_owned();
     for (at, mask) in masked.match_indices("{pid}") {
@@ -51,7 +51,7 @@ fn with_pid_of(usual: &str, masked: &str) -> String {
     usual
 }
 
-/// The calls with their arguments masked, as a person is shown them; what they did stays.
+/// Masks the arguments of the calls for display; their effects stay.
 pub fn masked_calls(calls: &[Call], pids: &BTreeSet<i32>, usual: &BTreeSet<String>) -> Vec<Call> {
     let names = made(calls);
     let mask = |text: &mut String| *text = masked(text, pids, &names, usual);
@@ -64,7 +64,7 @@ pub fn masked_calls(calls: &[Call], pids: &BTreeSet<i32>, usual: &BTreeSet<Strin
     calls
 }
 
-/// The name with its random parts masked, where it is like one that another run made, folder by folder.
+/// Masks the random parts of the name if it is similar to one that another run made, component by component.
 fn random_part(usual: &str, path: &str) -> Option<String> {
     // Records differ from run to run too, and are never masked.
     let ((usual, _), (path, records)) = (without_records(usual), without_records(path));
@@ -80,10 +80,10 @@ fn random_part(usual: &str, path: &str) -> Option<String> {
     Some(pieces.zip(records).fold(first, |text, (piece, record)| text + &record + &piece))
 }
 
-/// What stands for the name of a record while names are compared: no name has it.
+/// Placeholder for a record name while names are compared: no name contains it.
 const RECORD: char = '\0';
 
-/// The text with a character for each name of a record, and these names.
+/// Replaces each record name in the text by a character, and returns these names too.
 fn without_records(text: &str) -> (String, Vec<String>) {
     let (mut without, mut records, mut done) = (String::new(), Vec::new(), 0);
     for place in record_names_in(text) {
@@ -95,8 +95,8 @@ fn without_records(text: &str) -> (String, Vec<String>) {
     (without + &text[done..], records)
 }
 
-/// The same of a name in one folder: of the same length, and different in one stretch. The stretch reaches as far as
-/// letters, digits and `_` do, since what is equal at its ends is chance.
+/// Masks the random part of one path component: names of the same length that differ in one stretch. The stretch is
+/// extended over all adjacent letters, digits and `_`, because equal characters at its ends are coincidence.
 fn random_name(usual: &str, path: &str) -> Option<String> {
     if usual.len() != path.len() {
         return random_number(usual, path);
@@ -106,7 +106,7 @@ fn random_name(usual: &str, path: &str) -> Option<String> {
     let behind = usual.chars().rev().zip(path.chars().rev()).take_while(|(one, other)| one == other).count();
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let (mut from, mut to) = (common, chars.len().checked_sub(behind)?);
-    // A name with a record in the place of a letter is no other try at the same name.
+    // A name with a record instead of a letter is not another try of the same name.
     if from >= to || chars[from..to].contains(&RECORD) {
         return None;
     }
@@ -120,8 +120,8 @@ fn random_name(usual: &str, path: &str) -> Option<String> {
     Some(format!("{head}{{random}}{tail}"))
 }
 
-/// Whether two names may be one name of two runs: equal but for chance, folder by folder. That is a number, such as a
-/// process id, or a stretch of letters and digits too long to be a word that somebody chose.
+/// Returns whether two names may be the same name in two runs: equal except for random parts, component by component. A
+/// random part is a number, such as a process id, or a stretch of letters and digits too long to be a chosen word.
 pub fn is_like(one: &str, other: &str) -> bool {
     let ((one, records), (other, others)) = (without_records(one), without_records(other));
     records == others
@@ -130,7 +130,7 @@ pub fn is_like(one: &str, other: &str) -> bool {
 }
 
 fn is_like_name(one: &str, other: &str) -> bool {
-    /// As many as `mkstemp` takes.
+    /// Length of the random part of `mkstemp`.
     const LETTERS_MIN: usize = 6;
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let is_part = |c: &&char| c.is_ascii_alphanumeric() || **c == '_';
@@ -150,8 +150,7 @@ fn is_like_name(one: &str, other: &str) -> bool {
     is_random || reach(&|c| c.is_ascii_digit()).iter().all(is_number)
 }
 
-/// The same where the random part is a number, which need not have the same length: one of so many digits that it counts
-/// nothing.
+/// The same if the random part is a number, which may differ in length: it has too many digits to be a counter.
 fn random_number(usual: &str, path: &str) -> Option<String> {
     const DIGITS_MIN: usize = 6;
     let common = usual.bytes().zip(path.bytes()).take_while(|(one, other)| one == other).count();
@@ -163,7 +162,7 @@ fn random_number(usual: &str, path: &str) -> Option<String> {
     is_like.then(|| format!("{}{{random}}{}", &path[..from], &path[from + other..]))
 }
 
-/// Where a number stands with no digit beside it.
+/// Returns the positions of a number with no digit beside it.
 fn alone(text: &str, number: &str) -> impl Iterator<Item = usize> {
     let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
     text.match_indices(number).map(|(at, _)| at).filter(move |at| {
@@ -172,12 +171,12 @@ fn alone(text: &str, number: &str) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Whether a number is in a text, and not as a part of another.
+/// Returns whether a number is in a text, and not as a part of another number.
 pub fn has_number(text: &str, number: &str) -> bool {
     alone(text, number).next().is_some()
 }
 
-/// Masks a process id, where the number does not count something.
+/// Masks a process id, unless the number counts something.
 fn without_pid(text: &str, pid: &str) -> String {
     let mut masked = String::new();
     let mut done = 0;
@@ -192,10 +191,10 @@ fn without_pid(text: &str, pid: &str) -> String {
     masked + &text[done..]
 }
 
-/// What a number follows that counts something.
+/// Words before a number that counts something.
 const COUNTED: [&str; 7] = ["line ", "column ", "char ", "offset ", "index ", "call ", "execution "];
 
-/// Whether a number between these counts something, such as the line at which a program failed, or bytes.
+/// Returns whether a number between these texts counts something, such as the line at which a program failed, or bytes.
 fn is_count(before: &str, after: &str) -> bool {
     // As in `(store.js:337:9)`, and not as in `(pid:337)`.
     let place = before.strip_suffix(':').map(|file| file.rsplit([' ', '(']).next().unwrap_or(file));
@@ -214,8 +213,8 @@ mod tests {
         assert!(has_number("db.12.tmp", "12") && !has_number("312, 1212", "12"));
     }
 
-    /// A process that had the number of a line in what another one said of its failure made that line one of chance: two runs
-    /// told the same differently.
+    /// The process id of one process equalled the line number in another's error message, so the line number was
+    /// masked: two runs reported the same failure differently.
     #[test]
     fn a_line_of_a_program_and_a_count_of_bytes_are_no_process_id() {
         for told in [
@@ -230,7 +229,7 @@ mod tests {
         assert_eq!(named, "locked by {pid} (pid:{pid}), see db:{pid}.tmp");
     }
 
-    /// Go, and write-file-atomic, take decimal numbers: the temporary names of each run were taken for one shared name.
+    /// Go and write-file-atomic use decimal numbers: the temporary names of each run were taken for one shared name.
     #[test]
     fn a_random_number_may_be_of_another_length_and_a_short_one_counts_something() {
         assert_eq!(random_part("db.868363106", "db.2924449338").as_deref(), Some("db.{random}"));
@@ -260,7 +259,7 @@ mod tests {
         }
     }
 
-    /// `{random}` stood for the records that two clients had added, each to a file of its own.
+    /// `{random}` replaced the records that two clients had added, each in its own file.
     #[test]
     fn names_of_records_are_never_masked() {
         assert_eq!(random_part("records/r000002.json", "records/r000003.json"), None);
@@ -270,7 +269,7 @@ mod tests {
         assert_eq!(random_part("r000002.tmp", "Qx12345.tmp"), None);
     }
 
-    /// A time stamp beside a process id stayed, so that one finding had another text, and another case, in each run.
+    /// A time stamp beside a process id was not masked, so one finding had a different text and case in each run.
     #[test]
     fn a_time_beside_a_process_id_is_masked() {
         let names = |name: &str| BTreeSet::from([name.to_owned()]);
@@ -282,7 +281,7 @@ mod tests {
         assert_eq!(mask("db.4711.tmp", "db.812.tmp", 4711), "open(db.{pid}.tmp)");
     }
 
-    /// A folder that a child had made under a random name kept that name in every path through it.
+    /// A directory that a child made under a random name kept that name in every path through it.
     #[test]
     fn the_random_name_of_a_folder_is_masked_in_paths() {
         let names = |names: [&str; 2]| names.map(ToOwned::to_owned).into();

@@ -5,50 +5,50 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// A client's number within one execution, from 1.
+/// Number of a client within one execution, from 1.
 pub type ClientId = u32;
 
 /// Nanoseconds since the execution began.
 pub type Nanos = u64;
 
-/// What is asked of the store.
+/// An operation requested of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Prepare an empty store.
     Init,
-    /// Put in the record of this name.
+    /// Add the record of this name.
     Add {
         /// The record's name.
         record: String,
         /// The record's number.
         number: u32,
     },
-    /// Put in the record of this name, in the form that has the limit.
+    /// Add the record of this name, with the limit.
     AddGuarded {
         /// The record's name.
         record: String,
         /// The record's number.
         number: u32,
     },
-    /// Tell the records.
+    /// List the records.
     List,
     /// Clean up after a kill.
     Recover,
-    /// Make the derived files anew.
+    /// Rebuild the derived files.
     Rebuild,
     /// An operation of `[ops.other]`, by its name.
     Other(String),
 }
 
-/// How a request of a session ended that ended without an answer to it.
+/// Status of a session's request that ended without an answer.
 pub const NO_ANSWER: &str = "no answer";
 
-/// How a request of a session ended that was given up as it was asked to be.
+/// Status of a session's request that was cancelled on request.
 pub const CANCELLED: &str = "cancelled";
 
 impl Request {
-    /// Whether both are the same operation, with whatever record.
+    /// Whether both are the same operation, with any record.
     pub fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Other(one), Self::Other(other)) => one == other,
@@ -75,23 +75,23 @@ impl fmt::Display for Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// It exited 0: the record is in.
+    /// It exited 0: the record is in the store.
     Acknowledged,
-    /// A definite no: nothing was changed.
+    /// Definitely refused: nothing was changed.
     Refused,
-    /// The lock was not to be had: nothing was changed.
+    /// The lock was not available: nothing was changed.
     Busy,
-    /// Any other end, such as `exit 1` or `signal 11`: the record may be there or not.
+    /// Any other end, such as `exit 1` or `signal 11`: the record may be in the store or not.
     Failed(String),
-    /// The plan killed it: the record may be there or not.
+    /// The plan killed it: the record may be in the store or not.
     Killed,
-    /// It ran past a limit and was killed for that: the record may be there or not.
+    /// It exceeded a limit and was killed for that: the record may be in the store or not.
     Unfinished(Limit),
-    /// It was seen that it could never go on, and killed for that: the record may be there or not.
+    /// It was blocked forever and was killed for that: the record may be in the store or not.
     Stuck,
 }
 
-/// What an operation may not use more of.
+/// A resource limit of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
@@ -116,33 +116,33 @@ impl fmt::Display for Limit {
     }
 }
 
-/// One operation of one client, as it was seen from outside.
+/// One operation of one client, as observed from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
-    /// Who asked.
+    /// The client.
     pub client: ClientId,
-    /// What was asked.
+    /// The requested operation.
     pub request: Request,
     /// When its process was started.
     pub invoked: Nanos,
-    /// When its process was seen to have ended.
+    /// When its process was observed to have ended.
     pub returned: Nanos,
-    /// Since when it did nothing more, where it was held and then killed there.
+    /// Since when it made no progress, if it was held and then killed there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub still: Option<Nanos>,
     /// How it ended.
     pub outcome: Outcome,
-    /// The fault that it suffered, by its id.
+    /// Id of the fault injected into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// The end of what it wrote to standard error, made printable; where it failed without a word there, to standard output.
+    /// The end of its standard error, made printable; of its standard output, if it failed and standard error is empty.
     pub stderr: String,
-    /// What a `list` told, where it told anything.
+    /// The records that a `list` reported, if it reported any.
     pub records: Option<Vec<String>>,
 }
 
 impl Operation {
-    /// The record that an `add` was to put in.
+    /// Returns the record that an `add` was to add.
     pub fn added(&self) -> Option<&str> {
         match &self.request {
             Request::Add { record, .. } | Request::AddGuarded { record, .. } => Some(record),
@@ -150,12 +150,13 @@ impl Operation {
         }
     }
 
-    /// Whether it ended by a kill of ours, so that what it did is indeterminate and the store was interrupted.
+    /// Whether picklock killed it, so that its effect is indeterminate and the store was interrupted.
     pub fn was_killed(&self) -> bool {
         matches!(self.outcome, Outcome::Killed | Outcome::Unfinished(_) | Outcome::Stuck)
     }
 
-    /// Whether it ended, or could not, without an answer to what it was asked, and for no limit that picklock set.
+    /// Whether it ended, or could not end, without an answer to its request; of picklock's limits, only the time-out
+    /// counts.
     pub fn tells_nothing(&self) -> bool {
         match &self.outcome {
             Outcome::Failed(_) | Outcome::Busy | Outcome::Refused | Outcome::Stuck => true,
@@ -164,7 +165,7 @@ impl Operation {
         }
     }
 
-    /// The status with which it failed of its own, because it was neither cancelled nor without an answer.
+    /// Returns the status with which it failed by itself, neither cancelled nor without an answer.
     pub fn own_failure(&self) -> Option<&str> {
         match &self.outcome {
             Outcome::Failed(status) if status != CANCELLED && status != NO_ANSWER => Some(status),
@@ -172,7 +173,7 @@ impl Operation {
         }
     }
 
-    /// Whether a fault kept it from being acknowledged.
+    /// Whether a fault prevented its acknowledgement.
     pub fn was_failed(&self) -> bool {
         self.fault.is_some() && self.outcome != Outcome::Acknowledged
     }
@@ -182,28 +183,28 @@ impl Operation {
         matches!(self.outcome, Outcome::Refused | Outcome::Busy)
     }
 
-    /// Whether both were under way at one moment.
+    /// Whether both were running at the same time.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.invoked < other.returned && other.invoked < self.returned
     }
 
-    /// When it did its last step.
+    /// Returns the time of its last step.
     pub fn last_step(&self) -> Nanos {
         self.still.unwrap_or(self.returned)
     }
 
-    /// Whether it never came to an end of its own.
+    /// Whether it never ended by itself.
     pub fn hung(&self) -> bool {
         matches!(self.outcome, Outcome::Unfinished(Limit::Timeout) | Outcome::Stuck)
     }
 }
 
-/// The name of record `number`: all names of a run are of one length, so that none is part of another.
+/// Returns the name of record `number`: all names of a run have one length, so that none is part of another.
 pub fn record_name(number: u32) -> String {
     format!("r{number:06}")
 }
 
-/// Where names of records stand in a text.
+/// Returns the positions of record names in a text.
 pub fn record_names_in(text: &str) -> impl Iterator<Item = Range<usize>> {
     const DIGITS: usize = 6;
     let is_part = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
@@ -211,14 +212,14 @@ pub fn record_names_in(text: &str) -> impl Iterator<Item = Range<usize>> {
         let digits = text[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
         let end = at + 1 + digits;
         let is_alone = !is_part(text[..at].chars().next_back()) && !is_part(text[end..].chars().next());
-        // More digits than are padded to begin with none.
+        // Names with more digits than the padding do not begin with 0.
         let is_one = digits == DIGITS || digits > DIGITS && !text[at + 1..].starts_with('0');
         (is_alone && is_one).then_some(at..end)
     })
 }
 
-/// A number that is the same for the same content for ever, which the standard library's hasher does not promise: FNV-1a,
-/// 64 bits.
+/// Returns a hash that never changes for the same content, which the standard library's hasher does not promise:
+/// FNV-1a, 64 bits.
 pub fn stable_hash(content: impl AsRef<[u8]>) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     content.as_ref().iter().fold(0xcbf2_9ce4_8422_2325, step)

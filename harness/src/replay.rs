@@ -11,67 +11,67 @@ use crate::sandbox::Sandbox;
 use crate::target::{Target, UsageError};
 use crate::verdict::Judgement;
 
-/// Clean runs in a row after which a case counts as fixed.
+/// Consecutive clean runs after which a case counts as fixed.
 const CLEAN_RUNS: u32 = 3;
 
-/// How a case is run again.
+/// Options of a replay.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How often it is to violate its invariant before it counts as reproduced; at least once.
+    /// Number of violations required before the case counts as reproduced; at least 1.
     pub repeat: u32,
-    /// The folder whose file system it is run on; a memory file system where none is given.
+    /// The folder whose file system it runs on; a memory file system if none is given.
     pub dir: Option<PathBuf>,
-    /// Leave the sandbox in this folder.
+    /// Folder to which the sandbox is copied.
     pub keep: Option<PathBuf>,
     /// The program that is `{store}` and `{critical}` when it is called by those names.
     pub multi_call: Option<PathBuf>,
 }
 
-/// What running it again came to.
+/// Result of a replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It violates its invariant again; one sentence of what was seen.
+    /// It violates its invariant again; one sentence on what was seen.
     Reproduced(String),
     /// Three clean runs in a row.
     Fixed,
-    /// Some runs violate it and some do not: so many of so many, and what was seen.
+    /// Some runs violate it and some do not: number of violations, number of runs, and what was seen.
     Flaky(u32, u32, String),
-    /// A run took another way before it was disturbed.
+    /// A run took another path before the injection.
     Diverged(Difference),
 }
 
-/// A case that was run again.
+/// A replayed case.
 #[derive(Clone, Debug)]
 pub struct Replayed {
-    /// What it came to.
+    /// Result of the replay.
     pub outcome: Outcome,
-    /// How often it was run.
+    /// Number of runs.
     pub runs: u32,
     /// The last run that violates the invariant, else the last run.
     pub observation: Observation,
 }
 
-/// Why a case was not run again.
+/// Why a case was not replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The case, or what was asked, makes no sense here.
+    /// The case, or the request, is not valid here.
     #[error("{0}")]
     Usage(#[from] UsageError),
     /// The store does not work without injections, or cannot be traced: the case cannot be run.
     #[error("the case cannot be run: {0}")]
     NotRunnable(String),
-    /// Somebody ended it early.
+    /// It was interrupted.
     #[error("interrupted")]
     Interrupted,
-    /// The harness could not do its part.
+    /// The harness itself failed.
     #[error("{0}")]
     Run(#[from] RunError),
 }
 
-/// Runs `case` again on `target`.
+/// Replays `case` on `target`.
 ///
 /// # Errors
-/// Where it cannot be run.
+/// If it cannot be replayed.
 pub fn replay(
     case: &Case,
     target: &Target,
@@ -139,7 +139,7 @@ impl Replay<'_> {
             if is_first_violation || violations == 0 {
                 last = Some((observation, seen));
             }
-            // After a clean run and a violation it takes all of them to tell how often.
+            // After both a clean run and a violation, all runs are needed to report how often it violates.
             let is_reproduced = violations == runs && runs >= self.repeat;
             let is_fixed = violations == 0 && runs >= CLEAN_RUNS;
             if is_reproduced || is_fixed {
@@ -155,8 +155,8 @@ impl Replay<'_> {
         Ok(Replayed { outcome, runs, observation })
     }
 
-    /// Where a run took another way than the case before it was disturbed. Where nothing was to be disturbed the whole
-    /// way is what the case is about: there another way with the same end is no difference.
+    /// Returns where a run took another path than the case before the injection. Without an injection, the whole path
+    /// is the subject of the case: another path with the same result is then no difference.
     fn difference(&self, observation: &Observation, is_violated: bool) -> Option<Difference> {
         let point = self.case.script.injection().map(|injection| injection.point);
         if (point.is_none() && is_violated) || self.case.script.stops_a_session() {

@@ -7,7 +7,7 @@ use crate::invariants;
 use crate::scenario;
 use crate::target::UsageError;
 
-/// Which scenarios are run, and which invariants judged.
+/// Scenarios to run and invariants to judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// Ids of scenarios.
@@ -16,7 +16,7 @@ pub struct Selection {
     pub invariants: BTreeSet<&'static str>,
 }
 
-/// Everything.
+/// Selects everything.
 impl Default for Selection {
     fn default() -> Self {
         Self {
@@ -27,10 +27,10 @@ impl Default for Selection {
 }
 
 impl Selection {
-    /// What `--only` and `--skip` leave.
+    /// Computes what remains after `--only` and `--skip`.
     ///
     /// # Errors
-    /// An id that does not exist.
+    /// Fails if an id does not exist.
     pub fn new(only: &[String], skip: &[String]) -> Result<Self, UsageError> {
         let mut selection = Self::default();
         let chosen = Ids::read("--only", only)?;
@@ -72,7 +72,7 @@ impl Ids {
     }
 }
 
-/// What is wrong with an id that names nothing.
+/// Returns the error for an unknown id.
 pub fn unknown_id<'a>(flag: &str, id: &str, known: impl Iterator<Item = &'a &'a str>) -> UsageError {
     let error = UsageError::new(flag, format!("there is no {id:?}"));
     match nearest(id, known.copied()) {

@@ -1,7 +1,7 @@
 //! Defines a shard: one part of a run that is divided over machines or processors, `--shard I/N`.
 //!
-//! What a scenario runs is counted in an order that depends on the target and the selection alone, and dealt out like
-//! cards; what comes of one such place is run by one shard alone, so that all shards together run what a whole run does.
+//! The experiments of a scenario are numbered in an order that depends only on the target and the selection, and dealt
+//! out like cards. All that follows from one number is run by one shard, so all shards together do a whole run.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -9,19 +9,19 @@ use std::str::FromStr;
 
 use crate::catalogue::SCENARIO_IDS;
 
-/// More parts than this are a slip of the finger.
+/// More parts than this are a typing error.
 const SHARDS_MAX: u32 = 10_000;
 
-/// One of so many parts of a run.
+/// One part of a divided run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard {
-    /// How many parts there are.
+    /// Number of parts.
     of: NonZeroU32,
-    /// Which of them this is, from 1.
+    /// Index of this part, from 1.
     index: u32,
 }
 
-/// The whole of it.
+/// The whole run.
 impl Default for Shard {
     fn default() -> Self {
         Self { of: NonZeroU32::MIN, index: 1 }
@@ -29,29 +29,29 @@ impl Default for Shard {
 }
 
 impl Shard {
-    /// Shard `index` of `of`, counted from 1; nothing where there is none such.
+    /// Returns shard `index` of `of`, counted from 1, or nothing if there is no such shard.
     pub fn new(index: u32, of: u32) -> Option<Self> {
         let of = NonZeroU32::new(of).filter(|of| of.get() <= SHARDS_MAX)?;
         (1..=of.get()).contains(&index).then_some(Self { of, index })
     }
 
-    /// Which part this is, from 1.
+    /// Returns the index of this part, from 1.
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// How many parts there are.
+    /// Returns the number of parts.
     pub fn of(self) -> u32 {
         self.of.get()
     }
 
-    /// Whether there is no other.
+    /// Whether this is the only part.
     pub fn is_whole(self) -> bool {
         self.of.get() == 1
     }
 
-    /// Whether this shard runs what has this place in a scenario. The scenarios begin at different shards, since many of
-    /// them have only a few places.
+    /// Whether this shard runs the experiment with this number in a scenario. The scenarios begin at different shards,
+    /// because many of them have only a few experiments.
     pub fn has(self, scenario: &str, place: u64) -> bool {
         let start = SCENARIO_IDS.iter().position(|id| *id == scenario).unwrap_or(0) as u64;
         (place + start) % u64::from(self.of.get()) == u64::from(self.index - 1)

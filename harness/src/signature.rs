@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::call::{Argument, Call, Effect, Errno};
 use crate::normalize::without_pids;
 
-/// What each call was: whose, which, on what, and with which result, but for what differs from run to run, such as
-/// process ids, times and the names of temporary files.
+/// Describes each call: its process, name, operands and result, without what differs from run to run, such as process
+/// ids, times and the names of temporary files.
 pub fn steps_of(calls: &[Call], pids: &BTreeSet<i32>) -> Vec<String> {
     steps_of_all([(calls, pids)]).pop().unwrap_or_default()
 }
 
-/// The same of several traces, one after another: what one of them made may be looked at in a later one.
+/// Does the same for several traces in order: a later one may look at what an earlier one made.
 pub fn steps_of_all<'a>(
     traces: impl IntoIterator<Item = (&'a [Call], &'a BTreeSet<i32>)>,
 ) -> Vec<Vec<String>> {
@@ -19,12 +19,12 @@ pub fn steps_of_all<'a>(
     (1..).zip(traces).map(|(place, (calls, pids))| names.steps(place, calls, pids)).collect()
 }
 
-/// The names that differ from run to run.
+/// Names that differ from run to run.
 #[derive(Default)]
 struct Names {
-    /// Those that were made, and what they are called instead.
+    /// Names that were made, with their replacements.
     made: BTreeMap<String, String>,
-    /// The ids of all processes so far.
+    /// Ids of all processes so far.
     pids: BTreeSet<i32>,
 }
 
@@ -38,7 +38,7 @@ impl Names {
         for (at, call) in calls.iter().enumerate() {
             let Some(path) = newly_named(calls, at) else { continue };
             if !new.contains_key(path) {
-                // By the turn of whoever made it: which of several processes comes first is chance.
+                // Numbered per process, because it is random which of several processes comes first.
                 let count = counts.entry((call.client, process(call))).or_insert(0);
                 *count += 1;
                 new.insert(path.clone(), format!("{}.{} {count}", call.client, process(call)));
@@ -59,8 +59,8 @@ impl Names {
         steps
     }
 
-    /// A file that was made goes by its turn, whatever its name. Processes are numbered as they come, of all clients
-    /// together: which of two clients makes its first one earlier is chance.
+    /// Replaces the name of a file that was made by its number. Process numbers are omitted: they count over all
+    /// clients, and it is random which of two clients makes its first process earlier.
     fn named(&self, argument: &Argument) -> Option<String> {
         match argument {
             Argument::Path(name) | Argument::Descriptor(_, name) => Some(self.path(name)),
@@ -70,10 +70,10 @@ impl Names {
         }
     }
 
-    /// A path with what was made on its way going by its turn, and without process ids and times.
+    /// Returns a path without process ids and times; a part that was made is replaced by its number.
     fn path(&self, path: &str) -> String {
         let plain = |text: &str| without_times(&without_pids(text, &self.pids));
-        // What became of the file is told behind its name.
+        // A suffix of the name says what became of the file.
         let name = GONE.iter().fold(path, |name, gone| name.split(gone).next().unwrap_or(name));
         let ends = [name.len()].into_iter().chain(name.rmatch_indices('/').map(|(at, _)| at));
         let known = ends.into_iter().find_map(|end| Some((self.made.get(&name[..end])?, end)));
@@ -84,10 +84,10 @@ impl Names {
     }
 }
 
-/// What the tracer adds to the name of a file that has it no more.
+/// Suffixes that the tracer adds to the name of a file that no longer has it.
 const GONE: [&str; 2] = [" (deleted)", " (replaced)"];
 
-/// The processes of each client, numbered as they come.
+/// Numbers the processes of each client in order of appearance.
 fn processes(calls: &[Call]) -> BTreeMap<(u32, u32), usize> {
     let mut processes: BTreeMap<(u32, u32), usize> = BTreeMap::new();
     for call in calls {
@@ -97,7 +97,7 @@ fn processes(calls: &[Call]) -> BTreeMap<(u32, u32), usize> {
     processes
 }
 
-/// The name that a call gave, or was to give, to something new: such a name may be random.
+/// Returns the name that a call gave, or was to give, to something new: such a name may be random.
 fn newly_named(calls: &[Call], at: usize) -> Option<&String> {
     let call = &calls[at];
     match &call.effect {
@@ -107,7 +107,7 @@ fn newly_named(calls: &[Call], at: usize) -> Option<&String> {
             | Effect::SymbolicLinked { path, .. },
         ) => Some(path),
         Some(Effect::Linked { to, .. }) => Some(to),
-        // A name that its client has not looked for before, such as that of a copy that is kept.
+        // A name that its client has not looked up before, such as that of a backup copy.
         Some(Effect::Renamed { to, .. }) => {
             let is_it = |argument: &Argument| matches!(argument, Argument::Path(path) if path == to);
             let own = calls[..at].iter().filter(|earlier| earlier.client == call.client);
@@ -118,7 +118,7 @@ fn newly_named(calls: &[Call], at: usize) -> Option<&String> {
     }
 }
 
-/// The text without numbers of so many digits that they tell a time, and no record.
+/// Replaces numbers with so many digits that they are a time and not a record.
 fn without_times(text: &str) -> String {
     const DIGITS_MIN: usize = 8;
     let mut plain = String::new();
@@ -133,8 +133,8 @@ fn without_times(text: &str) -> String {
     plain + rest
 }
 
-/// The name that a file was to get that nobody may have made before, in a folder that was not there: it is as random as
-/// the one that is taken once the folder is made.
+/// Returns the name for an exclusive creation that failed because the folder did not exist: it is as random as the one
+/// that is taken once the folder is made.
 fn to_be_made(call: &Call) -> Option<&String> {
     let is_exclusive =
         |argument: &Argument| matches!(argument, Argument::Flags(flags) if flags.contains("O_EXCL"));
@@ -154,7 +154,7 @@ fn is_process(operand: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// git takes a random name for an object, and makes the folder for it where there is none: replays diverged by that name.
+    /// git takes a random name for an object, and makes its folder if there is none: replays diverged by that name.
     #[test]
     fn a_name_that_could_not_be_taken_for_want_of_its_folder_is_as_random_as_the_next() {
         let steps = |name: &str, errno: i32, flags: &str| {
@@ -169,7 +169,7 @@ mod tests {
         assert_ne!(steps("03/tmp_A", libc::ENOENT, "O_RDWR"), steps("03/tmp_B", libc::ENOENT, "O_RDWR"));
     }
 
-    /// Two Node stores that each start a process: the replay of a finding diverged where the other one was quicker.
+    /// Two Node stores that each start a process: the replay of a finding diverged when the other one was faster.
     #[test]
     fn a_process_is_not_told_by_its_number_among_those_of_all_clients() {
         let named = |text: &str| Names::default().named(&Argument::Flags(text.into()));
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(Names::default().path("process.json"), "process.json");
     }
 
-    /// The steps of calls in which `NAME` is a name of chance and `PID` the id of a process.
+    /// Returns the steps of calls in which `NAME` is a random name and `PID` a process id.
     fn with_chance(text: &str, name: &str, pid: i32) -> Vec<Vec<String>> {
         let traces = text
             .split("then")
@@ -186,8 +186,8 @@ mod tests {
         steps_of_all(traces.iter().map(|calls| (calls.as_slice(), &pids)))
     }
 
-    /// Replays diverged by a folder with a random name, a process id in a name, what an earlier operation had left under
-    /// its random name, and a copy that is kept by the time.
+    /// Replays diverged because of a folder with a random name, a process id in a name, a file that an earlier
+    /// operation had left under its random name, and a backup copy named by the time.
     #[test]
     fn names_of_chance_are_no_difference() {
         for text in [

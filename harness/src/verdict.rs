@@ -12,9 +12,9 @@ pub enum Verdict {
     Holds,
     /// At least one execution violates it.
     Violated,
-    /// Nothing was judged, or something could not be.
+    /// Nothing was judged, or something could not be judged.
     Inconclusive,
-    /// The target has nothing that it speaks of; known before anything runs.
+    /// The target lacks what the invariant is about; known before anything runs.
     NotApplicable,
 }
 
@@ -29,14 +29,14 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What one execution says of one invariant.
+/// The judgement of one execution on one invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
     /// It could have violated the invariant and did not.
     Holds,
     /// It violates the invariant; one sentence that names the records, files or clients.
     Violated(String),
-    /// It could not be told, for this reason.
+    /// It could not be judged, for this reason.
     Inconclusive(String),
     /// Nothing in it could have violated the invariant.
     NotExercised,
@@ -47,14 +47,14 @@ pub enum Judgement {
 pub struct Tally {
     /// Executions that could have violated it and were judged.
     pub judged: u64,
-    /// The executions that violate it: index into the run's observations, and what was seen.
+    /// Executions that violate it: index into the run's observations, and what was observed.
     pub violations: Vec<(usize, String)>,
-    /// Why some execution could not be judged; the first such reason.
+    /// First reason why an execution could not be judged.
     pub doubt: Option<String>,
 }
 
 impl Tally {
-    /// Adds what the execution `index` says.
+    /// Adds the judgement of execution `index`.
     pub fn add(&mut self, index: usize, judgement: Judgement) {
         match judgement {
             Judgement::Holds => self.judged += 1,
@@ -69,7 +69,7 @@ impl Tally {
         }
     }
 
-    /// The verdict: a violation counts whatever else happened, a doubt next, and what judged nothing never holds.
+    /// Returns the verdict: a violation takes precedence, then a doubt; it never holds if nothing was judged.
     pub fn verdict(&self) -> Verdict {
         if !self.violations.is_empty() {
             Verdict::Violated

@@ -34,17 +34,17 @@ pub(super) enum Forms {
     Shards,
 }
 
-/// What became of a record.
+/// Result of adding a record.
 #[derive(Debug)]
 pub(super) enum Added {
     Yes,
     /// Nothing was changed, for this reason.
     Refused(String),
-    /// It was no more wanted: it is in, in memory and in the file, or in neither.
+    /// It was no longer wanted: it is in memory and in the file, or in neither.
     Cancelled,
 }
 
-/// What became of an operation that not every form has.
+/// Result of an operation that not every form has.
 #[derive(Debug)]
 pub(super) enum Other {
     Done,
@@ -52,17 +52,17 @@ pub(super) enum Other {
     Unknown,
 }
 
-/// One file, by whatever form.
+/// One file of any form.
 pub(super) trait Form: Send + Sync {
-    /// Puts a record in, unless `is_wanted` says no once the lock is there.
+    /// Adds a record, unless `is_wanted` returns false once the lock is taken.
     fn add(&self, record: &str, is_wanted: &(dyn Fn() -> bool + Sync)) -> Result<Added, Error>;
-    /// The records, as the file has them.
+    /// Returns the records in the file.
     fn list(&self) -> Result<Vec<String>, Error>;
-    /// The records that this process believes there are, without a look; nothing where it believes nothing.
+    /// Returns the records that this process believes exist, without reading; `None` if it believes nothing.
     fn memory(&self) -> Option<Vec<String>> {
         None
     }
-    /// Does something that not every form can.
+    /// Runs an operation that not every form has.
     fn other(&self, _: &str) -> Result<Other, Error> {
         Ok(Other::Unknown)
     }
@@ -90,7 +90,7 @@ pub(super) fn open(
     })
 }
 
-/// A form that believes what it listed after its last operation, where it believes nothing by itself.
+/// Wraps a form; if the form itself believes nothing, this believes what it listed after its last operation.
 pub(super) struct Believing {
     pub(super) form: Box<dyn Form>,
     listed: Mutex<Vec<String>>,
@@ -102,9 +102,9 @@ impl Believing {
         Ok(Self { form, listed })
     }
 
-    /// What is there, which it believes from now on.
+    /// Lists the records, and believes them from now on.
     pub(super) fn look(&self) -> Result<Vec<String>, Error> {
-        // One after another, so that nobody goes back to what an earlier look found.
+        // One at a time, so that no thread goes back to what an earlier look found.
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         listed.clone_from(&self.form.list()?);
         Ok(listed.clone())
@@ -116,7 +116,7 @@ impl Believing {
     }
 }
 
-/// What a document holds.
+/// Content of a document.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Names {
@@ -124,7 +124,7 @@ struct Names {
 }
 
 impl Names {
-    /// Puts a record in, where it is wanted and new.
+    /// Adds a record if it is wanted and new.
     fn add(&mut self, record: &str, is_wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), Added> {
         if !is_wanted() {
             return Err(Added::Cancelled);
@@ -200,7 +200,7 @@ impl Form for Ledger {
     fn add(&self, record: &str, is_wanted: &(dyn Fn() -> bool + Sync)) -> Result<Added, Error> {
         let one = Amount::whole(1).unwrap_or_default();
         let buy = Action::Buy { symbol: record.to_owned(), quantity: one, price: one };
-        // A purchase cannot be taken back: it is given up before, or not at all.
+        // A purchase cannot be reverted: it is cancelled before, or not at all.
         if !is_wanted() {
             return Ok(Added::Cancelled);
         }
@@ -284,7 +284,7 @@ impl Form for TornWhileWritten<Names> {
     }
 }
 
-/// The messages of a history.
+/// Returns the messages of a history.
 pub(super) fn messages(history: Vec<Line>) -> Vec<String> {
     let text = |line| match line {
         Line::Message { text, .. } => Some(text),
@@ -293,7 +293,7 @@ pub(super) fn messages(history: Vec<Line>) -> Vec<String> {
     history.into_iter().filter_map(text).collect()
 }
 
-/// A record as a message.
+/// Wraps a record in a message.
 pub(super) fn message(record: &str) -> Line {
     Line::Message { role: "user".to_owned(), text: record.to_owned() }
 }
@@ -343,7 +343,7 @@ impl Form for Sharded {
         Ok(Added::Yes)
     }
 
-    /// Merges first, so that the merged file has what is listed.
+    /// Merges first, so that the merged file contains what is listed.
     fn list(&self) -> Result<Vec<String>, Error> {
         self.shards.merge()?;
         Ok(self.shards.merged()?.records.clone())

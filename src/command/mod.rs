@@ -184,7 +184,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let line = match Line::try_parse_from(std::iter::once(program).chain(arguments)) {
         Ok(line) => line,
         Err(usage) => {
-            // Nobody is left to tell where standard error is closed.
+            // If standard error is closed, the error cannot be reported.
             let _written = usage.print();
             return if usage.use_stderr() { End::Usage as u8 } else { End::Done as u8 };
         }
@@ -322,7 +322,7 @@ fn reconcile(data: &Path, every: Option<Duration>) -> Result<(), Unsuccessful> {
             Ok(Err(alarm)) => alarm.to_string(),
             Err(failed) => failed.to_string(),
         };
-        // It goes on without anybody who listens.
+        // It continues even if nothing reads its output.
         let _written = writeln!(io::stdout(), "{told}");
     });
     Ok(())

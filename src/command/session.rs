@@ -53,11 +53,11 @@ impl Answer {
     }
 }
 
-/// A request that may be given up.
+/// Cancellation state of a request.
 #[derive(Default)]
 struct Cancellation {
     is_asked: AtomicBool,
-    /// What more is to be done to give it up, while it waits.
+    /// Further action that cancels the request while it waits.
     action: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -74,7 +74,7 @@ impl Cancellation {
         self.is_asked.load(Ordering::SeqCst)
     }
 
-    /// Calls this when it is given up; at once, where it was already.
+    /// Calls `action` on cancellation; at once, if already cancelled.
     #[cfg(feature = "tokio")]
     fn then(&self, action: impl FnOnce() + Send + 'static) {
         *self.action.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(action));
@@ -129,7 +129,7 @@ impl Handle {
         match self {
             Self::Blocking(believing) => {
                 let added = believing.form.add(record, &|| !cancellation.is_asked());
-                // What it believes is what is there, whatever became of it.
+                // Refresh memory from the file, whatever the result was.
                 believing.look()?;
                 added
             }
@@ -167,7 +167,7 @@ impl Handle {
     }
 }
 
-/// Answers until the input ends, and what was begun is finished.
+/// Answers requests until the input ends and every started request is finished.
 pub(super) fn run(form: Forms, data: &Path) -> io::Result<()> {
     let mut handles: BTreeMap<String, Arc<Handle>> = BTreeMap::new();
     let mut cancellations: BTreeMap<u64, Arc<Cancellation>> = BTreeMap::new();
@@ -192,7 +192,7 @@ pub(super) fn run(form: Forms, data: &Path) -> io::Result<()> {
                     Err(failed) => tell(&Answer::failed(seq, &failed))?,
                 },
                 "close" => match handles.remove(&name) {
-                    // Who still uses it goes on.
+                    // Requests that still use it continue.
                     Some(_) => tell(&Answer::ok(seq))?,
                     None => tell(&Answer::not(seq, "failed", format!("no handle {name:?} is open")))?,
                 },
@@ -210,7 +210,7 @@ pub(super) fn run(form: Forms, data: &Path) -> io::Result<()> {
                     let cancellation = Arc::new(Cancellation::default());
                     cancellations.insert(seq, Arc::clone(&cancellation));
                     scope.spawn(move || {
-                        // Where the output is closed there is nobody to tell.
+                        // If the output is closed, the answer cannot be delivered.
                         let _told = tell(&handle.answer(&request, &cancellation));
                     });
                 }
@@ -223,7 +223,7 @@ pub(super) fn run(form: Forms, data: &Path) -> io::Result<()> {
 fn tell(answer: &Answer) -> io::Result<()> {
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
-    // One call, so that no two answers are mixed.
+    // One call, so that answers do not interleave.
     let mut out = io::stdout().lock();
     out.write_all(&line)?;
     out.flush()
@@ -240,7 +240,7 @@ mod asynchronous {
     use crate::context::AsyncContext;
     use crate::error::{Error, ErrorKind};
 
-    /// A context as asynchronous callers have it: a cancelled request is a future that is dropped.
+    /// A context for asynchronous callers: a cancelled request is a dropped future.
     pub(super) struct Handle(AsyncContext);
 
     fn runtime(path: &Path) -> Result<Runtime, Error> {
@@ -263,7 +263,7 @@ mod asynchronous {
             match runtime.block_on(task) {
                 Ok(appended) => appended.map(|()| Added::Yes),
                 Err(ended) if ended.is_cancelled() => {
-                    // Where it had its turn it goes on without us: what comes next waits for it.
+                    // If it already has its turn, it continues without us: the next operation waits for it.
                     runtime.block_on(self.0.read())?;
                     Ok(Added::Cancelled)
                 }

@@ -13,38 +13,38 @@ use crate::queue::FileId;
 #[cfg(test)]
 pub(crate) mod simulated;
 
-/// What stands behind a path, or an open file.
+/// Status of a path, or of an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Status {
     pub(crate) id: FileId,
     pub(crate) is_file: bool,
-    /// In bytes.
+    /// Length in bytes.
     pub(crate) length: u64,
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
-    /// When content and status were last changed, in seconds and nanoseconds.
+    /// Times of the last changes of content and status, in seconds and nanoseconds.
     pub(crate) changed: [(i64, i64); 2],
 }
 
-/// How a file is opened.
+/// Mode in which a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// To read it; it must be there.
+    /// For reading; the file must exist.
     Read,
-    /// To read it and to add at its end; created where it is missing.
+    /// For reading and appending; created if missing.
     Append,
-    /// To read it and to write anywhere, what it holds kept; created where it is missing.
+    /// For reading and writing at any offset, keeping the content; created if missing.
     Change,
-    /// To write it; it must not be there. With this mode, where one is given.
+    /// For writing; the file must not exist. Created with this mode, if one is given.
     New(Option<u32>),
 }
 
-/// A file that is open.
+/// An open file.
 pub(crate) trait Opened: fmt::Debug + Send + Sync {
     fn status(&self) -> io::Result<Status>;
-    /// Reads from `offset` on; how many bytes there were, 0 at the end.
+    /// Reads from `offset` on; returns the number of bytes read, 0 at the end.
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes at the end where it was opened for that, else where the last write ended; how many bytes were taken.
+    /// Writes at the end if opened for appending, else where the last write ended; returns the number of bytes written.
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     fn set_length(&self, length: u64) -> io::Result<()>;
@@ -54,26 +54,26 @@ pub(crate) trait Opened: fmt::Debug + Send + Sync {
     fn set_mode(&self, mode: u32) -> io::Result<()>;
 }
 
-/// A disk with its folders.
+/// A disk with folders.
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
-    /// What the path names, itself and not what a link points to; nothing where there is nothing.
+    /// Returns the status of the path itself, not of a link's target; `None` if it does not exist.
     fn status(&self, path: &Path) -> io::Result<Option<Status>>;
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn Opened>>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Gives a file a second name.
+    /// Creates a second name (hard link) of a file.
     fn link(&self, file: &Path, name: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Waits until the names in a folder are on the disk.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
-    /// The names of what is in a folder, sorted; none where there is no folder.
+    /// Returns the names of a folder's entries, sorted; none if the folder does not exist.
     fn names(&self, folder: &Path) -> io::Result<Vec<String>>;
 }
 
-/// The disk of the machine.
+/// The real disk of the machine.
 #[derive(Debug)]
 pub(crate) struct Real;
 
-/// The disk of the machine.
+/// Returns the real disk of the machine.
 pub(crate) fn real() -> Arc<dyn Disk> {
     Arc::new(Real)
 }
@@ -102,13 +102,13 @@ impl Disk for Real {
 
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn Opened>> {
         let mut options = OpenOptions::new();
-        // Not to wait for the other end where somebody put a pipe in the file's place.
+        // Do not block on the other end if a pipe is in the file's place.
         options.read(true).custom_flags(libc::O_NONBLOCK);
         match how {
             How::Read => &mut options,
             How::Append => options.append(true).create(true),
             How::Change => options.write(true).create(true),
-            // Exclusive creation follows no planted link.
+            // Exclusive creation does not follow a planted link.
             How::New(None) => options.write(true).create_new(true),
             How::New(Some(mode)) => options.write(true).create_new(true).mode(mode),
         };
@@ -138,7 +138,7 @@ impl Disk for Real {
         };
         let mut names = Vec::new();
         for entry in entries {
-            // What the store made has a name of UTF-8.
+            // Files that the store created have UTF-8 names.
             names.extend(entry?.file_name().into_string());
         }
         names.sort();
@@ -180,7 +180,7 @@ impl Opened for File {
     }
 }
 
-/// Everything between two offsets, or what there is of it.
+/// Reads everything between two offsets, or as much of it as exists.
 pub(crate) fn read_range(file: &dyn Opened, from: u64, to: u64) -> io::Result<Vec<u8>> {
     let length = usize::try_from(to.saturating_sub(from)).map_err(io::Error::other)?;
     let mut content = Vec::new();
@@ -199,7 +199,7 @@ pub(crate) fn read_range(file: &dyn Opened, from: u64, to: u64) -> io::Result<Ve
     Ok(content)
 }
 
-/// Writes all of it by as few calls as the disk takes it in.
+/// Writes all bytes in as few calls as the disk accepts.
 pub(crate) fn write_all(
     mut bytes: &[u8],
     mut write: impl FnMut(&[u8]) -> io::Result<usize>,

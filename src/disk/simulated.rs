@@ -1,8 +1,8 @@
 //! Simulates a disk in memory that stops in the middle of a call and loses unsynced data.
 //!
-//! A kill leaves what every call so far did, the last one perhaps half. A power loss leaves what was synced, and of
-//! the rest whatever chance takes: of a file the old or the new content, or the new length with NULs, and of a
-//! folder any of the changes of names since its last sync (the profile `posix`: the weakest that a disk may keep).
+//! A kill leaves the effect of every call so far, the last one possibly half done. A power loss leaves what was synced,
+//! and a random part of the rest: for a file the old or the new content, or the new length with NULs; for a folder any
+//! of the name changes since its last sync (the profile `posix`: the least that a disk may keep).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,25 +12,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::disk::{Disk, How, Opened, Status};
 use crate::replace::folder_of;
 
-/// A disk in memory.
+/// An in-memory disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Simulated {
     state: Arc<Mutex<State>>,
 }
 
-/// What ends the store's work.
+/// Event that ends the store's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Misfortune {
     Kill,
     PowerLoss,
 }
 
-/// When and how the store's work ends.
+/// Time and kind of the event that ends the store's work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
-    /// In the call that comes after so many more that change something.
+    /// Number of further modifying calls before the one that is interrupted.
     pub(crate) calls: u64,
-    /// Decides how much of that call is done, and what a power loss takes.
+    /// Random seed: decides how much of that call is done, and what a power loss takes.
     pub(crate) chance: u64,
     pub(crate) by: Misfortune,
 }
@@ -39,19 +39,19 @@ pub(crate) struct Cut {
 struct State {
     files: BTreeMap<u64, Content>,
     names: BTreeMap<PathBuf, u64>,
-    /// Changes of names since the last sync of their folder, and the names before them.
+    /// Changes of names since the last sync of their folder; next, the names before these changes.
     unsynced: Vec<Renaming>,
     synced_names: BTreeMap<PathBuf, u64>,
     last: u64,
     clock: i64,
-    /// After so many more calls that change something it is over.
+    /// Number of further modifying calls before the one that is interrupted.
     calls_left: Option<u64>,
     chance: u64,
     is_over: bool,
-    /// Calls of `sync` and `sync_folder` fail from now on.
+    /// Whether calls of `sync` and `sync_folder` fail.
     fails_to_sync: bool,
     fails_to_sync_folders: bool,
-    /// Calls that read content, and calls that changed something.
+    /// Number of calls that read content, and of calls that changed something.
     reads: u64,
     changes: u64,
 }
@@ -78,19 +78,19 @@ struct OpenFile {
 }
 
 impl Simulated {
-    /// Ends the work of the store so, or lets it go on.
+    /// Sets when the store's work is interrupted; `None` lets it continue.
     pub(crate) fn cut(&self, cut: Option<Cut>) {
         let mut state = self.state();
         state.calls_left = cut.map(|cut| cut.calls);
         state.chance = cut.map_or(0, |cut| cut.chance);
     }
 
-    /// Whether it came to that.
+    /// Returns whether the interruption has happened.
     pub(crate) fn is_over(&self) -> bool {
         self.state().is_over
     }
 
-    /// What the next process finds.
+    /// Restores the state that the next process finds.
     pub(crate) fn restart(&self, after: Misfortune) {
         let mut state = self.state();
         state.is_over = false;
@@ -123,17 +123,17 @@ impl Simulated {
         }
     }
 
-    /// Syncs fail from now on, or no more.
+    /// Sets whether syncs fail from now on.
     pub(crate) fn fail_to_sync(&self, fails: bool) {
         self.state().fails_to_sync = fails;
     }
 
-    /// The same of folders alone.
+    /// Sets whether syncs of folders fail; other syncs are not affected.
     pub(crate) fn fail_to_sync_folders(&self, fails: bool) {
         self.state().fails_to_sync_folders = fails;
     }
 
-    /// How often content was read so far, and how often anything was changed.
+    /// Returns how often content was read so far, and how often anything was changed.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let state = self.state();
         (state.reads, state.changes)
@@ -145,8 +145,8 @@ impl Simulated {
 }
 
 impl State {
-    /// Begins a call that changes something; an error where the work is over. Whether it is the last one, of which
-    /// only part is done.
+    /// Begins a modifying call; fails after the interruption. Returns whether this is the interrupted call, of which
+    /// only a part is done.
     fn change(&mut self) -> io::Result<bool> {
         if self.is_over {
             return Err(over());
@@ -166,12 +166,12 @@ impl State {
         }
     }
 
-    /// A call that is wholly done or not at all.
+    /// Begins a modifying call that is done completely or not at all.
     fn change_wholly(&mut self) -> io::Result<()> {
         if self.change()? { Err(over()) } else { Ok(()) }
     }
 
-    /// Of so many things one, by chance (a linear congruential generator, Knuth's constants).
+    /// Returns a random number below `things` (a linear congruential generator, Knuth's constants).
     fn toss(&mut self, things: u64) -> u64 {
         self.chance =
             self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

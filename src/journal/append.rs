@@ -10,20 +10,20 @@ use crate::journal::lines::parse;
 use crate::journal::{Journal, Known};
 use crate::lock::{Guard, Turn};
 
-/// What the parts of an append work on: the end of the journal, and the lines to come.
+/// State that the parts of an append work on: the end of the journal, and the new lines.
 pub(super) struct Lines<T> {
     known: Known,
-    /// Where the last whole line ends.
+    /// End of the last complete line.
     end: u64,
     pub(super) new: Vec<u8>,
-    /// The last record, where it was looked at.
+    /// The last record, if it was read already.
     pub(super) latest: Option<Option<T>>,
     pub(super) turn: Turn,
     pub(super) has_durable: bool,
 }
 
 impl<T: Serialize + DeserializeOwned + Clone> Lines<T> {
-    /// The last record, those to be written included.
+    /// Returns the last record, including those still to be written.
     pub(super) fn latest(&mut self, journal: &Journal<T>) -> Result<Option<&T>, Error> {
         if self.latest.is_none() {
             let new = self.new.strip_suffix(b"\n").map(|new| new.rsplit(|byte| *byte == b'\n').next());
@@ -42,7 +42,7 @@ pub(super) struct Appending<'a, T>(pub(super) &'a Journal<T>);
 
 impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appending<'a, T> {
     type Kept = Guard<'a>;
-    /// The file to sync, where anybody waits for that.
+    /// The file to sync, if a thread waits for that.
     type Left = Option<Known>;
 
     fn begin(&self) -> Result<(Lines<T>, Guard<'a>), Error> {
@@ -50,7 +50,7 @@ impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appe
         journal.durable.refuse_if_broken(&journal.path)?;
         let guard = journal.lock.lock()?;
         let (known, length) = match journal.file()? {
-            // With the reason, where this file could only be had to read.
+            // If this file could only be opened for reading, open it again below, to report the reason.
             Some(there) if journal.opened().as_ref().is_some_and(|known| known.id == there.0.id) => there,
             _ => {
                 let path = &journal.path;
@@ -79,8 +79,8 @@ impl<'a, T: Serialize + DeserializeOwned + Clone> Lead<Lines<T>, Error> for Appe
             Ok(count)
         });
         if let Err(failed) = written {
-            // Whole lines are never taken back, since a reader may have seen them: of those nobody is told that they
-            // are in. Where even this fails, the next writer cuts half a line off.
+            // Complete lines are never taken back, because a reader may have seen them: they are in the file but not
+            // acknowledged. If even this fails, the next writer cuts the partial line off.
             let whole = lines.new[..taken].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             let _taken_back = lines.known.file.set_length(lines.end + whole as u64);
             return Err(Error::io("write", &self.0.path)(failed));

@@ -13,10 +13,10 @@ use crate::journal::lines::{line_start, parse, parse_lines};
 use crate::journal::{Journal, Known};
 use crate::replace::{beside, put_in_place};
 
-/// How much is read at once in search of a header.
+/// Number of bytes that are read at once to find a header.
 const BLOCK: u64 = 4096;
 
-/// A file, and where its whole lines end.
+/// A file, and the end of its complete lines.
 type Whole = (Arc<dyn Opened>, u64);
 
 /// The first line of a journal that was rotated or rewritten.
@@ -30,16 +30,16 @@ pub(super) struct Header {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Continued {
-    /// The number of the file (`NAME.NUMBER`) that has the earlier records; nothing where there are none.
+    /// Number of the file (`NAME.NUMBER`) with the earlier records; `None` if there are none.
     after: Option<u64>,
-    /// The highest number that was ever given: none is given twice, so that a slow reader cannot take one file for
+    /// The highest number assigned so far: no number is reused, so that a slow reader cannot mistake one file for
     /// another.
     last: u64,
 }
 
 impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
-    /// The record on the last line before `end`, which is the end of a line. Where there is only a header, that of the
-    /// file before.
+    /// Returns the record on the last line before `end`, which is the end of a line. If there is only a header, returns
+    /// that of the file before.
     pub(super) fn latest_before(&self, file: &dyn Opened, end: u64) -> Result<Option<T>, Error> {
         if end == 0 {
             return Ok(None);
@@ -49,7 +49,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         if start == 0
             && let (Some(header), _) = self.header(file, end)?
         {
-            // A file that was rotated is never without records.
+            // A rotated file always has records.
             return match header.journal.after {
                 Some(number) => {
                     let (earlier, end) = self.earlier(number)?;
@@ -61,7 +61,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         last_line(file, end, &self.path).map(Some)
     }
 
-    /// Reads a file, after those that its header says came before it.
+    /// Reads a file, after the earlier files that its header refers to.
     pub(super) fn read_with_earlier(
         &self,
         file: &dyn Opened,
@@ -69,7 +69,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         records: &mut Vec<T>,
     ) -> Result<(), Error> {
         let (header, from) = self.header(file, end)?;
-        // One after another, since there may be more than can be open at once.
+        // One after another, because there may be more than can be open at once.
         for number in self.earlier_numbers(header)?.into_iter().rev() {
             let (earlier, its_end) = self.earlier(number)?;
             let (_, its_from) = self.header(&*earlier, its_end)?;
@@ -78,7 +78,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         parse_lines(file, from, end, &self.path, records)
     }
 
-    /// The numbers of the files that came before, the latest first.
+    /// Returns the numbers of the earlier files, the latest first.
     fn earlier_numbers(&self, header: Option<Header>) -> Result<Vec<u64>, Error> {
         let mut numbers: Vec<u64> = Vec::new();
         let mut next = header.and_then(|header| header.journal.after);
@@ -94,7 +94,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(numbers)
     }
 
-    /// The file of this number, and where its lines end.
+    /// Opens the file of this number; returns it with the end of its lines.
     fn earlier(&self, number: u64) -> Result<Whole, Error> {
         let path = self.archive(number);
         let opened = self.disk.open(&path, How::Read).map_err(Error::io("open", &path))?;
@@ -103,12 +103,12 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok((opened, end))
     }
 
-    /// The path of the file of this number.
+    /// Returns the path of the file of this number.
     fn archive(&self, number: u64) -> PathBuf {
         beside(&self.path, "", &format!(".{number}"))
     }
 
-    /// The header, where there is one, and where the records begin.
+    /// Returns the header, if there is one, and the start of the records.
     pub(super) fn header(&self, file: &dyn Opened, end: u64) -> Result<(Option<Header>, u64), Error> {
         let start = read_range(file, 0, end.min(BLOCK)).map_err(Error::io("read", &self.path))?;
         let Some(first) = start.split_inclusive(|byte| *byte == b'\n').next() else { return Ok((None, 0)) };
@@ -119,11 +119,11 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     }
 
     /// Gives the journal a new file, which continues the old one under another name (`NAME.1`, `NAME.2` …): no record
-    /// is lost, doubled or moved. Whether there was anything to rotate.
+    /// is lost, duplicated or moved. Returns whether there was anything to rotate.
     ///
     /// # Errors
-    /// As for [`Journal::append`]; [`ErrorKind::Corrupt`] where what the journal begins with is damaged; the file system
-    /// must know hard links. Where the last sync of the folder fails it was rotated.
+    /// As for [`Journal::append`]; [`ErrorKind::Corrupt`] if the beginning of the journal is damaged; the file system
+    /// must support hard links. If the last sync of the folder fails, the journal was rotated.
     pub fn rotate(&self) -> Result<bool, Error> {
         let guard = self.lock.lock()?;
         self.durable.refuse_if_broken(&self.path)?;
@@ -133,7 +133,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         if from == end {
             return Ok(false);
         }
-        // What is moved out of sight must be on the disk: its writers may have been killed before their syncs.
+        // The old file must be on the disk before it is rotated: its writers may have been killed before their syncs.
         self.durable.sync(&*file, &self.path)?;
         let mut last = header.map_or(0, |header| header.journal.last);
         loop {
@@ -144,8 +144,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
             match self.disk.link(&self.path, &archive) {
                 Ok(()) => break,
                 Err(taken) if taken.kind() == io::ErrorKind::AlreadyExists => {
-                    // Of a rotation of this very file that was killed; else somebody else's, or one that no header
-                    // names any more.
+                    // Left by a killed rotation of this same file; else a foreign file, or one that no header refers to
+                    // any more.
                     let there = self.disk.status(&archive).map_err(Error::io("examine", &archive))?;
                     if there.is_some_and(|there| there.id == id) {
                         break;
@@ -154,7 +154,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
                 Err(other) => return Err(Error::io("link", &archive)(other)),
             }
         }
-        // The second name first: a disk may keep later changes of a folder and not this one.
+        // The second name first: a disk may keep later changes of a folder without this one.
         self.durable.sync_folder(&*self.disk, &self.path)?;
         let header = Header { journal: Continued { after: Some(last), last } };
         self.begin_anew(&self.line(&header)?)?;
@@ -162,15 +162,15 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(true)
     }
 
-    /// Writes the journal anew with the records that `keep` makes of all there are, in one file, and removes the
-    /// files of before. Where `keep` returns an error nothing is changed.
+    /// Rewrites the journal with the records that `keep` makes of all existing ones, in one file, and removes the
+    /// earlier files. If `keep` returns an error, nothing is changed.
     ///
     /// # Errors
-    /// As for [`Journal::append`] and [`Journal::read`]. Where it is the sync of the folder that fails, or the removal of a
-    /// file of before, the journal was written anew.
+    /// As for [`Journal::append`] and [`Journal::read`]. If the sync of the folder or the removal of an earlier file
+    /// fails, the journal was rewritten.
     ///
     /// # Panics
-    /// Where `keep` does, or serialising.
+    /// If `keep` or serialising panics.
     pub fn rewrite<E>(&self, keep: impl FnOnce(Vec<T>) -> Result<Vec<T>, E>) -> Result<Result<(), E>, Error> {
         let guard = self.lock.lock()?;
         self.durable.refuse_if_broken(&self.path)?;
@@ -189,14 +189,14 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         let last = header.map_or(0, |header| header.journal.last);
         let mut content = Vec::new();
         if last > 0 || records.is_empty() {
-            // An empty file could not be told from one that was emptied by accident.
+            // An empty file could not be distinguished from one that was emptied by accident.
             content = self.line(&Header { journal: Continued { after: None, last } })?;
         }
         for record in &records {
             content.extend_from_slice(&self.record_line(record)?);
         }
         self.begin_anew(&content)?;
-        // Nothing names them any more. Those that stay after a kill are in nobody's way.
+        // Nothing refers to them any more. Those that remain after a kill do no harm.
         for number in gone {
             let archive = self.archive(number);
             self.disk.remove(&archive).map_err(Error::io("remove", &archive))?;
@@ -205,8 +205,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(Ok(()))
     }
 
-    /// Puts another file in the place of the journal's, durably; the old one is not kept open, so that its room is free where
-    /// it has no other name.
+    /// Replaces the journal's file durably; the old file is not kept open, so that its space is freed if it has no
+    /// other name.
     fn begin_anew(&self, content: &[u8]) -> Result<(), Error> {
         let file = put_in_place(&*self.disk, &self.path, content)?;
         let id = file.status().map_err(Error::io("examine", &self.path))?.id;
@@ -215,7 +215,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
     }
 }
 
-/// The record on the last line of the file `path`, which ends at `end`.
+/// Reads the record on the last line of the file `path`, which ends at `end`.
 fn last_line<T: DeserializeOwned>(file: &dyn Opened, end: u64, path: &Path) -> Result<T, Error> {
     let read = Error::io("read", path);
     let start = line_start(file, end.saturating_sub(1)).map_err(&read)?;

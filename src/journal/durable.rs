@@ -8,14 +8,14 @@ use crate::error::{Error, ErrorKind};
 use crate::journal::Known;
 use crate::replace::folder_of;
 
-/// What is known of the disk by one handle of a journal.
+/// Durability state of one handle of a journal.
 #[derive(Debug, Default)]
 pub(super) struct Durable {
     /// Whether a sync failed, after which the kernel may have dropped what it could not write. Held during every sync:
-    /// the kernel tells an error once, and who syncs at the same time must not take it for success.
+    /// the kernel reports an error once, and a concurrent sync must not take that for success.
     is_broken: Mutex<bool>,
-    /// The file whose name this handle has seen to it that the disk has: who gave it the name may have been killed
-    /// before.
+    /// The file whose name this handle has synced: the process that created the name may have been killed before its
+    /// sync.
     name_synced_of: Mutex<Option<Known>>,
 }
 
@@ -27,7 +27,7 @@ impl Durable {
         }
     }
 
-    /// Waits until the disk has what was written to this file, which is that of the journal `path`.
+    /// Waits until the disk has what was written to this file of the journal `path`.
     pub(super) fn sync(&self, file: &dyn Opened, path: &Path) -> Result<(), Error> {
         self.once(path, || file.sync().map_err(Error::io("sync", path)))
     }
@@ -38,7 +38,7 @@ impl Durable {
         self.once(path, || disk.sync_folder(folder).map_err(Error::io("sync the folder", folder)))
     }
 
-    /// Sees to it that the disk has the name of this file too.
+    /// Ensures that the disk has the name of this file too.
     pub(super) fn sync_name(&self, disk: &dyn Disk, path: &Path, known: &Known) -> Result<(), Error> {
         if self.name_synced_of().as_ref().is_none_or(|before| before.id != known.id) {
             self.sync_folder(disk, path)?;
@@ -47,7 +47,7 @@ impl Durable {
         Ok(())
     }
 
-    /// Syncs, unless that failed before: a second try would succeed, without what was dropped.
+    /// Syncs, unless a sync failed before: a second try would succeed, without the dropped data.
     fn once(&self, path: &Path, sync: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let mut is_broken = self.is_broken();
         if *is_broken {

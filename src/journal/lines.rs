@@ -8,11 +8,11 @@ use serde::de::DeserializeOwned;
 use crate::disk::{Opened, read_range};
 use crate::error::{Error, ErrorKind};
 
-/// How much is read at once in search of the end of a line, where it is likely to be short; then more and more.
+/// Number of bytes that are first read to find the end of a line, usually a short one; later reads are larger.
 const SHORT: u64 = 512;
 
-/// Where the last line ends that has a line feed at its end and no NUL in it: JSON has none, and a power loss fills with
-/// them what it took.
+/// Returns the end of the last line that ends with a line feed and contains no NUL: JSON has none, and a power loss
+/// fills lost data with NULs.
 pub(super) fn end_of_lines(file: &dyn Opened, length: u64) -> io::Result<u64> {
     // Nearly always it is the last line, and a short one.
     let from = length.saturating_sub(SHORT);
@@ -21,7 +21,7 @@ pub(super) fn end_of_lines(file: &dyn Opened, length: u64) -> io::Result<u64> {
         && let Some(before) = rest.iter().rposition(|byte| *byte == b'\n')
         && !rest[before..].contains(&0)
     {
-        // A writer may have cut a torn line off since the length was seen.
+        // A writer may have cut off a torn line since the length was read.
         return Ok(from + block.len() as u64);
     }
     let mut end = line_start(file, length)?;
@@ -35,7 +35,7 @@ pub(super) fn end_of_lines(file: &dyn Opened, length: u64) -> io::Result<u64> {
     Ok(end)
 }
 
-/// The same of lines that are in memory, from the beginning of one on: how many bytes.
+/// The same for lines in memory, from the beginning of a line on; returns the number of bytes.
 pub(super) fn whole_lines(content: &[u8]) -> usize {
     let start_before =
         |end: usize| content[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -50,7 +50,7 @@ pub(super) fn whole_lines(content: &[u8]) -> usize {
     end
 }
 
-/// Where the line begins that the byte before `end` is in, or would be: behind the last line feed before `end`.
+/// Returns the start of the line that has, or would have, the byte before `end`: after the last line feed before `end`.
 pub(super) fn line_start(file: &dyn Opened, end: u64) -> io::Result<u64> {
     let mut to = end;
     let mut size = SHORT;
@@ -82,7 +82,7 @@ pub(super) fn parse_lines<T: DeserializeOwned>(
     parse_all(&content, from, path, records)
 }
 
-/// The records of these lines, which are the file's from this offset on.
+/// Parses the records of these lines, which start at this offset of the file.
 pub(super) fn parse_all<T: DeserializeOwned>(
     content: &[u8],
     from: u64,
@@ -102,8 +102,8 @@ mod tests {
 
     use super::*;
 
-    /// A reader looked how long the file is, with half a line at its end; a writer cut that off; the reader took the old
-    /// length for the end of the lines, and said that the journal was corrupt.
+    /// A reader read the length of the file, with half a line at its end; a writer cut that off; the reader took the
+    /// old length for the end of the lines, and reported a corrupt journal.
     #[test]
     fn a_file_that_was_cut_since_its_length_was_seen_ends_where_it_was_cut() {
         let folder = tempfile::tempdir().unwrap();

@@ -27,17 +27,17 @@ use crate::replace::{lock_path, resolve};
 
 /// Records of type `T` in a JSON Lines file, with its lock file (`NAME.lock`) beside it.
 ///
-/// A record is one line, and lines are written at the end, so a kill leaves at most half of the last one. That is no
-/// record: no reader takes it for one, and the next writer cuts it off. A line that ends is never changed again, unless a
-/// power loss filled it with NUL bytes, which JSON does not have: then it is no record either.
+/// A record is one line, and lines are written at the end, so a kill leaves at most half of the last one. Half a line
+/// is not a record: readers ignore it, and the next writer cuts it off. A complete line is never changed again, unless
+/// a power loss filled it with NUL bytes, which JSON does not have: then it is not a record either.
 ///
-/// A journal that was rotated or rewritten begins with a line that is no record, `{"#journal":{"after":1,"last":1}}`: the
-/// earlier records are in `NAME.1`, which may begin so too. What reads the files by itself has to know that.
+/// A rotated or rewritten journal begins with a line that is not a record, `{"#journal":{"after":1,"last":1}}`: the
+/// earlier records are in `NAME.1`, which may begin so too. Other programs that read the files must know that.
 ///
-/// [`Journal::append`] syncs *after* it has given the lock up, and returns then: writers of all processes share the
+/// [`Journal::append`] syncs *after* it has released the lock, and returns then: writers of all processes share the
 /// syncs of the disk, and a reader may see a record that is not durable yet; [`Journal::read_durable`] does not.
 ///
-/// Appending and [`Journal::latest`] cost the same however long the journal is.
+/// The cost of appending and of [`Journal::latest`] does not depend on the length of the journal.
 pub struct Journal<T> {
     path: PathBuf,
     lock: FileLock,
@@ -48,33 +48,33 @@ pub struct Journal<T> {
     durable: Durable,
 }
 
-/// An open file, with what it is: as long as it is open no other can become that.
+/// An open file and its identity: no other file can get this identity while it is open.
 #[derive(Clone, Debug)]
 struct Known {
     file: Arc<dyn Opened>,
     id: FileId,
 }
 
-/// How far a journal was read: a file, by its open descriptor, and an offset in it.
+/// Position in a journal: a file, by its open descriptor, and an offset in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
     known: Option<Known>,
     offset: u64,
 }
 
-/// What was added since a place.
+/// Records added since a position.
 #[derive(Debug)]
 pub(crate) struct Since<T> {
-    /// The journal was rotated or rewritten meanwhile: these are all its records.
+    /// Whether the journal was rotated or rewritten meanwhile: then these are all its records.
     pub(crate) is_anew: bool,
     pub(crate) records: Vec<T>,
 }
 
 impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
-    /// The journal in the file `path`. Nothing is created before the first append.
+    /// Opens the journal in the file `path`. Creates nothing before the first append.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] where a link cannot be followed, [`ErrorKind::NotAFile`] where `path` can name no file.
+    /// [`ErrorKind::Io`] if a link cannot be followed, [`ErrorKind::NotAFile`] if `path` cannot name a file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_on(disk::real(), path.as_ref())
     }
@@ -92,27 +92,27 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         })
     }
 
-    /// The data file.
+    /// Returns the path of the data file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Adds a record, and returns once it is on the disk.
+    /// Appends a record, and returns once it is on the disk.
     ///
     /// # Errors
-    /// Those of [`FileLock::lock`]; [`ErrorKind::NotAFile`]; [`ErrorKind::Unserialisable`], with nothing written, where the
-    /// record is no JSON, more than a line, or what a journal begins with; [`ErrorKind::Io`] with the call that failed: where
-    /// that is a sync, or other threads appended too, the record may be in. After a sync that failed
-    /// [`ErrorKind::EarlierSyncFailed`] from then on, by this handle.
+    /// Those of [`FileLock::lock`]; [`ErrorKind::NotAFile`]; [`ErrorKind::Unserialisable`], with nothing written, if
+    /// the record is not JSON, longer than one line, or a journal header; [`ErrorKind::Io`] with the call that failed:
+    /// if that is a sync, or other threads appended too, the record may have been written. After a failed sync, this
+    /// handle always returns [`ErrorKind::EarlierSyncFailed`].
     ///
     /// # Panics
-    /// Where serialising `record` does.
+    /// If serialising `record` panics.
     pub fn append(&self, record: &T) -> Result<(), Error> {
         self.append_as(record, true)
     }
 
-    /// As [`Journal::append`], but does not wait until the record is on the disk: a kill does not lose it, a power loss may.
-    /// Beside a thread that waits for the disk with the same handle it may have to wait for that too.
+    /// Like [`Journal::append`], but does not wait until the record is on the disk: it survives a kill, but not always
+    /// a power loss. If another thread waits for the disk with the same handle, it may have to wait for that too.
     ///
     /// # Errors
     /// As for [`Journal::append`].
@@ -132,14 +132,14 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         })
     }
 
-    /// Adds the record that `decide` makes of the latest one, under the lock; where it returns an error nothing is
-    /// added and that error handed on. Returns the record once it is on the disk.
+    /// Appends the record that `decide` makes of the latest one, under the lock; if it returns an error, nothing is
+    /// appended and that error is returned. Returns the record once it is on the disk.
     ///
     /// # Errors
     /// As for [`Journal::append`], and as for [`Journal::latest`].
     ///
     /// # Panics
-    /// Where `decide` does, or serialising the record.
+    /// If `decide` or serialising the record panics.
     pub fn append_after<E>(
         &self,
         decide: impl FnOnce(Option<&T>) -> Result<T, E>,
@@ -162,7 +162,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         self.group.take_part(&Appending(self), part)
     }
 
-    /// An error where this thread has the lock already, by whatever handle.
+    /// Returns an error if this thread already holds the lock, through any handle.
     pub(crate) fn refuse_nested(&self) -> Result<(), Error> {
         match self.lock.is_of_this_thread() {
             true => Err(Error::new("lock", self.lock.path(), ErrorKind::WouldWaitForItself)),
@@ -170,10 +170,10 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         }
     }
 
-    /// The last record. Takes no lock.
+    /// Returns the last record. Takes no lock.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the last whole line is no `T`, [`ErrorKind::NotAFile`], [`ErrorKind::Io`].
+    /// [`ErrorKind::Corrupt`] if the last complete line is not a `T`, [`ErrorKind::NotAFile`], [`ErrorKind::Io`].
     pub fn latest(&self) -> Result<Option<T>, Error> {
         loop {
             let Some((known, length)) = self.file()? else { return Ok(None) };
@@ -185,7 +185,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         }
     }
 
-    /// All records, those of before a rotation first. Takes no lock.
+    /// Returns all records, those from before a rotation first. Takes no lock.
     ///
     /// # Errors
     /// As for [`Journal::latest`]; the text of [`ErrorKind::Corrupt`] says which line.
@@ -193,7 +193,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(self.since(&mut Place::default())?.records)
     }
 
-    /// All records that a power loss cannot take any more: waits until the disk has what is read.
+    /// Returns all records, durably: waits until the disk has what was read, so that no power loss can remove it.
     ///
     /// # Errors
     /// As for [`Journal::read`]; [`ErrorKind::EarlierSyncFailed`].
@@ -207,8 +207,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(since.records)
     }
 
-    /// The records from this offset on that a power loss cannot take any more, and where they end. Only for a journal
-    /// that is never rotated or rewritten.
+    /// Returns the records from this offset on, once they are durable, and their end. Only for a journal that is never
+    /// rotated or rewritten.
     pub(crate) fn read_durable_from(&self, from: u64) -> Result<(Vec<T>, u64), Error> {
         let mut records = Vec::new();
         let there = self.file_to_read()?;
@@ -218,7 +218,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
             return Err(Error::new("read", &self.path, ErrorKind::Corrupt(why)));
         }
         let Some((known, _)) = there.filter(|_| length > from) else { return Ok((records, from)) };
-        // At once: what the sync below is for is what was read.
+        // Read before the sync below, which is for what was read.
         let mut content = read_range(&*known.file, from, length).map_err(Error::io("read", &self.path))?;
         content.truncate(whole_lines(&content));
         if !content.is_empty() {
@@ -229,7 +229,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok((records, from + content.len() as u64))
     }
 
-    /// What was added since `place`, which moves to the end.
+    /// Returns the records added since `place`, and moves `place` to the end.
     pub(crate) fn since(&self, place: &mut Place) -> Result<Since<T>, Error> {
         loop {
             let Some((known, length)) = self.file()? else {
@@ -250,9 +250,9 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
                 return Ok(Since { is_anew: false, records });
             }
             match self.read_with_earlier(&*known.file, end, &mut records) {
-                // It was written anew while it was read, and what came before is gone: so is this file.
+                // It was rewritten while it was read, and its earlier files are gone: so is this file.
                 Err(gone) if is_not_found(&gone) && !self.is_current(known.id)? => {}
-                // So it may have been while one file after another was read.
+                // It may also have been rewritten between reading one file and the next.
                 Ok(()) if self.header(&*known.file, end)?.0.is_some() && !self.is_current(known.id)? => {}
                 read => {
                     read?;
@@ -264,14 +264,14 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         }
     }
 
-    /// Whether the path names this file.
+    /// Returns whether the path names this file.
     fn is_current(&self, id: FileId) -> Result<bool, Error> {
         let there = self.disk.status(&self.path).map_err(Error::io("examine", &self.path))?;
         Ok(there.is_some_and(|there| there.id == id))
     }
 
-    /// The line of a record, which can be read again: JSON has no NaN, and no depth without end. Text that is handed on as
-    /// it is may be of several lines, and a map may be what a journal begins with.
+    /// Serialises a record to a line that can be read again: JSON has no NaN and no unlimited depth. Raw text may have
+    /// several lines, and a map may equal a journal header.
     fn record_line(&self, record: &T) -> Result<Vec<u8>, Error> {
         let line = self.line(record)?;
         let is_one_line = !line[..line.len() - 1].contains(&b'\n');
@@ -293,8 +293,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(line)
     }
 
-    /// The file that the path names, where there is one, and its length: kept open since the last time, if it is still
-    /// the same. A reader too keeps it open to append.
+    /// Returns the file that the path names, if it exists, and its length; a file kept open since the last time is
+    /// reused if it is still the same. A reader keeps it open for appending too.
     fn file(&self) -> Result<Option<(Known, u64)>, Error> {
         let there = self.disk.status(&self.path).map_err(Error::io("examine", &self.path))?;
         let Some(there) = there else { return Ok(None) };
@@ -307,7 +307,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         }
         let appending = self.disk.open(&self.path, How::Append);
         let can_append = appending.is_ok();
-        // Whoever may only read it needs no more; who wants to append is told by the first write.
+        // A reader without write permission needs no more; for an appender, the first write reports it.
         let file = appending.or_else(|_| self.disk.open(&self.path, How::Read));
         let file = file.map_err(Error::io("open", &self.path))?;
         let status = file.status().map_err(Error::io("examine", &self.path))?;
@@ -318,7 +318,7 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         Ok(Some((known, status.length)))
     }
 
-    /// The same for a single look, which takes one call less and creates nothing.
+    /// The same for a single read, with one call less and without creating anything.
     fn file_to_read(&self) -> Result<Option<(Known, u64)>, Error> {
         let file = match self.disk.open(&self.path, How::Read) {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -335,14 +335,14 @@ impl<T: Serialize + DeserializeOwned + Clone> Journal<T> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the last whole line of so many bytes ends. What comes before a line feed that was seen is never changed
-    /// again.
+    /// Returns the end of the last complete line within `length`. Whatever precedes a line feed that was read is never
+    /// changed again.
     fn end_of_lines(&self, file: &dyn Opened, length: u64) -> Result<u64, Error> {
         lines::end_of_lines(file, length).map_err(Error::io("read", &self.path))
     }
 
-    /// The same under the lock: what a killed writer or a power loss left of a line is cut off, for good, so that no disk
-    /// can put a later line to the rest of it.
+    /// The same under the lock: a partial line left by a killed writer or a power loss is cut off durably, so that no
+    /// disk can join a later line to it.
     fn mended(&self, file: &dyn Opened, length: u64) -> Result<u64, Error> {
         let end = self.end_of_lines(file, length)?;
         if end != length {

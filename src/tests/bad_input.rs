@@ -13,15 +13,15 @@ use std::thread;
 
 use tempfile::TempDir;
 
-/// Nobody in particular.
+/// User and group id without special permissions.
 const STRANGER: u32 = 65_534;
 
-/// A form of the store, and the file that its data is in.
+/// A form of the store, and the name of its data file.
 #[derive(Clone, Copy, Debug)]
 struct Form {
     name: &'static str,
     data: &'static str,
-    /// Whether a half line at the end is what a kill leaves, and is cut off.
+    /// Whether a partial last line is treated as left by a kill, and cut off.
     heals_torn_tails: bool,
 }
 
@@ -58,7 +58,7 @@ impl Form {
         command
     }
 
-    /// What must be there before a record can be added.
+    /// Creates what must exist before a record can be added.
     fn init(self, folder: &Path) {
         let mut command = match self.name {
             "ledger" => self.store(folder, "deposit"),
@@ -76,7 +76,7 @@ impl Form {
         String::from_utf8(listed.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// A folder in which the store has the record `r1`.
+    /// Creates a folder in which the store has the record `r1`.
     fn with_a_record(self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         self.init(folder.path());
@@ -92,7 +92,7 @@ fn succeeds(command: &mut Command) -> Output {
     output
 }
 
-/// Runs it, expects the status, and that the message says all of that.
+/// Runs the command; checks its status, and that its message contains all of `says`.
 fn fails(command: &mut Command, status: i32, says: &[&str]) {
     let output = command.output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -102,8 +102,8 @@ fn fails(command: &mut Command, status: i32, says: &[&str]) {
     }
 }
 
-/// What every file in a folder and below holds, but for the locks: they hold nothing, and whoever opens one may make
-/// it.
+/// Returns the content of every file in a folder and below, except the locks: they are empty, and any process that
+/// opens one may create it.
 fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -125,10 +125,10 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Runs a shell script in a mount namespace of its own, so that nothing stays mounted whatever happens; `$0` is the
-/// folder, what follows are `$1` and so on.
+/// Runs a shell script in its own mount namespace, so that nothing stays mounted whatever happens; `$0` is the folder,
+/// `arguments` are `$1` and so on.
 fn in_a_mount_namespace(folder: &Path, script: &str, arguments: &[&OsStr]) -> Output {
-    // Who may mount needs no namespace of users for it, and in some places gets none.
+    // A user with the right to mount needs no user namespace, and in some environments cannot create one.
     let may_mount = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
     let mut command = Command::new("unshare");
     if !may_mount.is_ok_and(|status| status.success()) {
@@ -153,7 +153,7 @@ fn what_is_no_data_of_the_store_is_told_and_left_as_it_is() {
     ];
     for form in FORMS {
         for (what, bytes, is_one_torn_line) in contents {
-            // An empty journal is one with nothing in it; a half line is what a kill leaves of the first append.
+            // An empty journal is one without records; half a line is what a kill leaves of the first append.
             let is_fine = form.heals_torn_tails && (is_one_torn_line || what == "empty");
             let folder = tempfile::tempdir().unwrap();
             let data = folder.path().join(form.data);
@@ -166,7 +166,7 @@ fn what_is_no_data_of_the_store_is_told_and_left_as_it_is() {
             let says = ["cannot read", name, "corrupt", "left as it is"];
             fails(&mut form.list(folder.path()), 1, &says);
             assert_eq!(fs::read(&data).unwrap(), bytes, "{form:?} {what}");
-            // A journal is added to without a look at what is in it.
+            // Appending to a journal does not check its content.
             if form.name != "journal" {
                 fails(&mut form.add(folder.path(), "r2"), 1, &says);
                 assert_eq!(fs::read(&data).unwrap(), bytes, "{form:?} {what}");
@@ -175,7 +175,7 @@ fn what_is_no_data_of_the_store_is_told_and_left_as_it_is() {
     }
 }
 
-/// A lock that may only be read is opened to read it, and that waited for the other end of a pipe.
+/// A lock with read permission only is opened for reading, and that waited for the other end of a pipe.
 #[test]
 fn a_pipe_in_the_place_of_the_lock_is_told_and_not_waited_for() {
     let programs = tempfile::tempdir().unwrap();
@@ -237,7 +237,7 @@ fn names_with_spaces_newlines_and_bytes_that_are_no_text_and_links_that_dangle_a
 
 #[test]
 fn a_full_file_system_keeps_what_was_there_and_takes_more_once_there_is_room() {
-    // 64 KiB; the record is larger than what a page has left.
+    // 64 KiB; the record is larger than the free space of a page.
     let script = r#"
         mount -t tmpfs -o size=64k none "$0"
         case $2 in ledger) "$1" deposit "$0/$3" 100 ;; shards) "$1" create "$0/$3" ;; esac
@@ -293,8 +293,8 @@ fn a_read_only_file_system_can_be_read_and_is_told_to_who_writes() {
     }
 }
 
-/// Makes it run as somebody who may do nothing that is not allowed to all, with a copy of the program in `folder`: it
-/// may itself stand where a stranger may not go.
+/// Runs the command as an unprivileged user, with a copy of the program in `folder`, because the original may be in a
+/// folder that this user cannot access.
 fn as_a_stranger(command: &Command, folder: &Path) -> Command {
     if !nix::unistd::geteuid().is_root() {
         let mut same = Command::new(command.get_program());
@@ -326,7 +326,7 @@ fn who_may_not_write_the_folder_or_take_the_lock_or_read_the_data_is_told_and_ha
                 set_mode(path.parent().unwrap(), 0o777);
             }
             match what {
-                // That of another user, who lets nobody else have it.
+                // Owned by another user, without permissions for others.
                 "the lock" if nix::unistd::geteuid().is_root() => {
                     set_mode(&lock, 0o600);
                     chown(&lock, Some(1234), Some(1234)).unwrap();
@@ -345,7 +345,7 @@ fn who_may_not_write_the_folder_or_take_the_lock_or_read_the_data_is_told_and_ha
                 set_mode(path, 0o644);
             }
             let after = content(folder);
-            // What anybody may write can be added to in a folder that takes no new file.
+            // A file with write permission for all can be appended to in a folder that takes no new file.
             if what == "the folder" && adding.status.success() {
                 assert_eq!(form.records(folder), ["r1", "r2"], "{form:?}");
                 continue;
@@ -365,7 +365,7 @@ fn who_may_not_write_the_folder_or_take_the_lock_or_read_the_data_is_told_and_ha
     }
 }
 
-/// Waits until the kernel lists a waiter for the lock file with this inode, which that process is to be.
+/// Waits until the kernel lists a waiter for the lock file with this inode, which should be that process.
 fn wait_for_a_waiter(inode: u64, waiter: &mut Child) {
     let file = format!(":{inode} ");
     let is_waited_for = || {
@@ -389,11 +389,11 @@ fn a_lock_file_that_is_deleted_while_somebody_waits_for_it_lets_nobody_in_beside
         let mut waiter = form.add(folder.path(), "r2").stderr(Stdio::piped()).spawn().unwrap();
         wait_for_a_waiter(inode, &mut waiter);
         fs::remove_file(&lock).unwrap();
-        // A newcomer makes a new file, and holds that.
+        // A newcomer creates and locks a new file.
         let newcomer = File::create_new(&lock).unwrap();
         newcomer.lock().unwrap();
         holder.unlock().unwrap();
-        // It may not go in beside the newcomer.
+        // The waiter must not enter while the newcomer holds the lock.
         wait_for_a_waiter(newcomer.metadata().unwrap().ino(), &mut waiter);
         newcomer.unlock().unwrap();
         assert!(waiter.wait().unwrap().success(), "{form:?}");
@@ -406,7 +406,7 @@ fn a_clock_that_goes_back_hides_no_change() {
     for form in FORMS {
         let folder = form.with_a_record();
         for record in ["r2", "r3"] {
-            // Every file as old as can be, in front of who looks again.
+            // Set every file to the oldest time before it is read again.
             for path in content(folder.path()).into_keys() {
                 let times = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
                 File::options().write(true).open(path).unwrap().set_times(times).unwrap();
@@ -417,14 +417,14 @@ fn a_clock_that_goes_back_hides_no_change() {
     }
 }
 
-/// A file that says that it is larger than there is memory: it is told, instead of the process being ended for it.
+/// A file that claims to be larger than the memory is reported, instead of the process being killed for it.
 #[test]
 fn a_file_larger_than_the_memory_is_told() {
     for form in FORMS {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join(form.data);
         let file = File::create(&data).unwrap();
-        // Its last byte ends a line, so that it is no torn one.
+        // Its last byte ends a line, so that it is not a torn one.
         file.write_all_at(b"\n", (1 << 27) - 1).unwrap();
         let mut limited = Command::new("sh");
         let store = form.add(folder.path(), "r1");
@@ -468,7 +468,7 @@ fn amounts_that_are_none_are_usage_errors_and_make_nothing() {
         fails(store().arg("add").arg(&data).args(["r1", &wait]), 2, &["--wait"]);
     }
     assert!(content(folder.path()).is_empty());
-    // Each fits, and their sum does not: refused, not wrapped round.
+    // Each fits, but their sum does not: it is refused, not wrapped round.
     let most = "1844674407370955";
     succeeds(store().arg("deposit").arg(&data).arg(most));
     let before = fs::read(&data).unwrap();

@@ -16,10 +16,10 @@ use crate::{Document, Error, Journal, Shards, TornWhileWritten};
 enum Step {
     Append(u32),
     AppendUnsynced(u32),
-    /// Adds one more than the latest.
+    /// Appends the latest number plus one.
     AppendAfter,
     Rotate,
-    /// Drops every record that this number divides.
+    /// Drops every record whose number is divisible by this one.
     Rewrite(u32),
     Reopen,
 }
@@ -44,7 +44,7 @@ fn cut() -> impl Strategy<Value = Option<Cut>> {
     prop::option::weighted(0.4, cut.prop_map(|(calls, chance, by)| Cut { calls, chance, by }))
 }
 
-/// A record longer than one would think a line to be, so that it is cut in many places.
+/// Returns a record longer than an expected line, so that it is cut in many places.
 fn record(number: u32) -> String {
     format!("{number}:{}", "x".repeat(number as usize % 300))
 }
@@ -53,7 +53,7 @@ fn number(record: &str) -> u32 {
     record.split(':').next().unwrap().parse().unwrap()
 }
 
-/// What a journal must hold: what was acknowledged, and how much of that a power loss must leave.
+/// Expected state of a journal: the acknowledged records, and how many of them a power loss must leave.
 #[derive(Clone, Debug, Default)]
 struct Model {
     records: Vec<String>,
@@ -74,14 +74,14 @@ impl Model {
                 next.records.push(record(latest + 1));
             }
             Step::Rewrite(divisor) => next.records.retain(|record| !number(record).is_multiple_of(*divisor)),
-            // With nothing to move there is nothing to wait for.
+            // Nothing to move, so nothing to wait for.
             Step::Rotate | Step::Reopen => return next,
         }
         next.durable = next.records.len();
         next
     }
 
-    /// Whether this may be what is left.
+    /// Returns whether `left` is permitted after the interruption.
     fn allows(&self, left: &[String], by: Misfortune) -> bool {
         match by {
             Misfortune::Kill => self.records == left,
@@ -113,7 +113,7 @@ fn do_step(journal: &Journal<String>, step: &Step) -> Result<(), Error> {
 }
 
 fn in_a_folder() -> (tempfile::TempDir, PathBuf, Simulated, Arc<dyn Disk>) {
-    // The lock files are real ones, all else is in memory.
+    // The lock files are real, everything else is in memory.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data");
     let simulated = Simulated::default();
@@ -132,7 +132,7 @@ proptest! {
         let open = || Journal::<String>::open_on(Arc::clone(&disk), &path).unwrap();
         let mut journal = open();
         let mut model = Model::default();
-        // What a power loss may go back to, since a killed writer renamed something and synced no folder.
+        // States that a power loss may restore, because a killed writer renamed a file and synced no folder.
         let mut unsure: Vec<Model> = Vec::new();
         for (step, cut) in &steps {
             if matches!(step, Step::Reopen) {
@@ -146,11 +146,11 @@ proptest! {
                     simulated.restart(cut.by);
                     journal = open();
                     let left = journal.read().unwrap();
-                    // What was under way is wholly in, or not at all; of what is not durable a power loss leaves a part.
+                    // The interrupted operation is complete or absent; a power loss leaves a part of the non-durable.
                     let unwritten = Model { durable: model.durable.min(next.records.len()), ..next };
                     let is_allowed = [&model, &unwritten].into_iter().chain(&unsure).any(|state| state.allows(&left, cut.by));
                     prop_assert!(is_allowed, "{:?}: {:?} became {:?}", step, model, left);
-                    // Nobody knows what of that the disk has, but for what it had.
+                    // It is unknown what the disk has of that, beyond what was durable before.
                     let durable = if cut.by == Misfortune::Kill { model.durable.min(left.len()) } else { left.len() };
                     match cut.by {
                         Misfortune::Kill => unsure.push(model),
@@ -244,8 +244,8 @@ fn nothing_is_acknowledged_after_a_sync_that_failed() {
     assert_eq!(*document.read().unwrap(), 1);
 }
 
-/// The name of a file may be lost with the folder that was not written, as the content is with the file. That was
-/// forgotten: the next append synced the folder again, with success, and was acknowledged.
+/// If the sync of a folder fails, the name of a file may be lost, as the content is with the file. That was not
+/// remembered: the next append synced the folder again, successfully, and was acknowledged.
 #[test]
 fn nothing_is_acknowledged_after_a_sync_of_the_folder_that_failed() {
     type Step = fn(&Journal<u32>) -> Result<(), Error>;
@@ -269,7 +269,7 @@ fn nothing_is_acknowledged_after_a_sync_of_the_folder_that_failed() {
     }
 }
 
-/// What a conversation is asked.
+/// Operations on a conversation.
 #[derive(Clone, Debug)]
 enum Turn {
     Say(u32),
@@ -278,7 +278,7 @@ enum Turn {
     Revert(u64),
     Clear,
     Rotate,
-    /// Another process says something.
+    /// Another process adds a message.
     Other(u32),
 }
 
@@ -309,7 +309,7 @@ fn talk(context: &Context, turn: &Turn) -> Result<(), Error> {
     }
 }
 
-/// The same in memory alone: the history, and the number of the next checkpoint.
+/// Applies the turn to a model in memory: the history, and the number of the next checkpoint.
 fn talked(history: &[Line], turn: &Turn) -> Vec<Line> {
     let mut history = history.to_vec();
     let checkpoint = |number: u64| Line::Checkpoint { number };
@@ -345,13 +345,13 @@ proptest! {
         let (mut context, mut other) = (open(), open());
         let mut model = Vec::new();
         for (turn, cut) in turns {
-            // A kill alone: what a power loss may take is for the journal's own test.
+            // Kills only: the journal's own test covers power losses.
             simulated.cut(cut.map(|cut| Cut { by: Misfortune::Kill, ..cut }));
             let done = talk(if matches!(turn, Turn::Other(_)) { &other } else { &context }, &turn);
             let next = talked(&model, &turn);
             if simulated.is_over() {
                 simulated.restart(Misfortune::Kill);
-                // The process lives on where only a call failed: it must not believe what the file does not hold.
+                // If only a call failed, the process lives on: its memory must not hold what the file does not.
                 let left = context.read().unwrap();
                 prop_assert!(left.history == model || left.history == next, "{:?} became {:?}", model, left);
                 model = left.history;
@@ -374,7 +374,7 @@ proptest! {
         steps in prop::collection::vec((prop::option::of(0..3_u32), cut()), 1..24)
     ) {
         let (_folder, path, simulated, disk) = in_a_folder();
-        // For the locks.
+        // For the lock files.
         std::fs::create_dir(path.with_file_name("shards")).unwrap();
         let shards = || Shards::<u32>::open_on(Arc::clone(&disk), &path).unwrap();
         let (mut model, mut unsure) = (Vec::new(), Vec::new());
@@ -387,7 +387,7 @@ proptest! {
             match cut {
                 Some(cut) if simulated.is_over() => {
                     simulated.restart(cut.by);
-                    // Whether it is in is seen below.
+                    // The check below shows whether it was written.
                     unsure.extend(writer.map(|_| number));
                 }
                 _ => {
@@ -422,7 +422,7 @@ proptest! {
                 let left = saved().load().unwrap();
                 let is_allowed = left == model || left == next || unsure.contains(&left);
                 prop_assert!(is_allowed, "{:?} became {:?}", model, left);
-                // Loading has written it again, for good.
+                // Loading has rewritten it durably.
                 unsure.push(std::mem::replace(&mut model, left));
             } else {
                 prop_assert!(done.is_ok(), "{:?}", done);

@@ -1,7 +1,7 @@
 //! The queue and the group commit under loom: every interleaving of their locks and waits, within the stated bounds.
 //!
-//! A test target of its own, which compiles `queue.rs` and `group.rs` once more with loom's types in the place of the
-//! standard library's. Threads: loom runs at most four beside the first. A wait with a time limit has none here.
+//! A separate test target, which compiles `queue.rs` and `group.rs` once more with loom's types instead of the standard
+//! library's. Loom runs at most four threads besides the first. A wait with a time limit has no limit here.
 
 #[path = "../group.rs"]
 mod group;
@@ -9,7 +9,7 @@ mod group;
 #[expect(dead_code, reason = "only what a test uses is used here")]
 mod queue;
 
-/// What the two are made of here.
+/// Synchronisation primitives of both modules.
 mod sync {
     pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use loom::thread;
@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use group::{Group, Lead};
 use queue::{Patience, Refusal, Table};
 
-/// Runs `model` through all interleavings with at most so many preemptions (`PICKLOCK_PREEMPTIONS` overrules it), and says
-/// how many there were.
+/// Runs `model` through all interleavings with at most `preemptions` preemptions (`PICKLOCK_PREEMPTIONS` overrides it),
+/// and prints the number of interleavings.
 fn explore(what: &str, preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let tried = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tried);
@@ -31,7 +31,7 @@ fn explore(what: &str, preemptions: usize, model: impl Fn() + Sync + Send + 'sta
     let deeper = std::env::var("PICKLOCK_PREEMPTIONS").ok().and_then(|bound| bound.parse().ok());
     let preemptions = deeper.unwrap_or(preemptions);
     builder.preemption_bound = Some(preemptions);
-    // What limits loom has it looks at only so often, and past them it ends without a word.
+    // Loom checks its limits only at intervals, and ends silently once they are exceeded.
     builder.checkpoint_interval = 1;
     builder.max_permutations = None;
     builder.max_duration = None;
@@ -44,7 +44,7 @@ fn explore(what: &str, preemptions: usize, model: impl Fn() + Sync + Send + 'sta
     assert!(tried > 1, "{what}: only {tried} tried");
 }
 
-/// A number that says when two have it at once.
+/// Detects two threads inside at once.
 #[derive(Default)]
 struct Alone(AtomicUsize);
 
@@ -65,7 +65,7 @@ fn turns_exclude_each_other_and_all_come() {
             .map(|_| {
                 let (table, alone) = (Arc::clone(&table), Arc::clone(&alone));
                 loom::thread::spawn(move || {
-                    // Each has a handle of its own.
+                    // Each thread has its own handle.
                     let queue = table.queue_of((1, 2));
                     queue.enter(Patience::Forever).unwrap();
                     alone.visit();
@@ -88,7 +88,7 @@ fn turns_exclude_each_other_and_all_come() {
     });
 }
 
-/// A file in memory that says when two write it at once, and how often it was written.
+/// A file in memory that detects concurrent writes, and counts writes.
 #[derive(Default)]
 struct File {
     alone: Alone,
@@ -121,7 +121,7 @@ impl Lead<Vec<u32>, &'static str> for Arc<File> {
     }
 }
 
-/// Each of three threads adds its number; one of them is refused. What returned is in, once, and nothing else.
+/// Three threads each add a number; one is refused. Acknowledged numbers are in the file once, and nothing else.
 fn add_from_three_threads(fails: bool) {
     let file = Arc::new(File { fails, ..File::default() });
     let group = Arc::new(Group::new());

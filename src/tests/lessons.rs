@@ -10,8 +10,8 @@ use crate::context::{Context, Line};
 use crate::ledger::{Action, Ledger};
 use crate::{Amount, Document, ErrorKind, Journal, Shards};
 
-/// Whether a thread would wait for itself was asked of the handle, and a fresh one did not know: in the closure of one
-/// document, an update through a second handle joined a batch whose leader waited for the first.
+/// The check whether a thread would wait for itself was made on the handle, and a fresh handle did not know: in the
+/// closure of one document, an update through a second handle joined a batch whose leader waited for the first.
 #[test]
 fn a_fresh_handle_in_a_closure_is_refused_whoever_else_uses_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -37,8 +37,8 @@ fn a_fresh_handle_in_a_closure_is_refused_whoever_else_uses_it() {
     assert_eq!(*outer.read().unwrap(), 50);
 }
 
-/// The names of rotated files were made lossily, so that two journals shared one; and what stood there already was
-/// taken for a leftover.
+/// The names of rotated files were built lossily, so that two journals shared one; and an existing file of that name
+/// was taken for a leftover.
 #[test]
 fn a_rotation_takes_no_file_that_is_not_its_own() {
     let folder = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ fn a_rotation_takes_no_file_that_is_not_its_own() {
     assert_eq!(log.read().unwrap(), [1]);
 }
 
-/// A number that was given again made a reader that had stopped between two files take a new one for an old one.
+/// A reused number made a reader that had stopped between two files mistake a new file for an old one.
 #[test]
 fn no_number_of_a_rotated_file_is_given_twice() {
     let folder = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ fn no_number_of_a_rotated_file_is_given_twice() {
     assert_eq!(journal.latest().unwrap(), Some(3));
 }
 
-/// A header that names its own file was followed until the stack was gone.
+/// A header that refers to its own file was followed until the stack overflowed.
 #[test]
 fn a_header_that_leads_in_a_circle_is_corrupt() {
     let folder = tempfile::tempdir().unwrap();
@@ -96,7 +96,7 @@ fn a_header_that_leads_in_a_circle_is_corrupt() {
     assert!(matches!(journal.read().unwrap_err().kind(), ErrorKind::Corrupt(_)));
 }
 
-/// What was sold by the smallest part was paid as if it were more.
+/// A sale of the smallest quantity was paid as if it were larger.
 #[test]
 fn nothing_is_gained_by_selling_in_small_parts() {
     let folder = tempfile::tempdir().unwrap();
@@ -134,7 +134,7 @@ fn a_record_that_could_not_be_read_again_is_not_written() {
 /// A plain file name has an empty folder, which could not be synced.
 #[test]
 fn shards_in_the_working_folder_can_be_opened() {
-    // The working folder is that of all tests: nothing but what is removed is made in it.
+    // All tests share the working folder: this one creates only what it removes.
     let name = format!("merged-{}.json", std::process::id());
     let shards: Shards<u32> = Shards::open(&name).unwrap();
     assert_eq!(shards.merge().unwrap(), 0);
@@ -143,7 +143,7 @@ fn shards_in_the_working_folder_can_be_opened() {
     }
 }
 
-/// A look at the context from within its own change waited for that change.
+/// Reading the context from within its own change waited for that change.
 #[test]
 fn a_context_s_change_may_not_wait_for_itself() {
     let folder = tempfile::tempdir().unwrap();
@@ -158,8 +158,8 @@ fn a_context_s_change_may_not_wait_for_itself() {
     assert!(matches!(nested.unwrap().unwrap_err().kind(), ErrorKind::WouldWaitForItself));
 }
 
-/// A journal that was rotated begins with a line that is no record. One that looked like it was added, acknowledged, and
-/// not there; and with a number in it, a rewrite removed the file of that number.
+/// A rotated journal begins with a line that is not a record. A record that looked like such a line was appended and
+/// acknowledged, but was missing; and with a number in it, a rewrite removed the file of that number.
 #[test]
 fn what_a_journal_may_begin_with_and_what_is_more_than_a_line_is_no_record() {
     let folder = tempfile::tempdir().unwrap();
@@ -174,13 +174,13 @@ fn what_a_journal_may_begin_with_and_what_is_more_than_a_line_is_no_record() {
     let of_lines = serde_json::value::RawValue::from_string("[1,\n2]".to_owned()).unwrap();
     let refused = raw.append(&of_lines).unwrap_err();
     assert!(refused.to_string().contains("one line"), "{refused}");
-    // Nearly the same is a record like others.
+    // Similar lines are ordinary records.
     let records = [serde_json::json!({"#journal": 1}), serde_json::json!({"after": 7, "last": 0})];
     records.iter().for_each(|record| journal.append(record).unwrap());
     assert_eq!(journal.read().unwrap(), records);
 }
 
-/// The error named the file of the journal, which was whole.
+/// The error named the journal's current file, which was intact.
 #[test]
 fn damage_in_a_file_of_before_a_rotation_is_told_of_that_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -196,7 +196,7 @@ fn damage_in_a_file_of_before_a_rotation_is_told_of_that_file() {
     }
 }
 
-/// Who reads on from where it stopped took a file that had become shorter for one with nothing new.
+/// A reader that continued from its last position took a file that had become shorter for one with nothing new.
 #[test]
 fn a_journal_that_lost_lines_which_were_read_is_corrupt_to_who_reads_on() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use proptest::prelude::ProptestConfig;
 
-/// How many random cases each structure is given: `PICKLOCK_CASES`, else 256.
+/// Configures the number of random cases for each structure: `PICKLOCK_CASES`, else 256.
 pub(crate) fn cases() -> ProptestConfig {
     let cases = std::env::var("PICKLOCK_CASES").ok().and_then(|cases| cases.parse().ok());
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases.unwrap_or(256)) }

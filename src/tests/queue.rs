@@ -1,6 +1,6 @@
 //! Tests the queue with real threads; `interleavings.rs` explores its interleavings.
 //!
-//! These stand here since `queue.rs` is compiled for the model checker too, where no real thread may use it.
+//! These tests are here because `queue.rs` is also compiled for the model checker, where no real thread may use it.
 
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -37,7 +37,7 @@ fn turns_come_in_the_order_of_arrival_and_one_that_left_does_not_block_the_other
                     queue.leave();
                 }
             });
-            // Every thread stands in the queue, or has left it, before the next one comes.
+            // Every thread is in the queue, or has left it, before the next one arrives.
             while queue.arrivals() < number + 2 {
                 thread::yield_now();
             }

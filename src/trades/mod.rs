@@ -17,19 +17,19 @@ pub use rules::{Group, Refusal, Rules};
 
 /// The trades of a portfolio in one JSON document.
 ///
-/// Opening and closing are decided under the lock on the log as it then stands, and each write is read back. What is
-/// derived from the log is made by a [`Reconciler`], which only reads it.
+/// Opening and closing are checked under the lock on the current log, and each write is read back. Derived files are
+/// built by a [`Reconciler`], which only reads the log.
 #[derive(Debug)]
 pub struct TradeStore {
     log: Document<TradeLog>,
     rules: Rules,
 }
 
-/// What the data file holds.
+/// Content of the data file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TradeLog {
-    /// In the order in which they were opened.
+    /// Trades in the order in which they were opened.
     pub trades: Vec<Trade>,
 }
 
@@ -37,37 +37,37 @@ pub struct TradeLog {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trade {
-    /// Its name; no other trade has it.
+    /// Unique name.
     pub id: String,
-    /// What was to be.
+    /// The plan of the trade.
     #[serde(flatten)]
     pub plan: Plan,
-    /// For how much it was closed; nothing while it is open.
+    /// Price at which it was closed; `None` while it is open.
     pub exit: Option<Amount>,
 }
 
-/// A trade to be opened.
+/// Plan of a trade to be opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What is traded.
+    /// Traded symbol.
     pub symbol: String,
-    /// Which way.
+    /// Direction of the trade.
     pub side: Side,
-    /// The price it is opened at.
+    /// Price at which it is opened.
     pub entry: Amount,
-    /// The price at which it is given up.
+    /// Stop price, at which it is given up.
     pub stop: Amount,
-    /// The price that is hoped for.
+    /// Target price.
     pub target: Amount,
-    /// How many.
+    /// Number of shares.
     pub size: Amount,
-    /// The pattern that it follows.
+    /// Pattern that it follows.
     pub setup: String,
-    /// How good a chance it was thought to be.
+    /// Estimated quality of the chance.
     pub grade: String,
 }
 
-/// Which way a trade goes.
+/// Direction of a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
@@ -77,17 +77,17 @@ pub enum Side {
     Short,
 }
 
-/// What a closed trade came to.
+/// Result of a closed trade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// How much was gained or lost.
+    /// Amount gained or lost.
     pub amount: Amount,
-    /// Whether it was lost.
+    /// Whether the amount is a loss.
     pub is_loss: bool,
 }
 
 impl TradeStore {
-    /// The store in the file `path`, with these rules. Nothing is created before the first trade.
+    /// Opens the store in the file `path`, with these rules. Creates nothing before the first trade.
     ///
     /// # Errors
     /// As for [`Document::open`].
@@ -95,7 +95,7 @@ impl TradeStore {
         Ok(Self { log: Document::open(path)?, rules })
     }
 
-    /// Opens a trade under the name `id`, where every rule allows it.
+    /// Opens a trade under the name `id`, if every rule allows it.
     ///
     /// # Errors
     /// As for [`Document::update`].
@@ -121,7 +121,7 @@ impl TradeStore {
         })
     }
 
-    /// All trades.
+    /// Returns all trades.
     ///
     /// # Errors
     /// As for [`Document::read`].
@@ -131,7 +131,7 @@ impl TradeStore {
 }
 
 impl Trade {
-    /// What it came to; nothing where it is open.
+    /// Returns the result; `None` while the trade is open.
     pub fn outcome(&self) -> Option<Outcome> {
         let (per_share, is_higher) = {
             let (apart, is_lower) = self.exit?.apart(self.plan.entry);
@@ -145,7 +145,7 @@ impl Trade {
         Some(Outcome { amount, is_loss: !is_gain && amount != Amount::ZERO })
     }
 
-    /// What is lost where it ends at its stop; nothing where that is more than fits.
+    /// Returns the loss if the trade ends at its stop; `None` if it does not fit.
     pub fn risk(&self) -> Option<Amount> {
         self.plan.entry.apart(self.plan.stop).0.times(self.plan.size)
     }

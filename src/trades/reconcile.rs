@@ -16,42 +16,42 @@ use crate::lock::FileLock;
 use crate::replace::{folder_of, replace_resolved, resolve};
 use crate::trades::{Outcome, Trade, TradeLog};
 
-/// The files that are derived from the log, beside it.
+/// Names of the files that are derived from the log, beside it.
 pub const DERIVED: [&str; 4] = ["portfolio.json", "equity.json", "risk_state.json", "setup_performance.json"];
 
 /// Rebuilds the derived files of one trade log.
 ///
-/// The log is opened to read only. Where the number of trades has fallen by more than half since the last cycle the
-/// log is taken for damaged: nothing is changed, and the alarm raised. A derived file that is missing, corrupt or
-/// wrong is right again after one cycle.
+/// The log is opened read-only. If the number of trades has fallen by more than half since the last cycle, the log is
+/// taken for damaged: nothing is changed, and the alarm is raised. A derived file that is missing, corrupt or wrong is
+/// repaired by one cycle.
 #[derive(Debug)]
 pub struct Reconciler {
     log: PathBuf,
     lock: FileLock,
 }
 
-/// What one cycle did.
+/// Result of one cycle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cycle {
-    /// How many trades the log holds.
+    /// Number of trades in the log.
     pub trades: usize,
-    /// The derived files that were not what they are now.
+    /// The derived files that this cycle changed.
     pub rebuilt: Vec<&'static str>,
 }
 
-/// Why a cycle changed nothing.
+/// Reason why a cycle changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
-    /// How many trades there were in the last cycle.
+    /// Number of trades in the last cycle.
     pub before: usize,
-    /// How many there are.
+    /// Current number of trades.
     pub now: usize,
 }
 
-/// What every derived file holds.
+/// Content of every derived file.
 #[derive(Serialize)]
 struct Derived<D> {
-    /// How many trades it was made from: the memory of the guard, in each, since any may be lost.
+    /// Number of trades it was built from, for the check of the next cycle; in each file, because any may be lost.
     trades: usize,
     #[serde(flatten)]
     what: D,
@@ -94,22 +94,22 @@ struct Setup {
 }
 
 impl Reconciler {
-    /// The reconciler of the log in the file `log`.
+    /// Opens the reconciler of the log in the file `log`.
     ///
     /// # Errors
     /// As for [`Document::open`](crate::Document::open).
     pub fn open(log: impl AsRef<Path>) -> Result<Self, Error> {
         let log = resolve(log.as_ref())?;
-        // Its own: a cycle must not wait for the trades, nor they for it. The log is replaced as a whole, so that a
+        // A separate lock: a cycle and the trades must not wait for each other. The log is replaced as a whole, so a
         // reader needs no lock.
         let lock = FileLock::new(log.with_file_name("reconciler.lock"));
         Ok(Self { log, lock })
     }
 
-    /// One cycle.
+    /// Runs one cycle.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the log is; those of [`FileLock::lock`] and [`replace`](crate::replace).
+    /// [`ErrorKind::Corrupt`] if the log is corrupt; those of [`FileLock::lock`] and [`replace`](crate::replace).
     pub fn cycle(&self) -> Result<Result<Cycle, Alarm>, Error> {
         let disk = disk::real();
         let guard = self.lock.lock()?;
@@ -124,7 +124,7 @@ impl Reconciler {
             .map_err(|source| Error::new("serialise", &self.log, ErrorKind::Unserialisable(source)))?
         {
             let path = self.log.with_file_name(name);
-            // One that is right is left alone, so that nobody is told of a change where there is none.
+            // A correct file is left alone, so that no change is reported if there is none.
             if read_file(&*disk, &path).is_some_and(|there| there == content) {
                 continue;
             }
@@ -135,8 +135,8 @@ impl Reconciler {
         Ok(Ok(Cycle { trades: now, rebuilt }))
     }
 
-    /// A cycle now and then every `every`, until something comes from `stop` or all its senders are gone; the cycle
-    /// that is under way is finished. What each came to is told.
+    /// Runs a cycle at once and then every `every`, until `stop` receives a message or all its senders are gone; a
+    /// running cycle is finished. Passes each result to `told`.
     pub fn run(
         &self,
         every: Duration,
@@ -166,21 +166,21 @@ impl Reconciler {
             .map_err(|place| Error::new("read", &self.log, ErrorKind::Corrupt(place.to_string())))
     }
 
-    /// What a derived file says of the last cycle; nothing where it is missing or damaged.
+    /// Returns the number of trades that a derived file stores of the last cycle; `None` if it is missing or damaged.
     fn remembered(&self, disk: &dyn Disk, name: &str) -> Option<usize> {
         let content = read_file(disk, &folder_of(&self.log).join(name))?;
         serde_json::from_slice::<Remembered>(&content).ok().map(|remembered| remembered.trades)
     }
 }
 
-/// What is in a file; nothing where there is none, or something else.
+/// Returns the content of a file; `None` if it does not exist, or is something else.
 fn read_file(disk: &dyn Disk, path: &Path) -> Option<Vec<u8>> {
     let file = disk.open(path, How::Read).ok()?;
     let status = file.status().ok().filter(|status| status.is_file)?;
     read_range(&*file, 0, status.length).ok()
 }
 
-/// The derived files, by name.
+/// Builds the derived files, by name.
 fn derive(log: &TradeLog) -> Result<[(&'static str, Vec<u8>); 4], serde_json::Error> {
     let trades = log.trades.len();
     let open: Vec<&Trade> = log.trades.iter().filter(|trade| trade.exit.is_none()).collect();
@@ -194,7 +194,7 @@ fn derive(log: &TradeLog) -> Result<[(&'static str, Vec<u8>); 4], serde_json::Er
         setup.won += usize::from(!outcome.is_loss);
         for sums in [(&mut equity.gained, &mut equity.lost), (&mut setup.gained, &mut setup.lost)] {
             let sum = if outcome.is_loss { sums.1 } else { sums.0 };
-            // What does not fit stays the largest that did: a derived file must never stop the reconciler.
+            // On overflow, the last sum that fits is kept: a derived file must never stop the reconciler.
             *sum = sum.plus(outcome.amount).unwrap_or(*sum);
         }
     }

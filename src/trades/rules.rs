@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 use crate::amount::Amount;
 use crate::trades::{Trade, TradeLog};
 
-/// What may be opened; a rule that is not given allows all.
+/// Rules for opening trades; a missing rule allows everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
-    /// How many trades may be open at once.
+    /// Maximum number of open trades.
     pub open_max: Option<usize>,
     /// Whether a symbol may be in more than one open trade.
     pub allows_duplicate_symbols: bool,
     /// Symbols that rise and fall together.
     pub groups: Vec<Group>,
-    /// After so many losses in a row of one group no trade in it is opened.
+    /// Number of losses in a row in one group after which no trade in it is opened.
     pub losses_max: Option<usize>,
 }
 
@@ -25,49 +25,49 @@ pub struct Rules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// What it is called.
+    /// Name of the group.
     pub name: String,
     /// The symbols in it.
     pub symbols: Vec<String>,
-    /// How much all open trades in it may lose together.
+    /// Maximum total loss of all open trades in the group.
     pub risk_max: Amount,
 }
 
-/// The rule by which something was refused; nothing was written.
+/// Rule by which a request was refused; nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is a trade of this name.
+    /// A trade of this name exists.
     DuplicateId(String),
-    /// As many trades are open as may be.
+    /// The maximum number of trades is open.
     OpenMax(usize),
-    /// The symbol is in an open trade.
+    /// An open trade has this symbol.
     DuplicateSymbol(String),
-    /// The open trades of a group would risk more than they may.
+    /// The open trades of a group would exceed its maximum risk.
     GroupRisk {
-        /// The group.
+        /// Name of the group.
         name: String,
-        /// What they would risk.
+        /// Risk that they would have.
         risk: Amount,
-        /// What they may.
+        /// Maximum risk.
         risk_max: Amount,
     },
-    /// A group has lost so often in a row.
+    /// A group has lost this often in a row.
     LossesInARow {
-        /// The group.
+        /// Name of the group.
         name: String,
-        /// How often.
+        /// Number of losses in a row.
         losses: usize,
     },
     /// No open trade has this name.
     NotOpen,
-    /// What comes of it is more than fits.
+    /// The result does not fit.
     TooLarge,
-    /// Nothing is to be traded.
+    /// The size is zero.
     Nothing,
 }
 
 impl Rules {
-    /// Whether this trade may be opened beside what the log holds.
+    /// Checks whether this trade may be opened in addition to those of the log.
     pub(super) fn check(&self, log: &TradeLog, trade: &Trade) -> Result<(), Refusal> {
         let symbol = &trade.plan.symbol;
         if log.trades.iter().any(|other| other.id == trade.id) {
@@ -100,7 +100,7 @@ impl Rules {
     }
 }
 
-/// Adding up what may be more than fits.
+/// Adds amounts whose sum may not fit.
 trait SumOrTooLarge {
     fn sum_or_too_large(self) -> Result<Amount, Refusal>;
 }
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(store.trades().unwrap().len(), 3);
     }
 
-    /// A cap that is checked outside the lock is exceeded by two who both saw room for one.
+    /// If a cap is checked outside the lock, two threads that both see room for one exceed it.
     #[test]
     fn a_cap_is_not_exceeded_by_many_at_once() {
         let (folder, _store) = store(Rules::default());

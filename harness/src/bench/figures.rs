@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// A figure whose runs lie further apart than this share of their median tells nothing.
+/// A figure is meaningless if its runs are further apart than this share of their median.
 const NOISY: f64 = 0.3;
 /// Significant digits of a latency.
 const DIGITS: u8 = 3;
@@ -13,14 +13,14 @@ const DIGITS: u8 = 3;
 pub struct Figure {
     /// The median.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub least: f64,
-    /// The most.
+    /// The maximum.
     pub most: f64,
 }
 
 impl Figure {
-    /// Of these runs; all zero where there are none.
+    /// Summarizes these runs; all zero if there are none.
     pub fn of(runs: &[f64]) -> Self {
         let mut sorted = runs.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -30,7 +30,7 @@ impl Figure {
         }
     }
 
-    /// Whether its runs lie too far apart to tell it from another.
+    /// Whether its runs are too far apart to distinguish it from another figure.
     pub fn is_noisy(&self) -> bool {
         self.most - self.least > self.median * NOISY
     }
@@ -44,55 +44,55 @@ fn median(sorted: &[f64]) -> f64 {
     }
 }
 
-/// How long something took, in nanoseconds.
+/// Quantiles of a duration, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
-    /// For half of them at most this.
+    /// The median.
     pub p50: u64,
-    /// For 99 of 100.
+    /// The 99th percentile.
     pub p99: u64,
-    /// For 999 of 1000.
+    /// The 99.9th percentile.
     pub p999: u64,
-    /// For all.
+    /// The maximum.
     pub max: u64,
 }
 
-/// Latencies as they come.
+/// A histogram of latencies.
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        // Three digits and a range that grows are always possible.
+        // Three digits and a growing range are always allowed.
         Self(Histogram::new(DIGITS).unwrap_or_else(|_| unreachable!("three digits are allowed")))
     }
 }
 
 impl Latencies {
-    /// So many of so many nanoseconds.
+    /// Adds `count` latencies of `nanos` nanoseconds.
     pub fn add(&mut self, nanos: u64, count: u64) {
-        // The range grows, so that nothing is out of it.
+        // The range grows, so no value is out of it.
         let _added = self.0.record_n(nanos, count);
     }
 
-    /// Each that was seen, with how often.
+    /// Returns each recorded latency with its count.
     pub fn seen(&self) -> Vec<(u64, u64)> {
         self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
     }
 
-    /// What they come to.
+    /// Returns the quantiles.
     pub fn latency(&self) -> Latency {
         let at = |quantile| self.0.value_at_quantile(quantile);
         Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: self.0.max() }
     }
 
-    /// The median; nothing where there are none.
+    /// Returns the median; `None` if there are no latencies.
     pub fn median(&self) -> Option<u64> {
         (!self.0.is_empty()).then(|| self.0.value_at_quantile(0.5))
     }
 }
 
-/// Jain's index of fairness (Jain, Chiu, Hawe, 1984): the square of the sum over the number times the sum of squares.
+/// Computes Jain's index of fairness (Jain, Chiu, Hawe, 1984): square of the sum / (number × sum of the squares).
 pub fn jain(shares: &[f64]) -> f64 {
     let (sum, squares) =
         shares.iter().fold((0.0, 0.0), |(sum, squares), one| (sum + one, squares + one * one));

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::figures::Latencies;
 
-/// What is written each time.
+/// Number of bytes written each time.
 const BYTES: usize = 4096;
-/// How often, at most.
+/// Maximum number of writes.
 const TIMES: u32 = 100;
-/// For how long, about.
+/// Approximate duration.
 const TIME: Duration = Duration::from_millis(300);
 
-/// The median of how long a write of 4 KiB and its `fdatasync` take in `folder`, in nanoseconds.
+/// Returns the median time of a write of 4 KiB and its `fdatasync` in `folder`, in nanoseconds.
 ///
 /// # Errors
-/// Where nothing can be written there.
+/// If nothing can be written there.
 pub fn flush(folder: &Path) -> io::Result<u64> {
     let path = folder.join("flush-probe");
     let file = File::create(&path)?;

@@ -14,21 +14,21 @@ use super::figures::{Figure, Latencies, jain};
 use super::{Measure, Row};
 use crate::runner::Stop;
 
-/// The name under which the program takes a lock again and again: KIND FOLDER CLIENT HOLD-IN-NANOSECONDS.
+/// Name under which the program takes a lock repeatedly: KIND FOLDER CLIENT HOLD-IN-NANOSECONDS.
 pub const LOCKER: &str = "picklock-locker";
-/// A run that counts for nothing, before the others.
+/// Duration of an initial run that does not count.
 const WARM_UP: Duration = Duration::from_millis(40);
 
-/// A way to keep others out.
+/// A lock primitive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Primitive {
     /// Its name.
     pub id: &'static str,
-    /// What it is.
+    /// Its description.
     pub statement: &'static str,
 }
 
-/// All that are measured, in the order of the table.
+/// All measured primitives, in the order of the table.
 pub const ALL: &[Primitive] = &[
     Primitive { id: "flock", statement: "flock(2), of an open file" },
     Primitive { id: "posix", statement: "fcntl(2) with F_SETLKW, of a process" },
@@ -44,28 +44,28 @@ pub const ALL: &[Primitive] = &[
     },
 ];
 
-/// No lock: what shows that two who are inside at once are noticed. It is measured by its name alone.
+/// No lock: shows that two clients inside at once are detected. It is measured only if named.
 const NONE: Primitive = Primitive { id: "none", statement: "no lock at all" };
 
-/// The primitive of this id.
+/// Returns the primitive with this id.
 pub fn find(id: &str) -> Option<Primitive> {
     ALL.iter().chain([&NONE]).copied().find(|one| one.id == id)
 }
 
-/// What one process tells of one run.
+/// Report of one process on one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
-    /// How often it had the lock.
+    /// Number of acquisitions.
     pub count: u64,
-    /// How long it waited for it, in nanoseconds, with how often; what it waited for in vain at the end included.
+    /// Waiting times in nanoseconds, each with its count; includes the unsuccessful wait at the end.
     pub waits: Vec<(u64, u64)>,
-    /// From another process giving it up to this one having it, in nanoseconds, with how often.
+    /// Times from the release by another process to the acquisition by this one, in nanoseconds, each with its count.
     pub handovers: Vec<(u64, u64)>,
 }
 
-/// The counter that the processes count in, each only while it has the lock.
+/// File of the counter that each process increments while it holds the lock.
 pub const COUNTER: &str = "counter";
-/// What stands in it: how often the lock was had, by whom last, and when that one gave it up.
+/// Size of its content: number of acquisitions, last holder, and time of that holder's release.
 pub const COUNTER_BYTES: usize = 24;
 
 /// All runs of one line of the table.
@@ -74,16 +74,16 @@ struct Cell {
     rates: Vec<f64>,
     waits: Latencies,
     handovers: Latencies,
-    /// How often each client had it, over all runs.
+    /// Number of acquisitions of each client, over all runs.
     counts: Vec<u64>,
     jains: Vec<f64>,
     violations: u64,
 }
 
-/// Measures these primitives in `folder`, with the processes that `program` is; `tick` is told of each run.
+/// Measures these primitives in `folder`, with processes of `program`; calls `tick` after each run.
 ///
 /// # Errors
-/// Where a process cannot be started, or does not tell what it did.
+/// If a process cannot be started, or does not report its results.
 pub fn measure(
     primitives: &[Primitive],
     measure: &Measure,
@@ -98,7 +98,7 @@ pub fn measure(
             lines.extend(primitives.iter().map(|one| (*one, *clients, *hold, Cell::default())));
         }
     }
-    // One round after another over all of them, so that a busy moment of the machine strikes all alike.
+    // Each round measures all lines in turn, so that a busy moment of the machine affects all alike.
     for round in 0..=measure.runs {
         for (primitive, clients, hold, cell) in &mut lines {
             if stop.is_requested() {
@@ -118,7 +118,7 @@ pub fn measure(
         .collect())
 }
 
-/// What each process tells, and what they counted together.
+/// Returns the report of each process, and the final value of their shared counter.
 fn run(
     kind: &str,
     clients: u32,
@@ -144,7 +144,7 @@ fn run(
     Ok((all, count))
 }
 
-/// A process that takes the lock; it ends with its standard input, however this one ends.
+/// A process that takes the lock; it ends when its standard input closes, however this process ends.
 struct Locker {
     child: Child,
     answers: BufReader<std::process::ChildStdout>,
@@ -188,7 +188,7 @@ impl Locker {
 
 impl Drop for Locker {
     fn drop(&mut self) {
-        // It has told all it has to tell, or is in the way.
+        // It has reported everything, or is no longer wanted.
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
     }

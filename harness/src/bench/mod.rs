@@ -26,22 +26,22 @@ pub mod updates;
 
 pub use figures::{Figure, Latency};
 
-/// The number of the JSON schema; fields may be added under it, none changes or goes.
+/// Version of the JSON schema; fields may be added to a version, but none changes or is removed.
 pub const SCHEMA: u32 = 1;
 
-/// The subject of what was measured of lock primitives.
+/// Subject of measurements of lock primitives.
 pub const LOCKS: &str = "locks";
 
-/// How much is measured.
+/// Extent of a measurement.
 #[derive(Clone, Debug)]
 pub struct Measure {
-    /// How many clients at once, one after another.
+    /// Numbers of concurrent clients, measured one after another.
     pub clients: Vec<u32>,
-    /// For how long a lock is held.
+    /// Times for which a lock is held.
     pub holds: Vec<Duration>,
-    /// How often each figure is measured; the median counts.
+    /// Number of measurements of each figure; the median counts.
     pub runs: u32,
-    /// For how long.
+    /// Duration of each measurement.
     pub time: Duration,
 }
 
@@ -61,97 +61,97 @@ impl Default for Measure {
 pub struct Measured {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// What made it.
+    /// The tool that measured it.
     pub tool: Tool,
-    /// What was measured: `locks`, or the name of a store.
+    /// Subject of the measurement: `locks`, or the name of a store.
     pub subject: String,
     /// The folder's file system, and the machine.
     pub place: Place,
-    /// One line of the table each.
+    /// Lines of the table.
     pub rows: Vec<Row>,
-    /// How the cost of an update grows with the records that there are.
+    /// Growth of the cost of an update with the number of records.
     pub growth: Vec<Growth>,
-    /// Beside another store.
+    /// Comparisons with another store.
     pub comparison: Vec<Comparison>,
-    /// What was asked and is not so.
+    /// Requirements that are not met.
     pub unmet: Vec<String>,
-    /// Whether somebody ended it early.
+    /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// 0; 1 where something asked for is not so, or a lock did not exclude, or an update was lost.
+    /// Exit status: 0; 1 if a requirement is not met, a lock did not exclude, or an update was lost.
     pub exit: u8,
 }
 
-/// Where it was measured.
+/// Environment of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Place {
     /// The kind of file system, such as `tmpfs`.
     pub file_system: String,
-    /// How many processors there are.
+    /// Number of processors.
     pub processors: usize,
-    /// How busy the machine was before: its load over the last minute.
+    /// Load average of the machine over the last minute before the measurement.
     pub load: f64,
-    /// How long a write of 4 KiB and its flush take there, in nanoseconds: no update that is flushed takes less.
+    /// Time of a write of 4 KiB and its flush there, in nanoseconds: no flushed update takes less.
     pub flush_ns: u64,
 }
 
-/// One thing that was measured with so many clients.
+/// Figures of one lock or store with one number of clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The lock, or the store and how it was driven.
     pub name: String,
-    /// Clients at once.
+    /// Number of concurrent clients.
     pub clients: u32,
-    /// For how long the lock was held, in nanoseconds.
+    /// Time for which the lock was held, in nanoseconds.
     pub hold_ns: u64,
-    /// Acquisitions or updates a second.
+    /// Acquisitions or updates per second.
     pub rate: Figure,
-    /// How long a client waited for each: for a store, how long the update took.
+    /// Time that a client waited for each; for a store, the time of the update.
     pub wait: Latency,
-    /// From one client giving the lock up to another having it, in nanoseconds: the median.
+    /// Median time from one client releasing the lock to another acquiring it, in nanoseconds.
     pub handover_ns: Option<u64>,
-    /// Jain's index of fairness: 1 where all were served alike, 1/clients where one had it all.
+    /// Jain's index of fairness: 1 if all were served alike, 1/clients if one had it all.
     pub jain: f64,
-    /// The share of the client that was served least, and of the one served most.
+    /// Shares of the client that was served least, and of the one served most.
     pub shares: (f64, f64),
-    /// How often two were inside at once, or how many updates were lost.
+    /// Number of times two clients were inside at once, or of lost updates.
     pub violations: u64,
-    /// Operations that did not succeed.
+    /// Number of operations that did not succeed.
     pub failed: u64,
-    /// The rate as a share of what flushing alone would allow.
+    /// Rate as a share of the rate that flushing alone would allow.
     pub of_flushes: f64,
 }
 
-/// What an update costs with few records and with many.
+/// Cost of an update with a given number of records.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Growth {
     /// The store and how it was driven.
     pub name: String,
-    /// So many records were there, on average.
+    /// Average number of records.
     pub records: u64,
-    /// An update took so long then, in nanoseconds: the median.
+    /// Median time of an update, in nanoseconds.
     pub update_ns: u64,
 }
 
-/// A store beside another one, run alternately.
+/// Comparison of a store with another one, run alternately.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// The other one.
+    /// The other store.
     pub other: String,
-    /// Clients at once.
+    /// Number of concurrent clients.
     pub clients: u32,
-    /// How many times as fast the first one is.
+    /// Speed of the first store as a multiple of the other's.
     pub ratio: Figure,
 }
 
 impl Measured {
-    /// The figures that were too far apart from run to run to tell anything.
+    /// Counts the figures whose runs are too far apart to be meaningful.
     pub fn noisy(&self) -> usize {
         self.rows.iter().filter(|row| row.rate.is_noisy()).count()
     }
 
-    /// As JSON, with a line feed at its end.
+    /// Serializes to JSON with a trailing line feed.
     pub fn to_json(&self) -> String {
-        // Strings, numbers, lists: nothing in here can fail to be JSON.
+        // Strings, numbers and lists can always be serialized.
         let mut json = serde_json::to_string_pretty(self).unwrap_or_default();
         json.push('\n');
         json

@@ -9,11 +9,11 @@ use plotters::prelude::*;
 use super::table::{rate, time};
 use super::{Comparison, Figure, Measured, Row};
 
-/// Pixels of a plot.
+/// Size of a plot, in pixels.
 const SIZE: (u32, u32) = (760, 400);
-/// Of them, those that the names take.
+/// Width of the legend in it.
 const LEGEND: u32 = 130;
-/// Colours that differ in brightness too, after Okabe and Ito, "Color Universal Design", 2008; with one of our own.
+/// Colours that also differ in brightness, after Okabe and Ito, "Color Universal Design", 2008; with one of our own.
 const COLORS: [RGBColor; 9] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -26,7 +26,7 @@ const COLORS: [RGBColor; 9] = [
     RGBColor(20, 20, 20),
 ];
 
-/// The page as one HTML file.
+/// Renders the page as one HTML file.
 pub fn page(measured: &Measured) -> String {
     let mut plots = Vec::new();
     let mut holds: Vec<u64> = measured.rows.iter().map(|row| row.hold_ns).collect();
@@ -72,7 +72,7 @@ pub fn page(measured: &Measured) -> String {
     let comparison = comparison.collect();
     let rows = measured.rows.iter().map(Line::new).collect();
     let page = Page { measured, plots, flush, growth, comparison, rows, is_of_locks };
-    // Nothing that is shown fails to be shown, and writing to a string cannot fail.
+    // Formatting the values cannot fail, nor can writing to a string.
     page.render().unwrap_or_default()
 }
 
@@ -88,10 +88,10 @@ struct Page<'a> {
     is_of_locks: bool,
 }
 
-/// The points of each line, by its name.
+/// Points of each line, by its name.
 type Series<'a> = BTreeMap<&'a str, Vec<(f64, f64)>>;
 
-/// A picture, as SVG.
+/// A plot as SVG.
 struct Plot {
     title: String,
     svg: String,
@@ -105,28 +105,28 @@ impl Plot {
             if !names.contains(&row.name.as_str()) {
                 names.push(&row.name);
             }
-            // What is nothing has no place on a logarithmic axis.
+            // A logarithmic axis has no zero.
             let value = figure(row).max(1e-6);
             series.entry(&row.name).or_default().push((f64::from(row.clients), value));
         }
         let mut svg = String::new();
         let drawn = draw(&mut svg, &names, &series, axis);
-        // A plot that cannot be drawn is left out; the table has its figures.
+        // A plot that cannot be drawn is skipped; the table has its figures.
         if drawn.is_err() {
             svg.clear();
         }
-        // It is read out by its title, and not line by line.
+        // Screen readers read its title, not each line.
         let label = format!("<svg role=\"img\" aria-label=\"{}\" ", title.replace('"', "'"));
         Self { title: title.to_owned(), svg: svg.replacen("<svg ", &label, 1) }
     }
 }
 
-/// How figures stand on their axis.
+/// Scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Axis {
-    /// From nothing to one.
+    /// Linear, from zero to one.
     Share,
-    /// By their magnitude.
+    /// Logarithmic.
     Magnitude,
 }
 
@@ -186,7 +186,7 @@ where
     Ok(())
 }
 
-/// Circles, triangles and crosses in turn, so that lines differ without their colours.
+/// Draws circles, triangles and crosses in turn, so that lines differ without their colours.
 fn draw_mark<C: CoordTranslate>(
     area: &DrawingArea<SVGBackend<'_>, C>,
     at: C::From,
@@ -204,7 +204,7 @@ where
     Ok(())
 }
 
-/// A number on an axis.
+/// Formats a number on an axis.
 fn short(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{} M", value / 1e6),
@@ -214,7 +214,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// A line of the table, in words.
+/// A line of the table, as text.
 struct Line<'a> {
     row: &'a Row,
     hold: String,

@@ -18,12 +18,12 @@ const FILE_SYSTEMS: &[(i64, &str)] = &[
     (0x2fc1_2fc1, "zfs"),
 ];
 
-/// What there is to say of the place of a folder; a flush takes some time there.
+/// Describes the environment of a folder; a flush there takes some time.
 ///
 /// # Errors
-/// Where nothing can be written there.
+/// If nothing can be written there.
 pub fn place(folder: &Path) -> io::Result<Place> {
-    // A short moment tells nothing: of the last minute.
+    // Load over the last minute: that of a short moment is meaningless.
     let load = std::fs::read_to_string("/proc/loadavg").ok();
     let load = load.and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0.0);
     Ok(Place {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::Row;
 
-/// A figure, and what it must be.
+/// A figure and its required bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requirement {
     text: String,
     figure: Which,
     is_less: bool,
-    /// In nanoseconds where it is a time.
+    /// In nanoseconds if it is a time.
     value: f64,
 }
 
@@ -27,7 +27,7 @@ enum Which {
 }
 
 impl Requirement {
-    /// What of a line is not as asked, in words.
+    /// Describes how a line fails the requirement; `None` if it meets it.
     pub fn unmet(&self, row: &Row) -> Option<String> {
         let figure = match self.figure {
             Which::P50 => row.wait.p50 as f64,

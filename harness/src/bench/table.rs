@@ -12,7 +12,7 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const DOUBT: Style = AnsiColor::Yellow.on_default();
 
-/// The tables, and what there is to say of them.
+/// Formats the tables and the remarks on them.
 pub fn table(measured: &Measured) -> String {
     let mut text = String::new();
     let place = &measured.place;
@@ -164,7 +164,7 @@ fn clients(count: u32) -> String {
     if count == 1 { "1 client".to_owned() } else { format!("{count} clients") }
 }
 
-/// So many a second, with three digits that count.
+/// Formats a rate per second with three significant digits.
 pub(super) fn rate(rate: f64) -> String {
     match rate {
         rate if rate >= 1e6 => format!("{:.2} M", rate / 1e6),
@@ -174,7 +174,7 @@ pub(super) fn rate(rate: f64) -> String {
     }
 }
 
-/// So many nanoseconds, with three digits that count.
+/// Formats a time in nanoseconds with three significant digits.
 pub fn time(nanos: u64) -> String {
     let nanos = nanos as f64;
     let (value, unit) = match nanos {

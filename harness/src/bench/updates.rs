@@ -11,28 +11,28 @@ use crate::runner::{self, Control, ExecEnv, RunError, Served, Stop};
 use crate::sandbox::Sandbox;
 use crate::target::{Target, UsageError};
 
-/// Updates of one client for the growth of their cost, at most, and how long they may take.
+/// Maximum number of updates of one client to measure the growth of their cost, and their maximum time.
 const GROWTH_UPDATES: u32 = 1000;
 const GROWTH_TIME: std::time::Duration = std::time::Duration::from_secs(4);
-/// Into so many parts they are divided.
+/// Number of parts they are divided into.
 const GROWTH_PARTS: usize = 5;
 
-/// Why there are no figures.
+/// Errors that prevent a measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// What was asked makes no sense.
+    /// The arguments make no sense.
     #[error("{0}")]
     Usage(#[from] UsageError),
     /// The store does not work without injections.
     #[error("{0} does not work without injections: {1}")]
     Control(String, String),
-    /// The harness could not do its part.
+    /// The harness itself failed.
     #[error("{0}")]
     Run(#[from] RunError),
 }
 
 impl BenchError {
-    /// The exit status that goes with it.
+    /// Returns the exit status of this error.
     pub fn exit(&self) -> u8 {
         match self {
             Self::Usage(_) => exit::USAGE,
@@ -42,25 +42,25 @@ impl BenchError {
     }
 }
 
-/// What the stores came to.
+/// Results of all stores.
 #[derive(Clone, Debug, Default)]
 pub struct Updates {
-    /// A line for each store, way to drive it and number of clients.
+    /// One line for each store, way to drive it and number of clients.
     pub rows: Vec<Row>,
-    /// How the cost of an update grows.
+    /// Growth of the cost of an update.
     pub growth: Vec<Growth>,
-    /// The first store beside the second.
+    /// Comparisons of the first store with the second.
     pub comparison: Vec<Comparison>,
 }
 
-/// A store, one way to drive it, and where it works.
+/// A store, one way to drive it, and its environment.
 struct Driven<'a> {
     name: String,
     env: ExecEnv<'a>,
     in_session: bool,
 }
 
-/// All runs of one line.
+/// All runs of one line of the table.
 #[derive(Default)]
 struct Cell {
     rates: Vec<f64>,
@@ -71,10 +71,11 @@ struct Cell {
     failed: u64,
 }
 
-/// Measures these stores, the first beside each of the others, each in a sandbox of its own on the file system of `dir`.
+/// Measures these stores and compares the first with each of the others; each has its own sandbox on the file system of
+/// `dir`.
 ///
 /// # Errors
-/// Where one of them does not work, or the harness could not do its part.
+/// If one of them does not work, or the harness itself failed.
 pub fn measure(
     targets: &[&Target],
     measure: &Measure,
@@ -126,7 +127,7 @@ fn measure_in(
     for clients in &measure.clients {
         lines.extend((0..all.len()).map(|driven| (driven, *clients, Cell::default())));
     }
-    // A round more, which counts for nothing; and one after another over all of them, so that a busy moment strikes all alike.
+    // One extra round does not count. Each round measures all lines in turn, so that a busy moment affects all alike.
     for round in 0..=measure.runs {
         for (driven, clients, cell) in &mut lines {
             if stop.is_requested() {
@@ -139,7 +140,7 @@ fn measure_in(
             let took = began.elapsed();
             if round > 0 {
                 let there = runner::records(&driven.env)?;
-                // A store that cannot be read any more has lost all of it.
+                // A store that can no longer be read has lost all its records.
                 let target = driven.env.target;
                 let can_tell = target.ops.list.is_some() || target.data.records.is_some();
                 let there = there.or_else(|| (can_tell && !stop.is_requested()).then(Vec::new));
@@ -160,7 +161,7 @@ fn measure_in(
     Ok(updates)
 }
 
-/// The first store beside each other one that is driven in the same way: run by run, so that what slowed one slowed both.
+/// Compares the first store with each other one driven in the same way, run by run: what slowed one slowed both.
 fn compared(all: &[Driven<'_>], lines: &[(usize, u32, Cell)]) -> Vec<Comparison> {
     let mut comparisons = Vec::new();
     for (driven, clients, cell) in lines {

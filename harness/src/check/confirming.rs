@@ -12,21 +12,21 @@ use crate::target::UsageError;
 use crate::verdict::Judgement;
 use crate::volume::{self, Kind, Template, VolumeError};
 
-/// How often a finding is tried on one file system, at least.
+/// Minimum number of tries of a finding on one file system.
 const TRIES: usize = 20;
 
-/// A finding of the model that is to be tried.
+/// A finding of the model to be tried on real file systems.
 pub(super) struct Open {
     pub(super) invariant: &'static str,
-    /// Its place among the counterexamples of its invariant.
+    /// Its index among the counterexamples of its invariant.
     pub(super) index: usize,
     pub(super) script: Script,
 }
 
-/// Makes a file system of each kind, so that what is missing is known before anything runs.
+/// Makes a file system of each kind, so that missing prerequisites are known before anything runs.
 ///
 /// # Errors
-/// Which of them cannot be had, and why.
+/// Reports which of them is not available, and why.
 pub(super) fn templates(options: &Options, sandbox: &Sandbox) -> Result<Vec<(Kind, Template)>, UsageError> {
     let unusable = |kind: Kind, why: VolumeError| {
         UsageError::new("--confirm", format!("{} cannot be had here: {why}", kind.name())).help(
@@ -38,7 +38,7 @@ pub(super) fn templates(options: &Options, sandbox: &Sandbox) -> Result<Vec<(Kin
         if templates.iter().any(|(known, _)| known == kind) {
             continue;
         }
-        // In the run's own folder, which is removed whatever happens.
+        // In the run's own folder, which is always removed.
         let made = Template::make(*kind, sandbox.root());
         let template = made.map_err(|why| unusable(*kind, why))?;
         let at = volume_folder(sandbox).map_err(|why| unusable(*kind, why))?;
@@ -49,7 +49,7 @@ pub(super) fn templates(options: &Options, sandbox: &Sandbox) -> Result<Vec<(Kin
     Ok(templates)
 }
 
-/// The folder to mount at; a mount ends with the thread that made it.
+/// Returns the folder to mount at; a mount ends with the thread that made it.
 fn volume_folder(sandbox: &Sandbox) -> Result<std::path::PathBuf, VolumeError> {
     let at = sandbox.root().join("volume");
     fs::create_dir_all(&at).map_err(|why| VolumeError::System { what: "make a folder to mount at", why })?;
@@ -57,7 +57,7 @@ fn volume_folder(sandbox: &Sandbox) -> Result<std::path::PathBuf, VolumeError> {
 }
 
 impl Run<'_> {
-    /// Tries all findings of power losses on all the file systems. What cannot be tried is told.
+    /// Tries all power-loss findings on all the file systems, and reports those that cannot be tried.
     pub(super) fn confirm(&mut self, templates: &[(Kind, Template)], sandbox: &Sandbox) {
         let open = std::mem::take(&mut self.open);
         if templates.is_empty() {
@@ -106,7 +106,7 @@ impl Run<'_> {
         }
     }
 
-    /// How often it was tried, and whether the last try showed it.
+    /// Returns the number of tries, and whether the last one showed the violation.
     fn try_on(
         &self,
         finding: &Open,
@@ -130,7 +130,7 @@ impl Run<'_> {
                 Err(error) if is_stopped(&error) => return Ok((0, false)),
                 variations => variations?,
             };
-            // Each of them at least once.
+            // Try each variation at least once.
             let count = TRIES.max(variations.len());
             for (tries, variation) in (1..=count).zip(variations.iter().cycle()) {
                 let observation = match confirm(&confirming, template, *variation) {

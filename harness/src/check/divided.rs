@@ -11,11 +11,11 @@ use crate::runner::{RunError, Stop};
 use crate::shard::Shard;
 use crate::target::{Target, UsageError};
 
-/// Judges `target` in so many parts at once, each in a sandbox of its own; and tells each counterexample of the report as a
-/// story, where that is wanted.
+/// Judges `target` in `jobs` concurrent parts, each in its own sandbox; makes a narrative of each counterexample of the
+/// report if `tells`.
 ///
 /// # Errors
-/// As in [`check`](crate::check::check); of several, that of the first part.
+/// As in [`check`](crate::check::check); if there are several, that of the first part.
 pub fn check_in_parts(
     target: &Target,
     options: &Options,
@@ -59,10 +59,10 @@ pub fn check_in_parts(
     Ok((report, narratives))
 }
 
-/// The parts of so many jobs.
+/// Divides a shard into one part for each job.
 ///
 /// # Errors
-/// Where there would be more than a run is ever divided into.
+/// If there would be more parts than a run can be divided into.
 pub(super) fn parts(shard: Shard, jobs: u32) -> Result<Vec<Shard>, UsageError> {
     let parts: Option<Vec<Shard>> = (0..jobs).map(|job| part(shard, job, jobs)).collect();
     parts.ok_or_else(|| {
@@ -70,13 +70,13 @@ pub(super) fn parts(shard: Shard, jobs: u32) -> Result<Vec<Shard>, UsageError> {
     })
 }
 
-/// The part of a part that one of so many jobs has: together they have what the part has.
+/// Returns the part of a shard that one of `jobs` jobs runs; together they run the whole shard.
 fn part(shard: Shard, job: u32, jobs: u32) -> Option<Shard> {
     let index = job.checked_mul(shard.of())?.checked_add(shard.index())?;
     Shard::new(index, shard.of().checked_mul(jobs)?)
 }
 
-/// One part alone tells which scenario is under way.
+/// Does not report scenarios: only one part reports which scenario is running.
 struct BaselineRun<'a>(&'a dyn Watcher);
 
 impl Watcher for BaselineRun<'_> {

@@ -20,21 +20,21 @@ use crate::target::Target;
 pub(super) struct Finding<'a> {
     pub(super) invariant: &'static str,
     pub(super) target: &'a Target,
-    /// Where in its scenario it stands.
+    /// Its position in its scenario.
     pub(super) place: u64,
     pub(super) observation: &'a Observation,
-    /// What was played, where that can be played again.
+    /// The executed script, if it can be replayed.
     pub(super) script: Option<&'a Script>,
-    /// What was seen, in one sentence.
+    /// The observation, in one sentence.
     pub(super) seen: &'a str,
-    /// What baseline runs show of likely causes.
+    /// Likely causes that baseline runs show.
     pub(super) quiet: &'a [Shown],
-    /// What there is to say of the schedule.
+    /// Explanation of the schedule.
     pub(super) explanation: Option<&'a Explanation>,
 }
 
 impl Finding<'_> {
-    /// As the report has it, and why it could not be saved as a case, if it could not.
+    /// Returns the counterexample for the report, and why it could not be saved as a case, if it could not.
     pub(super) fn into_counterexample(
         self,
         options: &Options,
@@ -67,7 +67,7 @@ impl Finding<'_> {
         (counterexample, unsaved)
     }
 
-    /// The likeliest cause: one that this execution shows, else one that baseline runs show.
+    /// Returns the likeliest cause: one that this execution shows, else one that baseline runs show.
     pub(super) fn diagnosis(&self) -> Option<String> {
         let own = diagnoses::read(&self.observation.traces, &self.observation.subject.data);
         let shown = diagnoses::explaining(&own, self.invariant)
@@ -75,7 +75,7 @@ impl Finding<'_> {
         Some(shown.diagnosis.id.to_owned())
     }
 
-    /// Whether a baseline has this way of breaking the invariant.
+    /// Whether a baseline contains this way of violating the invariant.
     fn is_known(&self, options: &Options) -> bool {
         let diagnosis = self.diagnosis();
         let knows = |baseline: &Baseline| {
@@ -88,7 +88,7 @@ impl Finding<'_> {
         format!("{}-{}-{}", self.invariant, self.observation.scenario, self.observation.execution)
     }
 
-    /// How it was disturbed and what was seen, without what differs from run to run.
+    /// Describes the injection and the observation, without what differs from run to run.
     fn told(&self) -> String {
         let told = match &self.observation.injection {
             Some(injection) => format!("{injection}: {}", self.seen),
@@ -121,10 +121,10 @@ impl Finding<'_> {
     }
 }
 
-/// What a sentence about one client's change between another's read and its own explains.
+/// Invariants whose violation is explained by one client's change between another's read and its own change.
 const BY_A_SENTENCE: [&str; 4] = ["no-lost-update", "mutual-exclusion", "guard-holds", "linearizable"];
 
-/// What there is to say of clients that ran together, with what the search for the smallest schedule found.
+/// Explains an execution of concurrent clients, including the result of the search for the smallest schedule.
 pub(super) fn explained(
     invariant: &str,
     observation: &Observation,
@@ -135,7 +135,7 @@ pub(super) fn explained(
     Some(explanation).filter(|explanation| *explanation != Explanation::default())
 }
 
-/// The execution as a story; with its names as they were, so that they can be told apart.
+/// Returns the narrative of the execution, with its original names, so that they can be distinguished.
 pub(super) fn telling(
     invariant: &Invariant,
     observation: &Observation,
@@ -154,14 +154,14 @@ pub(super) fn telling(
     Narrative::new(observation, about).explained(counterexample.explanation.as_ref())
 }
 
-/// The text without what differs from run to run.
+/// Removes from the text what differs from run to run.
 pub(super) fn without_chance(text: &str, observation: &Observation) -> String {
     let pids = observation.traces.iter().flat_map(|trace| trace.pids.iter().copied());
     let calls = observation.traces.iter().flat_map(|trace| &trace.calls);
     masked(text, &pids.collect(), &made(calls), &observation.usual_names)
 }
 
-/// Saves a case; its path, or why it could not be.
+/// Saves a case; returns its path, or why saving failed.
 fn save(case: &Case, cases: &Cases) -> Result<String, String> {
     let path = cases.folder.join(case.file_name());
     let written = std::fs::create_dir_all(&cases.folder).and_then(|()| std::fs::write(&path, case.to_json()));
@@ -171,7 +171,7 @@ fn save(case: &Case, cases: &Cases) -> Result<String, String> {
     }
 }
 
-/// Where a copy of the sandbox is now.
+/// Copies the sandbox; returns where the copy is.
 fn copied(sandbox: &Sandbox, path: &Path) -> String {
     match sandbox.copy_to(path) {
         Ok(()) => path.display().to_string(),

@@ -15,7 +15,7 @@ use crate::scenario::script::Script;
 use crate::verdict::{Judgement, Verdict};
 
 impl Run<'_> {
-    /// Counts and judges one more execution of a scenario; whether that is enough.
+    /// Counts and judges one more execution of a scenario; breaks if no more are needed.
     pub(super) fn take(
         &mut self,
         observation: &Observation,
@@ -34,7 +34,7 @@ impl Run<'_> {
             }
         }
         self.judge(*executions, observation, script, sandbox);
-        // A violation ends an exploration, so the report must have it: once an invariant that did not apply ended one.
+        // A violation ends an exploration, so the report must have it: once, an inapplicable invariant ended one.
         debug_assert!(
             self.violated_by(observation).all(|id| self
                 .tallies
@@ -58,7 +58,7 @@ impl Run<'_> {
     ) {
         for operation in &observation.operations {
             match &operation.outcome {
-                // Whoever asked for that, or damaged what it needs, was picklock.
+                // picklock itself asked for that, or damaged what the operation needs.
                 Outcome::Failed(status)
                     if status == CANCELLED
                         || operation.fault.is_some()
@@ -125,7 +125,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes note of adds that failed of their own and had stored their record all the same.
+    /// Counts adds that failed without an injected fault but stored their record.
     fn note_stored_failures(&mut self, observation: &Observation) {
         let failed = observation.operations.iter().filter(|one| one.fault.is_none() && one.added().is_some());
         for add in failed {
@@ -139,14 +139,14 @@ impl Run<'_> {
         }
     }
 
-    /// Judges what the store made of a derived state. What violates an invariant is not counted, but done for real:
-    /// only what a store was seen to do is held against it.
+    /// Judges the store's result on a derived state. A violation is not counted, but executed for real: only observed
+    /// behaviour of the store is held against it.
     pub(super) fn take_derived(&mut self, observation: &Observation, script: &Script) -> SweepControl {
         let target = self.target;
         let violated: Vec<&'static str> = self.violated_by(observation).collect();
         if !violated.is_empty() {
             let causes = causes(script);
-            // What is violated anyway is worth no remark on portability; the other way round it is a violation to be shown.
+            // If it is violated anyway, no remark on portability is needed; in the reverse case it must be shown.
             let kinds: &[bool] = if script.is_portability() { &[false, true] } else { &[false] };
             let is_blamed = |id: &'static str| {
                 causes
@@ -167,7 +167,8 @@ impl Run<'_> {
         SweepControl::GoOn
     }
 
-    /// What a derived state violated must be violated for real too: where it is not, nobody knows which of the two is right.
+    /// Checks that a real run violates what the derived state violated: if not, it is unknown which of the two is
+    /// right.
     pub(super) fn compare_with_derived(&mut self, observation: &Observation, script: &Script) {
         let derived = std::mem::take(&mut self.derived_violations);
         if derived.is_empty() {
@@ -176,7 +177,7 @@ impl Run<'_> {
         let real: Vec<&str> = self.violated_by(observation).collect();
         for id in derived {
             if real.contains(&id) {
-                // One missing sync may leave hundreds of states, which all tell the same.
+                // One missing sync may leave hundreds of states, which all show the same.
                 let kind = script.is_portability();
                 self.blamed.extend(causes(script).pop().map(|cause| (id, cause, kind)));
             } else if !script.is_portability() {
@@ -185,7 +186,7 @@ impl Run<'_> {
         }
     }
 
-    /// What a derived state violated could not be done for real.
+    /// Records a doubt: a violation by a derived state could not be executed for real.
     pub(super) fn doubt_the_derived(&mut self, script: &Script) {
         for id in std::mem::take(&mut self.derived_violations) {
             if !script.is_portability() {
@@ -194,7 +195,8 @@ impl Run<'_> {
         }
     }
 
-    /// What a derived state violated was not done for real before the time was up: the next scenario has nothing to do with it.
+    /// Records a doubt: time ran out before a violation by a derived state was executed for real. The next scenario is
+    /// not affected.
     pub(super) fn doubt_what_was_left(&mut self) {
         for id in std::mem::take(&mut self.derived_violations) {
             self.doubt(
@@ -210,7 +212,8 @@ impl Run<'_> {
         }
     }
 
-    /// Whether what a copy showed is to be shown by a fresh start: a violation, a doubt, or an operation that hung.
+    /// Whether the result of a copy must be confirmed by a fresh start: a violation, a doubt, or an operation that
+    /// hung.
     pub(super) fn is_unclear(&self, observation: &Observation) -> bool {
         let is_clear = |invariant: &Invariant| {
             matches!(invariant.judge(observation), Judgement::Holds | Judgement::NotExercised)
@@ -219,7 +222,7 @@ impl Run<'_> {
             || !self.tallies.iter().all(|(invariant, _)| is_clear(invariant))
     }
 
-    /// The judged invariants that apply to the target and that this execution violates.
+    /// Returns the judged invariants that apply to the target and that this execution violates.
     pub(super) fn violated_by(&self, observation: &Observation) -> impl Iterator<Item = &'static str> {
         let target = self.target;
         let violates = move |invariant: &Invariant| {
@@ -233,7 +236,7 @@ impl Run<'_> {
             .map(|one| one.id)
     }
 
-    /// What no file system that picklock knows comes to counts for nothing, and is worth a remark.
+    /// Adds a remark on a state that no file system known to picklock leaves; its violations do not count.
     pub(super) fn remark_on_portability(&mut self, observation: &Observation) {
         let told = observation.injection.clone().unwrap_or_default();
         let violated: Vec<&str> = self.violated_by(observation).collect();
@@ -248,7 +251,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes note of what baseline runs show of likely causes.
+    /// Records likely causes that baseline runs show.
     pub(super) fn diagnose(&mut self, traces: &[Trace]) {
         let data = self.target.data.path.display().to_string();
         for shown in diagnoses::read(traces, &data) {
@@ -267,21 +270,21 @@ impl Run<'_> {
         })
     }
 
-    /// Whether all ways in which it was violated so far are known to a baseline.
+    /// Whether a baseline contains all ways in which it was violated so far.
     pub(super) fn is_known(&self, id: &str) -> bool {
         let found = self.counterexamples.get(id);
         found.is_some_and(|found| !found.is_empty() && found.iter().all(|one| one.known))
     }
 }
 
-/// Takes note of a diagnosis, once.
+/// Records a diagnosis once.
 fn note(all: &mut Vec<Shown>, shown: Shown) {
     if all.iter().all(|other| other.diagnosis.id != shown.diagnosis.id) {
         all.push(shown);
     }
 }
 
-/// What a power loss took, for each in turn with those before it: who is to blame for one is so for all that follow.
+/// Returns the causes of each power loss, including the losses before it: a cause of one is a cause of all that follow.
 fn causes(script: &Script) -> Vec<String> {
     let told: Vec<&str> = script.power_losses().map(|loss| loss.told.as_str()).collect();
     (1..=told.len()).map(|count| told[..count].join("; ")).collect()

@@ -32,17 +32,17 @@ use crate::volume::Kind;
 pub use divided::check_in_parts;
 use scenarios::Progress;
 
-/// Remarks on portability in a report.
+/// Maximum number of remarks on portability in a report.
 const PORTABILITY_MAX: usize = 3;
-/// More clients at once, or more operations of each, are no plan that ends.
+/// Maximum numbers of concurrent clients, and of operations of each; larger plans would not end.
 const CLIENTS_MAX: u32 = 1000;
 const OPERATIONS_MAX: u32 = 1_000_000;
-/// More parts at once than any machine has use for.
+/// Maximum number of concurrent parts; no machine has use for more.
 const JOBS_MAX: u32 = 256;
-/// Descriptors that a client with an operation under way takes, and those that are open beside them.
+/// Number of descriptors for each client with a running operation, and number of other open descriptors.
 const DESCRIPTORS_PER_CLIENT: u64 = 6;
 const DESCRIPTORS_BESIDE: u64 = 32;
-/// The invariants that are judged by what the tracer does or sees: without it they stay open.
+/// Invariants judged by what the tracer does or sees: without it they are inconclusive.
 const BY_THE_TRACER: [&str; 13] = [
     "linearizable",
     "guard-holds",
@@ -58,56 +58,56 @@ const BY_THE_TRACER: [&str; 13] = [
     "power-loss-atomic",
     "acked-survives-power-loss",
 ];
-/// What is kept of the budget for the last operations and the look at the store after them.
+/// Part of the budget kept for the last operations and the look at the store after them.
 const RESERVE: Duration = Duration::from_secs(2);
-/// The most that is kept for the start and the cleanup of the run. On a machine with ten busy processes these took 2.8 s.
+/// Maximum time kept for the start and the cleanup of the run. On a machine with ten busy processes these took 2.8 s.
 const CLEANUP_MAX: Duration = Duration::from_secs(1);
 
-/// What to try, and how hard.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What is run and judged.
+    /// Scenarios and invariants to run and judge.
     pub selection: Selection,
-    /// Clients at a time; each scenario has a default of its own.
+    /// Number of concurrent clients; each scenario has its own default.
     pub clients: Option<u32>,
-    /// Operations of each client; each scenario has a default of its own.
+    /// Number of operations of each client; each scenario has its own default.
     pub operations: Option<u32>,
-    /// Schedules with at most so many preemptions alone, all of them.
+    /// Run exactly the schedules with at most this many preemptions.
     pub preemptions: Option<u32>,
-    /// Whether a run passes if all that is inconclusive would be settled by a larger budget.
+    /// Whether a run passes if a larger budget would settle everything that is inconclusive.
     pub allow_partial: bool,
-    /// Which part of it is run.
+    /// The shard to run.
     pub shard: Shard,
-    /// Of all chance.
+    /// Random seed.
     pub seed: u64,
-    /// A ceiling for the whole run; none for no end.
+    /// Time limit of the whole run; `None` for no limit.
     pub budget: Option<Duration>,
-    /// The folder whose file system is tested on; a memory file system where none is given.
+    /// Folder whose file system is tested; `None` for a memory file system.
     pub dir: Option<PathBuf>,
-    /// End at the first violation.
+    /// Stop at the first violation.
     pub fail_fast: bool,
     /// Claims that override the target's own.
     pub claims: BTreeMap<String, bool>,
-    /// Leave the sandbox of each finding, in this folder.
+    /// Folder in which to keep the sandbox of each finding.
     pub keep: Option<PathBuf>,
-    /// Run operations under the tracer as copies of stopped processes, where they can be copied.
+    /// Run traced operations as copies of stopped processes, if they can be copied.
     pub copies: bool,
-    /// Save the findings that replay.
+    /// Where to save replayable findings.
     pub cases: Option<Cases>,
-    /// The file systems on which what the persistence model allows is tried.
+    /// File systems on which to try what the persistence model allows.
     pub confirm: Vec<Kind>,
-    /// Violations that are known: they neither count nor end a run that ends at the first violation.
+    /// Known violations: they do not count, and do not end a run that stops at the first violation.
     pub baseline: Option<Baseline>,
-    /// The program that is `{store}` and `{critical}` when it is called by those names; without it, they do not work.
+    /// Program that acts as `{store}` and `{critical}` when called by those names; without it, they do not work.
     pub multi_call: Option<PathBuf>,
 }
 
-/// Where findings are saved that replay.
+/// Where replayable findings are saved.
 #[derive(Clone, Debug)]
 pub struct Cases {
-    /// The folder; it is made with the first of them.
+    /// The folder; it is created with the first case.
     pub folder: PathBuf,
-    /// What names the target on a command line, with a blank in front: part of the command that replays.
+    /// Arguments that name the target on a command line, with a leading blank: part of the replay command.
     pub target_flags: String,
 }
 
@@ -135,31 +135,31 @@ impl Default for Options {
     }
 }
 
-/// Who wants to know how a run goes on. All methods may be called from any thread.
+/// Receives the progress of a run. All methods may be called from any thread.
 pub trait Watcher: Sync {
-    /// A folder is about to be made that is to be removed, should this process not come to it.
+    /// A folder is about to be made; it must be removed if this process cannot do that.
     fn made(&self, _folder: &Path) {}
-    /// A scenario begins, with about so many operations.
+    /// A scenario begins, with about this many operations.
     fn begins(&self, _scenario: &str, _operations: u64) {}
     /// An operation has ended.
     fn operation(&self) {}
-    /// Tells how long the whole run may take, if all experiments that invariants need are to run; it ends with the budget.
+    /// Reports how long the whole run may take if all experiments that invariants need run; it ends with the budget.
     fn estimate(&self, _time: Duration, _budget: Option<Duration>) {}
 }
 
-/// Nobody wants to know.
+/// Ignores all progress.
 impl Watcher for () {}
 
-/// Why there is no report.
+/// Errors that prevent a report.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// What was asked makes no sense.
+    /// The options make no sense.
     #[error("{0}")]
     Usage(#[from] UsageError),
-    /// The harness could not do its part.
+    /// The harness itself failed.
     #[error("{0}")]
     Run(#[from] RunError),
-    /// The same, and its sandbox could not be removed either.
+    /// The harness failed, and its sandbox could not be removed either.
     #[error("{0}; {1}")]
     Leftover(RunError, std::io::Error),
 }
@@ -167,7 +167,7 @@ pub enum CheckError {
 /// Judges `target`. Changes nothing process-wide, and waits for no process but those it starts.
 ///
 /// # Errors
-/// Where the options make no sense for this machine, or the harness itself failed. A violation is no error.
+/// If the options make no sense for this machine, or the harness itself failed. A violation is no error.
 pub fn check(
     target: &Target,
     options: &Options,
@@ -177,8 +177,8 @@ pub fn check(
     judge(target, options, stop, watcher, false).map(|(report, _)| report)
 }
 
-/// Judges `target` as [`check`] does, and tells each counterexample of the report as a story. The data file is read after
-/// each change for that.
+/// Judges `target` as [`check`] does, and makes a narrative of each counterexample of the report. To do so, it reads
+/// the data file after each change.
 ///
 /// # Errors
 /// As in [`check`].
@@ -210,7 +210,7 @@ fn judge(
     run.confirm(&volumes, &sandbox);
     let narratives = std::mem::take(&mut run.narratives);
     let mut report = run.into_report();
-    // Whatever happened, nothing is left behind.
+    // Remove the sandbox, whatever happened.
     let removed = sandbox.remove();
     match (ran, removed) {
         (Ok(()), Ok(())) => {}
@@ -223,10 +223,10 @@ fn judge(
 }
 
 impl Options {
-    /// Finds out whether a run could begin, in so many parts at once: in this folder, and with these file systems.
+    /// Checks whether a run could begin in this many concurrent parts, in this folder, and with these file systems.
     ///
     /// # Errors
-    /// The first flag that stands against it, with what would do.
+    /// Reports the first flag that prevents it, with a working alternative.
     pub fn try_out(&self, jobs: u32, data: &DataFile, made: &dyn Fn(&Path)) -> Result<(), UsageError> {
         self.usable(jobs)?;
         Sandbox::try_dir(self.dir.as_deref(), data, made, |sandbox| {
@@ -234,9 +234,9 @@ impl Options {
         })
     }
 
-    /// Whether they make sense on this machine, in so many parts at once.
+    /// Checks whether the options make sense on this machine, in this many concurrent parts.
     fn usable(&self, jobs: u32) -> Result<(), UsageError> {
-        // What is out of all proportion is a slip of the finger.
+        // A value out of all proportion is a typing error.
         let in_bounds = |flag: &str, value: Option<u32>, max: u32| match value {
             Some(0) => Err(UsageError::new(flag, "must be at least 1")),
             Some(value) if value > max => {
@@ -270,47 +270,47 @@ struct Run<'a> {
     control: Option<Control>,
     tallies: Vec<(&'static Invariant, Tally)>,
     counterexamples: BTreeMap<&'static str, Vec<Counterexample>>,
-    /// Whether counterexamples are told as stories.
+    /// Whether to make narratives of counterexamples.
     tells: bool,
-    /// Those of the counterexamples.
+    /// Narratives of the counterexamples.
     narratives: Vec<Narrative>,
-    /// How far each scenario has come.
+    /// Progress of each scenario.
     progress: BTreeMap<&'static str, Progress>,
-    /// The experiments that invariants need, and those that ran.
+    /// Experiments that invariants need, and those that ran.
     ledger: Ledger,
     remarks: Vec<Remark>,
     failures: BTreeMap<String, (u64, String)>,
     unfinished: BTreeMap<String, u64>,
-    /// Adds that failed, by how, and had stored their record.
+    /// Number of adds that failed but had stored their record, by failure.
     stored_failures: BTreeMap<String, u64>,
-    /// What the traces say is not seen.
+    /// Activities that the traces do not cover.
     not_covered: BTreeSet<String>,
-    /// What baseline runs show of likely causes.
+    /// Likely causes that baseline runs show.
     quiet: Vec<Shown>,
-    /// Likely causes that nothing but a disturbed run shows.
+    /// Likely causes that only injected runs show.
     disturbed: Vec<Shown>,
     /// Why a case could not be saved.
     unsaved: Option<String>,
-    /// How long the experiments that invariants need may take, estimated before the first one ran.
+    /// Estimated time of the experiments that invariants need, computed before the first one ran.
     estimate: Option<Duration>,
-    /// How long after the end of its share the latest scenario ended.
+    /// How long the latest scenario ran past the end of its share.
     lateness: Duration,
-    /// Why a scenario was cut short, which is why something may not have been judged.
+    /// Why a scenario was cut short, so that something may not have been judged.
     cut_short: Option<String>,
-    /// What a schedule violated that is being made smaller.
+    /// Invariants violated by the schedule that is being minimized.
     looked_for: Vec<&'static str>,
-    /// What there is to say of the execution that is judged.
+    /// Explanation of the execution that is being judged.
     explanation: Option<Explanation>,
-    /// Where in its scenario it stands.
+    /// Its position in its scenario.
     place: u64,
-    /// What the derived state violated that is being done for real.
+    /// Invariants violated by the derived state that is being executed for real.
     derived_violations: Vec<&'static str>,
-    /// The faults of which the report has a counterexample: invariant, call, and what the fault is a finding of.
+    /// Faults that have a counterexample in the report: invariant, call, and what the fault is a finding of.
     faults_shown: BTreeSet<(&'static str, String, &'static str)>,
-    /// Findings of power losses, to be tried on real file systems.
+    /// Power-loss findings to be tried on real file systems.
     open: Vec<confirming::Open>,
-    /// Invariants that derived states violate, each with what was missing on the disk, and whether only the standard allows
-    /// that: what is a question of portability in one operation may be none in another.
+    /// Invariants that derived states violate, each with what was missing on the disk, and whether only the standard
+    /// allows that: a question of portability in one operation may be more than that in another.
     blamed: BTreeSet<(&'static str, String, bool)>,
 }
 
@@ -362,7 +362,7 @@ impl<'a> Run<'a> {
         let on_operation = || self.watcher.operation();
         let mut env = ExecEnv::new(self.target, sandbox, self.stop, &on_operation);
         env.shows_content = self.tells;
-        // The control is never cut short by the budget: without it nothing can be said at all.
+        // The budget never cuts the control short: without it nothing can be judged.
         self.watcher.begins("control", u64::from(scenario::control::ADDS) * 2);
         let mut control = match runner::control(&env) {
             Err(RunError::Stopped) => return Ok(()),
@@ -413,7 +413,7 @@ impl<'a> Run<'a> {
                 if self.is_over() {
                     break;
                 }
-                // Half of the time goes to what tells most, however slow the store is.
+                // Half of the time goes to the most informative scenarios, however slow the store is.
                 self.give_share(&mut env, 2, telling.len() - index);
                 self.sweep_with(&mut templates, scenario, Pass::Early, &mut env, prepared, sandbox)?;
                 self.note_lateness(env.hard_end);
@@ -429,8 +429,8 @@ impl<'a> Run<'a> {
             match (*scenario, &mut prepared) {
                 ("stress", _) => {
                     if prepared.is_none() && self.target.harmless_ops().next().is_some() {
-                        // Which files the other operations make undisturbed is not known: no leftover can be told from
-                        // them.
+                        // The baseline files of the other operations are not known: leftovers cannot be distinguished
+                        // from them.
                         control.subject.baseline_file_counts.clear();
                         control.subject.baseline_shapes.clear();
                     }
@@ -454,7 +454,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Takes note of why no copies were made, if there should have been some.
+    /// Records why no copies were made, if some were expected.
     fn note_copies(&mut self, templates: Option<Mutex<Templates>>) {
         let templates =
             templates.map(|templates| templates.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -466,7 +466,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The scenarios that are run after the control, in the order in which they are shown.
+    /// Returns the scenarios that run after the control, in the order in which they are shown.
     fn chosen_scenarios(&self) -> Vec<&'static str> {
         let chosen = |id: &&str| self.options.selection.scenarios.contains(*id);
         let can_run = |id: &&str| *id != "session" || self.target.session.is_some();
@@ -478,7 +478,7 @@ impl<'a> Run<'a> {
         self.stop.is_requested() || (self.options.fail_fast && self.claimed_is_violated())
     }
 
-    /// Takes note of the experiments that there are, and lets the watcher know how long all of them may take.
+    /// Records the expected experiments, and reports to the watcher how long all of them may take.
     fn expect(&mut self, prepared: &Prepared, scenarios: &[&'static str]) {
         for scenario in scenarios {
             for (kind, (needed, guess)) in prepared.expected(scenario, self.breadth()) {
@@ -506,22 +506,21 @@ impl<'a> Run<'a> {
         swept
     }
 
-    /// When the last execution has to be over, so that the run is over within its budget: the process has to start before the
-    /// clock of the run does, and the sandboxes are removed after it.
+    /// Returns when the last execution must be over so that the run ends within its budget: the process starts before
+    /// the clock of the run does, and the sandboxes are removed after it.
     fn end(&self) -> Option<Instant> {
         let budget = self.options.budget?;
         let kept = CLEANUP_MAX.min(budget / 40).max(self.lateness * 2).min(budget / 4);
         self.began.checked_add(budget - kept)
     }
 
-    /// Notes how late a scenario ended: on a busy machine the next one is as late, and the cleanup as well.
+    /// Records how late a scenario ended: on a busy machine the next one and the cleanup are as late.
     fn note_lateness(&mut self, hard_end: Option<Instant>) {
         let late = hard_end.map_or(Duration::ZERO, |end| Instant::now().saturating_duration_since(end));
         self.lateness = self.lateness.max(late);
     }
 
-    /// Gives the next of some scenarios its equal share of a part of what is left of the budget: of the whole of it, of half
-    /// of it …
+    /// Gives the next scenario an equal share of a part of the remaining budget: of the whole, of half of it …
     fn give_share(&self, env: &mut ExecEnv<'_>, part: u32, scenarios: usize) {
         let now = Instant::now();
         let end = self.end();
@@ -529,7 +528,7 @@ impl<'a> Run<'a> {
             end.saturating_duration_since(now) / part / u32::try_from(scenarios).unwrap_or(1).max(1)
         });
         env.hard_end = share.map(|share| now + share);
-        // As long as it is not clear how long the last operations take, a tenth at most is kept for them.
+        // While it is unknown how long the last operations take, at most a tenth is kept for them.
         env.soft_end = share.map(|share| now + (share - RESERVE.min(share / 10)));
     }
 }

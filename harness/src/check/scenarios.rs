@@ -15,11 +15,11 @@ use crate::runner::{
 use crate::sandbox::Sandbox;
 use crate::scenario::stress;
 
-/// What is long for an operation that the budget cut short: so long, and so many times as long as one undisturbed.
+/// An operation cut short by the budget ran long if it took this time, and this many times the baseline time.
 const LONG_CUT: Duration = Duration::from_secs(2);
 const LONG_CUT_FACTOR: u32 = 5;
 
-/// How far a scenario has come: its passes together.
+/// Progress of a scenario, over all its passes.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     executions: usize,
@@ -27,20 +27,20 @@ pub(super) struct Progress {
     counts: OperationCounts,
     extent: CoverageTally,
     elapsed: Duration,
-    /// Whether an exploration was ended by the time, with no bound that it kept.
+    /// Whether the time limit ended an exploration that kept no bound.
     is_truncated: bool,
     is_bounded: bool,
     cut: Option<runner::Cut>,
-    /// Whether the pass was begun that leaves nothing to be run.
+    /// Whether the last pass, which runs everything that remains, has begun.
     has_begun_rest: bool,
-    /// Why it could not go on.
+    /// Why it could not continue.
     failure: Option<String>,
     plan: Option<String>,
     crowd: Option<Rate>,
 }
 
 impl Progress {
-    /// Adds what one pass has run.
+    /// Adds the results of one pass.
     fn add(&mut self, done: runner::SweepSummary) {
         for (what, planned, made) in done.groups {
             let (planned, made) = (planned as u64, made as u64);
@@ -78,7 +78,7 @@ impl Progress {
         self.failure.is_some()
     }
 
-    /// Why experiments did not run that there was time for.
+    /// Returns why experiments did not run although there was time for them.
     pub(super) fn ended_by_violation(&self) -> Option<&'static str> {
         match self.cut {
             Some(runner::Cut::FailFast) => Some("the run ended at the first violation"),
@@ -102,14 +102,14 @@ impl Progress {
         }
     }
 
-    /// As the report has it.
+    /// Returns the summary for the report.
     pub(super) fn summary(&self, scenario: &str) -> ScenarioSummary {
         let ended = match (&self.failure, self.cut) {
             (Some(failure), _) => Some(failure.clone()),
             (None, Some(cut)) => Some(told(cut).to_owned()),
             (None, None) => (!self.has_begun_rest).then(|| told(runner::Cut::Budget).to_owned()),
         };
-        // Of one write only some lengths are tried: that is the bound of this scenario, whatever the store.
+        // Only some lengths of each write are tried: this bound holds for every store.
         let kept_to = match scenario {
             "torn-write" => vec!["at most twelve of one write".to_owned()],
             _ => self.extent.kept_to.clone(),
@@ -130,7 +130,7 @@ impl Progress {
     }
 }
 
-/// What ended a scenario, in words.
+/// Describes what ended a scenario.
 fn told(cut: runner::Cut) -> &'static str {
     match cut {
         runner::Cut::Budget => "the budget ended it",
@@ -185,11 +185,11 @@ impl Run<'_> {
                 (self.explanation, self.place) = (explanation, place);
                 match self.take(&observation, Some(script), &mut executions, &mut counts, sandbox) {
                     ControlFlow::Break(()) => SweepControl::End,
-                    // It is looked for no more than a few of them.
+                    // The search stops after a few violations.
                     ControlFlow::Continue(())
                         if script.interleaving().is_some() && self.violates(&observation) =>
                     {
-                        // What does not count must not end the search for what does.
+                        // A violation that does not count must not end the search for one that does.
                         if self.ends_schedules(&observation) {
                             SweepControl::Found
                         } else {
@@ -218,14 +218,14 @@ impl Run<'_> {
                 progress.add(done);
             }
             Err(TraceError::Run(error)) => return Err(error),
-            // What cannot be traced is judged by what was seen otherwise, and the rest stays open.
+            // If tracing fails, the other observations are judged, and the rest stays open.
             Err(other) => progress.failure = Some(self.give_up(scenario, &other)),
         }
         self.progress.insert(scenario, progress);
         Ok(())
     }
 
-    /// Takes note that a scenario could not be run, or not to its end; the sentence that says so.
+    /// Records that a scenario could not be run, or not to its end; returns a sentence that says so.
     fn give_up(&mut self, scenario: &str, why: &TraceError) -> String {
         for (_, tally) in
             self.tallies.iter_mut().filter(|(invariant, _)| BY_THE_TRACER.contains(&invariant.id))
@@ -235,7 +235,7 @@ impl Run<'_> {
         format!("it could not go on: {why}")
     }
 
-    /// Takes note that no scenario that traces could be run.
+    /// Records that no tracing scenario could be run.
     pub(super) fn give_up_all(&mut self, scenarios: &[&'static str], why: &TraceError) {
         for scenario in scenarios.iter().filter(|id| **id != "stress") {
             let failure = Some(self.give_up(scenario, why));
@@ -243,7 +243,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes note of the evidence that one pass of a scenario gave.
+    /// Records the evidence from one pass of a scenario.
     fn take_evidence(&mut self, done: &runner::SweepSummary) {
         for (kind, count) in &done.evidence {
             if let Some(kind) = kind {
@@ -258,7 +258,7 @@ impl Run<'_> {
         }
     }
 
-    /// What was not scheduled leaves a doubt about the invariants that rest on schedules.
+    /// Records a doubt about the invariants that rest on schedules, if something was not scheduled.
     fn doubt_unscheduled(&mut self, what: &BTreeSet<String>) {
         let Some(what) = what.first() else { return };
         for (invariant, tally) in &mut self.tallies {
@@ -268,8 +268,8 @@ impl Run<'_> {
         }
     }
 
-    /// An operation that ran after a kill, and had run for long when the time was up, may wait for ever: it was seen to poll
-    /// without change, or nobody saw what it did.
+    /// Records a doubt if an operation that ran after a kill, and had run long when time ran out, may wait forever: it
+    /// was seen to poll without change, or its actions were not observed.
     fn doubt_what_was_cut(&mut self, scenario: &str, env: &ExecEnv<'_>, usual: Duration) {
         if env.take_polling() {
             self.doubt(
@@ -279,7 +279,7 @@ impl Run<'_> {
         }
         let is_long = |ran: &Duration| *ran >= LONG_CUT.max(usual * LONG_CUT_FACTOR);
         let Some(ran) = env.take_longest_cut().filter(is_long) else { return };
-        // An operation that suffers a fault may take all the time that it has.
+        // An operation with an injected fault may take all the time that it has.
         if matches!(scenario, "crash" | "torn-write") {
             let ran = ran.as_secs_f64();
             let why = format!(
@@ -290,7 +290,7 @@ impl Run<'_> {
         }
     }
 
-    /// How many schedules are to be run.
+    /// Returns the limits of the exploration of schedules.
     pub(super) fn breadth(&self) -> runner::ExplorationLimits {
         runner::ExplorationLimits {
             clients: self.options.clients,
@@ -301,13 +301,13 @@ impl Run<'_> {
         }
     }
 
-    /// Whether anything that is judged is violated by an execution.
+    /// Whether an execution violates any judged invariant.
     fn violates(&self, observation: &Observation) -> bool {
         self.violated_by(observation).next().is_some()
     }
 
-    /// Whether it violates anything that ends the search if it does so a few times: what is claimed, in a way that no
-    /// baseline knows, and shows the harm itself. What shows how harm may come about must not end the search for it.
+    /// Whether it violates an invariant whose repeated violation ends the search: claimed, violated in a way that no
+    /// baseline contains, and showing the harm itself. Signs of how harm may arise must not end the search for it.
     fn ends_schedules(&self, observation: &Observation) -> bool {
         const HARM: [&str; 3] = ["no-lost-update", "linearizable", "guard-holds"];
         let is_judged = |id: &str| self.tallies.iter().any(|(invariant, _)| invariant.id == id);
@@ -315,7 +315,7 @@ impl Run<'_> {
         self.violated_by(observation).any(|id| is_harm(id) && self.is_claimed(id) && !self.is_known(id))
     }
 
-    /// Whether an execution that counts for nothing violates what is looked for.
+    /// Checks whether an execution that does not count violates the invariants looked for.
     fn try_out(&mut self, observation: &Observation, trial: Trial) -> SweepControl {
         let violated: Vec<&'static str> = self.violated_by(observation).collect();
         let is_found = trial.is_found(&self.looked_for, &violated);

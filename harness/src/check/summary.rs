@@ -14,11 +14,11 @@ use crate::scenario;
 use crate::target::{Format, Target};
 use crate::verdict::{Tally, Verdict};
 
-/// What an invariant lacks to hold.
+/// Evidence that an invariant lacks to hold.
 struct Missing {
-    /// In words, with what it would take.
+    /// Description, with what would provide it.
     told: String,
-    /// Whether a larger budget brings it.
+    /// Whether a larger budget would provide it.
     would_come_with_time: bool,
 }
 
@@ -91,7 +91,7 @@ impl Run<'_> {
         let judged = tally.verdict();
         let (verdict, reason, is_partial) = match (inapplicable, judged) {
             (Some(why), _) => (Verdict::NotApplicable, Some(why.to_owned()), false),
-            // A violation that is known says nothing of what could not be judged.
+            // A known violation says nothing about what could not be judged.
             (None, Verdict::Violated) => {
                 let doubt = tally.doubt.clone().filter(|_| self.is_known(invariant.id));
                 (Verdict::Violated, doubt, false)
@@ -137,8 +137,8 @@ impl Run<'_> {
         }
     }
 
-    /// The experiments that an invariant needs of the scenarios that were chosen, with how many ran; nothing for a kind that
-    /// nobody could count, because its baseline runs were not made.
+    /// Returns the experiments that an invariant needs from the chosen scenarios, with how many ran; `None` for a kind
+    /// that could not be counted, because its baseline runs were not made.
     fn evidence_of(&self, invariant: &Invariant) -> Vec<(Evidence, Option<Count>)> {
         let is_chosen = |kind: &&Evidence| {
             self.options.selection.scenarios.contains(kind.scenario())
@@ -151,7 +151,7 @@ impl Run<'_> {
         kinds.into_iter().map(|kind| (kind, self.ledger.count(kind))).collect()
     }
 
-    /// What evidence is missing, and what it would take; nothing if all of it is there.
+    /// Returns the missing evidence and what would provide it; `None` if nothing is missing.
     fn missing_evidence(
         &self,
         invariant: &Invariant,
@@ -198,12 +198,12 @@ impl Run<'_> {
             Evidence::Sessions => self.target.session.is_none(),
             Evidence::Damages => self.target.derived.is_none(),
             Evidence::Rounds => false,
-            // Their number is known with the baseline runs, be it none.
+            // Their number, possibly zero, is known after the baseline runs.
             _ => self.ledger.has_counts(),
         }
     }
 
-    /// Whether all experiments of the scenarios were run that give evidence for an invariant.
+    /// Whether all experiments ran of the scenarios that give evidence for an invariant.
     fn is_all_run(&self, invariant: &Invariant) -> bool {
         let scenarios = invariant.evidence.iter().map(|kind| kind.scenario());
         scenarios
@@ -243,7 +243,7 @@ impl Run<'_> {
     }
 }
 
-/// All likely causes, in the order of their catalogue.
+/// Returns all likely causes, in the order of their catalogue.
 fn summaries(quiet: &[Shown], disturbed: &[Shown]) -> Vec<DiagnosisSummary> {
     let of = |id: &str| quiet.iter().chain(disturbed).find(|shown| shown.diagnosis.id == id);
     let all = diagnoses::ALL.iter().filter_map(|diagnosis| of(diagnosis.id));
@@ -256,7 +256,7 @@ fn summaries(quiet: &[Shown], disturbed: &[Shown]) -> Vec<DiagnosisSummary> {
     .collect()
 }
 
-/// Why the invariant does not speak of this target; known before anything runs.
+/// Returns why the invariant does not apply to this target; known before anything runs.
 pub(super) fn not_applicable(invariant: &Invariant, target: &Target) -> Option<&'static str> {
     match invariant.needs {
         Needs::Nothing => None,

@@ -68,7 +68,7 @@ pub(crate) enum Request {
     Man(ManArguments),
 }
 
-// An empty style inside `{n}`, since clap would make a line feed of it.
+// An empty style inside `{n}`, because clap would turn it into a line feed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without a target: the nearest picklock.toml, here or in a parent folder. The control runs first: a store

@@ -24,10 +24,10 @@ use crate::cli::arguments::{BenchArguments, ERROR, Format, Named};
 use crate::cli::check::target_named;
 use crate::cli::output::{Output, empty, open};
 
-/// More clients at once are a slip of the finger.
+/// Maximum number of concurrent clients; more is a typing error.
 const CLIENTS_MAX: u32 = 1000;
 
-/// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
+/// Runs the command. Reports to `made` each folder that another process must remove if this one is killed.
 pub(crate) fn run(
     arguments: &BenchArguments,
     stop: &Stop,
@@ -72,7 +72,7 @@ pub(crate) fn run(
         }
     };
     measured.interrupted = stop.is_requested();
-    // Nothing takes no time, and is shared out fairly: it is no figure.
+    // If nothing succeeded, waiting times are zero and fairness is perfect: these are no figures.
     let (served, unserved): (Vec<_>, Vec<_>) = measured.rows.iter().partition(|row| row.rate.most > 0.0);
     let nothing =
         unserved.iter().map(|row| format!("{} with {} clients: nothing succeeded", row.name, row.clients));
@@ -100,14 +100,14 @@ pub(crate) fn run(
     }
 }
 
-/// What is measured.
+/// Subject of the measurement.
 enum What {
     Locks(Vec<Primitive>),
-    /// A store, and one that it is compared with.
+    /// A store, and one to compare it with.
     Stores(Vec<Target>),
 }
 
-/// What is to be measured is read before any file is opened for what comes of it.
+/// Reads what to measure before any output file is opened.
 fn what(arguments: &BenchArguments) -> anyhow::Result<What> {
     let named = arguments.target.clone().named();
     if matches!(named, Named::Nothing) {
@@ -198,12 +198,12 @@ fn sandbox(dir: Option<&Path>, made: &(dyn Fn(&Path) + Sync)) -> anyhow::Result<
     Ok(Sandbox::in_dir(dir, &data()?, None, made)?)
 }
 
-/// A data file to make a sandbox for, where locks are measured and none is used.
+/// Returns a data file for the sandbox of lock measurements, which do not use it.
 fn data() -> anyhow::Result<DataFile> {
     Ok(Target::embedded(&env::current_dir()?).data)
 }
 
-/// The other store of a comparison: a program of the plain convention, or a command that adds.
+/// Returns the other store of a comparison: a program of the plain convention, or a command that adds.
 fn other(command: &str) -> anyhow::Result<Target> {
     let folder = env::current_dir()?;
     let wrong = |why: &dyn std::fmt::Display| UsageError::new("--compare", why.to_string());
@@ -228,7 +228,7 @@ fn tool() -> Tool {
 
 fn bar(length: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr_with_hz(10));
-    // Where the template were wrong the default would do as well.
+    // If the template were invalid, the default would do as well.
     if let Ok(style) =
         ProgressStyle::with_template("  bench [{bar:30}] {pos} of {len} runs, {elapsed} of about {duration}")
     {

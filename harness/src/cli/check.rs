@@ -19,7 +19,7 @@ use crate::cli::arguments::{CheckArguments, Named, TargetArguments};
 use crate::cli::output::{Delivery, empty, open};
 use crate::cli::progress::Progress;
 
-/// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
+/// Runs the command. Reports to `made` each folder that another process must remove if this one is killed.
 pub(crate) fn run(
     arguments: CheckArguments,
     stop: &Stop,
@@ -29,7 +29,7 @@ pub(crate) fn run(
     let update = arguments.baseline.clone().filter(|_| arguments.update_baseline);
     let report_arguments = arguments.report.clone();
     let (target, options) = prepare(arguments)?;
-    // Only now: a slip in the arguments must not cost the report of the last run.
+    // Only now: a mistake in the arguments must not cost the report of the last run.
     options.try_out(jobs, &target.data, made)?;
     let mut delivery = Delivery::open(&report_arguments)?;
     let web = html.map(|path| open("--html", &path).map(|file| (path, file))).transpose()?;
@@ -54,7 +54,7 @@ pub(crate) fn run(
             .with_context(|| format!("cannot write the page {path:?}"))?;
     }
     if let (Some(path), Some(baseline)) = (update, &options.baseline) {
-        // A run that was not whole does not know what is gone.
+        // An incomplete run does not know which violations are gone.
         if report.control.passed && !report.interrupted {
             fs::write(&path, baseline.updated(&report))
                 .with_context(|| format!("cannot write the baseline {path:?}"))?;
@@ -63,7 +63,7 @@ pub(crate) fn run(
     delivery.deliver(&report)
 }
 
-/// The baseline of this file. One that is to be written need not be there yet.
+/// Reads the baseline from this file, which may be missing if it is to be written.
 fn baseline(path: &Path, may_be_missing: bool) -> Result<Baseline, UsageError> {
     let today = jiff::tz::TimeZone::UTC.to_datetime(jiff::Timestamp::now()).date();
     match fs::read_to_string(path) {
@@ -82,7 +82,7 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
         [("--claim", &arguments.claim, true), ("--disclaim", &arguments.disclaim, false)]
     {
         for id in ids {
-            // Ids of what is not built yet are welcome: a claim on them counts from then on.
+            // Ids of invariants that are not built yet are accepted: a claim on them counts once they are.
             if !INVARIANT_IDS.contains(&id.as_str()) {
                 return Err(unknown_id(flag, id, INVARIANT_IDS.iter()).into());
             }
@@ -112,7 +112,7 @@ fn prepare(arguments: CheckArguments) -> anyhow::Result<(Target, Options)> {
     Ok((target, options))
 }
 
-/// The target that the command line or the nearest adapter file names; `None` if neither names one.
+/// Returns the target that the command line or the nearest adapter file names; `None` if neither names one.
 pub(crate) fn target_at_hand(arguments: TargetArguments) -> anyhow::Result<Option<Target>> {
     let names_none = matches!(arguments.clone().named(), Named::Nothing)
         && nearest_adapter(&env::current_dir()?).is_none();
@@ -137,10 +137,10 @@ pub(crate) fn target(arguments: TargetArguments) -> anyhow::Result<Target> {
     Ok(target)
 }
 
-/// The name of the adapter file that is found without being named.
+/// Name of the adapter file that is found without being named.
 const ADAPTER: &str = "picklock.toml";
 
-/// The nearest adapter file, here or in a parent folder, as a path from here.
+/// Returns the nearest adapter file, here or in a parent folder, as a path from here.
 fn nearest_adapter(folder: &Path) -> Option<PathBuf> {
     let mut path = PathBuf::from(ADAPTER);
     for parent in folder.ancestors() {
@@ -170,7 +170,7 @@ pub(crate) fn target_named(named: Named) -> anyhow::Result<Target> {
     Ok(target)
 }
 
-/// Why there is no target if none was named and no adapter file is near.
+/// Returns the error that no target was named and no adapter file is near.
 fn nothing_named() -> UsageError {
     UsageError::new(
         "target",

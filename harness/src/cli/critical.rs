@@ -1,8 +1,8 @@
 //! Implements `{critical}`: a read-modify-write of one file, durable and crash-atomic, deliberately without a lock.
 //!
-//! It makes a store of a lock *tool*: `flock {dir}/lock {critical} add {data} {id}`. It reads the records, adds one,
-//! writes them to one fixed temporary name, syncs, renames, and syncs the folder. What it leaves out, exclusion, is
-//! what is judged. A file named `.json` holds an array of names; any other holds one name a line.
+//! It turns a lock *tool* into a store: `flock {dir}/lock {critical} add {data} {id}`. It reads the records, adds one,
+//! writes them to one fixed temporary name, syncs, renames, and syncs the folder. It omits exclusion, which is what is
+//! judged. A file named `.json` holds an array of names; any other holds one name per line.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &[OsString]) -> u8 {
     match done {
         Ok(()) => 0,
         Err(why) => {
-            // Nobody is left to tell where standard error is closed.
+            // If standard error is closed, the message cannot be delivered.
             let _written = writeln!(io::stderr(), "picklock-critical: {why}");
             1
         }

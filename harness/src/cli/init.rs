@@ -15,7 +15,7 @@ use picklock::target::{Target, UsageError, adapter};
 use crate::cli::arguments::{ERROR, InitArguments, Named};
 use crate::cli::progress::Made;
 
-/// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
+/// Runs the command. Reports to `made` each folder that the supervisor must remove if this process is killed.
 pub(crate) fn run(
     arguments: InitArguments,
     stop: &Stop,
@@ -45,7 +45,7 @@ pub(crate) fn run(
         Named::Nothing => Flags::default(),
     };
     let folder = env::current_dir()?;
-    // What is wrong with a flag is told by its name, and not by the line of a file that nobody has seen.
+    // Reports an invalid flag by its name, not by a line of a generated file that the user has not seen.
     let target = flags.clone().into_target(&folder)?;
     let text = commented(&flags, &target, is_plain);
     let written_to = path.display().to_string();
@@ -82,7 +82,7 @@ pub(crate) fn run(
     Ok(if report.control.passed { exit::HOLDS } else { exit::CONTROL_FAILED })
 }
 
-/// The commands of the plain convention.
+/// Builds the commands of the plain convention.
 fn plain(program: &[String], flags: Flags) -> Flags {
     let program = shell_words::join(program.iter().map(|word| word.replace('{', "{{").replace('}', "}}")));
     Flags {
@@ -92,7 +92,8 @@ fn plain(program: &[String], flags: Flags) -> Flags {
     }
 }
 
-/// What no flag says is asked for, where there is somebody to ask: as further arguments. The kept process has no terminal.
+/// Asks on the terminal for settings that no flag gives, and returns them as further arguments. The supervised process
+/// has no terminal.
 pub(crate) fn asked(arguments: &InitArguments) -> anyhow::Result<Vec<OsString>> {
     if arguments.target.is_named() {
         return Ok(Vec::new());
@@ -113,7 +114,7 @@ pub(crate) fn asked(arguments: &InitArguments) -> anyhow::Result<Vec<OsString>> 
         io::stdin().read_line(&mut answer)?;
         let answer = answer.trim();
         let answer = if answer.is_empty() { usual } else { answer };
-        // Nothing and - leave it out.
+        // An empty answer or `-` omits the flag.
         if !matches!(answer, "" | "-") {
             further.extend([flag.into(), answer.into()]);
         }
@@ -130,7 +131,7 @@ pub(crate) fn asked(arguments: &InitArguments) -> anyhow::Result<Vec<OsString>> 
     Ok(further)
 }
 
-/// The adapter, with what may be added to it said beside it. A store of the plain convention has its exit statuses.
+/// Formats the adapter, with optional settings as comments. A store of the plain convention gets its exit statuses.
 fn commented(flags: &Flags, target: &Target, is_plain: bool) -> String {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let words = |command: Option<&picklock::target::Command>| {

@@ -17,7 +17,7 @@ use crate::cli::arguments::{Format, JudgeArguments, Model};
 
 const BOLD: Style = Style::new().bold();
 
-/// The verdict, as JSON has it.
+/// Verdict as written in JSON.
 #[derive(Serialize)]
 struct Judgement {
     schema: u32,
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &JudgeArguments) -> anyhow::Result<u8> {
     let judged = read(&text, choice).map_err(|bad| usage(path, bad))?;
     let judgement = judgement(judged.as_ref(), arguments.steps);
     match written(&judgement, arguments.format) {
-        // Whoever read the output has seen enough, and still wants the exit status.
+        // The reader closed the output early, and still needs the exit status.
         Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => {}
         written => written?,
     }
@@ -57,7 +57,7 @@ fn content(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// What is wrong with the text is wrong with what the command was given.
+/// Reports an error in the history as a usage error.
 fn usage(path: &Path, bad: Bad) -> UsageError {
     let mut error = match bad.line {
         Some(_) => UsageError::new(&bad.key, bad.message),

@@ -16,7 +16,7 @@ use picklock_store::FileLock;
 use rustix::fs::FlockOperation;
 use rustix::time::{ClockId, clock_gettime};
 
-/// How long one sleeps who found the lock taken and cannot wait for it.
+/// Time between two attempts to take a lock on which a client cannot block.
 const POLL_EVERY: Duration = Duration::from_millis(1);
 
 /// Runs `KIND FOLDER CLIENT HOLD` and returns the exit status.
@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &[OsString]) -> u8 {
     match done {
         Ok(()) => 0,
         Err(why) => {
-            // Nobody is left to tell where standard error is closed.
+            // If standard error is closed, the error cannot be reported.
             let _written = writeln!(io::stderr(), "picklock-locker: {why}");
             1
         }
@@ -75,7 +75,7 @@ fn contend(lock: &mut Lock, counter: &Counter, hold: Duration, time: Duration) -
         })?;
         match had {
             true => count += 1,
-            // What was waited for in vain was a wait too, and often the longest.
+            // A wait without success counts as a wait too, and is often the longest.
             false => waits.add(nanos(asked.elapsed()), 1),
         }
     }
@@ -86,14 +86,14 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What all count in.
+/// Counter file that all clients increment.
 struct Counter {
     file: File,
     client: u64,
 }
 
 impl Counter {
-    /// What the counter says, once the lock is had.
+    /// Returns the count after the lock was taken; records the time of a handover from another client.
     fn enter(&self, handovers: &mut Latencies) -> io::Result<u64> {
         let mut bytes = [0; COUNTER_BYTES];
         self.file.read_exact_at(&mut bytes, 0)?;
@@ -117,7 +117,7 @@ fn now() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
-/// A lock that is taken again and again; opened once, where it is of something open.
+/// A lock that is taken repeatedly; its file is opened once if the lock belongs to an open file.
 enum Lock {
     Flock(File),
     Posix(File),
@@ -150,10 +150,10 @@ impl Lock {
         })
     }
 
-    /// Does `inside` while it has the lock; whether it had it before `end`, after which it counts no more.
+    /// Runs `inside` while holding the lock. Returns whether it got the lock before `end`; later it does not count.
     fn with(&mut self, end: Instant, inside: &mut dyn FnMut() -> io::Result<()>) -> io::Result<bool> {
         let in_time = |inside: &mut dyn FnMut() -> io::Result<()>| -> io::Result<bool> {
-            // Who waited beyond the end has waited, and is not served any more.
+            // A wait past the end counts as a wait, but `inside` does not run.
             if Instant::now() >= end {
                 return Ok(false);
             }
@@ -214,7 +214,7 @@ fn whole(kind: i32) -> libc::flock {
     libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
-/// Tries to make what only one can have, until it is had or the time is up.
+/// Tries to create a file or folder that only one client can create, until it succeeds or the time is up.
 fn poll(
     end: Instant,
     make: impl Fn() -> io::Result<()>,

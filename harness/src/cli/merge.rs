@@ -16,7 +16,7 @@ use crate::cli::output::Delivery;
 pub(crate) fn run(arguments: &MergeArguments) -> anyhow::Result<u8> {
     let mut reports = Vec::new();
     for path in &arguments.reports {
-        // A shard that was killed leaves the file that it was to write.
+        // A killed shard leaves its output file empty.
         if fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == 0) {
             writeln!(
                 anstream::stderr(),

@@ -35,7 +35,7 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
     let parsed = match Arguments::try_parse_from([name.to_owned()].iter().chain(arguments)) {
         Ok(parsed) => parsed,
         Err(error) => {
-            // To standard output where help was asked for, else to standard error; nobody is left if that fails.
+            // Goes to standard output if help was requested, else to standard error; a failure cannot be reported.
             let _printed = error.print();
             if let Some(help) = program_without_dashes(&error, arguments) {
                 let _written = writeln!(anstream::stderr(), "\n  help: {help}");
@@ -69,7 +69,7 @@ pub(crate) fn run(name: &OsStr, arguments: &[OsString]) -> ExitCode {
     }
 }
 
-/// The likeliest of all slips: the program to be judged, with no `--` before it.
+/// Returns a hint for the most likely mistake: the program to judge without `--` before it.
 fn program_without_dashes(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
     let command = arguments.first()?.to_str()?;
@@ -78,7 +78,7 @@ fn program_without_dashes(error: &clap::Error, arguments: &[OsString]) -> Option
         .then(|| format!("a program of the plain convention goes behind --: picklock {command} -- {word}"))
 }
 
-/// Whoever closed the output has read enough of what is only to be read.
+/// Treats a broken pipe as success in commands that only print.
 fn read_enough(printed: anyhow::Result<u8>) -> anyhow::Result<u8> {
     match printed {
         Err(error)
@@ -92,10 +92,10 @@ fn read_enough(printed: anyhow::Result<u8>) -> anyhow::Result<u8> {
     }
 }
 
-/// Tells what went wrong, and the exit status that goes with it.
+/// Reports an error and returns its exit status.
 fn complain(error: &anyhow::Error) -> u8 {
     let is_usage = error.downcast_ref::<picklock::target::UsageError>().is_some();
-    // Nobody is left to tell where standard error is closed.
+    // If standard error is closed, the error cannot be reported.
     let _written = writeln!(anstream::stderr(), "{}error:{0:#} {error:#}", arguments::ERROR);
     if is_usage { exit::USAGE } else { exit::INTERNAL }
 }

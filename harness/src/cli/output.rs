@@ -13,10 +13,10 @@ use picklock::target::{Target, UsageError};
 
 use crate::cli::arguments::{Color, ReportArguments, ReportFormat};
 
-/// Columns of a report that no terminal shows.
+/// Width, in columns, of a report that does not go to a terminal.
 const WIDTH: usize = 120;
 
-/// Where a report goes, and in which form.
+/// Destination and format of a report.
 pub(crate) struct Delivery {
     out: Output,
     format: ReportFormat,
@@ -24,7 +24,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Opens it before anything runs: a report that cannot be written must not be found out at the end.
+    /// Opens the output before anything runs, so that an unwritable report is not discovered at the end.
     pub(crate) fn open(arguments: &ReportArguments) -> anyhow::Result<Self> {
         let detail = match (arguments.quiet, arguments.verbose) {
             (true, _) => Detail::Quiet,
@@ -35,29 +35,29 @@ impl Delivery {
         Ok(Self { out, format: arguments.format, detail })
     }
 
-    /// Takes out of its file what the last run has left there.
+    /// Removes the previous run's report from the file.
     pub(crate) fn empty(&self) -> anyhow::Result<()> {
         self.out.empty()
     }
 
-    /// Whether progress is welcome on a terminal.
+    /// Whether to show progress on a terminal.
     pub(crate) fn shows_progress(&self) -> bool {
         self.detail != Detail::Quiet
     }
 
-    /// Says which store is judged, before it is.
+    /// Prints which store is judged, before the run.
     pub(crate) fn announce(&mut self, target: &Target) -> anyhow::Result<()> {
         if self.format != ReportFormat::Human || self.detail == Detail::Quiet {
             return Ok(());
         }
         match self.out.write(&human::header(target)) {
-            // Nobody reads, and somebody may still want the exit status.
+            // The reader closed the output, and may still need the exit status.
             Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written.context("cannot write the report"),
         }
     }
 
-    /// Writes the report; its exit status.
+    /// Writes the report and returns its exit status.
     pub(crate) fn deliver(mut self, report: &Report) -> anyhow::Result<u8> {
         let text = match self.format {
             ReportFormat::Human => human::body(report, self.detail, self.out.width()),
@@ -71,14 +71,14 @@ impl Delivery {
         }
         match written {
             Ok(()) => Ok(report.exit),
-            // Whoever read the output has seen enough, and still wants the exit status.
+            // The reader closed the output early, and still needs the exit status.
             Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => Ok(report.exit),
             Err(other) => Err(anyhow::Error::new(other).context("cannot write the report")),
         }
     }
 
-    /// Annotations are read from what a step prints, where that is no other format; its summary from a file that the runner
-    /// names.
+    /// Writes annotations to standard output, unless another format is printed there, and the step's summary to a file
+    /// that the runner names.
     fn tell_github(&mut self, report: &Report) -> anyhow::Result<()> {
         let is_printed = self.format == ReportFormat::Human || matches!(self.out, Output::File(..));
         if is_printed {
@@ -91,7 +91,7 @@ impl Delivery {
         };
         let file = OpenOptions::new().append(true).create(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(github::summary(report).as_bytes()));
-        // The verdict does not hang on it.
+        // The verdict does not depend on the summary.
         if let Err(why) = written {
             writeln!(
                 anstream::stderr(),
@@ -102,7 +102,7 @@ impl Delivery {
     }
 }
 
-/// Opens a file that a flag names, to be written anew. What it holds stays until [`empty`]: the next flag may be a slip.
+/// Opens a file given by a flag, to be overwritten. Its content stays until [`empty`]: the next flag may be a mistake.
 pub(crate) fn open(flag: &'static str, path: &Path) -> Result<File, UsageError> {
     OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(|why| {
         UsageError::new(flag, format!("{path:?} cannot be written: {why}"))
@@ -110,17 +110,17 @@ pub(crate) fn open(flag: &'static str, path: &Path) -> Result<File, UsageError> 
     })
 }
 
-/// Takes what the last run has left out of a file, before this one begins: else, where this one is killed, the old report
-/// would be taken for the new one.
+/// Empties a file before the run begins. Otherwise, if the run is killed, the old report would be mistaken for the new
+/// one.
 pub(crate) fn empty(file: &File, path: &Path) -> anyhow::Result<()> {
-    // What is no file, such as /dev/stdout, has nothing in it.
+    // Anything but a regular file, such as /dev/stdout, has no content to remove.
     match file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         true => file.set_len(0).with_context(|| format!("cannot empty {path:?}")),
         false => Ok(()),
     }
 }
 
-/// Where text goes.
+/// Destination of text.
 pub(crate) enum Output {
     Terminal(AutoStream<io::Stdout>),
     File(PathBuf, File, Box<AutoStream<File>>),
@@ -146,7 +146,7 @@ impl Output {
         Ok(Self::File(path.to_owned(), same, Box::new(stream)))
     }
 
-    /// As [`empty`], where it goes to a file.
+    /// Calls [`empty`] if the output is a file.
     pub(crate) fn empty(&self) -> anyhow::Result<()> {
         match self {
             Self::Terminal(_) => Ok(()),

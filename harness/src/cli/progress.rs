@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use picklock::check::Watcher;
 use picklock::evidence::{about, round_budget};
 
-/// Nothing is shown of it; whoever must remove a folder if this process is killed hears of it.
+/// Shows no progress; only reports folders that the supervisor must remove if this process is killed.
 pub(crate) struct Made<'a>(pub(crate) &'a (dyn Fn(&Path) + Sync));
 
 impl Watcher for Made<'_> {
@@ -18,7 +18,7 @@ impl Watcher for Made<'_> {
     }
 }
 
-/// What is shown of it.
+/// Shows a progress bar if standard error is a terminal, and reports folders as `Made` does.
 pub(crate) struct Progress<'a> {
     made: &'a (dyn Fn(&Path) + Sync),
     is_shown: bool,
@@ -47,7 +47,7 @@ impl Watcher for Progress<'_> {
         }
         self.finish();
         let bar = ProgressBar::with_draw_target(Some(operations), ProgressDrawTarget::stderr_with_hz(10));
-        // Where the template were wrong the default would do as well.
+        // If the template were invalid, the default style would do.
         if let Ok(style) =
             ProgressStyle::with_template("  {msg:<12} [{bar:30}] about {pos} of {len} operations, {elapsed}")
         {
@@ -67,7 +67,7 @@ impl Watcher for Progress<'_> {
             None => String::new(),
         };
         self.finish();
-        // It is for a person, who sees if it cannot be written.
+        // Written for a person, who notices if it is missing.
         let _written = writeln!(
             anstream::stderr(),
             "  the store works without injections; the minimum evidence takes {about}{beyond}"

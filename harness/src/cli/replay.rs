@@ -21,7 +21,7 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const DOUBT: Style = AnsiColor::Yellow.on_default();
 
-/// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
+/// Runs the command. Reports to `made` each folder that the supervisor must remove if this process is killed.
 pub(crate) fn run(
     arguments: ReplayArguments,
     stop: &Stop,
@@ -61,7 +61,7 @@ pub(crate) fn run(
     tell(&case, &target, &replayed)
 }
 
-/// The target that the case holds.
+/// Builds the target saved in the case.
 fn target_of(case: &Case, path: &Path) -> anyhow::Result<Target> {
     let folder = env::current_dir()?.join(&case.target.folder);
     let mut target = adapter::parse(&case.target.adapter, &path.display().to_string(), &folder)?;
@@ -70,13 +70,13 @@ fn target_of(case: &Case, path: &Path) -> anyhow::Result<Target> {
     Ok(target)
 }
 
-/// The commands of a case as lines.
+/// Formats commands, one per line.
 fn lines(commands: &[(String, &picklock::target::Command)]) -> String {
     let all: Vec<String> = commands.iter().map(|(name, command)| format!("  {name}: {command}")).collect();
     all.join("\n")
 }
 
-/// Without a target at hand there is nothing to compare the case's commands with.
+/// Reports that there is no target at hand to compare the case's commands with.
 fn no_target(target: &Target, path: &Path) -> UsageError {
     UsageError::new(
         "CASE",
@@ -91,10 +91,10 @@ fn no_target(target: &Target, path: &Path) -> UsageError {
 const SAME_TARGET: &str =
     "name the same target as when the case was found, or run what the case names with --trust";
 
-/// A case names commands, and may come from anybody: those that are not the adapter's at hand are not run.
+/// Checks that the case has the target at hand. A case may come from anybody: other commands must not run.
 fn expect_same(target: &Target, at_hand: &Target, path: &Path) -> Result<(), UsageError> {
     let (of_case, here) = (target.commands(), at_hand.commands());
-    // The folder that they are run in is part of what they do, and so is everything else but the name.
+    // The working folder affects what the commands do, and so does every other setting but the name.
     let is_same_folder = target.folder.canonicalize().ok() == at_hand.folder.canonicalize().ok();
     let unnamed = |target: &Target| Target { name: String::new(), ..target.clone() }.to_adapter();
     let (ours, theirs) = (unnamed(target), unnamed(at_hand));

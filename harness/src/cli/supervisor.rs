@@ -1,10 +1,10 @@
 //! Supervises the working process from a parent process, so that nothing of a run outlives it.
 //!
-//! `picklock check` starts itself once more, as the *kept* process in a group of its own, with a socket between the
-//! two as its standard input. Both are subreapers: a process whose parent dies becomes the child of the nearest one
-//! above. When the kept process ends, even by SIGKILL, the supervisor ends whatever it left, and removes its folders.
-//! When the supervisor is killed, the socket closes, and the kept process stops, cleans up and ends. Signals that ask for
-//! an end reach the supervisor and are handed on.
+//! `picklock check` starts itself again as the *supervised* process, in its own group, with a socket to the supervisor
+//! as standard input. Both are subreapers: a process whose parent dies becomes the child of the nearest one above.
+//! When the supervised process ends, even by SIGKILL, the supervisor kills all processes that it left, and removes its
+//! folders. When the supervisor is killed, the socket closes, and the supervised process stops, cleans up and exits.
+//! The supervisor receives termination signals and forwards them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -30,28 +30,28 @@ use rustix::process::{
 use signal_hook::consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
-/// The first argument of a kept process.
+/// First argument of a supervised process.
 pub(crate) const MARK: &str = "--kept";
-/// Signals that ask for an end.
+/// Termination signals.
 const ENDS: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
-/// How often orphans are reaped.
+/// Interval at which orphans are reaped.
 const REAP_EVERY: Duration = Duration::from_millis(100);
-/// How long a run that was asked to end may take to write its report; past that it is ended without one.
+/// Time for a run to write its report after a termination request; after that it is ended without one.
 const LAST_WORDS: Duration = Duration::from_secs(8);
 
-/// Starts this program again with `arguments`, keeps it, and returns its exit status.
+/// Starts this program again with `arguments`, supervises it, and returns its exit status.
 pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
     set_child_subreaper(Some(getpid())).context("cannot become the supervisor of all children")?;
     let mut signals =
         Signals::new(ends().iter().chain(&[SIGTSTP, SIGCONT, SIGCHLD])).context("cannot handle signals")?;
-    // Whoever becomes this program by `exec` may have children already, and they are none of its business.
+    // A process that becomes this program by `exec` may already have children; they are left alone.
     let strangers = children();
     let (link, its_link) = UnixStream::pair().context("cannot make a socket")?;
     let child = Command::new("/proc/self/exe")
         .arg(MARK)
         .args(arguments)
         .stdin(Stdio::from(OwnedFd::from(its_link)))
-        // Of its own, so that a SIGKILL for this whole group leaves somebody to clean up.
+        // Its own group, so that a SIGKILL to the supervisor's group leaves a process to clean up.
         .process_group(0)
         .spawn()
         .context("cannot start the process that works")?;
@@ -71,7 +71,7 @@ pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
             }
             end => {
                 let _asked = Signal::from_named_raw(end).map(|end| kill_process(kept, end));
-                // Where it is stopped it would never hear of it.
+                // A stopped process would never handle the signal.
                 let _goes_on = kill_process_group(kept, Signal::CONT);
                 None
             }
@@ -81,16 +81,16 @@ pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
         }
     };
     end_all_children(&strangers);
-    // The kept process is gone, and all who had its standard input with it.
+    // The supervised process and all that shared its standard input have ended.
     for folder in folders.join().unwrap_or_default() {
-        // Gone already, unless it was killed.
+        // Already removed, unless the process was killed.
         let _removed = fs::remove_dir_all(folder);
     }
     match (status.code(), status.signal()) {
         (Some(code), _) => Ok(u8::try_from(code).unwrap_or(exit::INTERNAL)),
-        // It did not come to handle what was handed on to it.
+        // It ended before it could handle the forwarded signal.
         (None, Some(end)) if ENDS.contains(&end) => {
-            // Nobody is left to tell where standard error is closed.
+            // If standard error is closed, the message cannot be printed.
             let _written = writeln!(io::stderr(), "interrupted before anything was run");
             Ok(exit::INTERRUPTED)
         }
@@ -100,8 +100,8 @@ pub(crate) fn keep(arguments: &[OsString]) -> anyhow::Result<u8> {
     }
 }
 
-/// Runs `work` as the kept process: asked to end by a signal, or by the supervisor's death, it stops. Whatever it leaves
-/// is ended.
+/// Runs `work` as the supervised process. A termination signal or the supervisor's death stops it. All processes that
+/// it leaves are killed.
 pub(crate) fn run_supervised<F>(work: F) -> anyhow::Result<u8>
 where
     F: FnOnce(&Stop, &(dyn Fn(&Path) + Sync)) -> anyhow::Result<u8> + Send + 'static,
@@ -111,7 +111,7 @@ where
     let link =
         UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("cannot reach the supervisor")?);
     let mut signals = Signals::new(ends()).context("cannot handle signals")?;
-    // It is no foreground group of its terminal, and must not be stopped for writing there (`stty tostop`).
+    // It is not in its terminal's foreground group, and must not be stopped for writing there (`stty tostop`).
     let mut terminal = SigSet::empty();
     terminal.add(nix::sys::signal::Signal::SIGTTOU);
     terminal.thread_block().context("cannot block a signal")?;
@@ -123,7 +123,7 @@ where
     });
     let (asked, mut ears) = (stop.clone(), link.try_clone().context("cannot reach the supervisor")?);
     thread::spawn(move || {
-        // The supervisor never says anything: what comes is its end.
+        // The supervisor never sends anything: the end of the stream means that it ended.
         let _ended = io::copy(&mut ears, &mut io::sink());
         asked.request();
     });
@@ -131,24 +131,24 @@ where
     let its_stop = stop.clone();
     let folders: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
     let its_folders = Arc::clone(&folders);
-    // Not in the main thread, which reaps: see `reap_orphans`.
+    // Not in the main thread, which reaps orphans: see `reap_orphans`.
     thread::spawn(move || {
         let link = Mutex::new(link);
         let made = |folder: &Path| {
             its_folders.lock().unwrap_or_else(PoisonError::into_inner).push(folder.to_owned());
             let mut line = folder.as_os_str().as_bytes().to_vec();
             line.push(b'\0');
-            // A keeper that is gone removes nothing; this process does.
+            // If the supervisor has ended, this process removes the folders itself.
             let _told = link.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
         };
-        // The main thread waits for it as long as it lives itself.
+        // The main thread waits for the result as long as it runs.
         let _told = told.send(work(&its_stop, &made));
     });
     let mut asked_at = None;
     let ended = loop {
         match result.recv_timeout(REAP_EVERY) {
             Ok(ended) => break ended,
-            // Only a panic ends the thread without a word; it has been printed.
+            // Only a panic ends the thread without a result; it has been printed.
             Err(RecvTimeoutError::Disconnected) => break Ok(exit::INTERNAL),
             Err(RecvTimeoutError::Timeout) => {
                 reap_orphans();
@@ -162,7 +162,7 @@ where
     };
     end_all_children(&[]);
     if ended.is_err() {
-        // What could not end within its time leaves its folders, and there may be no keeper any more to remove them.
+        // A run that did not end in time leaves its folders, and there may be no supervisor left to remove them.
         for folder in folders.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let _removed = fs::remove_dir_all(folder);
         }
@@ -170,7 +170,7 @@ where
     ended
 }
 
-/// The signals that ask for an end, but for those that are to be ignored, as under `nohup`.
+/// Returns the termination signals, except those that are ignored, as under `nohup`.
 fn ends() -> Vec<i32> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored =
@@ -179,13 +179,13 @@ fn ends() -> Vec<i32> {
     ENDS.into_iter().filter(|signal| !is_ignored(signal)).collect()
 }
 
-/// The folders that the kept process made, told one after another until it ends.
+/// Reads the folders that the supervised process reports, until it ends.
 fn folders_told(link: UnixStream) -> Vec<PathBuf> {
     let told = BufReader::new(link).split(b'\0').map_while(Result::ok);
     told.map(|folder| PathBuf::from(OsString::from_vec(folder))).collect()
 }
 
-/// Reaps the dead among the children; the status of `wanted`, if it is among them.
+/// Reaps terminated children; returns the status of `wanted` if it is one of them.
 fn reap(wanted: Pid) -> Option<ExitStatus> {
     let mut found = None;
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
@@ -196,12 +196,12 @@ fn reap(wanted: Pid) -> Option<ExitStatus> {
     found
 }
 
-/// Reaps the dead among the orphans. They are given to the main thread, which starts nobody itself, so that no operation
-/// is reaped that a client waits for.
+/// Reaps terminated orphans. They are reparented to the main thread, which starts no process itself, so that no
+/// operation is reaped that a client waits for.
 ///
-/// One after another, by number: to wait for any of them would also take the stops of those that another thread of this
-/// process traces, which then stay stopped for ever (`wait_consider_task` in the kernel's `exit.c`: a child that is
-/// traced by its own parent's process is told of as to the tracer, whoever asks).
+/// Waits for each by pid: waiting for any child would also take the stops of children that another thread of this
+/// process traces, which would then stay stopped forever (`wait_consider_task` in the kernel's `exit.c`: a child that
+/// is traced by its own parent's process is reported as to the tracer, whichever thread waits).
 fn reap_orphans() {
     let main = getpid().as_raw_nonzero();
     for orphan in pids_in(&Path::new("/proc/self/task").join(main.to_string())) {
@@ -215,19 +215,19 @@ fn reap_orphans() {
     }
 }
 
-/// The children of this process, of all its threads.
+/// Returns the children of all threads of this process.
 fn children() -> Vec<Pid> {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     threads.flat_map(|thread| pids_in(&thread.path())).collect()
 }
 
-/// The children of one thread, by its folder in `/proc`.
+/// Returns the children of one thread, given its folder in `/proc`.
 fn pids_in(thread: &Path) -> Vec<Pid> {
     let list = fs::read_to_string(thread.join("children")).unwrap_or_default();
     list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
-/// Kills and reaps every child until there is none but `strangers`. A child that dies leaves its own children to this
+/// Kills and reaps children until none but `strangers` is left. The children of a killed child become children of this
 /// process.
 fn end_all_children(strangers: &[Pid]) {
     let give_up = Instant::now() + LAST_WORDS;
@@ -239,7 +239,7 @@ fn end_all_children(strangers: &[Pid]) {
         for child in left {
             let _killed = kill_process(child, Signal::KILL);
         }
-        // Whichever dies first; with none left there is nothing to wait for.
+        // Reaps whichever ended first; if no child is left, there is nothing to wait for.
         let _reaped = wait(WaitOptions::NOHANG);
         thread::yield_now();
     }

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::cli::arguments::{ERROR, Format, TraceArguments};
 use crate::cli::check;
 
-/// Runs the command. `made` is told of folders that somebody else must remove if this process is killed.
+/// Runs the command. Reports to `made` each folder that the supervisor must remove if this process is killed.
 pub(crate) fn run(
     arguments: TraceArguments,
     stop: &Stop,
@@ -45,7 +45,7 @@ pub(crate) fn run(
     Ok(exit::HOLDS)
 }
 
-/// What cannot be traced for reasons of the store or of this machine is no fault of picklock's.
+/// Returns the exit status if the store or this machine prevents tracing; other errors are internal.
 fn refused(error: TraceError) -> anyhow::Result<u8> {
     let status = match &error {
         TraceError::Before(..) | TraceError::Tracer(TracerError::Start { .. }) => exit::CONTROL_FAILED,

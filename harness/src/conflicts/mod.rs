@@ -1,10 +1,10 @@
 //! Finds lost updates among concurrent operations: one reads, another changes what was read, and the first then
 //! overwrites it.
 //!
-//! An operation knows a range of bytes, or a name, since it read or changed it. If another operation changes that range,
-//! the knowledge is stale until the operation reads it again. A change of a range of which the knowledge is stale is a
-//! conflict: it rests on what is not there any more. Locks do not enter into it. What names stand for, and which names are
-//! judged, is `touches`.
+//! An operation knows a range of bytes, or a name, after it has read or changed it. If another operation changes that
+//! range, the knowledge is stale until the operation reads it again. A change of a range with stale knowledge is a
+//! conflict, because it is based on content that is no longer there. Locks are not considered. `touches` resolves names
+//! and selects those that are judged.
 
 mod spans;
 mod touches;
@@ -20,19 +20,19 @@ use crate::call::Call;
 use spans::Spans;
 use touches::{ALL, ENTRY, Kind, Touch, Touches};
 
-/// One operation changed what another changed since the first had read it. The calls are named by their places in the
-/// trace, from 0.
+/// A lost update: an operation changed a range that another had changed since the first read it. Calls are given by
+/// index in the trace, from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// What was read and changed.
+    /// Place that was read and changed.
     pub place: Place,
-    /// The call by which the first operation knew it.
+    /// Call by which the first operation knew it.
     pub read: usize,
-    /// The call by which the other changed it.
+    /// Call by which the other operation changed it.
     pub change: usize,
-    /// The call by which the first changed it then.
+    /// Call by which the first operation changed it afterwards.
     pub next: usize,
-    /// Whether the first has mapped the file, so that it may have read it again unseen.
+    /// Whether the first operation has mapped the file, so that it may have read it again unnoticed.
     pub is_mapped: bool,
 }
 
@@ -43,19 +43,19 @@ pub struct Place {
     range: Range<u64>,
 }
 
-/// What the calls of a trace show.
+/// Result of the analysis of a trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// The first conflict; one of an operation that has not mapped the file, if there is any.
+    /// First conflict; if possible, of an operation that has not mapped the file.
     pub conflict: Option<Conflict>,
-    /// Whether there was one that is excused.
+    /// Whether there was an excused conflict.
     pub is_excused: bool,
-    /// Whether two operations touched one range, at least one of them by a change.
+    /// Whether two operations accessed the same range, at least one of them by a change.
     pub is_common: bool,
 }
 
-/// Finds conflicts over the file at the path `data`, or over everything that is changed, if that file is not. `excuses` is
-/// asked for the places of a change and of the next change by the other operation.
+/// Finds conflicts on the file at the path `data`, or on everything changed if that file is not changed. `excuses` is
+/// called with the indices of a change and of the next change by the other operation.
 pub fn find(calls: &[Call], data: &str, excuses: impl Fn(usize, usize) -> bool) -> Findings {
     let touches = Touches::of(calls);
     let judged = touches.judged(data);
@@ -77,29 +77,29 @@ pub fn find(calls: &[Call], data: &str, excuses: impl Fn(usize, usize) -> bool) 
     analysis.findings
 }
 
-/// The folder of a name, as calls show it.
+/// Returns the folder of a name, as shown in calls.
 fn folder_of(name: &str) -> &str {
     name.rsplit_once('/').map_or(".", |(folder, _)| folder)
 }
 
-/// What an operation knows of a range.
+/// Knowledge of an operation about a range.
 #[derive(Clone, Debug)]
 enum Knowledge {
-    /// It is as this call found or left it.
+    /// As this call found or left it.
     Known(usize),
-    /// Others have changed it since: the last change of each.
+    /// Changed by others since; holds the last change of each.
     Stale { read: usize, changes: BTreeMap<u32, usize> },
 }
 
-/// What is known of one name.
+/// Analysis state of one name.
 #[derive(Default)]
 struct Name {
     known: BTreeMap<u32, Spans<Knowledge>>,
     /// All changes: the call, the operation and the range.
     changes: Vec<(usize, u32, Range<u64>)>,
-    /// What each operation read or changed, and what it changed.
+    /// Ranges that each operation read or changed, and ranges that it changed.
     touched: BTreeMap<u32, (Spans<()>, Spans<()>)>,
-    /// The first append of each.
+    /// First append of each operation.
     appended: BTreeMap<u32, usize>,
     /// The operations that have mapped the file.
     mapped: BTreeSet<u32>,
@@ -177,9 +177,9 @@ impl<F: Fn(usize, usize) -> bool> Analysis<'_, F> {
 }
 
 impl Name {
-    /// Takes note of a touch; whether another operation touched the same, and one of them changed it.
+    /// Records an access; returns whether another operation accessed the same range, and one of them changed it.
     fn touch(&mut self, touch: &Touch) -> bool {
-        // Where an append goes, it needs the end of the file as much as the bytes that it adds.
+        // An append depends on the end of the file as well as on the bytes that it adds.
         let range = match touch.kind {
             Kind::Appended => touch.range.start..u64::MAX,
             _ => touch.range.clone(),
@@ -199,7 +199,7 @@ impl Name {
         is_common
     }
 
-    /// The first change by another since an operation made its first append, of which it has seen nothing.
+    /// Returns the first change by another operation, since the first append of this one, that it has not seen.
     fn since(&self, first: usize, client: u32) -> Option<(usize, Range<u64>)> {
         let own = self.known.get(&client)?;
         let later = self.changes.iter().filter(|(change, who, _)| *change > first && *who != client);
@@ -211,7 +211,7 @@ impl Name {
 }
 
 impl Knowledge {
-    /// The same after a change by another.
+    /// Returns the knowledge after a change by another operation.
     fn outdated(self, client: u32, at: usize) -> Self {
         let (read, mut changes) = match self {
             Self::Known(read) => (read, BTreeMap::new()),
@@ -222,7 +222,7 @@ impl Knowledge {
     }
 }
 
-/// What is known of a part by one that read at `at` what was there before these changes by others.
+/// Returns the knowledge about a part after a read at `at` of its content before these changes by others.
 fn known_of_old<'c>(
     at: usize,
     part: &Range<u64>,
@@ -230,7 +230,7 @@ fn known_of_old<'c>(
     changes: impl Iterator<Item = &'c (usize, u32, Range<u64>)>,
 ) -> Option<Knowledge> {
     let (read, mut all) = match old {
-        // It knows newer content too.
+        // The operation knows newer content too.
         Some(Knowledge::Known(_)) => return old,
         Some(Knowledge::Stale { read, changes }) => (read, changes),
         None => (at, BTreeMap::new()),
@@ -240,7 +240,7 @@ fn known_of_old<'c>(
     (!all.is_empty()).then_some(Knowledge::Stale { read, changes: all })
 }
 
-/// As in `bytes 0..8 of store.db`.
+/// Formats a place as in `bytes 0..8 of store.db`.
 impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, range } = self;
@@ -263,17 +263,18 @@ mod tests {
         find(&sketch(text), "db", |_, _| false)
     }
 
-    /// The name or range over which there is a conflict.
+    /// Returns the name or range in conflict.
     fn conflict(text: &str) -> Option<String> {
         findings(text).conflict.map(|conflict| conflict.place.to_string())
     }
 
-    /// m_header and w57 read the first bytes without a lock and append: what they append rests on nothing that changes.
+    /// m_header and w57 read the first bytes without a lock and append: the appended bytes depend on nothing that
+    /// changes.
     #[test]
     fn a_header_read_before_an_append_is_no_conflict() {
         let text = "1 open db 1\n 1 read 1 0..8\n 2 open db 1\n 2 read 1 0..8\n 2 append 1 8..20\n 1 append 1 20..32";
         assert_eq!(findings(text), Findings { is_common: true, ..Findings::default() });
-        // Python reads on to the end, and looks at the size before that.
+        // Python reads to the end, after it has read the size.
         let text = "1 open db 1\n 1 size 1\n 1 read 1 0..8 end\n 2 append 1 8..20\n 1 append 1 20..32";
         assert_eq!(conflict(text), None);
         let written = text.replace("1 append 1 20..32", "1 write 1 8..20");
@@ -316,14 +317,14 @@ mod tests {
         let exchanged = "1 open db 1\n 1 read 1\n 2 create t 2\n 2 exchange t db\n 2 unlink t\n AGAIN\n 1 create u 3\n 1 exchange u db";
         assert_eq!(conflict(&exchanged.replace("AGAIN", "1 sync 1")).as_deref(), Some("bytes 0.. of db"));
         assert_eq!(conflict(&exchanged.replace("AGAIN", "1 open db 2\n 1 read 2")), None);
-        // O_TMPFILE: the link makes the name and fails if it is there.
+        // O_TMPFILE: the link creates the name, and fails if it exists.
         let linked = "1 miss db\n 1 unnamed 2\n 1 write 2\n 2 miss db\n 2 unnamed 3\n 2 write 3\n 2 link fd db 3\n 1 there db";
         assert_eq!(findings(linked), Findings { is_common: true, ..Findings::default() });
         let over = linked.replace("1 there db", "1 link fd t 2\n 1 rename t db");
         assert_eq!(conflict(&over).as_deref(), Some("all of db"));
     }
 
-    /// A descriptor that was opened before the lock leads to the file that another has replaced meanwhile.
+    /// A descriptor opened before the lock refers to the file that another operation has replaced meanwhile.
     #[test]
     fn what_is_read_from_a_replaced_file_is_old() {
         let text = "1 open db 1\n 2 create tmp 2\n 2 rename tmp db\n 1 read 1\n AGAIN\n 1 create other 3\n 1 rename other db";
@@ -338,16 +339,16 @@ mod tests {
         let text = "1 miss db\n 2 create db 1\n 2 write 1\n MORE\n 1 truncate db 1\n 1 write 1";
         assert_eq!(conflict(&text.replace("MORE", "2 sync 1")).as_deref(), Some("bytes 0..9 of db"));
         assert_eq!(conflict(&text.replace("MORE", "1 open db 1\n 1 read 1")), None);
-        // The empty file that somebody makes takes nothing from anybody.
+        // Creating an empty file overwrites nothing.
         assert_eq!(conflict("1 miss db\n 2 create db 1\n 1 open db 1\n 1 write 1"), None);
     }
 
-    /// w21 counts the files of a folder, and puts its own over that of another that has counted the same.
+    /// w21 counts the files of a folder, and renames its file over that of another client with the same count.
     #[test]
     fn a_listed_folder_is_read_name_by_name() {
         let text = "1 mkdir d\n 1 create d/a 1\n 2 create d/b 2\n 1 list d\n 2 list d\n 2 MOVE d/b d/1\n 1 MOVE d/a d/1";
         assert_eq!(conflict(&text.replace("MOVE", "rename")).as_deref(), Some("the name d/1"));
-        // w22 links: the second fails, and lists again.
+        // w22 links: the second link fails, and its client lists again.
         let claimed = text.replace("1 MOVE d/a d/1", "1 there d/1\n 1 list d\n 1 link d/a d/2");
         let claimed = claimed.replace("MOVE", "link");
         assert_eq!(findings(&claimed), Findings { is_common: true, ..Findings::default() });
@@ -375,7 +376,7 @@ mod tests {
         assert_eq!(conflict(text).as_deref(), Some("bytes 0..9 of real"));
         let with_data = format!("{text}\n 1 create db 2\n 1 write 2");
         assert_eq!(conflict(&with_data), None, "the data file is what is judged, if it is changed");
-        // An empty data file that is there to be locked is none.
+        // An empty data file that is only locked does not count.
         assert_eq!(conflict(&format!("1 create db 2\n {text}")).as_deref(), Some("bytes 0..9 of real"));
     }
 
@@ -389,7 +390,7 @@ mod tests {
         let temporary =
             "1 create t 2\n 1 write 2\n 1 rename t real\n 2 create t 3\n 2 write 3\n 2 rename t real";
         assert_eq!(conflict(&format!("{content}{temporary}")), None);
-        // One that another has opened is a file like any other.
+        // A temporary file that another client has opened is a file like any other.
         let shared = "1 create t 2\n 1 write 2\n 2 truncate t 2\n 2 write 2\n 1 rename t real";
         assert!(conflict(&format!("{content}{shared}")).is_some());
     }

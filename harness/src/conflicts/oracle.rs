@@ -1,7 +1,7 @@
 //! Compares the analysis with brute force over single bytes, on random short traces.
 //!
-//! The oracle is a small file system of its own. It keeps for each byte of each name who read and who changed it, and when,
-//! and looks for three such moments.
+//! The oracle is a small file system. For each byte of each name it records which client read or changed it, and when,
+//! and searches for three such accesses that form a conflict.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,22 +11,23 @@ use proptest::prelude::*;
 use super::find;
 use crate::call::sketch;
 
-/// Bytes that are looked at; the last stands for all that follow.
+/// Number of bytes checked; the last represents all that follow.
 const WIDTH: u64 = 32;
-/// The number under which the entry of a name stands beside its bytes.
+/// Byte number that represents the directory entry of a name.
 const ENTRY: u64 = u64::MAX;
 const NAMES: [&str; 2] = ["db", "t"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Knows,
-    /// It has found the name, and knows nothing of it any more that could be outdated.
+    /// Found the name; has no knowledge of it that could be stale.
     Finds,
     Changes,
     Appends,
 }
 
-/// When and by whom a byte was read or changed: twice the place of the call, less one for a read of what was there before.
+/// An access to a byte: time (twice the index of the call; for a read of replaced content, that of the replacing call
+/// less one), call, client and kind.
 type Moment = (usize, usize, u32, What);
 
 #[derive(Default)]
@@ -36,7 +37,7 @@ struct World {
     names: BTreeMap<&'static str, u32>,
     /// The size of each file.
     sizes: BTreeMap<u32, u64>,
-    /// The names that a file has lost, and at which call.
+    /// Names that files have lost, and at which call.
     lost: Vec<(u32, &'static str, usize)>,
     /// The file that each client has open.
     open: BTreeMap<u32, u32>,
@@ -156,8 +157,8 @@ impl World {
         }
     }
 
-    /// Whether a byte of `db` was known to one, changed by another, and then changed by the first, which did not get to
-    /// know it in between; or changed by another between two appends of one.
+    /// Whether a client knew a byte of `db`, another changed it, and the first then changed it without accessing it in
+    /// between; or another changed a byte between two appends of one client.
     fn has_conflict(&self) -> bool {
         let of = |byte: u64| self.moments.get(&("db", byte)).map(Vec::as_slice).unwrap_or_default();
         let is_change = |one: &&Moment| matches!(one.3, What::Changes | What::Appends);

@@ -14,7 +14,7 @@ impl<T> Default for Spans<T> {
 }
 
 impl<T: Clone> Spans<T> {
-    /// Gives each part of `range` the value that `value` makes of the one it has, if it has one.
+    /// Replaces the value of each part of `range` with the result of `value`, which gets the old value, if any.
     pub(super) fn update(
         &mut self,
         range: &Range<u64>,
@@ -38,7 +38,7 @@ impl<T: Clone> Spans<T> {
         }
     }
 
-    /// The values of what lies in `range`.
+    /// Returns the values within `range`.
     pub(super) fn within(&self, range: &Range<u64>) -> impl Iterator<Item = &T> {
         let before = self.0.range(..range.start).next_back().filter(|(_, (end, _))| *end > range.start);
         before.into_iter().chain(self.0.range(range.clone())).map(|(_, (_, value))| value)

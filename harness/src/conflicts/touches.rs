@@ -1,8 +1,8 @@
 //! Resolves calls to the directory entries and bytes that they read and change.
 //!
-//! The entry of a name is place 0, the byte `k` of its file is place `k + 1`. A file that is read or written through a
-//! descriptor stands for all names that it has at that moment. One that has lost a name gives what that name held before,
-//! and a write to it changes nothing under that name.
+//! The directory entry of a name is place 0, byte `k` of its file is place `k + 1`. An access to a file through a
+//! descriptor counts for all names that the file has at that moment. A file that has lost a name yields the former
+//! content of that name, and a write to it changes nothing under that name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -15,38 +15,38 @@ pub(super) const ALL: Range<u64> = 0..u64::MAX;
 pub(super) const ENTRY: Range<u64> = 0..1;
 /// All bytes.
 const BYTES: Range<u64> = 1..u64::MAX;
-/// What an append changes whose offset is not known: no byte that anybody has read, but the end of the file.
+/// Range changed by an append with an unknown offset: no byte that was read, but the end of the file.
 const TAIL: Range<u64> = 1 << 62..u64::MAX;
 
 /// One access of one call to one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Touch {
-    /// The call's place in the trace, from 0.
+    /// Index of the call in the trace, from 0.
     pub(super) at: usize,
     /// The operation, by its place in the trace.
     pub(super) client: u32,
-    /// The name; of a listing, the folder.
+    /// Name; for a listing, the folder.
     pub(super) name: String,
     pub(super) range: Range<u64>,
     pub(super) kind: Kind,
 }
 
-/// What a call does to a name.
+/// Kind of access of a call to a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// It reads.
+    /// Read.
     Read,
-    /// It reads what was there before the call of this place took the name from the file.
+    /// Read of the content before the call at this index removed the name from the file.
     ReadOld(usize),
-    /// It finds the name as it is now, which is no read of what the file holds.
+    /// Lookup of the current name, without a read of the file's content.
     Found,
-    /// It reads the entries of the folder.
+    /// Read of the entries of the folder.
     Listed,
-    /// It changes.
+    /// Change.
     Changed,
-    /// It changes what it adds at the end.
+    /// Append: change of the bytes added at the end.
     Appended,
-    /// It makes the name, or fails if the name is there: a read and a change in one step.
+    /// Atomic creation, which fails if the name exists: a read and a change in one step.
     MadeAtOnce,
 }
 
@@ -57,30 +57,30 @@ impl Kind {
     }
 }
 
-/// What the calls of a trace do to names.
+/// Accesses of the calls of a trace to names.
 #[derive(Debug, Default)]
 pub(super) struct Touches {
-    /// In the order of the calls.
+    /// Accesses in the order of the calls.
     pub(super) all: Vec<Touch>,
-    /// Names of files that locks were taken on, or asked for.
+    /// Names of files on which locks were taken or requested.
     locked: BTreeSet<String>,
-    /// What made, got and lost each name.
+    /// Creations, replacements and removals of each name: call, client and event.
     lives: BTreeMap<String, Vec<(usize, u32, Life)>>,
-    /// The file that each name stands for now.
+    /// File that each name refers to now.
     bound: BTreeMap<String, u32>,
-    /// The names that each file has lost, and by which call.
+    /// Names that each file has lost, and by which call.
     lost: BTreeMap<u32, Vec<(String, usize)>>,
-    /// Where each file ends.
+    /// Known size of each file.
     ends: BTreeMap<u32, u64>,
 }
 
-/// What becomes of a name.
+/// Event in the life of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Made {
         at_once: bool,
     },
-    /// Something else was put there.
+    /// Another file was put under the name.
     Got,
     Gone,
 }
@@ -94,8 +94,8 @@ impl Touches {
         touches
     }
 
-    /// The names that are judged: the data alone, if it is changed; else all that is changed, but for lock files and
-    /// temporary files. If there is nothing else, the files under a lock are the data.
+    /// Returns the names that are judged: the data alone if it is changed; else all changed names except lock files and
+    /// temporary files. If no others are left, locked files count as data.
     pub(super) fn judged(&self, data: &str) -> BTreeSet<&str> {
         let names = self.all.iter().filter(|touch| touch.kind.is_change()).map(|touch| touch.name.as_str());
         let changed: BTreeSet<&str> = names.collect();
@@ -116,7 +116,7 @@ impl Touches {
         if free.is_empty() { content } else { free }
     }
 
-    /// Whether an operation made this name in one step and removed it again.
+    /// Whether an operation created this name atomically and removed it again.
     fn is_lock(&self, name: &str) -> bool {
         let lives = self.lives.get(name).map(Vec::as_slice).unwrap_or_default();
         lives.iter().enumerate().any(|(index, (_, client, life))| {
@@ -126,8 +126,8 @@ impl Touches {
         })
     }
 
-    /// Whether this name was always made by an operation that removed it or gave it another name, and none beside that
-    /// operation touched it in between.
+    /// Whether this name was always created by the operation that removed or renamed it, and no other operation
+    /// accessed it in between.
     fn is_temporary(&self, name: &str, touched: &[&Touch]) -> bool {
         let lives = self.lives.get(name).map(Vec::as_slice).unwrap_or_default();
         let is_own = |pair: &[(usize, u32, Life)]| match pair {
@@ -184,13 +184,13 @@ impl Touches {
                 self.bind(path, *file);
                 let at_once = call.has_flag("O_EXCL");
                 self.live(at, call, path, Life::Made { at_once });
-                // An empty file in the place of none takes nothing from anybody, unless its name is a lock.
+                // Creating an empty file overwrites nothing, unless its name serves as a lock.
                 if at_once {
                     self.touch(at, call, path, ENTRY, Kind::MadeAtOnce);
                 }
             }
             Effect::CreatedUnnamed { file, .. } => {
-                // It is known to have no name.
+                // The file is known to have no name.
                 self.lost.insert(*file, Vec::new());
                 self.ends.insert(*file, 0);
             }
@@ -201,7 +201,7 @@ impl Touches {
                     (None, _) => BYTES,
                 };
                 self.read(at, call, *file, range);
-                // A read beyond the end does not show where that is.
+                // A read beyond the end does not show where the end is.
                 let shows_end = *at_end && *length > 0 && call.name != "mmap";
                 if let Some(offset) = offset.filter(|_| shows_end) {
                     self.ends.insert(*file, offset.saturating_add(*length));
@@ -215,7 +215,7 @@ impl Touches {
                 self.read(at, call, *file, place(end.unwrap_or(0))..u64::MAX);
             }
             Effect::Written { file, offset, length, appends } => {
-                // A copy reads the one file and writes the other.
+                // A copy reads one file and writes the other.
                 let source = call.objects.iter().find_map(number);
                 if let Some(source) = source.filter(|source| source != file) {
                     self.read(at, call, source, BYTES);
@@ -269,7 +269,7 @@ impl Touches {
                 self.live(at, call, path, Life::Gone);
                 self.unbind(at, path);
             }
-            // Attributes are not content, and what is not modelled is no evidence of anything.
+            // Attributes are not content, and effects that are not modelled prove nothing.
             Effect::ModeSet { .. }
             | Effect::AttributeSet { .. }
             | Effect::AttributeRemoved { .. }
@@ -277,7 +277,7 @@ impl Touches {
         }
     }
 
-    /// Changes both names wholly; with a folder, all names in it that are known.
+    /// Changes both names entirely; for a folder, also all known names in it.
     fn rename(&mut self, at: usize, call: &Call, from: &str, to: &str) {
         let is_at_once = call.has_flag("RENAME_NOREPLACE");
         let inner = self.bound.keys().filter_map(|name| name.strip_prefix(from)?.strip_prefix('/'));
@@ -298,7 +298,7 @@ impl Touches {
         }
     }
 
-    /// Changes both names wholly. The one that the operation has made itself, it has made again then.
+    /// Changes both names entirely. `from` counts as removed and created again by this operation.
     fn exchange(&mut self, at: usize, call: &Call, from: &str, to: &str) {
         let files = [to, from].map(|name| self.bound.get(name).copied());
         for (name, file) in [from, to].into_iter().zip(files) {
@@ -349,7 +349,7 @@ impl Touches {
 
     fn names_of(&mut self, call: &Call, file: u32) -> Vec<String> {
         let is_known = self.lost.contains_key(&file) || self.bound.values().any(|other| *other == file);
-        // It was opened before the trace began.
+        // The file was opened before the trace began.
         let shown = call.arguments.iter().find_map(descriptor).filter(|name| !self.bound.contains_key(*name));
         if let (false, Some(name)) = (is_known, shown) {
             self.bind(name, file);
@@ -373,12 +373,12 @@ impl Touches {
     }
 }
 
-/// The place of a byte.
+/// Returns the place of a byte.
 fn place(byte: u64) -> u64 {
     byte.saturating_add(1)
 }
 
-/// Where a file ended, by the first of these calls that shows it and comes before any other change of the file.
+/// Returns the size of a file, from the first of these calls that shows it before any other change of the file.
 fn end_seen_later(calls: &[Call], file: u32) -> Option<u64> {
     let touching = calls.iter().filter_map(|call| Some((call, call.effect.as_ref()?)));
     let mut ends = touching.filter_map(|(call, effect)| match effect {

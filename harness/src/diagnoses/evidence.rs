@@ -6,7 +6,7 @@ use crate::accesses::accesses;
 use crate::call::{Argument, Call, Class, Effect, LockChange, Object};
 use crate::locks::{Lock, Mode};
 
-/// The locks that a client holds just before the call at `at`, with the names of their files.
+/// Returns the locks that a client holds just before the call at `at`, with the names of their files.
 pub(super) fn held_before(calls: &[Call], client: u32, at: usize) -> Vec<(Lock, &str)> {
     let mut held: BTreeMap<(Lock, u64), &str> = BTreeMap::new();
     let own = calls[..at.min(calls.len())].iter().filter(|call| call.client == client);
@@ -17,35 +17,35 @@ pub(super) fn held_before(calls: &[Call], client: u32, at: usize) -> Vec<(Lock, 
                 held.insert((*lock, lock.range.start), name);
             }
             LockChange::Released(lock, _) => held.retain(|(other, _), _| !is_of_same(other, lock)),
-            // A refused conversion loses what was held, which is rare enough to be left out here.
+            // A refused conversion loses the held lock; this is rare and ignored here.
             LockChange::Refused(..) => {}
         }
     }
     held.into_iter().map(|((lock, _), name)| (lock, name)).collect()
 }
 
-/// Whether the two are one owner's, on bytes that both cover.
+/// Whether both locks have the same file, kind and owner, and overlap.
 fn is_of_same(one: &Lock, other: &Lock) -> bool {
     (one.file, one.kind, one.owner) == (other.file, other.kind, other.owner)
         && one.range.start <= other.range.end
         && other.range.start <= one.range.end
 }
 
-/// Whether a client keeps others out just before the call at `at`: by an exclusive lock, or by a lock file.
+/// Whether a client excludes others just before the call at `at`, by an exclusive lock or a lock file.
 pub(super) fn is_locked(calls: &[Call], client: u32, at: usize) -> bool {
     held_before(calls, client, at).iter().any(|(lock, _)| lock.mode == Mode::Exclusive)
         || has_lock_file(calls, client, at)
 }
 
-/// Whether a client has a file or folder then that it made, that nobody else could have made at the same time, and
-/// whose name says that it is a lock.
+/// Whether a client then holds a lock file or folder: created by it, in a way that excludes another creator, and with
+/// the name of a lock.
 fn has_lock_file(calls: &[Call], client: u32, at: usize) -> bool {
     lock_files(calls, client)
         .into_iter()
         .any(|(made, gone, _)| made < at && gone.is_none_or(|gone| gone >= at))
 }
 
-/// The lock files that a client makes: where, where they go again, and their names.
+/// Returns the lock files that a client creates: index of the creation, index of the removal, and name.
 pub(super) fn lock_files(calls: &[Call], client: u32) -> Vec<(usize, Option<usize>, &str)> {
     let own = || calls.iter().enumerate().filter(move |(_, call)| call.client == client);
     own()
@@ -76,7 +76,7 @@ pub(super) fn lock_files(calls: &[Call], client: u32) -> Vec<(usize, Option<usiz
         .collect()
 }
 
-/// Whether a file is a lock by its name.
+/// Whether a file has the name of a lock.
 pub(super) fn is_lock_name(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default().to_lowercase();
     let is_word = |word: &str| {
@@ -94,7 +94,7 @@ pub(super) fn has_flag(call: &Call, flag: &str) -> bool {
     })
 }
 
-/// Where a client first gets an exclusive lock.
+/// Returns the index of the call by which a client first gets an exclusive lock.
 pub(super) fn first_lock(calls: &[Call], client: u32) -> Option<usize> {
     calls.iter().position(|call| {
         call.client == client
@@ -105,7 +105,7 @@ pub(super) fn first_lock(calls: &[Call], client: u32) -> Option<usize> {
     })
 }
 
-/// The file that a call works on, by its number.
+/// Returns the number of the file that a call works on.
 pub(super) fn file(call: &Call) -> Option<u32> {
     call.objects.iter().find_map(|object| match object {
         Object::File(number) => Some(*number),
@@ -113,13 +113,13 @@ pub(super) fn file(call: &Call) -> Option<u32> {
     })
 }
 
-/// The file that a lock was taken on, by its number.
+/// Returns the number of the file on which a lock was taken.
 pub(super) fn file_of(calls: &[Call], lock: &Lock) -> Option<u32> {
     let takes = |change: &LockChange| matches!(change, LockChange::Taken(own, _) if own == lock);
     calls.iter().find(|call| call.locks.iter().any(takes)).and_then(file)
 }
 
-/// The changes of the data file: place and client of each.
+/// Returns the index and client of each change of the data file.
 pub(super) fn changes(calls: &[Call], data: &str) -> impl Iterator<Item = (usize, u32)> {
     accesses(calls, data)
         .into_iter()
@@ -127,7 +127,7 @@ pub(super) fn changes(calls: &[Call], data: &str) -> impl Iterator<Item = (usize
         .map(|access| (access.at, access.client))
 }
 
-/// The names that a call works on.
+/// Returns the names that a call works on.
 pub(super) fn entries(call: &Call) -> impl Iterator<Item = &str> {
     call.objects.iter().filter_map(|object| match object {
         Object::Entry(path) => Some(path.as_str()),
@@ -135,15 +135,15 @@ pub(super) fn entries(call: &Call) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a client looks at what `path` names after the call at `at`, as one does who wants to know whether the file
-/// that it has locked is still the one of that name.
+/// Whether a client inspects `path` after the call at `at`, as a client does to check that its locked file still has
+/// that name.
 pub(super) fn checks_name_after(calls: &[Call], client: u32, at: usize, path: &str) -> bool {
     calls[at + 1..].iter().any(|call| {
         call.client == client && call.class == Class::Inspect && entries(call).any(|entry| entry == path)
     })
 }
 
-/// The clients in a trace.
+/// Returns the clients in a trace.
 pub(super) fn clients(calls: &[Call]) -> std::collections::BTreeSet<u32> {
     calls.iter().map(|call| call.client).collect()
 }

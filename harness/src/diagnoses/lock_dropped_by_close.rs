@@ -29,7 +29,7 @@ fn find(trace: &Trace, data: &str) -> Option<usize> {
         let drops =
             |change: &LockChange| matches!(change, LockChange::Released(lock, _) if lock.kind == Kind::Posix);
         let is_by_close = matches!(call.class, Class::Close | Class::Open) && call.locks.iter().any(drops);
-        // The second question takes as long as the trace is: of ten thousand calls few are asked it.
+        // The second check is linear in the trace; of ten thousand calls only a few need it.
         let is_changed_later = || {
             all.iter().any(|access| {
                 access.is_change

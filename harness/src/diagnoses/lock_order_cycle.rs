@@ -25,7 +25,7 @@ fn find(trace: &Trace, _data: &str) -> Option<usize> {
         return None;
     }
     let calls = &trace.calls;
-    // Who waits, for which file, and which files it has: one that never returned has asked.
+    // Waiting calls: index, client, requested file, locked files. A lock call that never returned is waiting.
     let waits: Vec<(usize, u32, u32, Vec<u32>)> = calls
         .iter()
         .enumerate()

@@ -33,31 +33,31 @@ mod write_without_lock;
 /// A likely cause.
 #[derive(Debug)]
 pub struct Diagnosis {
-    /// Its id; it never changes.
+    /// Id, which never changes.
     pub id: &'static str,
-    /// What is done wrong, in one sentence.
+    /// The mistake, in one sentence.
     pub statement: &'static str,
-    /// The source file that it stands in; its header explains it.
+    /// Source file of the diagnosis; its header explains it.
     pub source: &'static str,
-    /// The invariants whose violation it explains.
+    /// Invariants whose violation it explains.
     pub explains: &'static [&'static str],
-    /// Which runs can show it.
+    /// Runs that can show it.
     pub off: Off,
-    /// Finds it in one trace of a store whose data file has this path: the place of the call that shows it.
+    /// Searches one trace of a store whose data file has this path; returns the index of the call that shows it.
     pub find: fn(&Trace, &str) -> Option<usize>,
 }
 
-/// Which runs can show a cause.
+/// Runs that can show a cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Off {
-    /// A run of one operation that nobody disturbed, to its end: what one that was cut short did not do, it may have
-    /// been about to do.
+    /// A complete baseline run of one operation: a run that was cut short may have been about to make the missing
+    /// calls.
     QuietRun,
-    /// Any run, also one that was disturbed, or one of several clients.
+    /// Any run, including runs with injections and runs of several clients.
     AnyRun,
 }
 
-/// The catalogue, in the order of preference where several explain one violation: the most specific first.
+/// The catalogue, in order of preference if several explain one violation: the most specific first.
 pub const ALL: &[&Diagnosis] = &[
     &second_descriptor_same_lock::DIAGNOSIS,
     &lock_inherited::DIAGNOSIS,
@@ -81,15 +81,15 @@ pub const ALL: &[&Diagnosis] = &[
     &poll_lock::DIAGNOSIS,
 ];
 
-/// The diagnosis of this id, where it is built.
+/// Returns the diagnosis with this id, if it exists.
 pub fn find(id: &str) -> Option<&'static Diagnosis> {
     ALL.iter().copied().find(|diagnosis| diagnosis.id == id)
 }
 
-/// A diagnosis that was made.
+/// A diagnosis that a trace shows.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// Which.
+    /// The diagnosis.
     pub diagnosis: &'static Diagnosis,
     /// The operation that shows it, without its record.
     pub operation: String,
@@ -97,7 +97,7 @@ pub struct Shown {
     pub call: String,
 }
 
-/// All that the traces show, each diagnosis once.
+/// Returns all diagnoses that the traces show, each once.
 pub fn read<'a>(traces: impl IntoIterator<Item = &'a Trace>, data: &str) -> Vec<Shown> {
     let traces: Vec<&Trace> = traces.into_iter().collect();
     let shown = ALL.iter().filter_map(|diagnosis| {
@@ -116,7 +116,7 @@ pub fn read<'a>(traces: impl IntoIterator<Item = &'a Trace>, data: &str) -> Vec<
     shown.collect()
 }
 
-/// The likeliest of these for a violation of `invariant`.
+/// Returns the most likely of these for a violation of `invariant`.
 pub fn explaining<'a>(shown: &'a [Shown], invariant: &str) -> Option<&'a Shown> {
     shown.iter().find(|shown| shown.diagnosis.explains.contains(&invariant))
 }

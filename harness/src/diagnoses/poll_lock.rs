@@ -31,7 +31,7 @@ fn find(trace: &Trace, _data: &str) -> Option<usize> {
     })
 }
 
-/// The lock that a call tries to get, and whether it had it.
+/// Returns the lock that a call tries to get, and whether it got it.
 fn tried(call: &Call) -> Option<(String, bool)> {
     let by_lock = call.locks.iter().find_map(|change| match change {
         LockChange::Refused(_, name) => Some((name.clone(), false)),

@@ -27,7 +27,7 @@ fn find(trace: &Trace, data: &str) -> Option<usize> {
         let (read, _) = critical_section(&all, client)?;
         let is_read = all.iter().any(|access| access.at == read && !access.is_change);
         let lock = first_lock(calls, client)?;
-        // Whoever looks after the lock whether the file is still the one that was read may try again where it is not.
+        // A client that checks after the lock whether the file is still the one it read may retry if it is not.
         if checks_name_after(calls, client, lock, data) {
             return None;
         }

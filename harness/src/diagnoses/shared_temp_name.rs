@@ -27,7 +27,7 @@ fn find(trace: &Trace, data: &str) -> Option<usize> {
         let opened = calls.iter().position(|open| {
             open.class == Class::Open && open.creates && entries(open).any(|entry| entry == from)
         })?;
-        // A name that differs from run to run is shown with its random part masked.
+        // The random part of a name that differs between runs is normalized to a placeholder.
         let is_random =
             calls[opened].operands().any(|operand| operand.contains("{random}") || operand.contains("{pid}"));
         let is_own = is_random

@@ -48,7 +48,7 @@ fn was_short(call: &Call) -> bool {
         Argument::Bytes(count) => Some(*count),
         _ => None,
     });
-    // A cut has a number of bytes too, and returns 0.
+    // A truncation has a number of bytes too, and returns 0.
     let is_write = matches!(call.effect, Some(Effect::Written { .. }));
     match (is_write, &call.result, asked) {
         (true, Some(Ok(written)), Some(asked)) => {

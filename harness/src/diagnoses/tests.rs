@@ -24,7 +24,7 @@ fn shows_nothing(id: &str, text: &str) {
     assert_eq!(found(id, &trace(text)), None, "{id}: {text}");
 }
 
-/// Right: lock, read, temporary file, sync, rename, sync of the folder, unlock.
+/// A correct operation: lock, read, temporary file, sync, rename, sync of the folder, unlock.
 const RIGHT: &str = "1 open db.lock 9\n 1 lock ex 9\n 1 open db 1\n 1 read 1\n 1 create tmp 2\n 1 write 2\n 1 sync 2\n \
                      1 rename tmp db\n 1 open . 3\n 1 sync 3\n 1 unlock 9";
 
@@ -68,7 +68,7 @@ fn a_lock_on_what_is_replaced_or_removed() {
     shows_nothing("lock-on-replaced-file", RIGHT);
     shows("lock-file-unlinked", 2, "1 open file9 9\n 1 lock ex 9\n 1 unlink file9");
     shows_nothing("lock-file-unlinked", "1 open file9 9\n 1 lock ex 9\n 1 unlink other");
-    // Whoever looks whether the name is still its file's is safe.
+    // A client that checks whether the name still refers to its file is safe.
     let mut checked = trace("1 open file9 9\n 1 lock ex 9\n 1 stat file9\n 1 unlink file9");
     assert_eq!(found("lock-file-unlinked", &checked), None);
     checked.calls.remove(2);
@@ -101,7 +101,7 @@ fn waits_that_never_end() {
     assert_eq!(found("second-descriptor-same-lock", &own), None);
     own.calls[3].result = None;
     own.calls[3].locks.clear();
-    // One that was killed before its call did not wait for it.
+    // A client killed before its call did not wait for the lock.
     assert_eq!(found("second-descriptor-same-lock", &own), None);
     own.is_stuck = true;
     assert_eq!(found("second-descriptor-same-lock", &own), Some(3));
@@ -126,7 +126,7 @@ fn a_short_write_that_nobody_looks_at() {
     assert_eq!(short("1 rename tmp db"), Some(1));
     assert_eq!(short("1 write 2\n 1 rename tmp db"), None);
     assert_eq!(short("1 unlink other"), Some(1));
-    // A cut to ten bytes was taken for a write of ten that wrote none.
+    // A truncation to ten bytes was mistaken for a write of ten bytes that wrote none.
     let mut cut = trace("1 open db 1\n 1 truncate db 1\n 1 rename tmp db");
     cut.calls[1].arguments = vec![Argument::Bytes(10)];
     assert_eq!(found("short-write-ignored", &cut), None);
@@ -183,7 +183,7 @@ fn the_most_specific_one_explains_a_violation() {
     assert_eq!(explaining(&shown, "no-deadlock").map(|shown| shown.diagnosis.id), None);
 }
 
-/// A store that is killed before it takes its lock has not written without one.
+/// A store that is killed before it takes its lock has not written without a lock.
 #[test]
 fn a_lock_that_failed_and_a_change_all_the_same() {
     let after = |rest: &str| {

@@ -24,7 +24,7 @@ pub(super) const DIAGNOSIS: Diagnosis = Diagnosis {
 fn find(trace: &Trace, data: &str) -> Option<usize> {
     let calls = &trace.calls;
     changes(calls, data).find_map(|(at, client)| {
-        // A POSIX lock that a close drops was not given up on purpose, and has a diagnosis of its own.
+        // A POSIX lock dropped by a close was not released on purpose, and has its own diagnosis.
         let gave_up =
             |change: &LockChange| matches!(change, LockChange::Released(lock, _) if lock.kind != Kind::Posix);
         let before = calls[..at].iter().filter(|call| call.client == client);

@@ -25,9 +25,9 @@ fn find(trace: &Trace, data: &str) -> Option<usize> {
     (0..calls.len()).find(|at| is_failure(&calls[*at]) && is_ignored(calls, *at, data))
 }
 
-/// An interrupted write is made again, and that is right.
+/// Whether a write or sync failed. Retrying an interrupted write is correct.
 fn is_failure(call: &Call) -> bool {
-    // A copy may have been one to elsewhere, and is tried again by reading and writing.
+    // A copy may have gone elsewhere, and is retried by reading and writing.
     let is_copy = matches!(call.name.as_str(), "sendfile" | "copy_file_range" | "splice");
     !is_copy
         && matches!(call.class, Class::Write | Class::Sync)

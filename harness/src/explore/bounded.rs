@@ -1,26 +1,26 @@
 //! The bounded driver: every schedule with at most so many preemptions, those of equal result too, so that what it says of
 //! that bound needs no argument about what commutes.
 //!
-//! A bound by itself loses executions when it is put upon a partial order reduction (Coons, Musuvathi, McKinley, OOPSLA
-//! 2013), so there is none here.
+//! A bound combined with a partial order reduction loses executions (Coons, Musuvathi, McKinley, OOPSLA 2013), so there
+//! is no reduction here.
 
 use crate::explore::{Choice, Explorer, Pending, Step, enabled, is_preemption};
 use crate::op::ClientId;
 
-/// The driver.
+/// The bounded driver.
 #[derive(Debug)]
 pub struct Bounded {
     preemptions: u32,
-    /// Who was chosen at each step, and who is still to be.
+    /// Client chosen at each step, and clients still to be chosen there.
     frames: Vec<(ClientId, Vec<ClientId>)>,
-    /// Preemptions before each step of the execution under way.
+    /// Number of preemptions up to each step of the current execution.
     counts: Vec<u32>,
     last: Option<ClientId>,
     has_begun: bool,
 }
 
 impl Bounded {
-    /// With at most so many preemptions.
+    /// Creates a driver with at most this many preemptions.
     pub fn new(preemptions: u32) -> Self {
         Self { preemptions, frames: Vec::new(), counts: Vec::new(), last: None, has_begun: false }
     }
@@ -54,7 +54,7 @@ impl Explorer for Bounded {
         if self.frames.len() == depth {
             let mut all: Vec<ClientId> =
                 enabled(pending).filter(|client| cost(*client) <= self.preemptions).collect();
-            // The one who went last goes on first.
+            // The client that ran last continues first.
             all.sort_by_key(|client| (Some(*client) != self.last, *client));
             all.reverse();
             let Some(chosen) = all.pop() else { return Choice::Abandon };

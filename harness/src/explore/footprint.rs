@@ -1,38 +1,38 @@
 //! Defines footprints: what a step may access, and so which steps commute.
 //!
-//! They are conservative: what a step touches in one order and might touch in another belongs to it in both. With
-//! footprints of what a step happened to do in one run, an exploration loses executions (measured over thousands of
-//! random programs; `oracle.rs` shows it).
+//! Footprints are conservative: a resource that a step touches in one order and might touch in another belongs to its
+//! footprint in both. With footprints of what a step happened to do in one run, an exploration loses executions
+//! (measured over thousands of random programs; `oracle.rs` shows it).
 
 use crate::locks::{FileId, Lock};
 
-/// Something that steps may conflict on.
+/// A resource on which steps may conflict.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
-    /// What a name stands for, by its path.
+    /// File that a name refers to, by path.
     Name(String),
-    /// Which names there are in a folder, by its path.
+    /// Set of names in a folder, by its path.
     Names(String),
     /// The content of a file, with its size and times.
     Data(FileId),
-    /// All else that is known of a file: its permissions and how many names it has.
+    /// Other attributes of a file: permissions and number of names.
     Attributes(FileId),
-    /// That what a name stands for may be emptied by an open: whatever file that is in another order.
+    /// Truncation by an open of the file that a name refers to, which may be another file in another order.
     Emptying(String),
-    /// The time between the invocation and the return of operations.
+    /// Interval between the invocation and the return of operations.
     Interval,
 }
 
-/// How a resource is touched.
+/// Kind of access to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
-    /// It is looked at: commutes with every other look.
+    /// Read: commutes with every other read.
     Read,
-    /// It is changed: commutes with nothing.
+    /// Write: commutes with nothing.
     Write,
-    /// One side of two: commutes with its own side. One entry of a folder; an invocation.
+    /// First of two groups: commutes within its group. One entry of a folder; an invocation.
     One,
-    /// The other side. The list of a folder; a return.
+    /// Second group. The list of a folder; a return.
     Other,
 }
 
@@ -42,24 +42,24 @@ impl Access {
     }
 }
 
-/// What a step does to a lock.
+/// Lock operation of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Locking {
-    /// It is taken; if it `waits`, only once it can be had.
+    /// Taken; if `waits`, only once the lock is available.
     Take {
         /// The lock.
         lock: Lock,
-        /// Whether it waits for it.
+        /// Whether the step waits for the lock.
         waits: bool,
     },
-    /// It is asked for in vain.
+    /// Requested without success.
     Try(Lock),
-    /// It is given up.
+    /// Released.
     Free(Lock),
 }
 
 impl Locking {
-    /// The lock.
+    /// Returns the lock.
     pub fn lock(&self) -> &Lock {
         match self {
             Self::Take { lock, .. } | Self::Try(lock) | Self::Free(lock) => lock,
@@ -73,14 +73,14 @@ impl Locking {
     }
 }
 
-/// All that a step may touch.
+/// All resources and locks that a step may touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     /// Names and files.
     pub touched: Vec<(Resource, Access)>,
     /// Locks.
     pub locks: Vec<Locking>,
-    /// Nobody knows what it touches: it commutes with nothing that touches anything.
+    /// Whether the accesses are unknown: the step then commutes with nothing that touches anything.
     pub is_unknown: bool,
 }
 
@@ -92,7 +92,7 @@ impl Footprint {
         self
     }
 
-    /// Adds what is done to a lock.
+    /// Adds a lock operation.
     #[must_use]
     pub fn locking(mut self, locking: Locking) -> Self {
         self.locks.push(locking);
@@ -119,7 +119,7 @@ impl Footprint {
         })
     }
 
-    /// The lock that it waits for before it can be made.
+    /// Returns the lock that the step must wait for.
     pub fn awaited(&self) -> Option<&Lock> {
         self.locks.iter().find_map(|locking| match locking {
             Locking::Take { lock, waits: true } => Some(lock),
@@ -127,8 +127,8 @@ impl Footprint {
         })
     }
 
-    /// Whether all that makes the order of the two matter is that this one gives up the lock that `later` waits for:
-    /// the other way round `later` could not have been made.
+    /// Whether the two steps conflict only because this one releases the lock that `later` waits for: in the reverse
+    /// order `later` would have been blocked.
     pub fn only_admits(&self, later: &Self) -> bool {
         let Some(awaited) = later.awaited() else { return false };
         let frees = |one: &Locking| matches!(one, Locking::Free(lock) if lock.conflicts(awaited));
@@ -141,81 +141,81 @@ impl Footprint {
     }
 }
 
-/// What is done to files and names, as far as the order of two such deeds matters. Paths are whole: the folders above the
+/// A file-system operation, as far as its order relative to others matters. Paths are complete: the folders above the
 /// last component are looked up too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileOp<'a> {
-    /// A name is looked up, such as by `stat` or an `open` that changes nothing; and the attributes of what it stands for.
+    /// Looks up a name and the attributes of its file, such as `stat` or an `open` that changes nothing.
     LookUp {
         /// The name.
         path: &'a str,
-        /// What it stands for.
+        /// File that it refers to.
         file: Option<FileId>,
     },
-    /// A name is made, if it is not there: `open` with `O_CREAT`, `mkdir`.
+    /// Creates a name if it does not exist: `open` with `O_CREAT`, `mkdir`.
     Make {
         /// The name.
         path: &'a str,
-        /// Whether there is one already, so that nothing is made.
+        /// Whether the name exists already, so that nothing is created.
         is_there: bool,
     },
-    /// What a name stands for is emptied as it is opened.
+    /// Truncates the file of a name on open.
     Empty {
         /// The name.
         path: &'a str,
-        /// What it stands for.
+        /// File that it refers to.
         file: Option<FileId>,
     },
-    /// A name is taken away, or would be if it were there.
+    /// Removes a name, or would if it existed.
     Remove {
         /// The name.
         path: &'a str,
-        /// What it stands for.
+        /// File that it refers to.
         file: Option<FileId>,
     },
-    /// What has one name gets another, in the place of what had that; also a further name.
+    /// Renames a file, and replaces the file of the new name; also adds a further name.
     Rename {
         /// The old name.
         from: &'a str,
-        /// The new one.
+        /// The new name.
         to: &'a str,
-        /// What the two stand for.
+        /// Files that the two names refer to.
         files: [Option<FileId>; 2],
     },
-    /// Content, or its length, is looked at through a descriptor.
+    /// Reads content or its length through a descriptor.
     Read {
-        /// The file that is looked at.
+        /// File that is read.
         file: FileId,
-        /// By this name it was opened.
+        /// Name by which it was opened.
         opened: &'a str,
     },
-    /// Content is changed through a descriptor, or its length.
+    /// Changes content or its length through a descriptor.
     Write {
-        /// Of this file.
+        /// The file.
         file: FileId,
-        /// By this name it was opened.
+        /// Name by which it was opened.
         opened: &'a str,
     },
-    /// Attributes are looked at through a descriptor.
+    /// Reads attributes through a descriptor.
     Inspect {
-        /// Of this file.
+        /// The file.
         file: FileId,
     },
-    /// Attributes are changed.
+    /// Changes attributes.
     Change {
-        /// Of this file.
+        /// The file.
         file: FileId,
     },
-    /// The names in a folder are listed.
+    /// Lists the names in a folder.
     List {
         /// The folder.
         path: &'a str,
     },
 }
 
-/// The table: what each deed touches.
+/// The table of what each operation touches.
 impl Footprint {
-    /// Adds what a deed touches.
+    /// Adds what an operation touches.
     #[must_use]
     pub fn doing(self, deed: &FileOp<'_>) -> Self {
         use Access::{One, Other, Read, Write};
@@ -240,7 +240,7 @@ impl Footprint {
                     None => footprint,
                 }
             }
-            // In another order it would have found something to remove.
+            // In another order it would have found a file to remove.
             FileOp::Remove { path, file } => {
                 let footprint = self.below(path).with(name(path), Write).with(entry_of(path), One);
                 with_file(footprint, file, Write)
@@ -268,7 +268,7 @@ impl Footprint {
         }
     }
 
-    /// The folders on the way to a path are looked up.
+    /// Adds lookups of the folders on the path.
     fn below(mut self, path: &str) -> Self {
         let mut rest = folder(path);
         while !rest.is_empty() {
@@ -279,17 +279,17 @@ impl Footprint {
     }
 }
 
-/// The folder that a path lies in; empty where that is the outermost.
+/// Returns the parent folder of a path; empty if that is the outermost folder.
 fn folder(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// What the invocation of an operation touches: returns that came before it.
+/// Returns the footprint of an invocation, which conflicts with returns before it.
 pub fn invocation() -> Footprint {
     Footprint::default().with(Resource::Interval, Access::One)
 }
 
-/// What the return of an operation touches: invocations that come after it.
+/// Returns the footprint of a return, which conflicts with invocations after it.
 pub fn returning() -> Footprint {
     Footprint::default().with(Resource::Interval, Access::Other)
 }
@@ -302,7 +302,7 @@ mod tests {
         Footprint::default().doing(deed)
     }
 
-    /// In another order the name stands for the file that is read, and its emptying takes what is read away.
+    /// In another order the name refers to the file that is read, and the truncation removes what is read.
     #[test]
     fn an_open_that_empties_a_name_conflicts_with_a_read_of_whatever_was_opened_by_it() {
         let empties = of(&FileOp::Empty { path: "db", file: Some((1, 2)) });
@@ -310,7 +310,7 @@ mod tests {
         assert!(empties.conflicts(&reads("db")) && !empties.conflicts(&reads("other")));
     }
 
-    /// In another order there is something to remove.
+    /// In another order there is a file to remove.
     #[test]
     fn a_name_that_is_not_there_is_removed_as_one_that_is() {
         let removes = of(&FileOp::Remove { path: "lock", file: None });
@@ -318,7 +318,7 @@ mod tests {
         assert!(!removes.conflicts(&of(&FileOp::LookUp { path: "db", file: None })));
     }
 
-    /// A property of intervals is none of a class unless their ends are part of it.
+    /// A property of intervals is one of a class only if their ends are part of the class.
     #[test]
     fn a_return_conflicts_with_an_invocation_and_two_of_a_kind_do_not() {
         assert!(returning().conflicts(&invocation()) && invocation().conflicts(&returning()));

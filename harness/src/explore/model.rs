@@ -8,16 +8,16 @@ use crate::op::ClientId;
 
 use super::footprint::Locking;
 
-/// Something in which clients make steps.
+/// A system in which clients make steps.
 pub trait World: Clone {
-    /// What each client is about to do that has something left to do, in the order of their numbers.
+    /// Returns the next step of each unfinished client, in the order of their numbers.
     fn pending(&self) -> Vec<Pending>;
-    /// Makes the step of a client.
+    /// Executes the step of a client.
     fn make(&mut self, client: ClientId) -> Step;
 }
 
-/// Runs executions from this world on, until the explorer wants no more or `most` were made; each that was not abandoned is
-/// shown, with what came of the world. Whether the explorer is known to want no more.
+/// Runs executions from this world until the explorer has no more or `most` were run; passes each that was not
+/// abandoned to `seen`, with its final world. Returns whether the explorer is known to have no more.
 pub fn run_all<W: World>(
     start: &W,
     explorer: &mut dyn Explorer,
@@ -57,8 +57,7 @@ pub fn run_all<W: World>(
     }
 }
 
-/// Clients that do the same whatever the others do: each step by what it touches. Locks that are waited for are waited
-/// for.
+/// Clients whose steps do not depend on the others; a step is given by its footprint. Steps that wait for a lock block.
 #[derive(Clone, Debug, Default)]
 pub struct StraightLine {
     clients: Vec<Vec<Footprint>>,
@@ -67,7 +66,7 @@ pub struct StraightLine {
 }
 
 impl StraightLine {
-    /// What clients did in one execution, for a guess at all others.
+    /// Takes the clients' steps from one execution, to estimate all others.
     pub fn of(steps: &[Step]) -> Self {
         let count = steps.iter().map(|step| step.client).max().unwrap_or(0);
         let of = |client| steps.iter().filter(move |step| step.client == client);
@@ -76,9 +75,9 @@ impl StraightLine {
         Self { made: vec![0; clients.len()], clients, locks: LockTable::default() }
     }
 
-    /// How many classes of schedules there are, and whether that is all or just as many as were counted until it was enough.
+    /// Counts the classes of schedules until `most` or `is_enough`; also returns whether the count is complete.
     pub fn size(&self, most: u64, is_enough: &dyn Fn() -> bool) -> (u64, bool) {
-        /// Executions between two looks at whether it is.
+        /// Number of executions between two checks of `is_enough`.
         const AT_ONCE: u64 = 5;
         let mut sequential = Sequential::default();
         let mut is_all = false;

@@ -25,7 +25,7 @@ enum Op {
         how: How,
     },
     Read(u8),
-    /// Writes what depends on all that was seen so far.
+    /// Writes content that depends on all results so far.
     Write(u8),
     Stat(u8),
     Rename(u8, u8),
@@ -37,7 +37,7 @@ enum Op {
     },
     Unlock(u8),
     Close(u8),
-    /// Begins and ends what only one may be in at a time.
+    /// Enters and leaves a critical section.
     Enter,
     Leave,
 }
@@ -91,7 +91,7 @@ fn file_id(file: u64) -> (u64, u64) {
 impl Small {
     fn new(programs: &[Vec<Op>], with_tokens: bool) -> Self {
         let client = |program: &Vec<Op>| Client { program: program.clone(), ..Client::default() };
-        // Two of the names are there from the beginning.
+        // Two of the names exist from the start.
         let disk =
             Disk { names: BTreeMap::from([(0, 1), (1, 2)]), contents: BTreeMap::from([(1, 0), (2, 0)]) };
         let clients = programs.iter().map(client).collect();
@@ -122,7 +122,7 @@ impl Small {
         let file = |name: u8| self.disk.names.get(&name).map(|file| file_id(*file));
         let opened = |slot: u8| client.open.get(&slot).map(|(file, name, _)| (file_id(*file), path(*name)));
         match op {
-            // What it has open there already it keeps.
+            // A slot that is already open stays as it is.
             Open { slot, .. } if client.open.contains_key(slot) => nothing,
             Open { name, how, .. } => {
                 let (path, there) = (path(*name), file(*name));
@@ -169,7 +169,7 @@ impl Small {
         }
     }
 
-    /// What a client sees of its call, which is all that it can tell.
+    /// Executes a call and returns its result, which is all that the client observes.
     fn carry_out(&mut self, index: usize, op: &Op) -> u64 {
         let client = &self.clients[index];
         let opened = |slot: &u8| client.open.get(slot).copied();
@@ -238,7 +238,7 @@ impl Small {
         }
     }
 
-    /// What is told of an execution: what the clients saw, and what the names stand for in the end.
+    /// Returns the outcome of an execution: what the clients saw, and the final content of the names.
     fn outcome(&self) -> String {
         let seen: Vec<&Vec<u64>> = self.clients.iter().map(|client| &client.seen).collect();
         let names: BTreeMap<u8, u64> =
@@ -246,7 +246,7 @@ impl Small {
         format!("{seen:?} {names:?}")
     }
 
-    /// All that decides how it goes on, whatever the numbers of files and descriptions.
+    /// Returns all state that determines the continuation, independent of file and description numbers.
     fn key(&self) -> String {
         let mut numbers = BTreeMap::new();
         let mut number = |file: u64| {
@@ -310,10 +310,10 @@ impl World for Small {
     }
 }
 
-/// What could be done, who sleeps there, who went first before, and who does now.
+/// Pending steps, sleep set, clients chosen before, and client chosen now.
 type Frame = (Vec<Pending>, BTreeSet<ClientId>, BTreeSet<ClientId>, ClientId);
 
-/// Sleep sets alone: every state is come to, and of each class one execution ends.
+/// Sleep sets alone: every state is reached, and one execution of each class completes.
 #[derive(Default)]
 struct SleepSets {
     frames: Vec<Frame>,
@@ -369,7 +369,7 @@ impl Explorer for SleepSets {
     fn end(&mut self, _blocked: &[Pending]) {}
 }
 
-/// The outcomes of all schedules, by a search of all states.
+/// Returns the outcomes of all schedules, by a search of all states.
 fn all_outcomes(start: &Small) -> BTreeSet<String> {
     let mut outcomes = BTreeSet::new();
     let mut seen = BTreeSet::new();
@@ -393,7 +393,7 @@ fn all_outcomes(start: &Small) -> BTreeSet<String> {
 
 type Classes = BTreeSet<Vec<(ClientId, Vec<Vec<u32>>)>>;
 
-/// What an explorer comes to: classes of executions, outcomes, and how many executions that took.
+/// Runs an explorer; returns the classes of executions, the outcomes, and the number of executions.
 fn explored(start: &Small, explorer: &mut dyn Explorer) -> (Classes, BTreeSet<String>, u64) {
     let (mut classes, mut outcomes, mut count) = (Classes::new(), BTreeSet::new(), 0);
     let is_all = run_all(start, explorer, 200_000, &mut |world, steps| {
@@ -434,7 +434,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Most programs begin with an open, or little would come of them.
+/// Generates programs that begin with an open; otherwise little would happen.
 fn program(most: usize) -> impl Strategy<Value = Vec<Op>> {
     let first = (name(), prop_oneof![Just(How::Create), Just(How::Existing)]).prop_map(|(name, how)| Open {
         name,
@@ -447,7 +447,8 @@ fn program(most: usize) -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
-/// What locks do to each other is rare among all that can be done: several descriptors of one file, and little else.
+/// Generates programs with several descriptors of one file and mostly lock calls: lock interactions are rare among all
+/// calls.
 fn locking_program() -> impl Strategy<Value = Vec<Op>> {
     let lock = || {
         (slot(), prop::bool::weighted(0.3), any::<bool>()).prop_map(|(slot, is_shared, waits)| Op::Lock {
@@ -481,7 +482,7 @@ fn programs() -> impl Strategy<Value = Vec<Vec<Op>>> {
     ]
 }
 
-/// Programs that are compared with the oracle, as `PICKLOCK_PROGRAMS` had it when this was built.
+/// Returns the number of programs to compare with the oracle, from `PICKLOCK_PROGRAMS` at build time.
 fn cases() -> u32 {
     option_env!("PICKLOCK_PROGRAMS").and_then(|cases| cases.parse().ok()).unwrap_or(10_000)
 }
@@ -503,9 +504,9 @@ proptest! {
     }
 }
 
-/// Found by the random programs, once in tens of thousands. Client 2 has the lock that client 1 waits for, and asks for it
-/// again in vain through another descriptor: that attempt lay between the two who wanted the lock, and hid that they race,
-/// since it cannot be reversed itself.
+/// Found by the random programs, once in tens of thousands. Client 2 holds the lock that client 1 waits for, and
+/// requests it again without success through another descriptor. That attempt lay between the two requests for the lock
+/// and hid their race, because it cannot be reversed itself.
 #[test]
 fn an_attempt_in_vain_by_who_has_the_lock_hides_no_race_for_it() {
     let existing = How::Existing;
@@ -530,7 +531,7 @@ fn an_attempt_in_vain_by_who_has_the_lock_hides_no_race_for_it() {
     }
 }
 
-/// What `PROGRAM` of the studied programs does on a data file (name 0) and a lock file (name 1).
+/// Returns one of the studied programs, on a data file (name 0) and a lock file (name 1).
 fn studied(program: &str) -> Vec<Op> {
     let open = |name, how| Open { name, slot: name, how };
     let existing = How::Existing;
@@ -552,7 +553,7 @@ fn studied(program: &str) -> Vec<Op> {
             Unlock(1),
             Close(1),
         ],
-        // The lock file is not there in the beginning.
+        // The lock file does not exist at the start.
         "F" => vec![open(2, How::Create), take(2), Enter, Leave, Unlink(2), Close(2)],
         "F, bare" => vec![open(2, How::Create), take(2), Unlink(2), Close(2)],
         "F, with data" => {
@@ -569,8 +570,8 @@ fn counted(program: &str, clients: usize, with_tokens: bool) -> (u64, u64) {
     (count, sequential.abandoned())
 }
 
-/// The counts of the literature's programs, measured before by a simulation of their own: classes without and with
-/// invocations and returns that conflict.
+/// Counts of the programs from the literature, measured before by a separate simulation: classes without and with
+/// conflicts between invocations and returns.
 #[test]
 fn known_programs_have_as_many_classes_as_are_known() {
     let of = |program: &str, clients: usize| counted(program, clients, false).0;
@@ -579,14 +580,15 @@ fn known_programs_have_as_many_classes_as_are_known() {
     assert_eq!((of("B", 2), of("B", 3)), (4, 36));
     assert_eq!((of("C", 2), of("C", 3)), (2, 6));
     assert_eq!((of("F", 2), of("F", 3)), (6, 120));
-    // With nothing in the critical section nobody can tell when two are in it at once: the classes in which they are, are
-    // not run apart. A read and a write in it tell, and where two are in it there are more ways to order those.
+    // With an empty critical section, nothing shows that two clients are in it at once, so the classes in which they
+    // are do not run separately. A read and a write in it show this, and with two clients in it there are more orders
+    // of these.
     assert_eq!((of("F, bare", 2), of("F, bare", 3)), (6, 72));
     assert_eq!((of("F, with data", 2), of("F, with data", 3)), (6, 144));
     assert_eq!((counted("A", 3, true).0, counted("B", 3, true).0), (42, 120));
 }
 
-/// The number of all schedules with at most so many preemptions is known for program A, and so is that of all.
+/// The number of schedules with at most a given number of preemptions is known for program A, and so is the total.
 #[test]
 fn few_preemptions_are_counted_as_they_are_known() {
     let start = Small::new(&vec![studied("A"); 3], false);
@@ -597,7 +599,7 @@ fn few_preemptions_are_counted_as_they_are_known() {
     assert!(all > 2 && explored(&start, &mut Bounded::new(1)).2 < all);
 }
 
-/// A list that is saved and taken up again, or run in parts, comes to what it comes to as a whole.
+/// A list that is saved and resumed, or run in parts, has the same result as the whole list.
 #[test]
 fn a_work_list_can_be_saved_taken_up_again_and_split() {
     let start = Small::new(&vec![studied("B"); 3], false);
@@ -649,7 +651,7 @@ fn compare_analyses(start: &Small, choices: &[u8]) {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
 
-    /// Thousands of polling steps took minutes by the comparison of all pairs, without a look at the clock.
+    /// The comparison of all pairs took minutes for thousands of polling steps, without checking the clock.
     #[test]
     fn linear_race_analysis_equals_that_of_all_pairs(
         programs in prop::collection::vec(prop_oneof![program(9), locking_program()], 2..4),

@@ -3,7 +3,7 @@
 use crate::explore::{Choice, Explorer, Pending, Step};
 use crate::op::ClientId;
 
-/// The beginning, and who decides from there on.
+/// A schedule prefix, and the explorer that decides after it.
 pub struct Prefixed<'a> {
     prefix: &'a [ClientId],
     rest: &'a mut dyn Explorer,
@@ -11,7 +11,7 @@ pub struct Prefixed<'a> {
 }
 
 impl<'a> Prefixed<'a> {
-    /// With this beginning.
+    /// Creates an explorer with this prefix.
     pub fn new(prefix: &'a [ClientId], rest: &'a mut dyn Explorer) -> Self {
         Self { prefix, rest, made: 0 }
     }

@@ -1,8 +1,8 @@
 //! The sequential driver: source-DPOR with sleep sets, depth first; it runs one schedule of each class of those that
 //! differ in the order of independent steps alone.
 //!
-//! Abdulla, Aronis, Jonsson, Sagonas: "Optimal dynamic partial order reduction", POPL 2014, algorithm 1; sleep sets after
-//! Godefroid (LNCS 1032). `oracle.rs` compares it with sleep sets alone and with a search of all states.
+//! Abdulla, Aronis, Jonsson, Sagonas: "Optimal dynamic partial order reduction", POPL 2014, algorithm 1; sleep sets
+//! after Godefroid (LNCS 1032). `oracle.rs` compares it with sleep sets alone and with a search of all states.
 
 use std::collections::BTreeSet;
 
@@ -10,29 +10,29 @@ use crate::explore::races::Order;
 use crate::explore::{Choice, Explorer, Pending, Step, by_default, enabled};
 use crate::op::ClientId;
 
-/// The driver.
+/// The sequential driver.
 #[derive(Debug, Default)]
 pub struct Sequential {
     frames: Vec<Frame>,
     steps: Vec<Step>,
-    /// How many frames of the execution under way were there before it, the last of them with another choice.
+    /// Number of frames that the current execution shares with the one before, the last of them with another choice.
     replayed: usize,
     has_begun: bool,
     was_abandoned: bool,
-    /// Executions that ended because all that could come of them was seen in others.
+    /// Number of executions abandoned because others covered all their continuations.
     abandoned: u64,
     executions: u64,
 }
 
-/// A point of the execution: what could be done there, and what of that was.
+/// A point of the execution: its pending steps, and those that were chosen.
 #[derive(Debug)]
 struct Frame {
     pending: Vec<Pending>,
-    /// Whoever goes first from here comes to what was seen already.
+    /// Clients that lead only to executions already covered if they run first from here.
     sleep: BTreeSet<ClientId>,
-    /// Who is to go first from here, at one time or another.
+    /// Clients that must run first from here in some execution.
     backtrack: BTreeSet<ClientId>,
-    /// Who went first from here before the one who does now.
+    /// Clients that ran first from here before the current choice.
     done: BTreeSet<ClientId>,
     chosen: ClientId,
 }
@@ -44,22 +44,23 @@ impl Frame {
 }
 
 impl Sequential {
-    /// Executions that were made in vain, since each came to what others showed.
+    /// Returns the number of executions that were abandoned as redundant.
     pub fn abandoned(&self) -> u64 {
         self.abandoned
     }
 
-    /// Executions that came to their end.
+    /// Returns the number of completed executions.
     pub fn executions(&self) -> u64 {
         self.executions
     }
 
-    /// Whose turn it was, one step after another, in the execution under way or the last one.
+    /// Returns the schedule of the current or last execution: the client of each step.
     pub fn schedule(&self) -> impl Iterator<Item = ClientId> {
         self.steps.iter().map(|step| step.client)
     }
 
-    /// Who sleeps behind the last frame: as there, but for those whose step does not commute with the one made.
+    /// Computes the sleep set after the last frame: that of the frame, and its done clients, without those whose step
+    /// conflicts with the executed one.
     fn asleep(&self) -> BTreeSet<ClientId> {
         let (Some(frame), Some(step)) = (self.frames.last(), self.steps.last()) else {
             return BTreeSet::new();
@@ -100,7 +101,7 @@ impl Explorer for Sequential {
     fn choose(&mut self, pending: &[Pending]) -> Choice {
         let depth = self.steps.len();
         if let Some(frame) = self.frames.get_mut(depth) {
-            // Files have other numbers in each execution.
+            // File numbers differ between executions.
             frame.pending = pending.to_vec();
             return Choice::Go(frame.chosen);
         }
@@ -131,8 +132,8 @@ impl Explorer for Sequential {
         } else {
             self.executions += 1;
         }
-        // Who waits for a lock in an execution that was abandoned races with who has it all the same: nowhere else may that
-        // be seen.
+        // In an abandoned execution, too, a client that waits for a lock races with its holder: no other execution may
+        // show this race.
         let waiting: Vec<Pending> = blocked.iter().filter(|one| !one.is_enabled).cloned().collect();
         let from = self.replayed.saturating_sub(1);
         for reversal in Order::of(&self.steps).reversals(from, &waiting) {

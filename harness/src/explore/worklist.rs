@@ -1,10 +1,10 @@
 //! The work-list driver: beginnings of schedules that are still to be run, each once, those with few preemptions first; it
 //! can be saved, taken up again and split.
 //!
-//! After each execution, the other way round of each of its races is a new beginning; two that are equal are one. It needs to
-//! know nothing of what came before, and runs about twice as many schedules as the sequential driver; but many times as
-//! many where a client that only reads goes beside others, since two beginnings that differ in nothing but the order of
-//! independent steps are two.
+//! After each execution, the reversal of each of its races is a new prefix; equal prefixes are merged. The driver needs
+//! to know nothing of earlier executions, and runs about twice as many schedules as the sequential driver; but many
+//! times as many if a read-only client runs concurrently with others, because prefixes that differ only in the order of
+//! independent steps are distinct.
 
 use std::collections::BTreeSet;
 
@@ -14,42 +14,42 @@ use crate::explore::races::Order;
 use crate::explore::{Choice, Explorer, Pending, Step, by_default, enabled, is_preemption};
 use crate::op::{ClientId, stable_hash};
 
-/// The beginning of a schedule: whose turn it is, one step after another.
+/// Prefix of a schedule: the client of each step.
 pub type Prefix = Vec<ClientId>;
 
-/// What is still to be run, and what has been.
+/// Prefixes that are still to be run, and hashes of all that were found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WorkList {
-    /// By the number of preemptions, then in the order in which they were found.
+    /// Ordered by number of preemptions, then by the order of discovery.
     queue: BTreeSet<(u32, u64, Prefix)>,
-    /// Hashes of all that ever were in the queue.
+    /// Hashes of all prefixes that were ever in the queue.
     seen: BTreeSet<u64>,
     found: u64,
     #[serde(skip)]
     run: Run,
 }
 
-/// The execution under way.
+/// The current execution.
 #[derive(Clone, Debug, Default)]
 struct Run {
     prefix: Prefix,
     steps: Vec<Step>,
-    /// What could be done before each step.
+    /// Pending steps before each step.
     pending: Vec<Vec<Pending>>,
-    /// Preemptions up to each step.
+    /// Number of preemptions up to each step.
     preemptions: Vec<u32>,
     has_diverged: bool,
 }
 
 impl WorkList {
-    /// With everything still to be run.
+    /// Creates a list with everything still to be run.
     pub fn new() -> Self {
         let mut list = Self::default();
         list.push(0, Prefix::new());
         list
     }
 
-    /// How many beginnings are still to be run.
+    /// Returns the number of prefixes still to be run.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
@@ -59,8 +59,8 @@ impl WorkList {
         self.queue.is_empty()
     }
 
-    /// Leaves every `of`-th beginning, from the `number`-th on, counted from 1: the parts of a list that are run apart come
-    /// to all that it comes to as a whole.
+    /// Keeps every `of`-th prefix, from the `number`-th on, counted from 1. The parts of a list, run separately, cover
+    /// all that the whole list covers.
     #[must_use]
     pub fn part(mut self, number: u32, of: u32) -> Self {
         let all = std::mem::take(&mut self.queue);
@@ -92,7 +92,8 @@ impl Explorer for WorkList {
         let wanted = run.prefix.get(run.steps.len()).copied().filter(|_| !run.has_diverged);
         let can_go = |client: &ClientId| enabled(pending).any(|other| other == *client);
         let chosen = wanted.filter(can_go);
-        // A beginning that cannot be run goes on as any other schedule; who else could go there is tried on its own.
+        // A prefix that cannot be run continues like any other schedule; the other enabled clients are tried
+        // separately.
         run.has_diverged |= wanted.is_some() && chosen.is_none();
         let Some(chosen) = chosen.or_else(|| by_default(last, enabled(pending))) else {
             return Choice::Abandon;

@@ -13,12 +13,12 @@ use super::model::set::{self, Set};
 use super::model::{Model, Names, Value};
 use super::{History, Operation, Verdict, judge, unique};
 
-/// A model with a few calls to make small histories of.
+/// A model with a few calls for small histories.
 pub(super) trait Sample: Model {
     /// Calls with an answer.
     fn answered() -> Vec<Self::Call>;
 
-    /// Calls without one.
+    /// Calls without an answer.
     fn unanswered() -> Vec<Self::Call>;
 }
 
@@ -123,7 +123,7 @@ impl Sample for GuardedSet {
     }
 }
 
-/// Whether some order explains all answers, by trying all orders of all that must take effect and any of what may.
+/// Whether some order explains all answers: tries all orders of all that must take effect and any of what may.
 fn is_linearizable<M: Model>(model: &M, state: &M::State, left: &[&Operation<M::Call>]) -> bool {
     if left.iter().all(|operation| operation.returned.is_none()) {
         return true;
@@ -137,7 +137,7 @@ fn is_linearizable<M: Model>(model: &M, state: &M::State, left: &[&Operation<M::
     })
 }
 
-/// By parts as well, but of whole histories: the states of the parts beside each other.
+/// Checks each part of a whole history separately, with its own state.
 fn oracle<M: Model>(model: &M, history: &History<M::Call>) -> bool {
     let keys: BTreeSet<M::Key> =
         history.operations().iter().map(|operation| model.key(&operation.call)).collect();
@@ -148,7 +148,7 @@ fn oracle<M: Model>(model: &M, history: &History<M::Call>) -> bool {
     })
 }
 
-/// Operations with any answers at any times, each of a client of its own.
+/// Generates operations with any answers at any times, each with its own client.
 fn operations<M: Sample>(most: usize) -> impl Strategy<Value = Vec<Operation<M::Call>>>
 where
     M::Call: 'static,
@@ -168,13 +168,13 @@ where
     })
 }
 
-/// How many random cases each test is given: `PICKLOCK_CASES` where it was built, else 2000.
+/// Returns the number of random cases of each test: `PICKLOCK_CASES` at build time, else 2000.
 fn cases() -> ProptestConfig {
     let cases = option_env!("PICKLOCK_CASES").and_then(|cases| cases.parse().ok());
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases.unwrap_or(2000)) }
 }
 
-/// The verdict as yes or no; that there is one is part of the test.
+/// Returns the verdict as yes or no; an unknown verdict fails the test.
 fn found(verdict: &Verdict) -> bool {
     match verdict {
         Verdict::Linearizable => true,
@@ -183,12 +183,12 @@ fn found(verdict: &Verdict) -> bool {
     }
 }
 
-/// A plan of one operation: which call, how long before its moment it was invoked and after it returned, and whether it
-/// is answered.
+/// Plan of one operation: its call, the time from invocation to effect and from effect to return, and whether it is
+/// answered.
 type Planned = (prop::sample::Index, u64, u64, u8);
 
-/// A run of the model in some order, at random moments within random intervals, so that some order does explain it; then
-/// one answer is perhaps exchanged for another.
+/// Runs the model in some order, at random moments within random intervals, so that some order explains the history;
+/// then optionally replaces one answer.
 fn explained<M: Sample>(
     model: &M,
     plan: &[Planned],
@@ -201,7 +201,7 @@ fn explained<M: Sample>(
         let moment = 10 * u64::from(client) + 50;
         let is_answered = *share > 0;
         let calls = if is_answered { &answered } else { &unanswered };
-        // The first call from the one that was picked on that is possible now.
+        // First call that is possible now, starting at the picked one.
         let from = pick.index(calls.len());
         let possible = calls[from..].iter().chain(&calls[..from]).find_map(|call| {
             let state = states.get(&model.key(call)).cloned().unwrap_or_else(|| model.initial());
@@ -240,7 +240,7 @@ fn plan(most: usize) -> impl Strategy<Value = Vec<Planned>> {
     prop::collection::vec((any::<prop::sample::Index>(), 0..45u64, 0..45u64, 0..4u8), 1..=most)
 }
 
-/// The tests of one model: histories with any answers, those that an order explains, and those with one answer changed.
+/// Defines the tests of one model: histories with any answers, explainable ones, and those with one answer changed.
 macro_rules! against_brute_force {
     ($name:ident, $model:ty, $value:expr) => {
         mod $name {
@@ -260,7 +260,7 @@ macro_rules! against_brute_force {
                     prop_assert!(compare(&$value, history)?);
                 }
 
-                /// No search of what an order explains takes long, whatever is unanswered.
+                /// The search of an explainable history is short, whatever is unanswered.
                 #[test]
                 fn many_right_answers(plan in plan(80)) {
                     let history = History::new(explained::<$model>(&$value, &plan, None)).unwrap();
@@ -283,8 +283,8 @@ against_brute_force!(a_counter, Counter, Counter);
 against_brute_force!(a_set, Set, Set::default());
 against_brute_force!(a_guarded_set, GuardedSet, GuardedSet::new(2, Names::default()));
 
-/// Adds of one record each and lists, as a set of unique records has them: some order explains them, until the lists at
-/// `broken` lose a record or get one that is not theirs.
+/// Returns adds of one record each and lists, as in a set of unique records: some order explains them, until the lists
+/// at `broken` lose a record or get a foreign one.
 fn unique_set(plan: &[(u8, u64, u64)], broken: &[(prop::sample::Index, u32)]) -> Vec<Operation<set::Call>> {
     let mut records = Vec::new();
     let mut all = Vec::new();
@@ -315,7 +315,7 @@ fn unique_set(plan: &[(u8, u64, u64)], broken: &[(prop::sample::Index, u32)]) ->
         for (pick, record) in broken {
             if let set::Call::List(Some(listed)) = &mut all[*pick.get(&lists)].call {
                 match listed.binary_search(record) {
-                    // Taken out, or in one of four cases named twice.
+                    // Removed, or in one of four cases listed twice.
                     Ok(at) if record % 4 != 0 => drop(listed.remove(at)),
                     Ok(at) => listed.insert(at, *record),
                     Err(at) => listed.insert(at, *record),

@@ -6,26 +6,26 @@ use super::Operation;
 use super::model::Model;
 use crate::op::ClientId;
 
-/// How many of the operations that ran beside are named.
+/// Maximum number of concurrent operations that are listed.
 const NAMED: usize = 6;
 
 /// One operation, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// Who asked.
+    /// Client of the operation.
     pub client: ClientId,
-    /// What was asked and answered.
+    /// Call and answer.
     pub call: String,
-    /// When it was asked.
+    /// Time of the invocation.
     pub invoked: u64,
-    /// When it was answered.
+    /// Time of the return.
     pub returned: Option<u64>,
-    /// Where it stands in the text, from 1; 0 where it was not read from one.
+    /// Line in the text, from 1; 0 if it was not read from a text.
     pub line: usize,
 }
 
 impl Described {
-    /// The operation in the words of its model.
+    /// Describes an operation in the terms of its model.
     pub fn new<M: Model>(model: &M, operation: &Operation<M::Call>) -> Self {
         Self {
             client: operation.client,
@@ -37,7 +37,7 @@ impl Described {
     }
 }
 
-/// With its times, unless in the alternate form.
+/// Includes the times, unless in the alternate form.
 impl fmt::Display for Described {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "`{}` of client {}", self.call, self.client)?;
@@ -56,21 +56,22 @@ impl fmt::Display for Described {
     }
 }
 
-/// Why a history is not linearizable.
+/// Reason why a history is not linearizable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// The operation whose answer fits nowhere.
+    /// Operation whose answer fits nowhere.
     pub culprit: Described,
-    /// What is wrong with it, in a few words that follow its name.
+    /// The problem, in a few words that follow its name.
     pub why: String,
-    /// How many operations of its part had returned by then, itself among them: they alone are no longer to be ordered.
+    /// Number of operations of its part that had returned by then, itself included: these alone cannot be ordered any
+    /// more.
     pub prefix: usize,
-    /// The operations of its part that were under way beside it and tell anything: the answered ones first.
+    /// Informative operations of its part that ran concurrently with it, the answered ones first.
     pub beside: Vec<Described>,
 }
 
 impl Explanation {
-    /// The explanation that `culprit` fits nowhere among `part`, the operations that it has to do with.
+    /// Explains that `culprit` fits nowhere among `part`, the operations related to it.
     pub fn new<'a, M: Model>(
         model: &M,
         culprit: &'a Operation<M::Call>,

@@ -1,11 +1,11 @@
 //! A fast hash of small values that nobody chooses to collide.
 //!
-//! Each word is mixed in by a multiplication whose two halves are folded, as in wyhash. What is looked up by it is
-//! compared in full, so that a collision costs time and no verdict.
+//! Mixes in each word by a multiplication and folds the two halves of the product, as wyhash does. Values found by hash
+//! are compared in full, so a collision costs time but changes no verdict.
 
 use std::hash::{Hash, Hasher};
 
-/// An odd number with as many ones as zeros, near enough: 2⁶⁴ divided by the golden ratio.
+/// 2⁶⁴ divided by the golden ratio: odd, with about as many ones as zeros.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[derive(Default)]
@@ -14,7 +14,7 @@ struct Fast(u64);
 impl Fast {
     fn mix(&mut self, word: u64) {
         let product = u128::from(self.0 ^ word ^ FACTOR) * u128::from(FACTOR);
-        // Both halves, cut on purpose.
+        // Both halves, truncated on purpose.
         self.0 = (product as u64 ^ (product >> 64) as u64).wrapping_add(word.rotate_left(32));
     }
 }
@@ -49,7 +49,7 @@ impl Hasher for Fast {
     }
 }
 
-/// The hash of `value`.
+/// Hashes `value`.
 pub(super) fn hash(value: &impl Hash) -> u64 {
     let mut hasher = Fast::default();
     value.hash(&mut hasher);

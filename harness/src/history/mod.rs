@@ -1,17 +1,17 @@
 //! Histories of concurrent operations, and whether some order of them explains every answer: linearizability.
 //!
 //! An operation takes effect at one moment between its invocation and its return (Herlihy and Wing, "Linearizability: a
-//! correctness condition for concurrent objects", TOPLAS 12(3), 1990). So two operations are ordered only where one
-//! returned before the other was invoked, and a history is right where some order of its operations keeps to that and
-//! gives every answer that was given, by a sequential [`model`]. An operation that never returned is indeterminate: it
-//! takes effect at any moment after its invocation, or never.
+//! correctness condition for concurrent objects", TOPLAS 12(3), 1990). So two operations are ordered only if one
+//! returned before the other was invoked. A history is linearizable if some order of its operations respects this and
+//! gives every recorded answer by a sequential [`model`]. An operation that never returned is indeterminate: it takes
+//! effect at any moment after its invocation, or never.
 //!
 //! | step | file | in → out |
 //! | --- | --- | --- |
 //! | 1 | [`mod@format`] | text → [`format::Judged`]: a history with its model |
-//! | 2 | [`unique`] | a set of unique records → [`Verdict`], in time proportional to the history, sorting aside |
+//! | 2 | [`unique`] | a set of unique records → [`Verdict`], in linear time apart from sorting |
 //! | 3 | [`partition`], [`search`] | any history → [`Verdict`], key by key, within a bound |
-//! | 4 | [`explanation`] | what fits nowhere → a sentence to read |
+//! | 4 | [`explanation`] | an operation that fits no order → a readable sentence |
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,44 +34,44 @@ pub use partition::judge;
 /// One operation of a history: a call of a model, with its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation<C> {
-    /// Who asked.
+    /// The client that invoked it.
     pub client: ClientId,
-    /// When, by any clock that all clients share.
+    /// Time of the invocation, by any clock that all clients share.
     pub invoked: u64,
-    /// When the answer was there; `None` where none ever came.
+    /// Time of the return; `None` if it never returned.
     pub returned: Option<u64>,
-    /// What was asked and answered: with its answer where one came, else without.
+    /// The call, with its answer if there is one.
     pub call: C,
-    /// The line that tells of it, from 1; 0 where it was not read from a text.
+    /// Line that records it, from 1; 0 if it was not read from a text.
     pub line: usize,
 }
 
 impl<C> Operation<C> {
-    /// Whether it had ended before `other` began.
+    /// Returns whether it returned before `other` was invoked.
     pub fn precedes(&self, other: &Self) -> bool {
         self.returned.is_some_and(|returned| returned < other.invoked)
     }
 }
 
-/// Operations that can be judged: each returns after it was invoked, and no client has two answers on their way.
+/// Well-formed operations: each returns after its invocation, and no client has two answered operations at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History<C> {
     operations: Vec<Operation<C>>,
 }
 
-/// What keeps operations from being a history.
+/// Why operations are not a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     /// The line of the operation.
     pub line: usize,
-    /// Which of its times it is about.
+    /// The time that is wrong.
     pub key: &'static str,
-    /// What is wrong.
+    /// Error message.
     pub message: String,
 }
 
 impl<C> History<C> {
-    /// The history of these operations, in any order.
+    /// Makes a history of these operations, in any order.
     pub fn new(operations: Vec<Operation<C>>) -> Result<Self, Invalid> {
         let mut answered: BTreeMap<ClientId, Vec<(u64, u64, usize)>> = BTreeMap::new();
         for operation in &operations {
@@ -97,25 +97,25 @@ impl<C> History<C> {
         Ok(Self { operations })
     }
 
-    /// The operations, as they were given.
+    /// Returns the operations in the given order.
     pub fn operations(&self) -> &[Operation<C>] {
         &self.operations
     }
 
-    /// How many of them never returned.
+    /// Returns the number of operations that never returned.
     pub fn indeterminate(&self) -> usize {
         self.operations.iter().filter(|operation| operation.returned.is_none()).count()
     }
 }
 
-/// What judging a history comes to.
+/// Result of judging a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// An order of the operations explains every answer.
     Linearizable,
-    /// No order does.
+    /// No order explains every answer.
     Violated(Explanation),
-    /// It could not be told, for this reason.
+    /// Not decided, for this reason.
     Unknown(String),
 }
 

@@ -1,7 +1,7 @@
 //! A history is judged part by part, and is linearizable where every part is.
 //!
-//! That a history of objects is linearizable where the history of each is, is theorem 1 of Herlihy and Wing; Horn and
-//! Kroening ("Faster linearizability checking via P-compositionality", FORTE 2015) show what it saves.
+//! That a history of several objects is linearizable if the history of each object is, is theorem 1 of Herlihy and
+//! Wing; Horn and Kroening ("Faster linearizability checking via P-compositionality", FORTE 2015) show the savings.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use super::model::Model;
 use super::search::{Outcome, search};
 use super::{Explanation, History, Operation, Verdict};
 
-/// The verdict on a history, found in at most `bound` steps of the model.
+/// Judges a history in at most `bound` steps of the model.
 pub fn judge<M: Model>(model: &M, history: &History<M::Call>, bound: u64) -> Verdict {
     let parts = parts(model, history.operations());
     let (mut left, mut parts_left) = (bound, parts.len() as u64);
     let mut doubt = None;
     for part in parts.values() {
-        // What one part does not need the others may have; none gets less than its share.
+        // Steps that one part does not use are left to the others; none gets less than its share.
         let share = left / parts_left.max(1);
         let mut steps = share;
         let outcome = search(model, part, &mut steps);
@@ -37,7 +37,7 @@ pub fn judge<M: Model>(model: &M, history: &History<M::Call>, bound: u64) -> Ver
     doubt.map_or(Verdict::Linearizable, Verdict::Unknown)
 }
 
-/// Why no order comes past `culprit`; one came to `state` before it.
+/// Explains why no order gets past `culprit`; one order reached `state` before it.
 fn explained<M: Model>(
     model: &M,
     part: &[&Operation<M::Call>],
@@ -56,7 +56,7 @@ fn explained<M: Model>(
     Explanation::new(model, culprit, why, part.iter().copied())
 }
 
-/// Operations by their parts.
+/// Groups the operations by their parts.
 fn parts<'a, M: Model>(
     model: &M,
     operations: &'a [Operation<M::Call>],

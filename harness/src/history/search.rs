@@ -1,18 +1,19 @@
 //! The search for an order that explains every answer of one part of a history.
 //!
-//! It is the search of Wing and Gong ("Testing and verifying concurrent objects", JPDC 17, 1993) with Lowe's memory of
+//! This is the search of Wing and Gong ("Testing and verifying concurrent objects", JPDC 17, 1993) with Lowe's cache of
 //! configurations ("Testing for linearizability", Concurrency and Computation 29(4), 2017), on the linked list of
-//! events that porcupine uses: the next operation of the order is any whose invocation stands before the first return
-//! that is left, and a configuration, what is in order so far and the state, is left at once where it was met before.
+//! events that porcupine uses. The next operation of the order is any whose invocation precedes the first remaining
+//! return. A configuration, which is the set of ordered operations and the state, is pruned if it was visited before.
 //!
-//! **What is unanswered comes late.** An operation without an answer could stand anywhere, and trying it everywhere
-//! takes exponential time. By the law of [`Model`] it can be put off until the next answer is not possible without it:
-//! only there a row of unanswered calls is looked for that makes the answer possible, right before it, and the model
-//! tells which calls may belong to it. What no answer needs is left out. Operations that ask for the same are as good as
-//! each other once they were invoked, so that one of them stands for all; and a configuration that used up more of them
-//! than another one, and is the same beside that, is left too: whatever order follows the one follows the other.
+//! **Unanswered operations are delayed.** An operation without an answer could be anywhere in the order, and trying it
+//! everywhere takes exponential time. By the law of [`Model`] it can be delayed until the next answer is not possible
+//! without it. Only there does the search look for a row of unanswered calls that makes the answer possible, directly
+//! before it; the model selects the calls that may be part of it. Calls that no answer needs are skipped. Unanswered
+//! operations with the same call are equivalent once invoked, so one represents all. A configuration that used more of
+//! them than another, and is otherwise the same, is pruned too: any order that continues it also continues the other.
 //!
-//! **What is in order so far** is short to say: all up to the first operation that is not, and a few bits behind it.
+//! **The ordered operations** are stored compactly: all before the first operation that is not ordered, and a few bits
+//! after it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -21,52 +22,53 @@ use super::Operation;
 use super::hash::hash;
 use super::model::{Model, Pending};
 
-/// How the search ended.
+/// Result of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome<S> {
-    /// There is an order.
+    /// An order exists.
     Found,
-    /// There is none.
+    /// No order exists.
     Impossible {
-        /// The operation that no order came past: all that returned before it can be ordered.
+        /// The operation that no order got past: all that returned before it can be ordered.
         culprit: usize,
-        /// A state before it, in an order that came that far.
+        /// A state before it, in an order that got that far.
         state: S,
     },
-    /// There was no end of it within the bound.
+    /// The search did not end within the bound.
     OutOfSteps,
-    /// There were too many configurations to remember.
+    /// There were too many configurations to store.
     OutOfMemory,
 }
 
-/// How many words of configurations are remembered: a gigabyte.
+/// Maximum number of words of stored configurations: 1 GiB.
 const MEMORY: u64 = 1 << 27;
 
-/// Looks for an order of `operations`, in at most `steps` steps of the model, which are taken from it.
+/// Searches for an order of `operations`, in at most `steps` steps of the model, and subtracts the steps used.
 pub fn search<M: Model>(model: &M, operations: &[&Operation<M::Call>], steps: &mut u64) -> Outcome<M::State> {
     Search::new(model, operations, steps).run()
 }
 
-/// No event, or the one in front of all.
+/// No event, or the list head.
 const NONE: usize = 0;
 
-/// The events that are left, in the order of time: a list that events are taken out of and put back into.
+/// The remaining events, in order of time: a linked list from which events are removed and into which they are
+/// reinserted.
 struct Events {
     next: Vec<usize>,
     previous: Vec<usize>,
-    /// The answered operation of each event, and whether it is the invocation.
+    /// The answered operation of each event, and whether the event is its invocation.
     of: Vec<(usize, bool)>,
     /// The two events of each answered operation.
     ends: Vec<(usize, usize)>,
 }
 
 impl Events {
-    /// The events of operations with these times, which are sorted by their invocations.
+    /// Makes the events of operations with these times, sorted by their invocations.
     fn new(times: &[(u64, u64)]) -> Self {
         let calls = times.iter().enumerate().map(|(at, (invoked, _))| (*invoked, false, at));
         let returns = times.iter().enumerate().map(|(at, (_, returned))| (*returned, true, at));
         let mut events: Vec<(u64, bool, usize)> = calls.chain(returns).collect();
-        // Of one moment the invocations come first: what returned only then had not ended before.
+        // At one moment invocations come first: an operation that returns at that moment had not ended before.
         events.sort_unstable();
         let mut ends = vec![(NONE, NONE); times.len()];
         let mut of = vec![(usize::MAX, false)];
@@ -113,26 +115,26 @@ impl Events {
     }
 }
 
-/// The unanswered operations that ask for the same.
+/// The unanswered operations with the same call.
 struct Class<'a, C> {
     call: &'a C,
-    /// When each was invoked, sorted.
+    /// Times of their invocations, sorted.
     invoked: Vec<u64>,
-    /// How many are in the order.
+    /// Number of them in the order.
     used: usize,
 }
 
-/// What is in order so far, but for the unanswered: all before `base`, and of those from its word on these.
+/// The answered operations in the order: all before `base`, and those of these bits from the word of `base` on.
 #[derive(PartialEq, Eq, Hash)]
 struct Ordered {
     base: usize,
     words: Box<[u64]>,
 }
 
-/// Configurations that were met, by the hash of what is in order and the state.
+/// Visited configurations, by the hash of the ordered operations and the state.
 type Met<S> = HashMap<u64, Vec<(Ordered, S, Vec<Box<[u32]>>)>, BuildHasherDefault<Hashed>>;
 
-/// Hashes are hashed already.
+/// Passes hashes through, because they are hashed already.
 #[derive(Default)]
 struct Hashed(u64);
 
@@ -148,31 +150,31 @@ impl Hasher for Hashed {
     }
 }
 
-/// A row of unanswered calls that grows and shrinks while one is looked for that makes a call possible.
+/// A row of unanswered calls; grows and shrinks while the search looks for one that makes a call possible.
 struct Row<S> {
     places: Vec<Place<S>>,
 }
 
-/// One place in a row: the state there, the class that led to it, and what may come next.
+/// One place in a row: the state there, the class that led to it, and the next candidates.
 struct Place<S> {
     state: S,
     class: Option<usize>,
     candidates: std::vec::IntoIter<usize>,
 }
 
-/// An operation in the order, and how to take it out again.
+/// An operation in the order, with what is needed to remove it again.
 struct Taken<S> {
     operation: usize,
     before: S,
     highest: usize,
-    /// The row in front of it, which other rows may follow.
+    /// The row before it; other rows may be tried after it.
     row: Option<Row<S>>,
 }
 
 struct Search<'a, M: Model> {
     model: &'a M,
     operations: &'a [&'a Operation<M::Call>],
-    /// The answered operations, by their invocations: indices into `operations`.
+    /// The answered operations, sorted by invocation: indices into `operations`.
     answered: Vec<usize>,
     classes: Vec<Class<'a, M::Call>>,
     /// The classes of the unanswered operations in the order.
@@ -185,7 +187,7 @@ struct Search<'a, M: Model> {
     met: Met<M::State>,
     remembered: u64,
     order: Vec<Taken<M::State>>,
-    /// The farthest return that no order came past, and the state there.
+    /// The farthest return that no order got past, and the state there.
     farthest: Option<(usize, M::State)>,
     steps: &'a mut u64,
 }
@@ -232,7 +234,7 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     fn run(mut self) -> Outcome<M::State> {
-        // First what is possible as it is, in the order of invocation; then what is behind a row.
+        // First try calls that are possible without a row, in order of invocation; then calls that need a row.
         let (mut event, mut by_rows) = (self.events.first(), false);
         loop {
             if self.events.first() == NONE {
@@ -251,7 +253,7 @@ impl<'a, M: Model> Search<'a, M> {
                 (event, by_rows) = (self.events.first(), true);
                 continue;
             } else {
-                // Nothing that may come next does, so the last one was wrong.
+                // No candidate for the next place works, so backtrack.
                 self.note(event);
                 let Some(taken) = self.order.pop() else { return self.impossible() };
                 event = self.events.ends[taken.operation].0;
@@ -271,7 +273,7 @@ impl<'a, M: Model> Search<'a, M> {
         Outcome::Impossible { culprit: self.answered[self.events.of[event].0], state }
     }
 
-    /// Keeps in mind the return that was not to be passed here.
+    /// Records the return that could not be passed here.
     fn note(&mut self, event: usize) {
         if self.farthest.as_ref().is_none_or(|(farthest, _)| *farthest < event) {
             self.farthest = Some((event, self.state.clone()));
@@ -287,7 +289,7 @@ impl<'a, M: Model> Search<'a, M> {
         self.model.step(state, call)
     }
 
-    /// Puts the operation next in the order, if it is possible; whether it is there.
+    /// Appends the operation to the order if it is possible; returns whether it did.
     fn append(&mut self, operation: usize) -> bool {
         let taken = Taken { operation, before: self.state.clone(), highest: self.highest, row: None };
         match self.step(&taken.before, self.call(operation)) {
@@ -296,7 +298,7 @@ impl<'a, M: Model> Search<'a, M> {
         }
     }
 
-    /// Puts the operation next in the order behind a row of what is unanswered, where it is not possible without one.
+    /// Appends the operation to the order after a row of unanswered calls if it is not possible without one.
     fn append_by_a_row(&mut self, operation: usize) -> bool {
         let before = self.state.clone();
         if self.step(&before, self.call(operation)).is_some() {
@@ -308,7 +310,7 @@ impl<'a, M: Model> Search<'a, M> {
         self.enter_by_a_row(Taken { operation, before, highest: self.highest, row })
     }
 
-    /// Takes the operation out of the order, and puts it in again behind another row if there is one.
+    /// Removes the operation from the order, and appends it again after another row if there is one.
     fn take_another_way(&mut self, taken: Taken<M::State>) -> bool {
         self.leave(&taken);
         taken.row.is_some() && self.enter_by_a_row(taken)
@@ -330,7 +332,7 @@ impl<'a, M: Model> Search<'a, M> {
         true
     }
 
-    /// Goes to the configuration with the operation in order, unless it was met.
+    /// Moves to the configuration with the operation in the order, unless it was visited.
     fn enter(&mut self, taken: &Taken<M::State>, after: M::State) -> bool {
         let operation = taken.operation;
         self.events.take(operation);
@@ -351,7 +353,7 @@ impl<'a, M: Model> Search<'a, M> {
         self.state = taken.before.clone();
     }
 
-    /// Remembers the configuration; whether it is new, and none is known that used up less.
+    /// Stores the configuration; returns whether it is new and no stored one used fewer unanswered calls.
     fn remember(&mut self) -> bool {
         let first = self.events.first();
         let base = if first == NONE { self.answered.len() } else { self.events.of[first].0 };
@@ -379,7 +381,7 @@ impl<'a, M: Model> Search<'a, M> {
         true
     }
 
-    /// The next row that makes the operation possible, and the state behind it. Its classes are counted as used.
+    /// Returns the state after the next row that makes the operation possible. Counts the classes of the row as used.
     fn next_row(&mut self, row: &mut Row<M::State>, operation: usize) -> Option<M::State> {
         while let Some(place) = row.places.last_mut() {
             let Some(class) = place.candidates.next().filter(|_| *self.steps > 0) else {
@@ -407,7 +409,7 @@ impl<'a, M: Model> Search<'a, M> {
         None
     }
 
-    /// The classes that may come next in a row before the operation, by the model.
+    /// Returns the classes that may come next in a row before the operation, according to the model.
     fn candidates(&self, state: &M::State, operation: usize, last: Option<&M::Call>) -> Vec<usize> {
         let until = self.first_return();
         let mut classes = Vec::new();
@@ -423,7 +425,7 @@ impl<'a, M: Model> Search<'a, M> {
         helpers.into_iter().map(|index| classes[index]).collect()
     }
 
-    /// When the first of the operations returned that are not in order.
+    /// Returns the time of the first return of an operation that is not in the order.
     fn first_return(&self) -> u64 {
         let mut event = self.events.first();
         while event != NONE && self.events.of[event].1 {
@@ -434,7 +436,7 @@ impl<'a, M: Model> Search<'a, M> {
     }
 }
 
-/// Whether all of `less` is in `more`, as often; both are sorted.
+/// Returns whether `less` is a sub-multiset of `more`; both are sorted.
 fn is_part(less: &[u32], more: &[u32]) -> bool {
     let mut more = more.iter();
     less.iter().all(|one| more.any(|other| other == one))
@@ -458,7 +460,7 @@ mod tests {
         search(&Register, &operations, &mut 1000) == Outcome::Found
     }
 
-    /// The first order that comes to the last write has used up the delete that the read needs; the second has not.
+    /// The first order that reaches the last write has used up the delete that the read needs; the second has not.
     #[test]
     fn a_configuration_that_used_up_less_is_not_the_same() {
         assert!(found(vec![

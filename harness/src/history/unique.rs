@@ -1,29 +1,31 @@
 //! A set of unique records, judged without a search, in the time that it takes to read and sort the history.
 //!
-//! Where every record is added at most once and nothing goes out, the lists alone tell the order. Each list has all that
-//! is in at its moment, so in any order that explains them the lists grow, and lists of different content fall into one
-//! order: the contents must be a chain under inclusion, C₁ ⊂ C₂ ⊂ … ⊂ Cₖ, of records that somebody added. A record of
-//! Cᵢ that is not in Cᵢ₋₁ goes in after all lists that tell Cᵢ₋₁ and before all that tell Cᵢ; one that is in no list goes
-//! in after the last of them if it was acknowledged, and never if it was not. That makes blocks of operations, adds and
-//! lists in turn, and any order that explains the answers goes through them one after the other. Conversely any order
-//! that does so explains all answers. Within a block operations do not disturb each other.
+//! If every record is added at most once and none is removed, the lists alone determine the order. Each list has all
+//! records that are in at its moment, so in any order that explains them the lists grow, and lists with different
+//! contents have one order: the contents must be a chain under inclusion, C₁ ⊂ C₂ ⊂ … ⊂ Cₖ, of records that some client
+//! added. A record of Cᵢ that is not in Cᵢ₋₁ is added after all lists with content Cᵢ₋₁ and before all with Cᵢ; a
+//! record that is in no list is added after the last of them if it was acknowledged, and never if it was not. This
+//! gives blocks of operations, adds and lists alternating, and any order that explains the answers goes through them
+//! one after the other. Conversely, any order that does so explains all answers. Operations within a block do not
+//! affect each other.
 //!
-//! So the history is linearizable exactly where no operation of a later block had returned before one of an earlier
-//! block was invoked: sorted by block and then by invocation they are in an order that keeps to real time, since within
-//! a block what returned before another was invoked was invoked before it. One pass with the latest invocation so far
-//! tells. A refused add changes nothing and stands anywhere; an unanswered list tells nothing.
+//! So the history is linearizable exactly if no operation of a later block returned before one of an earlier block was
+//! invoked. Sorted by block and then by invocation the operations respect real time, because within a block an
+//! operation that returned before another was invoked was also invoked before it. One pass that keeps the latest
+//! invocation so far decides this. A refused add changes nothing and may be anywhere; an unanswered list is no
+//! evidence.
 //!
-//! That a set needs no search is a case of what Emmi and Enea ("Sound, complete, and tractable linearizability
-//! monitoring for concurrent collections", POPL 2018) show for collections.
+//! That a set needs no search is a case of the result of Emmi and Enea ("Sound, complete, and tractable linearizability
+//! monitoring for concurrent collections", POPL 2018) for collections.
 
 use super::explanation::Described;
 use super::model::set::{Call, Set};
 use super::{Explanation, History, Operation, Verdict};
 
-/// What is wrong: with which operation, and why.
+/// The operation that is wrong, and why.
 type Wrong = (usize, String);
 
-/// The verdict on a set, if its records are unique: where one is added twice it takes a search.
+/// Judges a set if its records are unique; returns `None` if one is added twice, which requires a search.
 pub fn judge(model: &Set, history: &History<Call>) -> Option<Verdict> {
     let operations = history.operations();
     let mut records = Records::of_adds(operations)?;
@@ -37,7 +39,7 @@ pub fn judge(model: &Set, history: &History<Call>) -> Option<Verdict> {
     }))
 }
 
-/// The operations by their blocks, each with its block's number: adds and lists in turn.
+/// Returns the operations, each with the number of its block: adds and lists alternate.
 fn blocks(
     model: &Set,
     operations: &[Operation<Call>],
@@ -87,8 +89,8 @@ fn blocks(
     Ok(blocks)
 }
 
-/// An operation of a later block that had returned before one of an earlier block was invoked: the earlier and the later
-/// in real time. `blocks` are sorted by their first part.
+/// Returns an operation of a later block that returned before one of an earlier block was invoked: the earlier and the
+/// later in real time. `blocks` are sorted by their first part.
 fn out_of_order(operations: &[Operation<Call>], blocks: &[(usize, usize)]) -> Option<(usize, usize)> {
     let mut latest: Option<usize> = None;
     for block in blocks.chunk_by(|one, other| one.0 == other.0) {
@@ -108,8 +110,8 @@ fn out_of_order(operations: &[Operation<Call>], blocks: &[(usize, usize)]) -> Op
     None
 }
 
-/// What is wrong where `early` had returned before `late` was invoked, and has to come after it: of which of them, and
-/// why.
+/// Explains the violation if `early` returned before `late` was invoked but has to come after it: which of the two is
+/// wrong, and why.
 fn explain(
     model: &Set,
     operations: &[Operation<Call>],
@@ -130,7 +132,7 @@ fn explain(
             (late, format!("{}, which had ended before", apart(model, &operations[late], &operations[early])))
         }
         (Call::Add { record: first, .. }, Call::Add { record: second, .. }) => {
-            // A list of the block between them; there is one, since the later record is in a list.
+            // A list of the block between them; there is one, because the later record is in a list.
             let list = records.first_list(*second).unwrap_or(late);
             let why = format!(
                 "tells of {} and not of {}, which was in before that was put in: {}",
@@ -143,7 +145,7 @@ fn explain(
     }
 }
 
-/// That the one list lacks what the other has.
+/// Describes that the one list lacks records of the other.
 fn apart(model: &Set, one: &Operation<Call>, other: &Operation<Call>) -> String {
     let (Call::List(Some(here)), Call::List(Some(there))) = (&one.call, &other.call) else {
         return String::new();
@@ -157,22 +159,22 @@ fn apart(model: &Set, one: &Operation<Call>, other: &Operation<Call>) -> String 
     )
 }
 
-/// What is known of a record while the lists are read.
+/// What is known about a record while the lists are read.
 enum Seen {
-    /// Nobody put it in.
+    /// No client added it.
     Unknown,
-    /// This list told of it already.
+    /// This list already has it.
     Again,
-    /// A shorter list told of it.
+    /// A shorter list has it.
     Known,
-    /// This is the first list to tell of it; its add.
+    /// This is the first list that has it; index of its add.
     New(usize),
 }
 
-/// All that is known of the records, by their numbers.
+/// The records, by their numbers.
 struct Records {
     all: Vec<Record>,
-    /// How many some list told of, the one that is being read left out.
+    /// Number of records in the lists read so far, without the current one.
     listed: usize,
 }
 
@@ -184,7 +186,7 @@ struct Record {
 }
 
 impl Records {
-    /// The records that were to be put in; `None` where one was twice.
+    /// Collects the records to be added; returns `None` if one was added twice.
     fn of_adds(operations: &[Operation<Call>]) -> Option<Self> {
         let mut all: Vec<Record> = Vec::new();
         for (at, operation) in operations.iter().enumerate() {
@@ -201,7 +203,7 @@ impl Records {
         Some(Self { all, listed: 0 })
     }
 
-    /// Takes down that the list tells of it.
+    /// Records that the list has this record.
     fn see(&mut self, record: u32, list: usize) -> Seen {
         let Some(Record { add: Some(add), first, last }) = self.all.get_mut(record as usize) else {
             return Seen::Unknown;
@@ -216,7 +218,7 @@ impl Records {
         }
     }
 
-    /// The first list that tells of it, by size.
+    /// Returns the smallest list that has it.
     fn first_list(&self, record: u32) -> Option<usize> {
         self.all.get(record as usize).and_then(|record| record.first)
     }

@@ -1,12 +1,13 @@
 //! An acknowledged record survives the kill of any client at any time.
 //!
-//! Judged where operations came one after another, some of them killed: there nobody else can have overwritten the
-//! record, so the kill is to blame, or what the store made of its leftovers. A `list` that fails for good after the kill
-//! is a loss too, because what was acknowledged cannot be read any more. Losses among overlapping clients are the
-//! business of `no-lost-update`. Typical causes: a file that is truncated before it is written anew, a torn last
-//! line to which the next record is glued.
+//! Judged in executions in which operations run one after another and some are killed. No other client can have
+//! overwritten the record there, so the kill, or the store's handling of its leftovers, is the cause. A `list` that
+//! fails permanently after the kill is a loss too, because acknowledged records cannot be read any more. Losses
+//! among overlapping clients are judged by `no-lost-update`. Typical causes: a file that is truncated before it is
+//! rewritten, a torn last line to which the next record is glued.
 //!
-//! Example: `add r1` exits 0; `add r2` is killed between emptying the file and writing it; `list` no longer tells r1.
+//! Example: `add r1` exits 0; `add r2` is killed between truncating the file and writing it; `list` no longer
+//! reports r1.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;
@@ -55,7 +56,7 @@ mod tests {
         violated(check, "a, c", &format!("{KILLED} state 60 whole = b"));
     }
 
-    /// After a kill `list` of pip failed for ever beside an empty data file: that was a doubt, and is the loss.
+    /// After a kill pip's `list` failed permanently with an empty data file: this was inconclusive, but it is the loss.
     #[test]
     fn a_list_that_fails_for_good_is_a_loss() {
         let seen = "after a kill list fails for good (exit 1), so that 2 acknowledged records cannot be read";
@@ -63,7 +64,7 @@ mod tests {
         violated(check, seen, &format!("{KILLED} c1 list 60..61 busy\n c1 list 70..71 failed"));
         doubtful(check, &format!("{KILLED} c1 list 60..61 refused"));
         doubtful(check, &format!("{KILLED} c1 list 60..61 failed\n c1 list 70..71 ok = a c"));
-        // Nothing has had the chance to mend the store.
+        // Nothing had the chance to repair the store.
         silent(check, "c1 add a 0..10 ok\n c1 add b 20..30 killed\n c1 list 60..61 failed");
     }
 

@@ -1,11 +1,12 @@
 //! An acknowledged record survives a power loss.
 //!
-//! Judged by what the store itself makes of what is left, once it had the chance to mend itself: every record whose `add`
-//! was acknowledged before the power went is there. A `list` that fails for good after the power loss is a loss too.
-//! Typical causes: an append without a sync, a rename whose folder is not synced, a sync that comes after the answer.
+//! Judged by what the store itself reports after it had the chance to recover: every record whose `add` was
+//! acknowledged before the power loss is there. A `list` that fails permanently after the power loss is a loss too.
+//! Typical causes: an append without a sync, a rename whose directory is not synced, a sync after the
+//! acknowledgement.
 //!
-//! Example: `add r1` renames a new file over the data and exits 0, but never syncs the folder: after the power loss
-//! the old file is there, without r1.
+//! Example: `add r1` renames a new file over the data and exits 0, but never syncs the directory: after the power
+//! loss the old file is there, without r1.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;

@@ -8,18 +8,18 @@ use crate::observation::{FileState, Observation, View, name_some};
 use crate::op::{Nanos, Operation};
 use crate::verdict::Judgement;
 
-/// An execution in which something struck, from the moment on at which the store must be as it should.
+/// An execution with an injection, from the moment on at which the store must be correct.
 pub(super) struct Aftermath<'a> {
     pub(super) observation: &'a Observation,
-    /// What struck, as in "after a kill".
+    /// The injection, as in "after a kill".
     pub(super) what: &'static str,
-    /// When.
+    /// Time of the injection.
     pub(super) from: Nanos,
-    /// The operations that it struck: their records may be there or not.
+    /// The operations it hit: their records may be there or not.
     pub(super) struck: Vec<&'a Operation>,
 }
 
-/// Says that this `list` fails for good, so that so many acknowledged records are lost.
+/// Describes that this `list` fails permanently, so that this number of acknowledged records is lost.
 pub(super) fn fails_for_good(list: &Operation, count: usize) -> String {
     let said = if list.stderr.is_empty() { String::new() } else { format!(": {}", list.stderr) };
     let status = list.own_failure().unwrap_or_default();
@@ -28,8 +28,8 @@ pub(super) fn fails_for_good(list: &Operation, count: usize) -> String {
 }
 
 impl<'a> Aftermath<'a> {
-    /// Of the kills of an execution; nothing where nobody was killed, or others were at work too, who may have caused
-    /// what is seen.
+    /// Makes the aftermath of the kills of an execution; `None` if there was no kill, or if other clients ran too,
+    /// because they may be the cause.
     pub(super) fn of_kills(observation: &'a Observation) -> Option<Self> {
         let struck: Vec<&Operation> = observation.killed().collect();
         let from = struck.iter().map(|killed| killed.returned).min()?;
@@ -37,7 +37,7 @@ impl<'a> Aftermath<'a> {
         observation.is_sequential().then_some(Self { observation, what, from, struck })
     }
 
-    /// Of the power losses of an execution; nothing where there was none.
+    /// Makes the aftermath of the power losses of an execution; `None` if there was none.
     pub(super) fn of_power_loss(observation: &'a Observation) -> Option<Self> {
         let from = *observation.power_losses.last()?;
         let struck = observation.power_losses.iter().filter_map(|loss| {
@@ -50,13 +50,13 @@ impl<'a> Aftermath<'a> {
         at > self.from && self.observation.settled_at(at)
     }
 
-    /// What the store was seen to hold since, once it had the chance to mend itself.
+    /// Returns what the store held since, after it had the chance to recover.
     pub(super) fn views(&self) -> impl Iterator<Item = View<'a>> {
         self.observation.views().into_iter().filter(|view| self.is_settled(view.at))
     }
 
-    /// Whether what struck is to be blamed where this record is gone. One that was added while a struck operation was held
-    /// may never have been in: then it was lost among the two, whatever struck later.
+    /// Returns whether the injection is the cause if this record is missing. A record that was added while a killed
+    /// operation was held may never have been in: then it was lost between the two, whatever was injected later.
     fn is_to_blame_for(&self, record: &str) -> bool {
         let Some(add) = self.observation.add_of(record) else { return true };
         let is_beside = self.struck.iter().any(|struck| !std::ptr::eq(*struck, add) && struck.overlaps(add));
@@ -69,7 +69,7 @@ impl<'a> Aftermath<'a> {
         self.struck.iter().filter_map(|struck| struck.added())
     }
 
-    /// What says that the data is neither what it was nor what the struck operation made of it.
+    /// Describes data that is neither the old state nor the result of the injected operation.
     pub(super) fn breakage(&self) -> Option<String> {
         let (observation, what) = (self.observation, self.what);
         let legible = observation.states.iter().filter(|_| observation.subject.transparent);
@@ -123,7 +123,7 @@ impl<'a> Aftermath<'a> {
         None
     }
 
-    /// Judges that every acknowledged record is still there.
+    /// Judges whether every acknowledged record is still there.
     pub(super) fn keeps_acknowledged(&self) -> Judgement {
         let mut judged = false;
         for view in self.views() {
@@ -149,7 +149,7 @@ impl<'a> Aftermath<'a> {
         if judged { Judgement::Holds } else { Judgement::NotExercised }
     }
 
-    /// What says that the store cannot be read any more, so that acknowledged records are lost.
+    /// Describes that the store cannot be read any more, so that acknowledged records are lost.
     pub(super) fn unreadable_for_good(&self) -> Option<String> {
         let list = self.observation.failing_for_good(self.from)?;
         let acknowledged = self.observation.acknowledged_by(list.invoked);

@@ -1,12 +1,12 @@
 //! An operation killed at any point happened wholly or not at all, and harmed no other record.
 //!
-//! Judged where operations came one after another, some of them killed, and once the store had the chance to mend
-//! itself: the record of a killed `add` is there once or not, and stays what it was first seen to be; every other
-//! record is as it was, and nothing is there that nobody added. Typical causes: a rewrite in place, data and index
-//! in two steps, a last line that is written in two calls.
+//! Judged in executions in which operations run one after another and some are killed, after the store had the
+//! chance to recover: the record of a killed `add` is there once or not at all, and this does not change later;
+//! every other record is unchanged, and no record is there that no operation added. Typical causes: a rewrite in
+//! place, data and index written in two steps, a last line written by two calls.
 //!
-//! Example: `add r2` rewrites the file in place and is killed half-way: what is left is neither the old content nor
-//! the new.
+//! Example: `add r2` rewrites the file in place and is killed half-way: the file has neither the old content nor the
+//! new.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;
@@ -61,7 +61,7 @@ mod tests {
         violated(check, "stays broken", &format!("{KILLED} state 60 broken"));
     }
 
-    /// Opaque data that no `list` could read after a kill gave `inconclusive`, beside a data file that was empty.
+    /// Opaque data that no `list` could read after a kill was `inconclusive`, although the data file was empty.
     #[test]
     fn a_list_that_fails_for_good_violates() {
         let seen = "after a kill list fails for good (exit 1), so that 2 acknowledged records cannot be read";
@@ -74,7 +74,8 @@ mod tests {
         doubtful(check, &format!("{before} c1 list 60..61 failed"));
     }
 
-    /// gdbmtool, locked out by a client that was held, adds nothing and exits 0: the kill of the holder was blamed for it.
+    /// gdbmtool, locked out by a client that was held, adds nothing and exits 0: the kill of the lock holder was blamed
+    /// for it.
     #[test]
     fn a_record_that_was_added_while_the_killed_one_was_held_and_never_seen_is_not_laid_to_the_kill() {
         let held =

@@ -73,7 +73,7 @@ fn check(observation: &Observation) -> Judgement {
         }
         for (name, right) in &other.derived {
             let now = after.derived.get(name);
-            // One that differs from run to run must at least be another than the damaged one.
+            // A file that differs from run to run must at least differ from the damaged one.
             let is_repeatable =
                 one.derived.get(name) == Some(right) && !observation.subject.unrepeatable.contains(name);
             let was_right = before.derived.get(name) == Some(right);
@@ -107,7 +107,7 @@ mod tests {
     use super::super::timeline::{doubtful, holds, silent, violated};
     use super::check;
 
-    /// Two undisturbed rebuilds, damage, and a third rebuild.
+    /// Two rebuilds without injections, damage, and a third rebuild.
     fn damaged(second: &str, damage: &str, third: &str) -> String {
         format!(
             "state 0 whole with\n digests source=1\n\
@@ -155,7 +155,7 @@ mod tests {
         };
         violated(check, "replaced b", &with("source=1 a=7 b=0"));
         holds(check, &with("source=1 a=7 b=8").replace("8..9 ok", "8..9 failed"));
-        // What a killed rebuild emptied is its own doing.
+        // A killed rebuild that empties the data file is itself the cause.
         let killed = damaged("a=7 b=8", "a=7 b=8", "source=1 a=7 b=8").replace(
             "state 7 whole with\n digests source=1",
             "c1 rebuild 7..7 killed\n state 7 empty with\n digests source=0",

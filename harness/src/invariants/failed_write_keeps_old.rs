@@ -1,11 +1,11 @@
 //! An operation that fails leaves the earlier data whole.
 //!
-//! Judged where a call of an operation was made to fail, the operation was not acknowledged for it, and nobody else was at
-//! work: every record that was acknowledged before is still there, `list` succeeds, and the data file is whole once the
-//! next operation has ended. Typical causes: a file that is emptied before there is room for the new content, a backup that
-//! is put over newer data, an error that is taken for an empty store.
+//! Judged if a call of an operation was made to fail, the operation was not acknowledged, and no other client ran:
+//! every record acknowledged before is still there, `list` succeeds, and the data file is whole once the next
+//! operation has ended. Typical causes: a file truncated before there is room for the new content, a backup restored
+//! over newer data, an error taken for an empty store.
 //!
-//! Example: the disk is full when `add r2` writes over the data: it exits 1, and r1, which was there before, is gone.
+//! Example: the disk is full when `add r2` overwrites the data: it exits 1, and r1, which was there before, is gone.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;
@@ -42,7 +42,7 @@ fn check(observation: &Observation) -> Judgement {
     if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
-/// What a failed operation did to what was there before; nothing at all where nobody could look.
+/// Describes how a failed operation harmed the earlier data; the outer `None` means that no later operation could look.
 fn harm(failed: &Operation, observation: &Observation) -> Option<Option<String>> {
     let later = || observation.operations.iter().filter(|next| next.invoked >= failed.returned);
     let mut looked = false;
@@ -88,7 +88,7 @@ mod tests {
     fn what_was_there_before_is_there_after() {
         holds(check, &format!("{FAILED} c1 list 40..41 ok = a"));
         holds(check, &format!("{FAILED} c1 list 40..41 ok = a b\n state 42 whole = a b"));
-        // The store may mend itself with the next operation.
+        // The store may repair itself with the next operation.
         holds(check, &format!("{FAILED} state 31 broken\n c1 list 40..41 ok = a\n state 42 whole = a"));
     }
 

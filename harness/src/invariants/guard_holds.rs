@@ -1,11 +1,11 @@
 //! A limit checked by the store is never exceeded, under any schedule, and no add is refused that no order of the operations explains.
 //!
-//! Judged from the answers to the adds that have the limit: there is an order of them, one that respects real time, in
-//! which each was acknowledged while there was room, and refused when there was none. Typical causes: the records are
-//! counted before the lock is taken; a slot that an add took which then failed is not given back.
+//! Judged from the answers to the adds that have the limit: there is an order of them that respects real time in
+//! which each was acknowledged while there was room and refused when there was none. Typical causes: the records are
+//! counted before the lock is taken; an add that reserves a slot and then fails does not release it.
 //!
-//! Example: the limit is 3 and there are two; two clients count two each before either locks, and both add: there are
-//! four.
+//! Example: the limit is 3 and there are two records; two clients count two before either locks, and both add: there
+//! are four.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;
@@ -27,7 +27,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     check,
 };
 
-/// Steps of the search for an order.
+/// Maximum number of steps of the search for an order.
 const STEPS_MAX: u64 = 200_000;
 
 fn check(observation: &Observation) -> Judgement {
@@ -42,7 +42,7 @@ fn check(observation: &Observation) -> Judgement {
     let Some(first) = limited().map(|operation| operation.invoked).min() else {
         return Judgement::NotExercised;
     };
-    // An add of the form that has no limit fills the store up, unless it was there before.
+    // An add without the limit fills the store up, unless it ended before the first limited add.
     let is_before = |operation: &Operation| operation.returned <= first && operation.added().is_some();
     let tells = |operation: &Operation| {
         is_meant(operation, observation)

@@ -1,9 +1,9 @@
 //! An operation that an injected fault kept from happening does not exit 0.
 //!
-//! Judged where a call of an operation was made to fail and nobody else was at work: an `add` that is acknowledged all the
-//! same is in the store, also after a power loss where a sync of it had failed; a `list` that succeeds tells every
-//! acknowledged record, and nothing else. Typical causes: a result that nobody looks at, a sync that is tried again until
-//! it succeeds, a file that cannot be read and is taken for an empty one.
+//! Judged if a call of an operation was made to fail and no other client ran: an `add` that is acknowledged
+//! nevertheless is in the store, after a power loss too if one of its syncs failed; a `list` that succeeds reports
+//! every acknowledged record and nothing else. Typical causes: an unchecked result, a sync that is retried until it
+//! succeeds, an unreadable file that is taken for an empty one.
 //!
 //! Example: `write` fails with ENOSPC, `add r2` prints a warning and exits 0, and r2 is not in the store.
 
@@ -34,7 +34,7 @@ fn check(observation: &Observation) -> Judgement {
         let seen = match (&operation.outcome, &operation.request) {
             (Outcome::Acknowledged, Request::Add { record, .. }) => added(operation, record, observation),
             (Outcome::Acknowledged, Request::List) => Some(listed(operation, observation)),
-            // What the others do is not known; what failed was honest.
+            // The effects of the others are not known; an operation that failed was honest.
             (Outcome::Acknowledged, _) => None,
             _ => Some(None),
         };
@@ -47,7 +47,7 @@ fn check(observation: &Observation) -> Judgement {
     if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
-/// What says that an acknowledged record is not in; nothing at all where nobody could look.
+/// Describes that an acknowledged record is not in; the outer `None` means that no later operation could look.
 fn added(add: &Operation, record: &str, observation: &Observation) -> Option<Option<String>> {
     let fault = add.fault.as_deref().unwrap_or_default();
     let is_after = |at| at >= add.returned;
@@ -64,7 +64,7 @@ fn added(add: &Operation, record: &str, observation: &Observation) -> Option<Opt
     Some((!is_in).then_some(lie))
 }
 
-/// What says that a `list` did not tell what is in.
+/// Describes that a `list` did not report the records that are in.
 fn listed(list: &Operation, observation: &Observation) -> Option<String> {
     let fault = list.fault.as_deref().unwrap_or_default();
     let told = list.records.as_deref().unwrap_or_default();

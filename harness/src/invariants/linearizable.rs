@@ -1,13 +1,14 @@
 //! The answers of all clients fit one sequential order that respects real time.
 //!
-//! Judged where operations overlapped, from what was answered alone: each add that was acknowledged took effect at one
-//! moment between its invocation and its return, one that was refused or found the store busy had none, any other may have
-//! one or none; each list told what was in at one moment of its own, and so did each look at the file with nothing under
-//! way. Where no order of those moments gives all answers, it is violated. Typical causes: a list that tells an old
-//! state after a newer one was told, an acknowledgement before the change can be seen, two changes of which one is lost.
+//! Judged in executions in which operations overlap, from their answers alone: each acknowledged add took effect at
+//! one moment between its invocation and its return; an add that was refused or found the store busy took none; any
+//! other may have taken one or none. Each list reports the records at one moment of its own, and so does each look
+//! at the file while no operation runs. If no order of these moments explains all answers, the invariant is
+//! violated. Typical causes: a list that reports an old state after a newer one was reported, an acknowledgement
+//! before the change is visible, a lost update.
 //!
-//! Example: `add r1` has returned before `list` is called, and `list` does not tell r1, though it tells r2, which came
-//! later.
+//! Example: `add r1` returns before `list` is called, and `list` does not report r1, although it reports r2, which
+//! came later.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;
@@ -29,7 +30,7 @@ pub(super) const INVARIANT: Invariant = Invariant {
     check,
 };
 
-/// Steps of a search, where a record was added more than once.
+/// Maximum number of steps of a search, needed if a record was added more than once.
 const STEPS_MAX: u64 = 200_000;
 
 fn check(observation: &Observation) -> Judgement {
@@ -87,7 +88,7 @@ mod tests {
         violated(check, "b", "c1 add a 0..9 ok\n c2 add b 1..8 refused\n c1 list 20..21 ok = a b");
     }
 
-    /// A list that began before a kill may have read after it, before anything had mended the store.
+    /// A list that began before a kill may have read after it, before the store was repaired.
     #[test]
     fn what_was_told_before_the_store_had_mended_itself_is_not_judged() {
         silent(

@@ -1,11 +1,11 @@
 //! What a process believes equals what the file holds, also after a cancelled request.
 //!
-//! Judged where a session was asked what it believes, without reading, and at once what the file holds, with no other
-//! request under way. Typical cause: memory is changed before the lock is taken, or after it is released, so that a
-//! request which is cancelled or fails in between has changed one of the two.
+//! Judged when a session is asked what it holds in memory, without reading, and then what the file holds, while no
+//! other request runs. Typical cause: memory is changed before the lock is taken or after it is released, so that a
+//! request that is cancelled or fails in between has changed only one of the two.
 //!
 //! Example: a request is cancelled after the file was written and before the memory was: the session answers that r2
-//! is not there, and the file has it.
+//! is missing, and the file has it.
 
 use std::collections::BTreeMap;
 

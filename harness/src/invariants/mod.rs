@@ -35,22 +35,22 @@ mod timeline;
 pub(crate) use timeline::observe as timeline_for_tests;
 mod valid_data;
 
-/// A property of a store, and how an execution is judged by it.
+/// A property of a store, and the check that judges an execution by it.
 #[derive(Debug)]
 pub struct Invariant {
     /// Its id, kebab-case; it never changes.
     pub id: &'static str,
     /// The property in one sentence.
     pub statement: &'static str,
-    /// The source file that it stands in; its header explains it.
+    /// The source file that defines it; its header explains it.
     pub source: &'static str,
-    /// What the target must have for it to be applicable.
+    /// What the target must have for the invariant to apply.
     pub needs: Needs,
-    /// The experiments that must have run, all of them, before it holds.
+    /// The experiments that must all have run before it holds.
     pub evidence: &'static [Evidence],
-    /// Why it is inconclusive where no execution could have violated it.
+    /// Why it is inconclusive if no execution could have violated it.
     pub unjudged: &'static str,
-    /// Judges one execution that it speaks of.
+    /// Judges one execution that it applies to.
     check: fn(&Observation) -> Judgement,
 }
 
@@ -62,24 +62,24 @@ impl Invariant {
     }
 }
 
-/// What a target must have for an invariant to speak of it.
+/// What a target must have for an invariant to apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// Nothing beyond the operations that every target has.
     Nothing,
-    /// A data format in which a whole file can be told from a broken one.
+    /// A data format in which picklock can distinguish a whole file from a broken one.
     TransparentData,
-    /// A client that lives long and answers requests.
+    /// A long-lived client that answers requests.
     Session,
-    /// Files that it derives from its data.
+    /// Files that the target derives from its data.
     Derived,
     /// A limit on the records.
     Guard,
-    /// No limit on the records, or one that leaves room for five kills, each with an add after it.
+    /// No limit on the records, or one with room for five kills, each followed by an add.
     RoomForFiveKills,
 }
 
-/// The catalogue, in the order in which it is shown.
+/// The catalogue, in display order.
 pub const ALL: &[&Invariant] = &[
     &valid_data::INVARIANT,
     &no_torn_read::INVARIANT,
@@ -104,7 +104,7 @@ pub const ALL: &[&Invariant] = &[
     &derived_heals::INVARIANT,
 ];
 
-/// The invariant of this id, where it is built.
+/// Returns the invariant with this id, if it exists.
 pub fn find(id: &str) -> Option<&'static Invariant> {
     ALL.iter().copied().find(|invariant| invariant.id == id)
 }
@@ -126,13 +126,13 @@ mod tests {
         }
     }
 
-    /// An invariant without evidence that it needs would hold on anything.
+    /// An invariant that needs no evidence would hold on anything.
     #[test]
     fn every_invariant_needs_some_evidence() {
         assert!(ALL.iter().all(|invariant| !invariant.evidence.is_empty()));
     }
 
-    /// What nobody did anything in must not be taken for evidence.
+    /// An execution without operations must not count as evidence.
     #[test]
     fn an_execution_in_which_nothing_happened_is_evidence_for_nothing() {
         let empty = timeline::observe("");

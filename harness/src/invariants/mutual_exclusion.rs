@@ -48,14 +48,14 @@ fn check(observation: &Observation) -> Judgement {
             }
             return Judgement::Violated(tell(trace, &conflict));
         }
-        // What may be a repair is evidence of nothing.
+        // A possible repair is no evidence.
         judged |= found.is_common && !found.is_excused;
     }
     if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
-/// Whether the client that made the change was killed, and did nothing any more, before the other's next change. One that
-/// ended of its own, and left a process that picklock ended, was not.
+/// Returns whether the client that made the change was killed, and made no further call before the other client's next
+/// change. A client that ended by itself and left a process that picklock ended was not killed.
 fn is_mended(observation: &Observation, trace: &Trace, change: usize, next: usize) -> bool {
     let client = trace.calls[change].client;
     let last_step = trace.calls.iter().rposition(|call| call.client == client);
@@ -106,8 +106,8 @@ mod tests {
         assert!(text.contains(expected), "{text}");
     }
 
-    /// SQLite mends what a kill left and begins its own transaction then: one that came between the two was taken for an
-    /// intruder.
+    /// SQLite repairs what a kill left and then begins its own transaction: a client that ran between the two was
+    /// reported as a violation.
     #[test]
     fn one_that_comes_between_a_repair_and_what_follows_it_is_no_intruder() {
         let text = "1 open db 1\n 1 lock ex 1\n 1 read 1\n 1 write 1\n 1 unlock 1\n 2 read 1\n 2 write 1\n\
@@ -123,8 +123,8 @@ mod tests {
         assert!(matches!(judge(&within), Judgement::Violated(_)));
     }
 
-    /// SQLite had read, and given up its shared lock; another was killed in its writes; SQLite played the journal back,
-    /// which is no read of the data: the other's write lay between the read and the repair.
+    /// SQLite had read and released its shared lock; another client was killed during its writes; SQLite rolled the
+    /// journal back, which does not read the data. So the other client's write lay between the read and the repair.
     #[test]
     fn what_the_killed_had_changed_before_the_other_s_repair_is_no_intrusion() {
         let told = |ended: &str, text: &str| {
@@ -141,11 +141,11 @@ mod tests {
         let repaired = "1 open db 1\n 1 read 1\n 2 write 1\n 1 write 1";
         assert_eq!(told("killed still 4", repaired), Judgement::NotExercised);
         assert!(matches!(told("ok", repaired), Judgement::Violated(_)));
-        // What came to its end and left a process behind, which picklock ended, is not known to be acknowledged: no more.
+        // If a client ended and left a process behind, which picklock ended, only its acknowledgement is unknown.
         assert!(matches!(told("killed", repaired), Judgement::Violated(_)));
-        // It was there still when the other changed the data.
+        // It still ran when the other client changed the data.
         assert!(matches!(told("killed still 4", &format!("{repaired}\n 2 sync 1")), Judgement::Violated(_)));
-        // It was inside itself before it was killed.
+        // It was inside its own critical section before it was killed.
         let within = "1 open db 1\n 2 read 1\n 1 write 1\n 2 write 1";
         assert!(matches!(told("killed still 4", within), Judgement::Violated(_)));
     }
@@ -177,7 +177,7 @@ mod tests {
         assert!(matches!(judge("1 open db 1\n 1 write 1\n 2 write 1\n 1 write 1"), Judgement::Violated(_)));
     }
 
-    /// Open or create, lock, read, write: two that came to an empty folder were accused.
+    /// Open or create, lock, read, write: two clients that started in an empty directory were reported as a violation.
     #[test]
     fn who_makes_the_empty_file_in_order_to_lock_it_is_not_inside_yet() {
         assert_eq!(

@@ -1,10 +1,10 @@
 //! No set of clients waits for each other for ever.
 //!
-//! Under the tracer it is seen at once, and without a time limit, when nobody can go on. Elsewhere a client that runs
-//! past its time limit is judged by what it was seen to wait for, looked at twice. Only where all
-//! of its processes and threads wait for locks whose holders wait too, or have ended, is it a deadlock; a client
-//! that waits in anything else did not finish, and nothing is concluded. One that waits for itself is judged by
-//! `no-self-deadlock`. Typical causes: two locks taken in two orders, an upgrade from shared to exclusive.
+//! Under the tracer a deadlock is detected at once, without a time limit, when no client can continue. Elsewhere a
+//! client that runs past its time limit is judged by two looks at what it waits for. It is a deadlock only if all of
+//! its processes and threads wait for locks whose holders wait too or have ended; a client that waits for anything
+//! else did not finish, and nothing is concluded. A client that waits for itself is judged by `no-self-deadlock`.
+//! Typical causes: two locks taken in two orders, an upgrade from shared to exclusive.
 //!
 //! Example: client 1 holds `a.lock` and waits for `b.lock`, client 2 holds `b.lock` and waits for `a.lock`.
 
@@ -36,7 +36,7 @@ fn check(observation: &Observation) -> Judgement {
             if standstill.steady && deadlocked(standstill).contains(&standstill.client) =>
         {
             match is_of_one_alone(standstill) {
-                // The others wait for one that waits for itself.
+                // The others wait for a client that waits for itself.
                 true => Judgement::NotExercised,
                 false => Judgement::Violated(tell(standstill)),
             }
@@ -52,15 +52,15 @@ fn check(observation: &Observation) -> Judgement {
     }
 }
 
-/// Whether the standstill is all because of a client that waits for itself: without it nobody would be stuck.
+/// Returns whether only clients that wait for themselves cause the deadlock: without them no client would be stuck.
 fn is_of_one_alone(standstill: &Standstill) -> bool {
     let others = standstill.clients.iter().filter(|waiting| own_lock(waiting).is_none()).cloned();
     let rest = Standstill { clients: others.collect(), ..standstill.clone() };
     rest.clients.len() < standstill.clients.len() && deadlocked(&rest).is_empty()
 }
 
-/// The clients none of which can go on: the largest set in which each waits wholly, and every holder of what it
-/// waits for is in the set or has ended.
+/// Returns the clients that cannot continue: the largest set in which each waits wholly, and every holder of the locks
+/// it waits for is in the set or has ended.
 fn deadlocked(standstill: &Standstill) -> BTreeSet<ClientId> {
     let waits = |waiting: &&Waiting| waiting.wholly && !waiting.wants.is_empty();
     let mut stuck: BTreeSet<ClientId> =
@@ -89,7 +89,7 @@ fn deadlocked(standstill: &Standstill) -> BTreeSet<ClientId> {
     }
 }
 
-/// Who holds what and wants what.
+/// Describes which client holds and wants which lock.
 fn tell(standstill: &Standstill) -> String {
     let stuck = deadlocked(standstill);
     let clients = standstill.clients.iter().filter(|waiting| stuck.contains(&waiting.client));
@@ -168,8 +168,8 @@ mod tests {
         is_doubt(true, vec![waiting(1, false, &[Holder::Client(1)])]);
     }
 
-    /// SQLite takes a lock server that is away for somebody who has the lock, and asks on for as long as its busy timeout
-    /// is: that left a doubt which no budget could settle.
+    /// SQLite takes an unavailable lock server (`ENOLCK`) for another lock holder, and retries until its busy timeout
+    /// expires: this left a doubt that no budget could settle.
     #[test]
     fn who_asks_on_for_a_lock_that_picklock_lets_fail_waits_for_nobody() {
         let failed = "c1 add a 0..1000 timeout with flock-enolck";
@@ -181,7 +181,7 @@ mod tests {
             assert!(matches!(judged(operations, calls), Judgement::Inconclusive(_)), "{operations}: {calls}");
         };
         is_doubt(&format!("{failed}\n c2 add b 5..1000 timeout"), asks_on);
-        // It had the lock, or did not ask for it: what it waits for is something else.
+        // It had the lock, or did not request it: it waits for something else.
         is_doubt(failed, "1 refused ex 1\n 1 lock ex 1");
         is_doubt(failed, "1 refused ex 1\n 1 refused ex 1\n 1 lock ex 2");
         is_doubt(failed, "1 refused ex 1\n 1 stat db");

@@ -1,11 +1,11 @@
 //! No lock that a process took is held by another one after the first and its operation have ended.
 //!
-//! Judged where an operation ran under the tracer to an end of its own, once what it left behind had come to rest: a
-//! child that lives on has the lock as long as it has the descriptor. Nobody else gets in until it ends. Typical
-//! causes: a background helper started under the lock, a descriptor opened without `O_CLOEXEC`.
+//! Judged if an operation ran to its own end under the tracer, once the processes it left behind are idle: a
+//! surviving child holds the lock as long as it holds the descriptor, and no other client gets the lock until it
+//! ends. Typical causes: a background helper started under the lock, a descriptor opened without `O_CLOEXEC`.
 //!
-//! Example: `add` starts a helper under the lock that inherits the descriptor and lives on: the lock is held when
-//! `add` has long ended.
+//! Example: `add` starts a helper under the lock that inherits the descriptor and lives on: the lock is held long
+//! after `add` has ended.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;

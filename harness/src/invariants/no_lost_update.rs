@@ -1,9 +1,10 @@
 //! Every acknowledged record is in the store at the end, once.
 //!
-//! Judged whenever nothing is under way, from what `list` tells and from the data file itself where the target says
-//! how to read it: each record that was acknowledged before is there exactly once. A record whose `add` failed or
-//! was killed may be there or not. A `list` that fails for good after adds that overlapped is a loss too, because what
-//! was acknowledged cannot be read any more. Typical causes: no lock, a read before the lock, a lock that excludes nobody.
+//! Judged whenever no operation runs, from the output of `list` and from the data file itself if the target says how
+//! to read it: each record acknowledged before is there exactly once. A record whose `add` failed or was killed may
+//! be there or not. A `list` that fails permanently after overlapping adds is a loss too, because acknowledged
+//! records cannot be read any more. Typical causes: no lock, a read before the lock, a lock that excludes no other
+//! client.
 //!
 //! Example: two clients read `[r1]`; one writes `[r1,r2]`, the other `[r1,r3]`; both exit 0, and r2 is gone.
 
@@ -62,7 +63,7 @@ fn check(observation: &Observation) -> Judgement {
     if let Some(doubt) = observation.doubt_of_unreadable() {
         return Judgement::Inconclusive(doubt);
     }
-    // One after another, an update is lost only by a store that fails its control.
+    // If operations run one after another, only a store that fails the control loses an update.
     if observation.adds_overlapped() && settled().next().is_some() {
         Judgement::Holds
     } else {
@@ -111,7 +112,7 @@ mod tests {
         doubtful(check, "c1 add a 0..10 ok\n c2 add b 15..20 ok\n c1 list 30..31 failed");
     }
 
-    /// `git config` prints nothing and exits 0 where its read fails: the records were in the store all the same.
+    /// `git config` prints nothing and exits 0 if its read fails: the records were in the store nevertheless.
     #[test]
     fn what_a_list_says_that_a_fault_has_struck_tells_nothing_of_the_store() {
         let adds = "c1 add a 0..10 ok\n c2 add b 5..20 ok\n";
@@ -123,7 +124,7 @@ mod tests {
     fn no_overlap_or_no_view_is_no_evidence() {
         silent(check, "c1 add a 0..10 ok\n c2 add b 15..20 ok\n c1 list 30..31 ok = a b");
         silent(check, "c1 add a 0..10 ok\n c2 add b 5..20 ok");
-        // A list that overlaps an add shows no moment of rest.
+        // A list that overlaps an add does not show an idle store.
         silent(check, "c1 add a 0..10 ok\n c2 add b 5..20 ok\n c1 list 6..31 ok = a");
     }
 }

@@ -1,11 +1,10 @@
 //! Nothing is in the store that nobody added; a refused record is not there.
 //!
-//! Judged whenever nothing is under way: every record that `list` tells, or that stands in the data file, is one of
-//! those that some `add` asked for, and none whose `add` was refused or found the store busy. What was there after
-//! `init` is left out of account. Typical causes: half a record after a kill, an old tail behind a shorter rewrite,
-//! a refusal that comes after the write.
+//! Judged whenever no operation runs: every record that `list` reports, or that is in the data file, was requested
+//! by some `add`, and none was refused or answered with busy. Records that were there after `init` are ignored.
+//! Typical causes: half a record after a kill, an old tail behind a shorter rewrite, a refusal after the write.
 //!
-//! Example: `add r4` exits 3, refused since the store is full, and `list` tells r4 all the same.
+//! Example: `add r4` exits 3 because the store is full, and `list` reports r4 nevertheless.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;
@@ -53,7 +52,7 @@ fn check(observation: &Observation) -> Judgement {
     if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
-/// A phantom may be any bytes of any length.
+/// Shortens a phantom record, which may be any bytes of any length.
 fn shorten(record: &str) -> String {
     let mut shown: String = record.chars().take(40).collect();
     if shown.len() < record.len() {

@@ -37,16 +37,16 @@ pub(super) const INVARIANT: Invariant = Invariant {
     check,
 };
 
-/// Kills that are compared.
+/// Number of kills that are compared.
 const KILLS: usize = 5;
-/// So many files more over that many kills do not come of fixed names.
+/// At least this many additional files over that many kills are not explained by fixed names.
 const FILES_MORE: usize = 3;
 
 fn check(observation: &Observation) -> Judgement {
     if !observation.is_sequential() {
         return Judgement::NotExercised;
     }
-    // The states after each acknowledged add that followed a kill, one a kill.
+    // The states after each acknowledged add that followed a kill, one for each kill.
     let subject = &observation.subject;
     let is_usual = |file: &String| {
         is_temporary(file)
@@ -68,7 +68,7 @@ fn check(observation: &Observation) -> Judgement {
             continue;
         }
         last_kill = Some(followed.invoked);
-        // As late as possible before the next kill: a store may tidy up in its `list`.
+        // As late as possible before the next kill: a store may clean up in its `list`.
         let next_kill =
             observation.killed().map(|next| next.invoked).find(|invoked| *invoked >= followed.returned);
         let is_between =
@@ -77,7 +77,7 @@ fn check(observation: &Observation) -> Judgement {
     }
     let ruler = Ruler::of(observation);
     if after_kills.len() < KILLS {
-        // What leaves nothing at all leaves nothing more the next time.
+        // A store that leaves nothing after its kills leaves nothing after later ones either.
         let is_clean = !after_kills.is_empty() && after_kills.iter().all(|state| ruler.left_nothing(state));
         return if is_clean { Judgement::Holds } else { Judgement::NotExercised };
     }
@@ -94,7 +94,7 @@ fn check(observation: &Observation) -> Judgement {
         );
     }
     let left_between = |first: &State, last: &State| {
-        // Whether a killed add has happened, and so has files of its own, is told by what was seen in the store.
+        // What was seen in the store shows whether a killed add happened, and so has files of its own.
         let adds = ruler.adds_between(first, last);
         ruler.count(last).saturating_sub(ruler.count(first) + per_add * adds)
     };
@@ -125,16 +125,16 @@ fn check(observation: &Observation) -> Judgement {
     Judgement::Inconclusive(format!("{seen}; they may be of different crash points"))
 }
 
-/// Which files are counted, and how many of them each add may make.
+/// Decides which files are counted, and how many of them each add may make.
 struct Ruler<'a> {
     observation: &'a Observation,
-    /// Whether shapes are compared; else all files count.
+    /// Whether shapes are compared; otherwise all files count.
     by_shape: bool,
-    /// Files that count and that each further add makes; nothing if that differs and there are no shapes to go by.
+    /// Number of counted files that each further add makes; `None` if it varies and there are no shapes to compare.
     per_add: Option<usize>,
     /// Whether it matters which records are in.
     needs_records: bool,
-    /// The records that were seen in the store at last.
+    /// The records in the last view of the store.
     present: Option<BTreeSet<&'a str>>,
 }
 
@@ -168,7 +168,7 @@ impl<'a> Ruler<'a> {
         self.present.as_ref().is_some_and(|present| present.contains(record))
     }
 
-    /// Whether a file counts.
+    /// Returns whether a file counts.
     fn counts(&self, file: &str) -> bool {
         let subject = &self.observation.subject;
         let shape = self.shape(file);
@@ -189,15 +189,15 @@ impl<'a> Ruler<'a> {
         state.files.iter().filter(|file| self.counts(file)).count()
     }
 
-    /// How many adds between two states are in: whether a killed add has happened, and so may have files of its own, is
-    /// what was seen in the store.
+    /// Returns how many adds between two states are in. What was seen in the store shows whether a killed add happened,
+    /// and so may have files of its own.
     fn adds_between(&self, first: &State, last: &State) -> usize {
         let is_in = |add: &Operation| add.added().is_some_and(|record| self.is_present(record));
         let is_between = |add: &&Operation| is_in(add) && add.invoked >= first.at && add.returned <= last.at;
         self.observation.operations.iter().filter(is_between).count()
     }
 
-    /// A shape whose number goes up and down undisturbed, but never as fast as here.
+    /// Returns a shape whose number varies without injections, but never grows as fast as here.
     fn grows_faster(&self, first: &State, last: &State) -> Option<String> {
         let subject = &self.observation.subject;
         let of =
@@ -214,7 +214,7 @@ impl<'a> Ruler<'a> {
         })
     }
 
-    /// Whether a state has no file more than an undisturbed store.
+    /// Returns whether a state has no more files than without injections.
     fn left_nothing(&self, state: &State) -> bool {
         let subject = &self.observation.subject;
         let quiet = subject.baseline_file_counts.as_slice();
@@ -228,7 +228,7 @@ impl<'a> Ruler<'a> {
         }
         let is_usual = |shape: &str, number: usize| {
             let counts = counts_of(subject, shape);
-            // Numbered files, one or more a record, are not compared here.
+            // Numbered files, one or more per record, are not compared here.
             number <= counts.iter().copied().max().unwrap_or(0)
                 && files_per_add(&counts).is_none_or(|step| step == 0)
         };
@@ -244,15 +244,15 @@ impl<'a> Ruler<'a> {
     }
 }
 
-/// What stands for a record in the shape of a name.
+/// Placeholder for a record in the shape of a name.
 const RECORD: &str = "{id}";
 
-/// How many files of a shape stood there after each of the control's adds.
+/// Returns the number of files of a shape after each add of the control.
 fn counts_of(subject: &Subject, shape: &str) -> Vec<usize> {
     subject.baseline_shapes.iter().map(|shapes| shapes.get(shape).copied().unwrap_or(0)).collect()
 }
 
-/// How many files each further add makes in the control, if that is always the same number.
+/// Returns the number of files that each further add makes in the control, if it is constant.
 fn files_per_add(counts: &[usize]) -> Option<usize> {
     let steps: Vec<Option<usize>> = counts.windows(2).map(|pair| pair[1].checked_sub(pair[0])).collect();
     let first = *steps.first()?;
@@ -275,7 +275,7 @@ mod tests {
             writeln!(text, "c1 add y{k} {}..{} ok", at + 20, at + 30).unwrap();
             writeln!(text, "state {} whole with {}", at + 40, files(k).join(" ")).unwrap();
         }
-        // Of the killed adds every other one has happened.
+        // Every other killed add happened.
         writeln!(text, "c1 list 1000..1001 ok = y0 y1 y2 y3 y4 y5 x0 x2 x4").unwrap();
         text
     }
@@ -313,7 +313,8 @@ mod tests {
         violated(check, "tmp", &format!("others store.# \n{}", kills("2 2 2", |k| names("tmp", 2 + k))));
     }
 
-    /// A cache, a rotated log or a compaction made the number of files irregular, and the invariant inconclusive for ever.
+    /// A cache, a rotated log or a compaction made the number of files irregular, and the invariant was always
+    /// inconclusive.
     #[test]
     fn files_that_come_and_go_undisturbed_are_no_residue() {
         let shapes =
@@ -328,14 +329,14 @@ mod tests {
         doubtful(check, &kills("2 3 2 3", rotated));
     }
 
-    /// Each killed add had its lock file `{dir}/{id}.lock` from the adapter, and the store was accused of them.
+    /// Each killed add left its lock file `{dir}/{id}.lock`, named by the adapter, and the store was blamed for them.
     #[test]
     fn files_that_the_target_names_by_records_are_no_residue() {
         let shapes = "shapes db=1 {id}.lock=1\n shapes db=1 {id}.lock=2\n shapes db=1 {id}.lock=3\n";
         let locks = |k: usize| (0..=k).flat_map(|k| [format!("x{k}.lock"), format!("y{k}.lock")]).collect();
         let killed = format!("{shapes}{}", kills("2 3 4", locks));
         holds(check, &format!("ids-in-paths\n{killed}"));
-        // The file of a record that is not in is a leftover, unless the target has named it.
+        // The file of a record that is not in is a leftover, unless the target named it.
         let all_in = killed.replace("x0 x2 x4", "x0 x1 x2 x3 x4 x5");
         holds(check, &all_in);
         violated(check, "x3.lock", &killed.replace(" x0 x2 x4", ""));

@@ -1,12 +1,13 @@
 //! No client waits for a lock that it holds itself, by another descriptor, thread or child.
 //!
-//! Under the tracer nobody waits for a lock in the kernel: who wants one that is taken is held, so that it is seen at
-//! once, and without a time limit, when nobody can go on. A client that waits then for a lock which a process of its own
-//! has waits for itself: through a second descriptor, in another thread, or because its child waits for a lock that
-//! the parent has, who waits for the child. A client with an armed timer can still go on and is let. Typical causes: a
-//! helper that locks what its caller has locked, a command started under the lock that takes the lock.
+//! Under the tracer no client waits for a lock in the kernel: a client that requests a held lock is stopped, so a
+//! state in which no client can continue is detected at once, without a time limit. A client that then waits for a
+//! lock held by one of its own processes waits for itself: through a second descriptor, in another thread, or
+//! because its child waits for a lock of the parent, which waits for the child. A client with an armed timer can
+//! still continue and is allowed to. Typical causes: a helper that takes the lock of its caller, a command started
+//! under the lock that takes the lock.
 //!
-//! Example: `add` has the lock and calls a function that opens the lock file once more and waits for it.
+//! Example: `add` holds the lock and calls a function that opens the lock file again and waits for it.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;
@@ -55,8 +56,8 @@ fn check(observation: &Observation) -> Judgement {
     }
 }
 
-/// The file of a lock that a client wants, and that nobody has but itself. Where others have it too, as where two
-/// readers want to write, it need not be its own lock that is in the way.
+/// Returns the file of a lock that a client wants and only it holds. If others hold it too, for example if two readers
+/// want to write, its own lock need not be the one that blocks it.
 pub(super) fn own_lock(waiting: &Waiting) -> Option<&str> {
     let is_own = |holder: &Holder| *holder == Holder::Client(waiting.client);
     let wanted =
@@ -85,7 +86,7 @@ mod tests {
         );
     }
 
-    /// A shared lock of its own was taken for what a client waited for that wanted it exclusive, beside another reader.
+    /// Two readers wanted an exclusive lock: each was reported to wait for its own shared lock.
     #[test]
     fn of_two_readers_that_want_to_write_neither_waits_for_itself() {
         let mut observation = observe("c1 add a 0..10 timeout");

@@ -57,7 +57,7 @@ fn check(observation: &Observation) -> Judgement {
     }
 }
 
-/// Whether picklock did anything in this execution beyond running the operations beside each other.
+/// Returns whether this execution had an injection, beyond running operations concurrently.
 fn has_injection(observation: &Observation) -> bool {
     let is_struck = |one: &Operation| {
         one.was_killed() || one.fault.is_some() || one.outcome == Outcome::Failed(CANCELLED.to_owned())
@@ -85,7 +85,7 @@ fn failure(one: &Operation, status: &str, beside: &[&Operation], observation: &O
             "{seen}, though it had changed something: its record is in the store"
         ));
     }
-    // A session has words of its own for busy and refused.
+    // A session has its own words for busy and refused.
     let exit = status.strip_prefix("exit ").filter(|number| number.parse::<i32>().is_ok());
     match exit {
         Some(number) if !observation.subject.maps_statuses => Judgement::Inconclusive(format!(
@@ -95,7 +95,7 @@ fn failure(one: &Operation, status: &str, beside: &[&Operation], observation: &O
     }
 }
 
-/// Whether the operation would have succeeded alone.
+/// Returns whether the operation would have succeeded alone.
 fn is_judged(one: &Operation, beside: &[&Operation], observation: &Observation) -> bool {
     let operations = &observation.operations;
     let times = operations.iter().filter(|other| other.request == one.request).count();
@@ -112,7 +112,7 @@ fn is_judged(one: &Operation, beside: &[&Operation], observation: &Observation) 
             });
             subject.lists_when_empty || had_records && only_grows
         }
-        // A second add of one record may fail whatever the order; so may one beyond a limit.
+        // A second add of the same record may fail in any order; so may one beyond a limit.
         Request::Add { record, .. } => {
             let same = operations.iter().filter(|other| other.added() == Some(record)).count();
             same == 1 && !observation.may_be_full(one)
@@ -125,7 +125,7 @@ fn is_judged(one: &Operation, beside: &[&Operation], observation: &Observation) 
     }
 }
 
-/// Whether the record of a failed `add` was seen in the store afterwards.
+/// Returns whether the record of a failed `add` was seen in the store afterwards.
 fn is_in(record: &str, add: &Operation, observation: &Observation) -> bool {
     let mut later = observation.views().into_iter().filter(|view| view.at >= add.returned);
     later.any(|view| view.records.iter().any(|one| one == record))
@@ -152,14 +152,14 @@ mod tests {
         silent(check, "c1 add a 0..10 ok\n c2 add b 10..20 failed");
     }
 
-    /// The reader of a store opened a segment that a writer had removed: nothing was lost, and `list` exited 1.
+    /// The reader of a store opened a segment that a writer had removed: nothing was lost, but `list` exited 1.
     #[test]
     fn a_list_that_fails_beside_an_add_violates() {
         violated(check, "list failed (exit 1) while add b ran", &format!("{BESIDE} list 12..15 failed"));
         silent(check, &format!("{BESIDE} list 22..25 failed"));
     }
 
-    /// `list` of a store that has no file yet exits 1 in many right stores, alone too.
+    /// In many correct stores `list` exits 1 if the store has no file yet, even when it runs alone.
     #[test]
     fn a_list_of_nothing_may_fail() {
         let first = "c1 add a 0..10 ok\n c2 list 2..5 failed";

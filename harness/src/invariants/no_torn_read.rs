@@ -1,9 +1,9 @@
 //! A reader that takes no lock never sees a broken, empty or missing data file.
 //!
-//! Readers open and parse the data file all the while that clients change it. Empty counts as broken, and so does a
-//! missing file once a record was acknowledged or `init` left one. In JSON Lines and text a last line without its
-//! line feed is a torn tail, which a reader can tell, and no break. Typical causes: a rewrite in place, be it under
-//! the best of locks, and a file that is unlinked before its successor is there.
+//! Readers open and parse the data file while clients change it. An empty file counts as broken, and so does a
+//! missing file once a record was acknowledged or if `init` left one. In JSON Lines and text a last line without its
+//! line feed is a torn tail, which a reader can detect, and not a violation. Typical causes: a rewrite in place,
+//! even under a correct lock, and a file that is unlinked before its successor is there.
 //!
 //! Example: a reader opens the file between the truncation and the write, and finds it empty.
 

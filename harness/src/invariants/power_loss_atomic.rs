@@ -1,9 +1,9 @@
 //! After a power loss at any point the data file holds the old or the new state.
 //!
-//! Judged by what the store itself makes of what is left: once it had the chance to mend itself the data file is whole,
-//! `list` succeeds, the record that was being added is there once or not, and stays what it was first seen to be, and every
-//! other record is as it was. Typical causes: a new file that is renamed over the old one before its content is on the
-//! disk, a file that is emptied and written anew.
+//! Judged by what the store itself reports after it had the chance to recover: the data file is whole, `list`
+//! succeeds, the record that was being added is there once or not at all, which does not change later, and every
+//! other record is unchanged. Typical causes: a new file that is renamed over the old one before its content is on
+//! the disk, a file that is truncated and rewritten.
 //!
 //! Example: a new file is renamed over the data before it was synced: after the power loss the name leads to a file
 //! without content.
@@ -56,7 +56,7 @@ mod tests {
         violated(check, "harmed other records", &format!("{STRUCK} c1 list 60..61 ok = b c"));
         violated(check, "no whole record", &format!("{STRUCK} c1 list 60..61 ok = a b? c"));
         violated(check, "stays empty", &format!("{STRUCK} state 60 empty"));
-        // Whatever way the store says that it cannot tell.
+        // However the store reports that it cannot list.
         violated(check, "list fails for good (exit 1)", &format!("{STRUCK} c1 list 60..61 failed"));
         for end in ["busy", "refused", "timeout"] {
             violated(check, "list failed", &format!("{STRUCK} c1 list 60..61 {end}"));
@@ -68,14 +68,14 @@ mod tests {
         );
     }
 
-    /// A store that found itself busy for ever was never judged, and held.
+    /// A store that was permanently busy was never judged, and held.
     #[test]
     fn a_store_that_is_busy_for_ever_violates() {
         let busy = "c1 add a 0..10 ok\n c1 add b 20..30 ok\n power 31\n c1 list 32..33 busy\n c1 add c 40..50 busy\n";
         violated(check, "list failed", &format!("{busy} c1 list 60..61 busy"));
     }
 
-    /// The store may mend itself first, and what stands there before is no verdict.
+    /// The store may repair itself first; its state before that is not judged.
     #[test]
     fn before_the_store_was_asked_anything_nothing_is_said() {
         silent(check, "c1 add a 0..10 ok\n power 11\n state 12 broken");

@@ -10,11 +10,11 @@ use crate::history::{Explanation, History, Operation as Recorded};
 use crate::observation::Observation;
 use crate::op::{ClientId, Operation, Outcome, Request};
 
-/// Nobody's number: a look at the data file.
+/// Client number of the looks at the data file, which belong to no client.
 const NOBODY: ClientId = ClientId::MAX;
 
-/// The history of the operations that `counts` wants, with the names of its records; nothing where no two of them
-/// overlapped. What was in the store from the start is left out, and so is what it told before it had mended itself.
+/// Returns the history of the operations that `counts` selects, with the names of its records; `None` if no two of them
+/// overlapped. Records that were in the store from the start, and answers before it had recovered, are skipped.
 pub(super) fn recorded(
     observation: &Observation,
     counts: impl Fn(&Operation) -> bool,
@@ -37,7 +37,7 @@ pub(super) fn recorded(
                 let record = told(&[record.to_owned()]).first().copied();
                 let Some(record) = record else { continue };
                 let done = match operation.outcome {
-                    // What it says after a fault is another's business.
+                    // Its answer after a fault is judged by another invariant.
                     _ if operation.fault.is_some() => None,
                     Outcome::Acknowledged => Some(true),
                     Outcome::Refused => Some(false),
@@ -74,14 +74,14 @@ pub(super) fn recorded(
         return None;
     }
     let history = History::new(operations.clone()).or_else(|_| {
-        // Requests of one session overlap: then each is as good as a client.
+        // Requests of one session overlap: then each counts as its own client.
         let own = (1..).zip(operations).map(|(client, operation)| Recorded { client, ..operation });
         History::new(own.collect())
     });
     Some((history.ok()?, names))
 }
 
-/// An explanation without times, which differ from run to run; who looks at the file is no client.
+/// Formats an explanation without times, which differ from run to run; a look at the data file is no client.
 pub(super) fn told(explanation: &Explanation) -> String {
     static TIMES: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r" \(\d+\.\.(\d+|\?)\)").ok());
     let told = format!("{explanation:#}").replace(&format!("of client {NOBODY}"), "seen in the data file");
@@ -91,8 +91,8 @@ pub(super) fn told(explanation: &Explanation) -> String {
     }
 }
 
-/// Whether what an operation told, or did, is to be explained: a list without a fault, and not before the store had
-/// mended itself.
+/// Returns whether the answer or the effect of an operation is judged; not for a list with a fault, or one before the
+/// store had recovered.
 pub(super) fn is_meant(operation: &Operation, observation: &Observation) -> bool {
     let is_settled =
         || observation.settled_at(operation.invoked) && observation.settled_at(operation.returned);

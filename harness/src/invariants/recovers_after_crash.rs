@@ -1,10 +1,11 @@
 //! After a kill at any point the next operation succeeds, with no hand to clean up.
 //!
-//! Judged where operations came one after another: all of them after a killed one, or one that failed for an injected
-//! fault, up to the next that is killed, end and are acknowledged, or refused for the store's own limit. Busy is no
-//! success: nobody else is there. In executions with overlapping clients a failure after a kill leaves a doubt, since a
-//! race may have caused it; so does one that waits for a lock, since locks end with their owner.
-//! Typical causes: a lock file that survives its owner, a half-written file that is taken for corruption.
+//! Judged in executions in which operations run one after another: all operations after one that was killed, or that
+//! failed because of an injected fault, end and are acknowledged, or refused because of the store's own limit, up to
+//! the next kill. Busy is no success, because no other client runs. In executions with overlapping clients a failure
+//! after a kill leaves a doubt, because a race may have caused it; so does an operation that waits for a lock,
+//! because locks end with their owner. Typical causes: a lock file that survives its owner, a half-written file that
+//! is taken for corruption.
 //!
 //! Example: a killed client leaves `store.lock`, made with O_EXCL, and every later `add` waits for it until it gives
 //! up.
@@ -49,8 +50,8 @@ fn check(observation: &Observation) -> Judgement {
     if judged { Judgement::Holds } else { Judgement::NotExercised }
 }
 
-/// The operations that were under way when one was killed that was held there: they may well have found the store busy,
-/// but must come to an end.
+/// Returns the operations that started while the killed one was held and did not end. They may find the store busy, but
+/// must end.
 fn beside<'a>(killed: &Operation, observation: &'a Observation) -> impl Iterator<Item = &'a Operation> {
     let held = killed.still.map(|still| (still, killed.returned));
     let is_beside = move |other: &&Operation| {
@@ -59,8 +60,8 @@ fn beside<'a>(killed: &Operation, observation: &'a Observation) -> impl Iterator
     observation.operations.iter().filter(is_beside)
 }
 
-/// The operations that must succeed after a kill: where all came one after another, all up to the next kill; else the
-/// first that began when all that were there had ended, and after a `recover` the one behind it.
+/// Returns the operations that must succeed after a kill. If all ran one after another, these are all up to the next
+/// kill; otherwise the first that began after all running ones had ended, and after a `recover` the one after it too.
 fn after<'a>(killed: &Operation, observation: &'a Observation) -> Vec<&'a Operation> {
     let later = observation.operations.iter().filter(|next| next.invoked >= killed.returned);
     if observation.is_sequential() {
@@ -73,7 +74,7 @@ fn after<'a>(killed: &Operation, observation: &'a Observation) -> Vec<&'a Operat
         Some(first) if first.request == Request::Recover => 2,
         _ => 1,
     };
-    // Who found the store busy beside one that came later tells nothing.
+    // An operation that found the store busy while a later one ran is no evidence.
     let is_alone = |next: &&Operation| {
         !observation.operations.iter().any(|other| !std::ptr::eq(other, *next) && other.overlaps(next))
     };
@@ -85,11 +86,11 @@ fn after<'a>(killed: &Operation, observation: &'a Observation) -> Vec<&'a Operat
     in_peace.into_iter().take(count).filter(tells).collect()
 }
 
-/// What a failure after a kill comes to.
+/// Judges a failure after a kill.
 fn blame(seen: String, next: &Operation, observation: &Observation) -> Judgement {
     match next.outcome {
         Outcome::Unfinished(Limit::Timeout) | Outcome::Stuck if observation.waits_for_locks() => {
-            // The kernel released what the killed one held, so this would have happened without the kill too.
+            // The kernel released the locks of the killed process, so this would have happened without the kill too.
             Judgement::Inconclusive(format!("{seen}; it waits for a lock, which is judged by no-deadlock"))
         }
         Outcome::Unfinished(limit) if limit != Limit::Timeout => {
@@ -106,12 +107,12 @@ fn began_later_or_ended(other: &Operation, next: &Operation) -> bool {
     other.invoked >= next.invoked || other.returned <= next.invoked
 }
 
-/// How `next` did not succeed; nothing where it did.
+/// Describes how `next` failed; `None` if it succeeded.
 fn failure(next: &Operation, observation: &Observation) -> Option<String> {
     let why = if next.stderr.is_empty() { String::new() } else { format!(": {}", next.stderr) };
     match &next.outcome {
         Outcome::Acknowledged | Outcome::Killed => None,
-        // An add that is over the limit is refused whatever was killed before.
+        // An add beyond the limit is refused whatever was killed before.
         Outcome::Refused if observation.may_be_full(next) => None,
         Outcome::Refused => Some(format!("was refused{why}")),
         Outcome::Busy => Some(format!("found the store busy, although no other client ran{why}")),
@@ -145,7 +146,8 @@ mod tests {
         violated(check, "list", "c1 add a 0..10 killed\n c1 list 20..30 failed");
     }
 
-    /// A store that says that it is busy, killed beside two others: the second came, and the third had the lock first.
+    /// A store that reports busy, killed beside two other clients: the second started next, and the third got the lock
+    /// first.
     #[test]
     fn who_finds_the_store_busy_beside_one_that_came_later_says_nothing() {
         let crowd = "c1 add a 0..10 killed\n c2 add x 5..12 ok\n";
@@ -187,7 +189,7 @@ mod tests {
     fn among_overlapping_clients_a_failure_leaves_a_doubt() {
         doubtful(check, "c1 add a 0..10 killed\n c2 add c 5..15 ok\n c1 add b 20..30 failed");
         holds(check, "c1 add a 0..10 killed\n c2 add c 5..15 ok\n c1 add b 20..30 ok");
-        // One that began beside the others may have lost against them.
+        // An operation that began while others ran may have lost the race against them.
         silent(check, "c1 add a 0..10 killed\n c2 add c 5..25 ok\n c1 add b 20..30 failed");
     }
 

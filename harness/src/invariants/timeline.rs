@@ -24,7 +24,7 @@ use crate::observation::{FileState, Memory, Observation, Readings, State, Subjec
 use crate::op::{Limit, Operation, Outcome, Request};
 use crate::verdict::Judgement;
 
-/// The observation that a timeline describes.
+/// Parses the observation that a timeline describes.
 pub(crate) fn observe(timeline: &str) -> Observation {
     let mut observation = Observation {
         scenario: "stress".into(),
@@ -139,7 +139,7 @@ pub(crate) fn observe(timeline: &str) -> Observation {
     observation
 }
 
-/// The same, with the calls of client 1 as [`sketch`] reads them; each lock that it is refused fails with `ENOLCK`.
+/// The same, with the calls of client 1 as [`sketch`] parses them; each refused lock fails with `ENOLCK`.
 pub(crate) fn observe_with(timeline: &str, calls: &str) -> Observation {
     let mut calls = sketch(calls);
     for call in calls.iter_mut().filter(|call| call.name == "flock" && call.result != Some(Ok(0))) {
@@ -157,7 +157,7 @@ pub(crate) fn holds(check: fn(&Observation) -> Judgement, timeline: &str) {
     assert_eq!(check(&observe(timeline)), Judgement::Holds, "{timeline}");
 }
 
-/// Checks that the timeline is judged a violation, told in words that contain `seen`.
+/// Checks that the timeline is judged a violation whose text contains `seen`.
 #[track_caller]
 pub(crate) fn violated(check: fn(&Observation) -> Judgement, seen: &str, timeline: &str) {
     match check(&observe(timeline)) {
@@ -172,7 +172,7 @@ pub(crate) fn silent(check: fn(&Observation) -> Judgement, timeline: &str) {
     assert_eq!(check(&observe(timeline)), Judgement::NotExercised, "{timeline}");
 }
 
-/// Checks that the timeline leaves a doubt.
+/// Checks that the timeline is inconclusive.
 #[track_caller]
 pub(crate) fn doubtful(check: fn(&Observation) -> Judgement, timeline: &str) {
     let judgement = check(&observe(timeline));

@@ -1,11 +1,11 @@
 //! Every data file is whole and parses whenever no operation is under way; after a kill, once the next operation (or `recover`) has ended.
 //!
-//! Judged at every moment when nothing is under way, on the data file and on those of `[data] also`. After a kill
-//! the store may mend its file, so a broken one counts only once an `add` or a `recover` has had its chance since. A
-//! missing or empty file is broken once a record was acknowledged, or where `init` left one with something in it.
-//! Typical causes: two writers in one file, a truncation that a kill made final, an unchecked short write.
+//! Judged whenever no operation runs, on the data file and on the files of `[data] also`. After a kill the store may
+//! repair its file, so a broken one counts only after an `add` or a `recover` had the chance to do so. A missing or
+//! empty file is broken once a record was acknowledged, or if `init` left a non-empty one. Typical causes: two
+//! writers in one file, a truncation made permanent by a kill, an unchecked short write.
 //!
-//! Example: two clients write into the file at once, and what is left is `["r1","r2"]"r3"]`.
+//! Example: two clients write into the file at once, and it ends as `["r1","r2"]"r3"]`.
 
 use crate::catalogue::headline;
 use crate::evidence::Evidence;

@@ -1,8 +1,8 @@
 //! Removes what a check in a test leaves if the test process is ended early, as by Ctrl-C during `cargo test`.
 //!
-//! The program has its keeper for that, which takes over signals and children; a library may take neither. So a shell is
-//! started that waits for the end of its input, which comes when this process ends in whatever way, and then removes the
-//! folders that it was told of. It is in a process group of its own, which no key of a terminal ends.
+//! The program has its supervisor for that, which takes over signals and children; a library must not take over either.
+//! So a shell is started that waits for the end of its input, which comes when this process ends in any way, and then
+//! removes the directories it was sent. It has its own process group, so no key of a terminal ends it.
 
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,8 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::check::Watcher;
 
-/// What the shell does. A store that is about to die may still put something there while it is removed: then it is removed
-/// once more.
+/// Script of the shell. A dying store may still create files during the removal: then it is repeated once.
 const SCRIPT: &str = r#"
 trap "" HUP INT QUIT TERM
 set --
@@ -22,7 +21,7 @@ while IFS= read -r folder; do set -- "$@" "$folder"; done
 rm -rf -- "$@" 2>/dev/null || { sleep 1; rm -rf -- "$@"; }
 "#;
 
-/// The shell.
+/// The shell that removes the directories.
 pub(super) struct CleanupGuard {
     child: Child,
     ears: Mutex<Option<ChildStdin>>,
@@ -30,7 +29,7 @@ pub(super) struct CleanupGuard {
 
 impl CleanupGuard {
     /// # Errors
-    /// Where there is no shell.
+    /// If there is no shell.
     pub(super) fn new() -> io::Result<Self> {
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT]).process_group(0);
@@ -43,19 +42,19 @@ impl CleanupGuard {
 impl Watcher for CleanupGuard {
     fn made(&self, folder: &Path) {
         let line = [folder.as_os_str().as_bytes(), b"\n"].concat();
-        // A name with a line feed in it would be taken for two.
+        // A name with a line feed would be read as two names.
         if folder.as_os_str().as_bytes().contains(&b'\n') {
             return;
         }
         if let Some(ears) = self.ears.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            // An heir that is gone removes nothing; this process does.
+            // A shell that has ended removes nothing; this process does.
             let _told = ears.write_all(&line);
         }
     }
 }
 
 impl Drop for CleanupGuard {
-    /// What it was told of is gone by now, so that nothing is left for it to do.
+    /// Closes the input of the shell. The directories are removed by now, so it has nothing left to do.
     fn drop(&mut self) {
         drop(self.ears.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _ended = self.child.wait();

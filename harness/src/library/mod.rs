@@ -15,16 +15,16 @@ use crate::target::{Target, UsageError, adapter};
 
 use cleanup::CleanupGuard;
 
-/// Columns of a report in the output of a test.
+/// Width of a report in the output of a test, in columns.
 const WIDTH: usize = 120;
-/// Where cases go, unless told otherwise: beside what the compiler makes.
+/// Default directory for cases: beside the build output.
 const CASES: &str = "target/picklock-cases";
 
 /// A check of a program that adds records to a file and lists them, for a test.
 ///
-/// The program is called by the plain convention, `PROGRAM add DATA ID` and `PROGRAM list DATA`, unless
-/// [`add_with`](Check::add_with), [`list_with`](Check::list_with) or an [adapter](Check::from_adapter) say otherwise. It runs beside other
-/// tests: it changes nothing process-wide, and works in folders of its own, which are gone even where the test is killed.
+/// The program is called as `PROGRAM add DATA ID` and `PROGRAM list DATA`, unless [`add_with`](Check::add_with),
+/// [`list_with`](Check::list_with) or an [adapter](Check::from_adapter) say otherwise. It can run beside other tests:
+/// it changes nothing process-wide, and works in its own directories, which are removed even if the test is killed.
 ///
 /// ```no_run
 /// #[test]
@@ -50,7 +50,7 @@ enum Source {
     Adapter(PathBuf),
 }
 
-/// A check of the program at this path, such as `env!("CARGO_BIN_EXE_store")`.
+/// Makes a check of the program at this path, such as `env!("CARGO_BIN_EXE_store")`.
 pub fn check(program: impl Into<PathBuf>) -> Check {
     Check::new(Source::Program { program: program.into(), flags: Flags::default() })
 }
@@ -67,7 +67,7 @@ impl Check {
         }
     }
 
-    /// A check of what an adapter file names. Its commands are found from its folder.
+    /// Makes a check of the target in an adapter file. Its commands are resolved from the directory of the file.
     pub fn from_adapter(file: impl Into<PathBuf>) -> Self {
         Self::new(Source::Adapter(file.into()))
     }
@@ -79,30 +79,30 @@ impl Check {
         self
     }
 
-    /// The data file's name. Default: `store.json`.
+    /// Sets the name of the data file. Default: `store.json`.
     pub fn data(self, name: impl Into<String>) -> Self {
         self.flag(|flags| flags.data = Some(name.into()))
     }
 
-    /// The arguments with which the program adds, split as a shell splits words. Default: `add {data} {id}`.
+    /// Sets the arguments with which the program adds, split as a shell splits words. Default: `add {data} {id}`.
     pub fn add_with(self, arguments: &str) -> Self {
         let command = self.command(arguments);
         self.flag(|flags| flags.add = command)
     }
 
-    /// The arguments with which it lists. Default: `list {data}`.
+    /// Sets the arguments with which it lists. Default: `list {data}`.
     pub fn list_with(self, arguments: &str) -> Self {
         let command = self.command(arguments);
         self.flag(|flags| flags.list = command)
     }
 
-    /// The arguments with which it makes an empty store. Default: it needs none.
+    /// Sets the arguments with which it makes an empty store. Default: it needs none.
     pub fn init_with(self, arguments: &str) -> Self {
         let command = self.command(arguments);
         self.flag(|flags| flags.init = command)
     }
 
-    /// Where record names stand in the data file: `$.path[*]`, `keys:$.path`, `regex:PATTERN` or `lines`.
+    /// Sets where the data file has the record names: `$.path[*]`, `keys:$.path`, `regex:PATTERN` or `lines`.
     pub fn records(self, expression: impl Into<String>) -> Self {
         self.flag(|flags| flags.records = Some(expression.into()))
     }
@@ -120,58 +120,58 @@ impl Check {
         self
     }
 
-    /// Leaves these scenarios or invariants out, by their ids.
+    /// Skips these scenarios or invariants, by their ids.
     pub fn skip(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.skip.extend(ids.into_iter().map(Into::into));
         self
     }
 
-    /// An invariant that is judged and does not count.
+    /// Judges this invariant, but does not count its verdict.
     pub fn disclaim(mut self, id: impl Into<String>) -> Self {
         self.options.claims.insert(id.into(), false);
         self
     }
 
-    /// A ceiling for the whole run, in seconds. Default: 60.
+    /// Sets the time limit of the whole run, in seconds. Default: 60.
     pub fn budget_seconds(mut self, seconds: u64) -> Self {
         self.options.budget = Some(Duration::from_secs(seconds));
         self
     }
 
-    /// Runs until nothing is left to try, however long that takes.
+    /// Runs until nothing is left to try, without a time limit.
     pub fn exhaustive(mut self) -> Self {
         self.options.budget = None;
         self
     }
 
-    /// The seed of all chance. Default: 1.
+    /// Sets the random seed. Default: 1.
     pub fn seed(mut self, seed: u64) -> Self {
         self.options.seed = seed;
         self
     }
 
-    /// How long one operation may take. Default: 10 seconds.
+    /// Sets the time limit of one operation. Default: 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Ends at the first violation.
+    /// Stops at the first violation.
     pub fn fail_fast(mut self) -> Self {
         self.options.fail_fast = true;
         self
     }
 
-    /// The folder for the cases that replay. Default: `target/picklock-cases` in the folder that tests run in.
+    /// Sets the directory for replayable cases. Default: `target/picklock-cases` in the directory that tests run in.
     pub fn cases(mut self, folder: impl Into<PathBuf>) -> Self {
         self.cases = folder.into();
         self
     }
 
-    /// Runs it.
+    /// Runs the check.
     ///
     /// # Errors
-    /// Where it makes no sense, or the harness itself failed; a violation is no error, see [`Report::exit`].
+    /// If the check makes no sense, or if the harness failed; a violation is no error, see [`Report::exit`].
     pub fn run(&self) -> Result<Report, check::CheckError> {
         let (target, options) = self.prepare()?;
         let stop = Stop::new().map_err(crate::runner::RunError::system("prepare to stop"))?;
@@ -180,11 +180,11 @@ impl Check {
         check::check(&target, &options, &stop, &heir)
     }
 
-    /// Runs it; what does not hold ends the test, with the whole report and the commands that replay it.
+    /// Runs the check; if an invariant does not hold, fails the test with the whole report and the replay commands.
     ///
     /// # Panics
-    /// Where an invariant is violated or could not be judged, where the program does not work without injections, or where the
-    /// harness itself failed.
+    /// If an invariant is violated or could not be judged, if the program does not work without injections, or if the
+    /// harness failed.
     #[track_caller]
     pub fn assert_holds(&self) {
         let (target, report) = match (self.prepare(), self.run()) {
@@ -221,12 +221,12 @@ impl Check {
     }
 }
 
-/// Whether the program is called by the plain convention.
+/// Returns whether the program is called with the default arguments.
 fn is_plain(flags: &Flags) -> bool {
     flags.add.is_none() && flags.list.is_none() && flags.init.is_none()
 }
 
-/// The flags, with the usual arguments where no others are given.
+/// Returns the flags, with the default arguments if none are given.
 fn whole(program: &Path, flags: &Flags) -> Flags {
     let usual = |arguments: &str| Some(called(program, arguments));
     let mut flags = flags.clone();
@@ -235,13 +235,13 @@ fn whole(program: &Path, flags: &Flags) -> Flags {
     flags
 }
 
-/// The program with arguments, as a shell would read it; what looks like a placeholder in its path is none.
+/// Returns the program with arguments, quoted for a shell; braces in its path are not taken for placeholders.
 fn called(program: &Path, arguments: &str) -> String {
     let program = program.to_string_lossy().replace('{', "{{").replace('}', "}}");
     format!("{} {arguments}", shell_words::quote(&program))
 }
 
-/// The same target on the command line of `picklock replay`.
+/// Returns the same target as arguments of `picklock replay`.
 fn again(program: &Path, flags: &Flags) -> String {
     let flags = &if is_plain(flags) { flags.clone() } else { whole(program, flags) };
     let named = [

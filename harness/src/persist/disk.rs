@@ -1,8 +1,8 @@
 //! Builds the log of updates and syncs from the calls of a trace.
 //!
-//! The changes are those of `man fsync` and of the ALICE study (Pillai et al., OSDI 2014): what is written to one page of
-//! a file, the length of a file, a name that is given, taken away or moved. A rename is one change, since every file
-//! system that journals makes it one.
+//! The changes are those of `man fsync` and of the ALICE study (Pillai et al., OSDI 2014): bytes written to one page of
+//! a file, the length of a file, a name that is added, removed or moved. A rename is one change, because every
+//! journaling file system makes it atomic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use std::sync::Arc;
 use crate::call::{Argument, Call, Class, Effect, Object};
 use crate::persist::tree::{Name, Place, Tree, Unmodelled};
 
-/// An operation may ask for so many changes: what a power loss may leave of more takes time and memory with their square, and no
-/// budget looks at it in between.
+/// Maximum number of changes of one operation: deriving the states that a power loss may leave takes time and memory
+/// quadratic in it, and no budget is checked in between.
 const CHANGES_MAX: usize = 512;
 
-/// What is written of one page is there wholly or not at all.
+/// The bytes written to one page are on the disk completely or not at all.
 pub(super) const PAGE: u64 = 4096;
 
-/// What a trace asks of the disk.
+/// Log of the updates and syncs of a trace.
 #[derive(Clone, Debug)]
 pub struct Log {
     base: Tree,
     whole: Tree,
     pub(super) changes: Vec<Change>,
     pub(super) syncs: Vec<Sync>,
-    /// Bytes that a sync was to make durable which failed: the kernel has dropped them, and no later sync has them, unless
-    /// their page is written again. Names and lengths are not dropped: they come with the journal, or nothing does.
+    /// Bytes that a failed sync was to make durable: the kernel has dropped them, and no later sync writes them unless
+    /// their page is written again. Names and lengths are not dropped: they are written with the journal or not at all.
     dropped: BTreeSet<usize>,
-    /// Permissions with which files and folders were made.
+    /// Permissions with which files and folders were created.
     modes: BTreeMap<u32, u32>,
     calls: usize,
 }
@@ -35,26 +35,26 @@ pub struct Log {
 /// One change of the disk.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
-    /// The call that asked for it, from 0.
+    /// The call that requested it, from 0.
     pub(super) call: usize,
     pub(super) what: What,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    /// A name is given.
+    /// A name is added.
     Put { place: Place, name: Name },
-    /// A name is taken away.
+    /// A name is removed.
     Remove { place: Place, name: Name },
-    /// A name goes over to another place, and what had that has it no more.
+    /// A name moves to another place and replaces the entry there.
     Move { from: Place, to: Place, name: Name },
-    /// Two names go over to each other's place.
+    /// Two names exchange their places.
     Exchange { places: [Place; 2], names: [Name; 2] },
     /// Permissions of a file or folder, by its number.
     Mode { of: u32, mode: u32 },
-    /// An extended attribute of a file or folder; none, if it is removed.
+    /// An extended attribute of a file or folder; `value` is none if it is removed.
     Attribute { of: u32, name: String, value: Option<Arc<[u8]>> },
-    /// The length of a file: where `grown_by` is given, as the change of that number makes it longer.
+    /// The length of a file. `grown_by` is the number of the change whose bytes extend the file, if there is one.
     Length { file: u32, length: u64, grown_by: Option<usize> },
     /// Bytes within one page of a file.
     Bytes { file: u32, offset: u64, bytes: Arc<[u8]> },
@@ -71,9 +71,9 @@ pub(super) struct Sync {
 pub(super) enum Synced {
     /// A file; its number in the tree.
     File(u32),
-    /// The content of a file, and what is needed to read it (`fdatasync`).
+    /// The content of a file, and the metadata needed to read it (`fdatasync`).
     Data(u32),
-    /// What one write wrote that is synced by itself (`O_SYNC`): from this byte to that one, and the length it needs.
+    /// One write that is synced by itself (`O_SYNC`): its range of bytes, and the length it needs.
     Write { file: u32, from: u64, to: u64 },
     /// A folder; its number in the tree.
     Folder(u32),
@@ -82,7 +82,7 @@ pub(super) enum Synced {
 }
 
 impl Synced {
-    /// Whether it demands this change on any system, as fsync(2) has it.
+    /// Whether it requires this change to be durable on any system, according to fsync(2).
     pub(super) fn is_about(&self, change: &Change) -> bool {
         match self {
             Self::Write { file, from, to } => match &change.what {
@@ -103,7 +103,7 @@ impl Synced {
 }
 
 impl Change {
-    /// The file whose content or length it changes.
+    /// Returns the file whose content or length it changes.
     pub(super) fn content_of(&self) -> Option<u32> {
         match self.what {
             What::Bytes { file, .. } | What::Length { file, .. } => Some(file),
@@ -111,7 +111,7 @@ impl Change {
         }
     }
 
-    /// The file or folder whose permissions or extended attributes it changes.
+    /// Returns the file or folder whose permissions or extended attributes it changes.
     pub(super) fn attribute_of(&self) -> Option<u32> {
         match self.what {
             What::Mode { of, .. } | What::Attribute { of, .. } => Some(of),
@@ -119,7 +119,7 @@ impl Change {
         }
     }
 
-    /// What it gives a name to, or takes one from.
+    /// Returns what it adds, removes or moves a name of.
     pub(super) fn named(&self) -> &[Name] {
         match &self.what {
             What::Put { name, .. } | What::Remove { name, .. } | What::Move { name, .. } => {
@@ -130,12 +130,12 @@ impl Change {
         }
     }
 
-    /// Whether it is a change of names, permissions, or a length that was asked for, and not one that data bring along.
+    /// Whether it changes names, permissions or an explicitly set length, not a length that a write extends.
     pub(super) fn is_metadata(&self) -> bool {
         !matches!(self.what, What::Bytes { .. } | What::Length { grown_by: Some(_), .. })
     }
 
-    /// The folders whose entries it changes.
+    /// Returns the folders whose entries it changes.
     pub(super) fn folders(&self) -> Vec<u32> {
         match &self.what {
             What::Put { place, .. } | What::Remove { place, .. } => vec![place.0],
@@ -147,10 +147,10 @@ impl Change {
 }
 
 impl Log {
-    /// What these calls ask of a disk that has `base`, all of it durable.
+    /// Records the updates and syncs of these calls on a disk that holds `base`, all of it durable.
     ///
     /// # Errors
-    /// Where a call did something that is not modelled.
+    /// If a call did something that is not modelled.
     pub fn record(base: &Tree, calls: &[Call]) -> Result<Self, Unmodelled> {
         let mut log = Self {
             base: base.clone(),
@@ -188,12 +188,12 @@ impl Log {
         Ok(log)
     }
 
-    /// How many calls there were.
+    /// Returns the number of calls.
     pub fn calls(&self) -> usize {
         self.calls
     }
 
-    /// How many changes they asked for.
+    /// Returns the number of changes that the calls requested.
     pub fn len(&self) -> usize {
         self.changes.len()
     }
@@ -203,25 +203,27 @@ impl Log {
         self.changes.is_empty()
     }
 
-    /// What is there when nothing is lost.
+    /// Returns the tree without any loss.
     pub fn whole(&self) -> &Tree {
         &self.whole
     }
 
-    /// What a power loss leaves that comes when the first `after` calls have returned and takes the changes `lost`.
+    /// Returns the tree after a power loss that occurs when the first `after` calls have returned and that loses the
+    /// changes `lost`.
     pub fn remaining(&self, after: usize, lost: &[usize]) -> Tree {
         let was_asked = |number: usize| self.changes.get(number).is_some_and(|change| change.call <= after);
         self.tree(|number| was_asked(number) && !lost.contains(&number))
     }
 
-    /// What a loss of these changes says of the store: which sync is missing, and where it belongs.
+    /// Explains the loss of these changes: which sync is missing, and where it belongs.
     pub fn missing_sync(&self, calls: &[Call], lost: &[usize]) -> String {
         let told = |at: usize| match calls.get(at) {
             Some(call) => format!("call {}, {call}", at + 1),
             None => "the end".to_owned(),
         };
         let lost: Vec<&Change> = lost.iter().filter_map(|number| self.changes.get(*number)).collect();
-        // Content that has a name all the same tells most, then a file that did not come to its new name, then the rest.
+        // Report lost content of a file whose name survived first, then a file that did not reach its new name, then
+        // the rest.
         let is_move = |change: &Change| matches!(change.what, What::Move { .. } | What::Exchange { .. });
         let moved = lost.iter().find(|change| is_move(change));
         let is_named = |file: u32| !moved.is_some_and(|change| change.named().contains(&Name::File(file)));
@@ -241,12 +243,12 @@ impl Log {
         format!("{} was not on the disk: no sync of the file came between it and {before}", told(last))
     }
 
-    /// The bytes that a failed sync dropped.
+    /// Returns the bytes that a failed sync dropped.
     pub fn dropped(&self) -> impl Iterator<Item = usize> {
         self.dropped.iter().copied()
     }
 
-    /// What is there with the changes that `is_kept` names by their numbers.
+    /// Builds the tree with the changes whose numbers `is_kept` accepts.
     pub fn tree(&self, is_kept: impl Fn(usize) -> bool) -> Tree {
         let mut tree = self.base.clone();
         let mut lengths: BTreeMap<u32, usize> = BTreeMap::new();
@@ -272,7 +274,7 @@ impl Log {
                 }
                 What::Length { file, length, .. } => {
                     let length = usize::try_from(*length).unwrap_or(usize::MAX);
-                    // What is cut off does not come back with a later length.
+                    // Truncated bytes do not reappear with a later length.
                     self.content(&mut tree, *file).truncate(length);
                     lengths.insert(*file, length);
                 }
@@ -284,7 +286,7 @@ impl Log {
                         content.resize(end, 0);
                     }
                     content[offset..end].copy_from_slice(bytes);
-                    // Bytes beyond the length that the disk has are nowhere to be seen.
+                    // Bytes beyond the durable length are not visible.
                     lengths.entry(*file).or_insert(before);
                 }
             }
@@ -306,7 +308,7 @@ impl Log {
         tree.set(place, Some(name.clone()));
     }
 
-    /// A file or folder may be new.
+    /// Creates the file or folder of this number if it does not exist.
     fn ensure(&self, tree: &mut Tree, number: u32) {
         match self.whole.is_folder(number) {
             true => tree.ensure_folder(number, self.modes.get(&number).copied()),
@@ -314,7 +316,7 @@ impl Log {
         }
     }
 
-    /// The file or folder that a sync is of.
+    /// Returns the file or folder that is synced.
     fn file(&self, call: &Call) -> Option<u32> {
         call.objects.iter().find_map(|object| match object {
             Object::File(number) => self.whole.number(*number),
@@ -361,7 +363,7 @@ impl Log {
                     self.push(at, What::Remove { place, name });
                 }
             }
-            // Nothing is done where both are names of one file.
+            // rename(2) does nothing if both are names of one file.
             Some(Effect::Renamed { from, to }) if before.name(from) != before.name(to) => {
                 let places = (before.place(from), before.place(to));
                 if let ((Some(from), Some(to)), Some(name)) = (places, before.name(from).cloned()) {
@@ -410,7 +412,7 @@ impl Log {
         Ok(())
     }
 
-    /// One change for each page that is written, each with the length that it brings along.
+    /// Adds one change for each page written, each followed by the length change that it causes.
     fn write(&mut self, at: usize, file: u32, mut known: u64, offset: u64, length: u64, data: &[u8]) {
         let end = offset + length;
         let mut from = offset;
@@ -418,7 +420,7 @@ impl Log {
             let to = ((from / PAGE + 1) * PAGE).min(end);
             let index = |place: u64| usize::try_from(place - offset).unwrap_or(usize::MAX);
             let Some(bytes) = data.get(index(from)..index(to)) else { return };
-            // The whole page is to be written again.
+            // The whole page is going to be written again, including its dropped bytes.
             let is_of_page = |number: &usize| {
                 matches!(self.changes[*number].what, What::Bytes { file: other, offset: place, .. }
                     if other == file && place / PAGE == from / PAGE)
@@ -435,7 +437,7 @@ impl Log {
     }
 
     fn sync(&mut self, at: usize, call: &Call) {
-        // It only starts to write (sync_file_range(2)).
+        // sync_file_range(2) only starts writing.
         if call.name == "sync_file_range" {
             return;
         }
@@ -466,7 +468,7 @@ impl Log {
         }
     }
 
-    /// What is written through a description that was opened with `O_SYNC` or `O_DSYNC` is synced by itself.
+    /// Notes a description opened with `O_SYNC` or `O_DSYNC`: every write through it is synced.
     fn note_synced_open(&self, call: &Call, synced_writes: &mut BTreeSet<u32>) {
         if call.class == Class::Open && (call.has_flag("O_SYNC") || call.has_flag("O_DSYNC")) {
             synced_writes.extend(description(call));
@@ -474,14 +476,14 @@ impl Log {
     }
 }
 
-/// Takes a name away, where it still stands for this.
+/// Removes a name if it still refers to this.
 fn take(tree: &mut Tree, place: &Place, name: &Name) {
     if tree.at(place) == Some(name) {
         tree.set(place, None);
     }
 }
 
-/// The description that a call works on: of a copy, which has two, the one that it writes through.
+/// Returns the description that a call works on; for a copy, which has two, the one that it writes through.
 fn description(call: &Call) -> Option<u32> {
     call.objects.iter().rev().find_map(|object| match object {
         Object::Description(number) => Some(*number),
@@ -489,7 +491,7 @@ fn description(call: &Call) -> Option<u32> {
     })
 }
 
-/// The folder that a sync is of, by the name of its descriptor.
+/// Returns the folder that is synced, by the path of its descriptor.
 fn folder(call: &Call, tree: &Tree) -> Option<u32> {
     call.arguments.iter().find_map(|argument| match argument {
         Argument::Descriptor(_, path) => tree.folder(path),

@@ -1,42 +1,43 @@
 //! Derives the states that a kill may leave: exact prefixes of the calls, with one write cut.
 //!
-//! The calls of one process have one order and the kernel forgets none of them: what a kill leaves is what a prefix of
-//! them made, with the call that was under way cut where a page of the file begins.
+//! The calls of one process have one order and the kernel loses none of them: a kill leaves the result of a prefix of
+//! the calls, with the running call cut at a page boundary of the file.
 
 use crate::call::{Call, Effect};
 use crate::persist::tree::{Tree, Unmodelled};
 use crate::scenario::torn_write::page_cuts;
 
-/// What a kill at one crash point leaves.
+/// The state left by a kill at one crash point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrashState {
     /// The crash point: before this call, counted from 1.
     pub point: u32,
-    /// The call itself wrote so many bytes before the kill, where it was cut.
+    /// Number of bytes that the call itself wrote before the kill, if it was cut.
     pub cut: Option<u64>,
-    /// What stands in the sandbox.
+    /// Content of the sandbox.
     pub tree: Tree,
 }
 
-/// Every distinct directory content that a kill of this operation can leave, in the order of its calls, and what the
-/// whole operation leaves, last. Of one write no more than a dozen cuts are made.
+/// Returns every distinct directory content that a kill of this operation can leave, in the order of its calls; the
+/// last is the result of the whole operation. At most a dozen cuts are made of one write.
 ///
 /// # Errors
-/// Where a call did something that is not modelled, or several processes or threads made calls, whose order another
-/// run may change.
+/// If a call did something that is not modelled, or if several processes or threads made calls: another run may order
+/// those differently.
 pub fn crash_states<'a>(first: &Tree, calls: &'a [Call]) -> Result<CrashStates<'a>, Unmodelled> {
     let is_other = |call: &&Call| (call.process, call.thread) != (calls[0].process, calls[0].thread);
     if let Some(other) = calls.iter().find(is_other) {
         return Err(Unmodelled::new(other, "was made by another process or thread"));
     }
-    // What cannot be followed is found out before anything is made of it.
+    // Calls that are not modelled are detected before any state is derived.
     let mut last = first.clone();
     calls.iter().try_for_each(|call| last.apply(call, None))?;
     let left_out = calls.iter().map(|call| pages_of(call).len() - cuts_of(Some(call)).len()).sum();
     Ok(CrashStates { calls, tree: first.clone(), next: 0, cuts: Vec::new(), told: None, last, left_out })
 }
 
-/// For each call, how long the file that it writes is before it; nothing if it writes none, or nobody knows.
+/// Returns, for each call, the length before it of the file that it writes; `None` if it writes none or the length is
+/// unknown.
 pub fn lengths_before(first: &Tree, calls: &[Call]) -> Vec<Option<u64>> {
     let mut tree = Some(first.clone());
     let length = |tree: &Option<Tree>, call: &Call| match &call.effect {
@@ -54,14 +55,14 @@ pub fn lengths_before(first: &Tree, calls: &[Call]) -> Vec<Option<u64>> {
     lengths
 }
 
-/// The crash states of one operation, one after another: only one of them is there at a time.
+/// The crash states of one operation, produced one after another: only one of them exists at a time.
 #[derive(Clone, Debug)]
 pub struct CrashStates<'a> {
     calls: &'a [Call],
-    /// What the calls before `next` have made.
+    /// Result of the calls before `next`.
     tree: Tree,
     next: usize,
-    /// Cuts of the call `next` that are still to come, the last first.
+    /// Remaining cuts of the call `next`, the last first.
     cuts: Vec<u64>,
     told: Option<Tree>,
     last: Tree,
@@ -69,17 +70,17 @@ pub struct CrashStates<'a> {
 }
 
 impl CrashStates<'_> {
-    /// What the whole operation leaves.
+    /// Returns the result of the whole operation.
     pub fn whole(&self) -> &Tree {
         &self.last
     }
 
-    /// How many cuts at pages of long writes are left out.
+    /// Returns the number of page cuts of long writes that are left out.
     pub fn left_out(&self) -> usize {
         self.left_out
     }
 
-    /// The next content, whether or not it is another one than the last.
+    /// Returns the next content, even if it equals the previous one.
     fn step(&mut self) -> Option<CrashState> {
         let point = u32::try_from(self.next + 1).ok()?;
         if self.told.is_none() {
@@ -89,7 +90,7 @@ impl CrashStates<'_> {
         let call = self.calls.get(self.next)?;
         if let Some(cut) = self.cuts.pop() {
             let mut torn = self.tree.clone();
-            // That it can be followed was seen before.
+            // `crash_states` has checked that the call is modelled.
             torn.apply(call, Some(cut)).ok()?;
             return Some(CrashState { point, cut: Some(cut), tree: torn });
         }
@@ -103,7 +104,7 @@ impl CrashStates<'_> {
 impl Iterator for CrashStates<'_> {
     type Item = CrashState;
 
-    /// Equal contents count once: a call that changes nothing makes no new state.
+    /// Counts equal contents once: a call that changes nothing creates no new state.
     fn next(&mut self) -> Option<CrashState> {
         loop {
             let state = self.step()?;
@@ -115,7 +116,8 @@ impl Iterator for CrashStates<'_> {
     }
 }
 
-/// Where a kill can cut a call, the last place first: at the first pages, the last ones, and some in between.
+/// Returns where a kill can cut a call, the last place first: the first page boundary, the last one, and some in
+/// between.
 fn cuts_of(call: Option<&Call>) -> Vec<u64> {
     let all = call.map(pages_of).unwrap_or_default();
     let step = all.len().div_ceil(CUTS_MAX).max(1);
@@ -123,7 +125,7 @@ fn cuts_of(call: Option<&Call>) -> Vec<u64> {
     (0..all.len()).rev().filter(is_kept).map(|at| all[at]).collect()
 }
 
-/// Every place where a page of the file begins within what a call wrote.
+/// Returns every page boundary of the file within the bytes that a call writes.
 fn pages_of(call: &Call) -> Vec<u64> {
     match &call.effect {
         Some(Effect::Written { offset, length, .. }) => page_cuts(*offset, *length).collect(),
@@ -131,7 +133,7 @@ fn pages_of(call: &Call) -> Vec<u64> {
     }
 }
 
-/// Cuts of one write, and the last one.
+/// Maximum number of cuts of one write, in addition to the last one.
 const CUTS_MAX: usize = 12;
 
 #[cfg(test)]
@@ -146,7 +148,7 @@ mod tests {
         tree
     }
 
-    /// Calls of a text, whose writes write `content`.
+    /// Calls parsed from a text; their writes write `content`.
     fn calls(text: &str, content: &[u8]) -> Vec<Call> {
         let mut calls = sketch(text);
         for call in &mut calls {
@@ -211,7 +213,7 @@ mod tests {
         assert_eq!(lengths_before(&first(), &calls), [None, Some(3), Some(6)]);
     }
 
-    /// Two names of one file were taken for the same as two files that hold the same.
+    /// Two names of one file were considered equal to two files of the same content.
     #[test]
     fn two_files_of_one_content_are_not_one_file_with_two_names() {
         let mut two_files = first();
@@ -224,7 +226,7 @@ mod tests {
         assert_ne!(two_files.digest(), two_names.digest());
     }
 
-    /// A write of nothing behind the end of a file was taken for one that needs the bytes before it.
+    /// An empty write beyond the end of a file was assumed to need the bytes before it.
     #[test]
     fn a_write_of_nothing_changes_nothing() {
         let mut calls = calls("1 open db 1\n 1 write 1", b"");
@@ -235,13 +237,13 @@ mod tests {
         assert_eq!(states.len(), 1);
     }
 
-    /// Every page of every write was kept at a time, and a store of some megabytes ended picklock.
+    /// Every page of every write was kept in memory at once, and a store of some megabytes ended picklock.
     #[test]
     fn of_a_long_write_a_dozen_cuts_are_made() {
         let calls = calls("1 truncate db 1\n 1 write 1", &vec![b'x'; 1 << 20]);
         let states: Vec<CrashState> = crash_states(&first(), &calls).unwrap().collect();
         assert!((10..=16).contains(&states.len()), "{}", states.len());
-        // 255 pages begin within it; what was left out is known, so that nobody takes that for all.
+        // 255 pages begin within it; the number left out is reported, so that the rest is not taken for all.
         let told = crash_states(&first(), &calls).unwrap().left_out();
         assert_eq!(told, 255 - states.iter().filter(|state| state.cut.is_some()).count());
         assert_eq!(states[states.len() - 2].cut, Some((1 << 20) - 4096));

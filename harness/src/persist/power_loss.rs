@@ -1,8 +1,8 @@
 //! Enumerates the states that a power loss may leave for each profile, up to a limit.
 //!
-//! What may be missing only grows until a sync returns, and what must be there only then: so the choices are made at the
-//! end of each sync epoch, just before its sync has returned, and after the last call, when the operation is
-//! acknowledged. Equal contents count once, with all profiles that allow them.
+//! Changes that may be missing only accumulate until a sync returns, and requirements are added only when it returns.
+//! States are therefore enumerated at the end of each sync epoch, just before its sync returns, and after the last
+//! call, when the operation is acknowledged. Equal contents count once, with all profiles that allow them.
 
 use std::collections::HashMap;
 
@@ -13,17 +13,17 @@ use crate::persist::disk::{Log, Sync, Synced};
 use crate::persist::profile::{self, Profile};
 use crate::persist::tree::Tree;
 
-/// So many changes may be free for all choices to be made; of more, prefixes with one omission and samples.
+/// Maximum number of optional changes for an exhaustive enumeration; above it, prefixes, single omissions and samples.
 const FREE_MAX: usize = 14;
-/// Choices that are made at random then.
+/// Number of random choices in that case.
 const SAMPLES: usize = 200;
-/// Bytes that all contents of one epoch may have together.
+/// Maximum total size of all contents of one epoch, in bytes.
 const BYTES_MAX: usize = 64 << 20;
 
-/// What one power loss leaves.
+/// The state left by one power loss.
 #[derive(Clone, Debug)]
 pub struct PowerLoss {
-    /// It comes when so many calls have returned.
+    /// Number of calls that have returned when it occurs.
     pub after: usize,
     /// Whether the operation was acknowledged by then.
     pub is_acknowledged: bool,
@@ -31,20 +31,19 @@ pub struct PowerLoss {
     pub lost: Vec<usize>,
     /// The profiles that allow it.
     pub profiles: Vec<&'static str>,
-    /// What is there.
+    /// The remaining tree.
     pub tree: Tree,
 }
 
 impl PowerLoss {
-    /// Whether no file system that picklock knows allows it, but the standard does.
+    /// Whether the standard allows it, but no file system that picklock knows.
     pub fn is_portability(&self) -> bool {
         self.profiles == [profile::PORTABILITY]
     }
 }
 
-/// Every content that a power loss may leave, those with the fewest losses first and those that only the standard allows
-/// last, and how many epochs had more free
-/// changes than all choices are made of.
+/// Returns every content that a power loss may leave, fewest losses first and those that only the standard allows last,
+/// and the number of epochs with too many optional changes to enumerate all choices.
 pub fn power_losses(log: &Log, profiles: &[&'static Profile]) -> (Vec<PowerLoss>, usize) {
     let mut found: Vec<PowerLoss> = Vec::new();
     let mut known: HashMap<(u64, bool), Vec<usize>> = HashMap::new();
@@ -65,7 +64,7 @@ pub fn power_losses(log: &Log, profiles: &[&'static Profile]) -> (Vec<PowerLoss>
                         if !same.profiles.contains(&profile.id) {
                             same.profiles.push(profile.id);
                         }
-                        // The fewest losses tell the most; a cause that a real file system has, before all.
+                        // The fewest losses explain most; a cause on a real file system takes precedence.
                         let is_better =
                             same.profiles.first() == Some(&profile.id) && lost.len() < same.lost.len();
                         if is_better {
@@ -91,11 +90,11 @@ pub fn power_losses(log: &Log, profiles: &[&'static Profile]) -> (Vec<PowerLoss>
     (found, bounded)
 }
 
-/// A time up to which syncs have returned.
+/// The end of a sync epoch.
 struct Epoch {
-    /// So many calls have returned.
+    /// Number of calls that have returned.
     after: usize,
-    /// Changes with a smaller number were asked for by then.
+    /// Number of changes requested by then.
     changes: usize,
     is_last: bool,
 }
@@ -111,7 +110,8 @@ fn epochs(log: &Log) -> Vec<Epoch> {
     epochs
 }
 
-/// The choices of what is kept of an epoch, each as long as the changes that were asked for, and whether these are all.
+/// Returns the choices of kept changes of an epoch, each as long as the requested changes, and whether they are all
+/// choices.
 fn choices(log: &Log, epoch: &Epoch, profile: &Profile) -> (Vec<Vec<bool>>, bool) {
     let count = epoch.changes;
     let needs: Vec<Vec<usize>> = (0..count).map(|number| (profile.needs)(log, number)).collect();
@@ -134,7 +134,7 @@ fn choices(log: &Log, epoch: &Epoch, profile: &Profile) -> (Vec<Vec<bool>>, bool
                     .any(|sync| (profile.demands)(log, sync, change))
         })
         .collect();
-    // What a demanded change cannot be without is there too.
+    // A required change also requires the changes that it depends on.
     for number in (0..count).rev() {
         if forced[number] {
             needs[number].iter().for_each(|needed| forced[*needed] |= !dropped[*needed]);
@@ -159,7 +159,7 @@ fn choices(log: &Log, epoch: &Epoch, profile: &Profile) -> (Vec<Vec<bool>>, bool
     let mut take = |chosen: &dyn Fn(usize) -> bool| {
         let mut kept = forced.clone();
         free.iter().enumerate().for_each(|(place, number)| kept[*number] = chosen(place));
-        // In the order of the changes: what cannot be without one that is missing goes with it.
+        // In the order of the changes: a change is lost if one that it depends on is missing.
         for number in 0..count {
             kept[number] &=
                 forced[number] || needs[number].iter().all(|needed| kept[*needed] || dropped[*needed]);
@@ -200,7 +200,7 @@ mod tests {
         tree
     }
 
-    /// Calls of a text, whose writes write `new!` behind what was written before; a sync of file 9 is one of the folder.
+    /// Calls parsed from a text. Their writes append `new!`; a sync of file 9 is a sync of the folder.
     fn calls(text: &str) -> Vec<Call> {
         let mut calls = sketch(text);
         let mut lengths = std::collections::BTreeMap::from([(1, 3)]);
@@ -227,7 +227,7 @@ mod tests {
         calls
     }
 
-    /// What `db` may hold: before the operation was acknowledged, and after.
+    /// Contents that `db` may have, before the operation was acknowledged and after.
     fn contents(text: &str, profile: &str) -> [BTreeSet<String>; 2] {
         let log = Log::record(&base(), &calls(text)).unwrap();
         let profile: Vec<_> = ALL.iter().copied().filter(|known| known.id == profile).collect();
@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    /// What stands in TMPDIR was taken for something in a folder that is not there.
+    /// A file in TMPDIR was taken for one in a folder that does not exist.
     #[test]
     fn what_is_staged_in_tmpdir_is_there_after_its_syncs() {
         for profile in ALL {
@@ -319,8 +319,8 @@ mod tests {
         assert_eq!(acknowledged(text, "btrfs"), ["", "new!", "old"]);
     }
 
-    /// A record and its line feed were written one after the other, and the line feed alone was there: a page is written as
-    /// a whole.
+    /// A record and its line feed were written one after the other, and a state with the line feed alone was derived: a
+    /// page is written as a whole.
     #[test]
     fn later_bytes_of_a_page_do_not_come_without_the_earlier_ones() {
         let text = "1 open db 1\n 1 write 1\n 1 write 1";
@@ -329,8 +329,8 @@ mod tests {
         assert!(acknowledged(text, "posix").contains(&"old0000new!".to_owned()));
     }
 
-    /// What was written again after a sync that failed is to be synced again, and was not believed; neither was the second
-    /// sync of a folder.
+    /// Content that is written again after a failed sync can be synced again; that second sync was ignored, and so was
+    /// the second sync of a folder.
     #[test]
     fn what_is_written_again_after_a_failed_sync_is_there_and_so_are_names() {
         let mut again =
@@ -351,7 +351,7 @@ mod tests {
         }
     }
 
-    /// A sync that failed was taken for one that may be tried again: the kernel has dropped the data by then.
+    /// A failed sync was assumed to be repeatable: the kernel has dropped the data by then.
     #[test]
     fn what_a_failed_sync_dropped_is_there_no_more_whatever_is_synced_later() {
         let mut failing = calls(&format!("{REPLACED} 1 sync 2\n 1 sync 2\n 1 rename tmp db\n 1 sync 9"));
@@ -365,7 +365,7 @@ mod tests {
         }
     }
 
-    /// What was copied from one file to another was taken for written to the first of them.
+    /// Data copied from one file to another were taken for a write to the first of them.
     #[test]
     fn a_copy_writes_to_the_file_that_it_copies_to() {
         use crate::call::Object;
@@ -377,8 +377,8 @@ mod tests {
         assert_eq!(log.remaining(log.calls(), &[]).content("db"), Some(&b"old"[..]));
     }
 
-    /// What a power loss left was the base of a second one, and a file that was made there got the number of one that was
-    /// there already.
+    /// The tree after a power loss was the base of a second one, and a file created there got the number of an existing
+    /// file.
     #[test]
     fn a_file_made_after_a_power_loss_is_not_taken_for_one_made_before() {
         let log = Log::record(&base(), &calls("1 create tmp 2\n 1 write 2")).unwrap();
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(left.content("other"), Some(&b"new!new!"[..]));
     }
 
-    /// Whether the last power loss may leave `db` without the attribute that it had been given.
+    /// Whether the last power loss may leave `db` without the attribute that was set.
     fn may_lose_attribute(sync: &str, profile: &'static Profile) -> bool {
         let mut calls = calls("1 open db 1\n 1 unlink db\n 1 sync 1");
         calls[1].class = crate::call::Class::Attribute;
@@ -404,8 +404,8 @@ mod tests {
         last.any(|loss| loss.tree.attributes("db").unwrap().is_empty())
     }
 
-    /// An attribute was not part of a state, so that a store which keeps its size in one was accused. `fdatasync` need not
-    /// write it.
+    /// Attributes were not part of a state, so that a store that keeps its size in one was accused. `fdatasync` need
+    /// not write them.
     #[test]
     fn an_attribute_is_durable_after_fsync() {
         for profile in ALL {
@@ -415,7 +415,7 @@ mod tests {
         }
     }
 
-    /// One write that is synced by its own flag was taken for an unsynced one.
+    /// A write that is synced by its own flag was taken for an unsynced one.
     #[test]
     fn a_write_with_a_sync_flag_is_durable() {
         for (flag, expected) in [("RWF_DSYNC", &["oldnew!"][..]), ("RWF_HIPRI", &["old", "oldnew!"])] {
@@ -431,8 +431,7 @@ mod tests {
         }
     }
 
-    /// A file without a name, an exchange of names and a folder that is moved were not modelled, so that right stores had
-    /// no states at all.
+    /// Unnamed files, exchanged names and moved folders were not modelled, so that correct stores had no states at all.
     #[test]
     fn unnamed_files_exchanges_and_folders_are_followed() {
         let text =
@@ -447,7 +446,7 @@ mod tests {
         for profile in ALL {
             let (losses, _) = power_losses(&log, &[profile]);
             assert!(losses.iter().filter(|loss| loss.is_acknowledged).all(|loss| loss.tree == *log.whole()));
-            // Before the last sync each has either content, and nobody sees two files of the new one.
+            // Before the last sync each name has either content, and two files with the new content are never visible.
             assert!(losses.iter().all(|loss| loss.tree.content("db").is_some_and(
                 |now| now == b"old" || now == b"new!" && loss.tree.content("tmp") == Some(&b"old"[..])
             )));
@@ -461,13 +460,13 @@ mod tests {
         assert_eq!(log.remaining(log.calls(), &[]), *log.whole());
         let is_move = |number: &usize| matches!(log.changes[*number].what, What::Move { .. });
         let lost: Vec<usize> = (0..log.len()).filter(is_move).collect();
-        // What was made in the folder is in there, whatever it is called.
+        // Files created in the folder are in it, whatever its name is.
         let names: Vec<String> = log.remaining(log.calls(), &lost).names().collect();
         assert_eq!(names, ["d", "d/x", "d/y", "db"]);
     }
 
-    /// Every choice, by the words of the profile and nothing else: names and cuts a prefix, data free (ext4); any subset
-    /// (posix).
+    /// Enumerates every choice from the words of the profile alone: names and truncations a prefix, data free (ext4);
+    /// any subset (posix).
     fn oracle(log: &Log, profile: &str) -> Vec<(Tree, bool)> {
         let mut all: Vec<(Tree, bool)> = Vec::new();
         for epoch in epochs(log) {
@@ -508,7 +507,7 @@ mod tests {
                     }
                     _ => true,
                 };
-                // Data of a file that was cut belong to the cut one.
+                // Data written after a truncation of their file depend on that truncation.
                 let is_of_cut = |number: usize| {
                     let file = log.changes[number].content_of();
                     let cut = log.changes[..number]
@@ -540,7 +539,7 @@ mod tests {
             let (mut has_tmp, mut has_db) = (true, true);
             for pick in picks {
                 let verb = verbs[pick];
-                // Only what can be done then.
+                // Only calls that are possible at this point.
                 let can = match verb {
                     "truncate db 1" | "unlink db" => has_db,
                     "rename tmp db" | "unlink tmp" => has_tmp,
@@ -552,7 +551,7 @@ mod tests {
                 }
                 has_tmp &= !matches!(verb, "rename tmp db" | "unlink tmp");
                 has_db = (has_db && verb != "unlink db") || verb == "rename tmp db";
-                // What has another file behind it now is not truncated as the first.
+                // A name that refers to another file by now is not truncated as the first one.
                 if verb == "truncate db 1" && text.contains("rename") {
                     continue;
                 }

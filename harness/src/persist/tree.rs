@@ -1,6 +1,6 @@
 //! Models a directory in memory: names, files and their content, and the effect of each call.
 //!
-//! An entry belongs to its folder by the folder's number, not by a path: a folder that is renamed takes its entries along.
+//! An entry refers to its folder by number, not by path: a renamed folder keeps its entries.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,34 +9,34 @@ use std::sync::Arc;
 
 use crate::call::{Call, Effect, Object, Special, TEMPORARY};
 
-/// The number of the sandbox among the folders.
+/// Number of the sandbox folder.
 const ROOT: u32 = 0;
-/// The number of the folder that TMPDIR names.
+/// Number of the folder that TMPDIR names.
 const TEMPORARY_ROOT: u32 = 1;
-/// What is not below either of them is an entry of this one by its whole path, and never laid out.
+/// A path below neither of them is an entry of this folder, by its whole path, and is never laid out.
 const ELSEWHERE: u32 = 2;
-/// What is written to a FIFO or a socket changes no file: each of them has this number.
+/// Number of every FIFO and socket: a write to one changes no file.
 const NO_FILE: u32 = u32::MAX;
 
-/// The content of a folder, with names by their paths from there. What stands in TMPDIR is below `$TMPDIR/`; that folder
-/// itself is always there, and no entry.
+/// The content of a folder, with names as paths relative to it. The content of TMPDIR is below `$TMPDIR/`; that folder
+/// itself always exists and is not an entry.
 #[derive(Clone, Debug)]
 pub struct Tree {
     entries: BTreeMap<Place, Name>,
     files: BTreeMap<u32, File>,
     folders: BTreeMap<u32, Folder>,
-    /// The files and folders of the trace, by their numbers there.
+    /// Maps file and folder numbers of the trace to numbers here.
     opened: BTreeMap<u32, u32>,
     next: u32,
 }
 
-/// Where an entry is: the number of its folder, and its name in there.
+/// Place of an entry: the number of its folder, and its name in there.
 pub(super) type Place = (u32, String);
 
 /// Extended attributes, by their names.
 pub type Attributes = BTreeMap<String, Vec<u8>>;
 
-/// What a name stands for: a file or a folder by its number, a link by where it points, a FIFO or a socket by its
+/// What a name refers to: a file or folder by number, a symbolic link by its target, a FIFO or socket by its
 /// permissions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Name {
@@ -48,7 +48,7 @@ pub(super) enum Name {
 
 #[derive(Clone, Debug, Default)]
 struct File {
-    /// Shared by all trees in which it is the same.
+    /// Shared by all trees that have the same content.
     content: Arc<Vec<u8>>,
     mode: u32,
     attributes: Arc<Attributes>,
@@ -60,7 +60,7 @@ struct Folder {
     attributes: Arc<Attributes>,
 }
 
-/// What a name stands for.
+/// What a name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Entry<'a> {
     /// A file.
@@ -118,8 +118,8 @@ impl Default for Tree {
     }
 }
 
-/// Two are equal if a look at the folder shows no difference: the numbers of files are of no interest, but which names are
-/// one file is.
+/// Two trees are equal if their visible content is equal: file numbers do not matter, but which names refer to one file
+/// does.
 impl PartialEq for Tree {
     fn eq(&self, other: &Self) -> bool {
         let (mine, theirs) = (self.entries(), other.entries());
@@ -141,7 +141,7 @@ impl PartialEq for Tree {
 impl Eq for Tree {}
 
 impl Entry<'_> {
-    /// The same with another number, if it is a file.
+    /// Returns the same entry with another number, if it is a file.
     fn numbered(self, number: u32) -> Self {
         match self {
             Self::File { content, mode, attributes, .. } => Self::File { number, content, mode, attributes },
@@ -151,36 +151,36 @@ impl Entry<'_> {
 }
 
 impl Tree {
-    /// Puts a file there; its number, for further names.
+    /// Adds a file and returns its number, for further names.
     pub fn put_file(&mut self, path: &str, content: Vec<u8>, mode: u32) -> u32 {
         let number = self.new_file(content, mode);
         self.put(path, Name::File(number));
         number
     }
 
-    /// Gives a file a further name.
+    /// Adds another name of a file.
     pub fn put_name(&mut self, path: &str, file: u32) {
         self.put(path, Name::File(file));
     }
 
-    /// Puts a folder there.
+    /// Adds a folder.
     pub fn put_folder(&mut self, path: &str, mode: u32) {
         self.next += 1;
         self.folders.insert(self.next, Folder { mode, ..Folder::default() });
         self.put(path, Name::Folder(self.next));
     }
 
-    /// Puts a symbolic link there.
+    /// Adds a symbolic link.
     pub fn put_link(&mut self, path: &str, to: &str) {
         self.put(path, Name::Link(to.to_owned()));
     }
 
-    /// Puts a FIFO or a socket there.
+    /// Adds a FIFO or a socket.
     pub fn put_special(&mut self, path: &str, special: Special, mode: u32) {
         self.put(path, Name::Special(special, mode));
     }
 
-    /// Sets the extended attributes of what has this name.
+    /// Sets the extended attributes of the file or folder of this name.
     pub fn put_attributes(&mut self, path: &str, attributes: Attributes) {
         let attributes = Arc::new(attributes);
         match self.name(path).cloned() {
@@ -206,7 +206,7 @@ impl Tree {
         self.next
     }
 
-    /// Where the entry of this path is; nothing if its folder is not known.
+    /// Returns the place of this path; `None` if its folder is unknown.
     pub(super) fn place(&self, path: &str) -> Option<Place> {
         if path.starts_with('/') {
             return Some((ELSEWHERE, path.to_owned()));
@@ -215,7 +215,7 @@ impl Tree {
         Some((self.folder(folder)?, name.to_owned()))
     }
 
-    /// The number of the folder of this path.
+    /// Returns the number of the folder of this path.
     pub(super) fn folder(&self, path: &str) -> Option<u32> {
         if path == "." {
             return Some(ROOT);
@@ -229,12 +229,12 @@ impl Tree {
         }
     }
 
-    /// All names, in order: a folder before what is in it.
+    /// Returns all names, in order: a folder before its content.
     pub fn names(&self) -> impl Iterator<Item = String> {
         self.entries().into_iter().map(|(path, _)| path)
     }
 
-    /// All names and what they stand for, in order: a folder before what is in it.
+    /// Returns all names and their entries, in order: a folder before its content.
     pub fn entries(&self) -> Vec<(String, Entry<'_>)> {
         let mut found = Vec::new();
         self.walk(ROOT, "", &mut found);
@@ -267,7 +267,7 @@ impl Tree {
         self.entries.range((folder, String::new())..).take_while(move |((other, _), _)| *other == folder)
     }
 
-    /// The content of the file of this name.
+    /// Returns the content of the file of this name.
     pub fn content(&self, path: &str) -> Option<&[u8]> {
         match self.name(path)? {
             Name::File(number) => Some(&self.files.get(number)?.content),
@@ -275,7 +275,7 @@ impl Tree {
         }
     }
 
-    /// The extended attributes of the file of this name.
+    /// Returns the extended attributes of the file or folder of this name.
     pub fn attributes(&self, path: &str) -> Option<&Attributes> {
         match self.name(path)? {
             Name::File(number) => Some(&self.files.get(number)?.attributes),
@@ -284,17 +284,17 @@ impl Tree {
         }
     }
 
-    /// What a path names.
+    /// Returns what a path refers to.
     pub(super) fn name(&self, path: &str) -> Option<&Name> {
         self.at(&self.place(path)?)
     }
 
-    /// What stands at a place.
+    /// Returns the entry at a place.
     pub(super) fn at(&self, place: &Place) -> Option<&Name> {
         self.entries.get(place)
     }
 
-    /// Lets a place have this entry, or none.
+    /// Sets or removes the entry at a place.
     pub(super) fn set(&mut self, place: &Place, name: Option<Name>) {
         match name {
             Some(name) => drop(self.entries.insert(place.clone(), name)),
@@ -302,7 +302,7 @@ impl Tree {
         }
     }
 
-    /// The number here of a file or folder of the trace.
+    /// Returns the number here of a file or folder of the trace.
     pub(super) fn number(&self, traced: u32) -> Option<u32> {
         self.opened.get(&traced).copied().filter(|number| *number != NO_FILE)
     }
@@ -312,26 +312,26 @@ impl Tree {
         number < ELSEWHERE || self.folders.contains_key(&number)
     }
 
-    /// How long a file is, in bytes.
+    /// Returns the length of a file, in bytes.
     pub(super) fn length(&self, file: u32) -> Option<u64> {
         Some(self.files.get(&file)?.content.len() as u64)
     }
 
-    /// The permissions of a file or folder.
+    /// Returns the permissions of a file or folder.
     pub(super) fn mode(&self, number: u32) -> Option<u32> {
         let of_folder = || self.folders.get(&number).map(|folder| folder.mode);
         self.files.get(&number).map(|file| file.mode).or_else(of_folder)
     }
 
-    /// The content of the file of this number, which is made with these permissions if it is not there.
+    /// Returns the content of the file of this number, which is created with these permissions if it does not exist.
     pub(super) fn content_mut(&mut self, file: u32, mode: Option<u32>) -> &mut Vec<u8> {
         let new = || File { mode: mode.unwrap_or(0o644), ..File::default() };
-        // The next new file is another one.
+        // The next new file gets another number.
         self.next = self.next.max(file);
         Arc::make_mut(&mut self.files.entry(file).or_insert_with(new).content)
     }
 
-    /// Makes the folder of this number if it is not there.
+    /// Creates the folder of this number if it does not exist.
     pub(super) fn ensure_folder(&mut self, number: u32, mode: Option<u32>) {
         self.next = self.next.max(number);
         let new = || Folder { mode: mode.unwrap_or(0o755), ..Folder::default() };
@@ -344,7 +344,7 @@ impl Tree {
         self.folders.entry(number).and_modify(|folder| folder.mode = mode);
     }
 
-    /// Sets an extended attribute of a file or folder, or takes it away.
+    /// Sets or removes an extended attribute of a file or folder.
     pub(super) fn set_attribute(&mut self, number: u32, name: &str, value: Option<&[u8]>) {
         let file = self.files.get_mut(&number).map(|file| &mut file.attributes);
         let folder = self.folders.get_mut(&number).map(|folder| &mut folder.attributes);
@@ -355,7 +355,7 @@ impl Tree {
         }
     }
 
-    /// A number that is the same for all trees in which a look shows no difference, and hardly for any other.
+    /// Returns a number that is equal for all trees that are equal, and almost never for others.
     pub fn digest(&self) -> u64 {
         let mut numbers = BTreeMap::new();
         let mut hasher = DefaultHasher::new();
@@ -372,15 +372,15 @@ impl Tree {
         hasher.finish()
     }
 
-    /// How many bytes all files have together.
+    /// Returns the total size of all files, in bytes.
     pub fn size(&self) -> usize {
         self.files.values().map(|file| file.content.len()).sum()
     }
 
-    /// Does what a call did; of a write only the first `cut` bytes, where that is given.
+    /// Applies the effect of a call; of a write, only the first `cut` bytes, if given.
     ///
     /// # Errors
-    /// Where it did something that is not modelled.
+    /// If it did something that is not modelled.
     pub fn apply(&mut self, call: &Call, cut: Option<u64>) -> Result<(), Unmodelled> {
         let Some(effect) = &call.effect else { return Ok(()) };
         let unmodelled = |why| Unmodelled::new(call, why);
@@ -409,7 +409,7 @@ impl Tree {
                 };
                 let data = data.get(..length).ok_or_else(|| unmodelled("wrote more than is recorded"))?;
                 let file = self.file(*file).ok_or_else(|| unmodelled("wrote to an unknown file"))?;
-                // A write of nothing beyond the end makes no file longer.
+                // An empty write beyond the end does not extend the file.
                 if length == 0 {
                     return Ok(());
                 }
@@ -435,7 +435,7 @@ impl Tree {
             Effect::Renamed { from, to } => {
                 let name = self.name(from).cloned().ok_or_else(|| unmodelled("renamed what is not known"))?;
                 let (from, to) = (self.place(from), self.place(to).ok_or_else(unknown_folder)?);
-                // Two names of one file: rename(2) does nothing then. Two links that say the same are two.
+                // If both are names of one file, rename(2) does nothing. Two links with the same target are two files.
                 let is_one = matches!(name, Name::File(_)) && self.at(&to) == Some(&name);
                 if let Some(from) = from.filter(|from| !is_one || *from == to) {
                     self.entries.remove(&from);
@@ -502,18 +502,18 @@ impl Tree {
         Ok(())
     }
 
-    /// The file or folder that a call works on: by its number in the trace, if it has one, else by its path.
+    /// Returns the file or folder that a call works on: by its number in the trace, if it has one, else by its path.
     pub(super) fn meant(&self, path: &str, file: Option<u32>) -> Option<u32> {
         let named = || match self.name(path)? {
             Name::File(number) | Name::Folder(number) => Some(*number),
             _ => None,
         };
         let known = file.and_then(|file| self.number(file)).or_else(named)?;
-        // What is known of the two outermost folders is not kept.
+        // Attributes of the outermost folders are not modelled.
         (known > ELSEWHERE).then_some(known)
     }
 
-    /// A file or folder of the trace is the one that has this name now.
+    /// Maps a file or folder of the trace to the one that has this name now.
     fn bind(&mut self, path: &str, file: u32) {
         let folder = self.folder(path);
         let number = match self.name(path) {
@@ -521,7 +521,7 @@ impl Tree {
             Some(Name::Special(..)) => Some(NO_FILE),
             _ => folder,
         };
-        // What is not known is no longer what had this number before.
+        // If it is unknown, the number no longer refers to the previous file.
         match number {
             Some(number) => drop(self.opened.insert(file, number)),
             None => drop(self.opened.remove(&file)),

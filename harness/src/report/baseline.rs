@@ -1,7 +1,7 @@
 //! Reads a baseline: known violations, each with a reason and an expiry date.
 //!
-//! An entry stands for a way in which a store breaks an invariant: in a scenario, by a likely cause. It does not name a
-//! case, since a case changes with every call that the store makes differently.
+//! An entry identifies a way in which a store breaks an invariant: by scenario and likely cause. It does not identify a
+//! case, because a case changes with every call that the store makes differently.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +13,23 @@ use crate::catalogue::{INVARIANT_IDS, SCENARIO_IDS, nearest};
 use crate::report::{Coverage, InvariantSummary, Remark, Report, ScenarioSummary};
 use crate::target::UsageError;
 
-/// How long what is new in a baseline may stay, unless somebody changes that.
+/// Days until a new entry of a baseline expires, unless its date is edited.
 const DAYS: i64 = 90;
-/// The reason of an entry that nobody has given one yet.
+/// Reason of an entry that has none yet.
 const UNEXPLAINED: &str = "not explained yet: state why it may stay and who is working on it";
 const HEAD: &str = "\
 # Violations that are known, for `picklock check --baseline`: they do not fail a run until the day after `expires`.
 # `--update-baseline` writes this file anew; reasons and days of what is still there are kept.
 ";
 
-/// Violations that are known.
+/// Known violations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Baseline {
     known: Vec<Known>,
     today: Date,
 }
 
-/// One of them.
+/// One known violation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Known {
     invariant: String,
@@ -58,10 +58,10 @@ struct Entry {
 }
 
 impl Baseline {
-    /// Reads the text of a baseline, which stands in `file`.
+    /// Parses the text of a baseline; `file` is the name of its file.
     ///
     /// # Errors
-    /// What is wrong with it, by line and key.
+    /// If the text is invalid; the error gives line and key.
     pub fn parse(text: &str, file: &str, today: Date) -> Result<Self, UsageError> {
         let wrong = |at: usize, key: &str, message: String| UsageError {
             place: Some(format!("{file}:{}", text[..at.min(text.len())].matches('\n').count() + 1)),
@@ -104,12 +104,12 @@ impl Baseline {
         Ok(Self { known: known.collect::<Result<_, _>>()?, today })
     }
 
-    /// One that knows nothing.
+    /// Creates a baseline without entries.
     pub fn empty(today: Date) -> Self {
         Self { known: Vec::new(), today }
     }
 
-    /// Whether this way of breaking an invariant is known, and may stay.
+    /// Whether this way of breaking an invariant is known and has not expired.
     pub fn knows(&self, invariant: &str, scenario: &str, diagnosis: Option<&str>) -> bool {
         self.find(invariant, scenario, diagnosis).is_some_and(|known| known.expires >= self.today)
     }
@@ -122,7 +122,7 @@ impl Baseline {
         })
     }
 
-    /// What there is to say of a run beside it: what is known and was not seen any more, and what may not stay any longer.
+    /// Returns the remarks on a run: known violations that were not seen any more, and those that have expired.
     pub fn remarks(&self, scenarios: &[ScenarioSummary], invariants: &[InvariantSummary]) -> Vec<Remark> {
         let mut remarks = Vec::new();
         for known in &self.known {
@@ -150,8 +150,8 @@ impl Baseline {
         remarks
     }
 
-    /// The text of a baseline that knows all that this report holds, and of what it knew that which was not looked for. What was
-    /// known keeps its reason and its day.
+    /// Returns the text of a baseline with all violations of this report, and with the known ones that were not looked
+    /// for. Known violations keep their reason and expiry date.
     pub fn updated(&self, report: &Report) -> String {
         let mut known: BTreeMap<(String, String, Option<String>), Known> = BTreeMap::new();
         for invariant in &report.invariants {
@@ -169,7 +169,7 @@ impl Baseline {
                 known.entry((invariant.id.clone(), scenario.clone(), diagnosis.clone())).or_insert(entry);
             }
         }
-        // What was not looked for, or by another shard, is not gone.
+        // A violation that was not looked for, or only by another shard, is not gone.
         for old in &self.known {
             let was_run =
                 |one: &ScenarioSummary| one.id == old.scenario && one.coverage != Coverage::Truncated;
@@ -183,13 +183,13 @@ impl Baseline {
             }
         }
         let entries: Vec<Known> = known.into_values().collect();
-        // Text and dates: nothing in here can fail to be TOML.
+        // Text and dates always serialize to TOML.
         let text = toml::to_string(&BTreeMap::from([("known", entries)])).unwrap_or_default();
         format!("{HEAD}\n{text}")
     }
 }
 
-/// The id of a remark on what was not seen any more; of a divided run it is true where every shard says so.
+/// Id of the remark on a violation that was not seen any more; for a divided run it is true if every shard makes it.
 pub(crate) const GONE: &str = "baseline-gone";
 
 impl Known {

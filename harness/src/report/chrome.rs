@@ -1,7 +1,7 @@
 //! Writes an execution in Chrome's trace format for Perfetto: a process for each client, a thread for each of its
 //! threads, and a bar for each lock that is held.
 //!
-//! Calls have an order and no duration that means anything, since each was stopped: a step takes a millisecond there. The
+//! Calls have an order but no meaningful duration, because each was stopped: a step is shown as one millisecond. The
 //! format is that of <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>.
 
 use std::collections::BTreeSet;
@@ -13,12 +13,12 @@ use crate::observation::Observation;
 use crate::report::narrative::holds;
 use crate::report::parts::{Part, parts};
 
-/// Microseconds of one step.
+/// Duration of one step, in microseconds.
 const STEP: usize = 1000;
-/// Where the operations stand that were not traced.
+/// Process id for the operations that were not traced.
 const UNTRACED: u32 = 0;
 
-/// The execution as JSON, with a line feed at its end.
+/// Returns the execution as JSON, with a line feed at its end.
 pub fn chrome_trace(observation: &Observation) -> String {
     let mut events = vec![named("process_name", UNTRACED, 0, "operations that were not traced")];
     let mut clients = BTreeSet::new();
@@ -48,7 +48,7 @@ pub fn chrome_trace(observation: &Observation) -> String {
                 for (number, hold) in holds(&trace.calls, before).iter().enumerate() {
                     let place = u32::try_from(hold.lane + 1).unwrap_or(u32::MAX);
                     let name = format!("{:?} lock on {}", hold.mode, hold.file).to_lowercase();
-                    // One that nobody gives up is held to the end.
+                    // A lock that is never released is held to the end.
                     let ends = hold.to.unwrap_or(step);
                     for (phase, at) in [("b", hold.from * STEP), ("e", ends * STEP + STEP)] {
                         events.push(json!({

@@ -6,7 +6,7 @@ use crate::report::junit::told;
 use crate::report::{InvariantSummary, Report, exit};
 use crate::verdict::Verdict;
 
-/// Lines that the runner shows as annotations: errors for what is violated, warnings for what could not be judged.
+/// Returns lines that the runner shows as annotations: errors for violations, warnings for what could not be judged.
 pub fn annotations(report: &Report) -> String {
     let mut text = String::new();
     if !report.control.passed {
@@ -31,8 +31,8 @@ fn level(invariant: &InvariantSummary) -> Option<&'static str> {
     }
 }
 
-/// One workflow command, see <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>: what has a
-/// meaning in it is escaped.
+/// Writes one workflow command, see <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>;
+/// special characters are escaped.
 fn annotate(text: &mut String, level: &str, title: &str, message: &str) {
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
@@ -40,7 +40,7 @@ fn annotate(text: &mut String, level: &str, title: &str, message: &str) {
     let _ok = writeln!(text, "::{level} title={}::{}", property(title), data(message));
 }
 
-/// The summary of the step, as Markdown.
+/// Returns the step summary as Markdown.
 pub fn summary(report: &Report) -> String {
     let name = code(&report.target.name);
     let mut text = format!(
@@ -74,7 +74,7 @@ pub fn summary(report: &Report) -> String {
     text
 }
 
-/// As code in a cell of a table, whatever it holds.
+/// Formats any text as code in a table cell.
 fn code(text: &str) -> String {
     let escaped = text
         .replace('&', "&amp;")

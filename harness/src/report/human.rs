@@ -15,21 +15,21 @@ const DIM: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const DOUBT: Style = AnsiColor::Yellow.on_default();
-/// Where the text of a row begins.
+/// Column where the text of a row begins.
 const INDENT: usize = 43;
 
-/// How much to say.
+/// Level of detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// What broke or could not be judged, and the verdict.
+    /// Violations, what could not be judged, and the verdict.
     Quiet,
-    /// What a person wants at a glance.
+    /// A summary for a quick look.
     Normal,
     /// Everything.
     Verbose,
 }
 
-/// What can be said before anything ran: which store is judged.
+/// Returns the header, which is known before anything runs: which store is judged.
 pub fn header(target: &Target) -> String {
     let mut text = String::new();
     let version = env!("CARGO_PKG_VERSION");
@@ -46,7 +46,7 @@ pub fn header(target: &Target) -> String {
     text
 }
 
-/// The report itself, for a terminal of `width` columns.
+/// Returns the report itself, for a terminal of `width` columns.
 pub fn body(report: &Report, detail: Detail, width: usize) -> String {
     let mut page = Page { text: String::new(), width: width.max(INDENT + 30) };
     if detail != Detail::Quiet {
@@ -56,7 +56,7 @@ pub fn body(report: &Report, detail: Detail, width: usize) -> String {
     }
     let has_open = report.invariants.iter().any(|one| one.claimed && one.is_open());
     for invariant in &report.invariants {
-        // Where nothing is open that counts, nothing was judged.
+        // If no claimed invariant is open, nothing was judged.
         let is_why = match report.exit {
             exit::INCONCLUSIVE if !has_open => invariant.verdict != Verdict::Holds,
             _ => invariant.is_open(),
@@ -84,7 +84,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// Text after a head that is `taken` columns wide, wrapped under its own beginning.
+    /// Writes text after a head that is `taken` columns wide, and wraps it under its own beginning.
     fn row(&mut self, head: &str, taken: usize, text: &str) {
         let indent = " ".repeat(INDENT);
         let options = textwrap::Options::new(self.width.saturating_sub(INDENT)).break_words(false);

@@ -6,8 +6,8 @@ use crate::invariants;
 use crate::report::{InvariantSummary, Report};
 use crate::verdict::Verdict;
 
-/// The report as JUnit XML. What is violated is a failure, what could not be judged an error, and what does not count is
-/// skipped.
+/// Returns the report as JUnit XML. A violation is a failure, an invariant that could not be judged is an error, and
+/// one that does not count is skipped.
 pub fn junit(report: &Report) -> String {
     let mut suite = TestSuite::new(format!("picklock check {}", report.target.name));
     suite.add_property(("seed", report.seed.to_string().as_str()));
@@ -59,7 +59,7 @@ fn skipped(message: &str, told: &str) -> TestCaseStatus {
     status
 }
 
-/// What there is to say of an invariant, the first line being the most important.
+/// Describes the result of an invariant, with the most important line first.
 pub(crate) fn told(invariant: &InvariantSummary) -> String {
     let mut lines = Vec::new();
     match (&invariant.reason, invariant.verdict) {

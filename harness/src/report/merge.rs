@@ -12,46 +12,46 @@ use crate::scenario;
 use crate::shard::Shard;
 use crate::verdict::Verdict;
 
-/// Why reports cannot be put together. Each names the file at fault.
+/// Why reports cannot be merged. Each error names the file at fault.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
-    /// There is nothing to put together.
+    /// There is nothing to merge.
     #[error("no report was given")]
     Nothing,
     /// It is the report of a whole run.
     #[error("{0}: its \"shard\" is null: it is the report of a whole run, and not of a shard")]
     Whole(String),
-    /// What stands there is no shard.
+    /// Its `shard` is not a valid shard.
     #[error("{0}: its \"shard\" is {1:?}, which is no shard of a run")]
     NoPart(String, String),
     /// Two of them are the same shard.
     #[error("{0} and {1} are both shard {2}")]
     Twice(String, String, Shard),
-    /// They are not of one run.
+    /// They are not from one run.
     #[error("{0} and {1} are not of one run: their {2:?} differs")]
     Differs(String, String, &'static str),
 }
 
-/// The report of all shards, and which of them are missing.
+/// The merged report, and the shards that are missing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Merged {
-    /// What they come to. With shards missing nothing that is not violated holds, and the exit status is
+    /// The merged report. If shards are missing, nothing that is not violated holds, and the exit status is
     /// [`exit::INCONCLUSIVE`] whatever was found.
     pub report: Report,
     /// The shards whose reports were not given.
     pub missing: Vec<Shard>,
 }
 
-/// Puts the reports of shards together, each with the name of its file.
+/// Merges the reports of shards, each given with the name of its file.
 ///
 /// # Errors
-/// Where they are not shards of one run.
+/// If they are not shards of one run.
 pub fn merge(reports: Vec<(String, Report)>) -> Result<Merged, MergeError> {
     let mut parts: BTreeMap<u32, (String, Report)> = BTreeMap::new();
     let mut of = None;
     for (name, report) in reports {
         let shard = shard_of(&name, &report)?;
-        // What was cut short tells least of what was to be run.
+        // A report that ended early lists the least of what was planned.
         let whole = parts.values().find(|(_, part)| !is_cut(part));
         if let Some((other, first)) = whole.or(parts.values().next()) {
             expect_same_run((other, first), (&name, &report), of == Some(shard.of()))?;
@@ -70,7 +70,7 @@ pub fn merge(reports: Vec<(String, Report)>) -> Result<Merged, MergeError> {
     Ok(Merged { report: put_together(&parts, of, None, &missing), missing })
 }
 
-/// Whether it may have ended before all scenarios were begun.
+/// Whether it may have ended before all scenarios were started.
 fn is_cut(report: &Report) -> bool {
     !report.control.passed || report.interrupted || report.verdict == Verdict::Violated
 }
@@ -108,7 +108,7 @@ fn expect_same_run(
     Ok(())
 }
 
-/// The report of one shard, or of the whole run, from the reports of what it was divided into: at least one, and none missing.
+/// Merges the reports of the parts of one shard, or of the whole run: at least one, and none missing.
 pub(crate) fn join(parts: &[Report], shard: Shard) -> Report {
     let of = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     put_together(parts, of, (!shard.is_whole()).then(|| shard.to_string()), &[])
@@ -222,18 +222,19 @@ fn invariant(one: &InvariantSummary, parts: &[&Report]) -> InvariantSummary {
     let partial = all.iter().find(|one| one.is_partial);
     let (verdict, reason) = match one.verdict {
         Verdict::NotApplicable => (Verdict::NotApplicable, one.reason.clone()),
-        // A violation that is known hides no doubt: its reason is kept.
+        // A known violation hides no doubt: the reason for the doubt is kept.
         _ if violations > 0 => {
             (Verdict::Violated, all.iter().find_map(|one| one.reason.clone().filter(|_| one.is_doubted)))
         }
-        // A shard that was not told why, such as beside a violation, is asked no more.
+        // A doubtful shard may give no reason, for example if it also has a violation.
         _ if doubted.is_some() => {
             let reason = doubted.and_then(|one| one.reason.clone());
             (Verdict::Inconclusive, reason.or(Some("a shard of the run could not tell".to_owned())))
         }
         _ if evidence.missing().is_some() => (Verdict::Inconclusive, evidence.missing()),
         _ if partial.is_some() && judged > 0 => {
-            // A shard may have judged nothing because it had nothing to run; what it lacked for itself is no lack of all.
+            // A shard may have judged nothing because it had nothing to run; what that shard lacked, the whole run need
+            // not lack.
             let reason = all.iter().filter(|one| one.judged > 0 && one.is_partial);
             match reason.into_iter().find_map(|one| one.reason.clone()) {
                 Some(reason) => (Verdict::Inconclusive, Some(reason)),
@@ -250,7 +251,7 @@ fn invariant(one: &InvariantSummary, parts: &[&Report]) -> InvariantSummary {
         judged,
         reason,
         is_doubted: doubted.is_some(),
-        // What no time brings in one shard, it does not bring in all of them.
+        // If more time does not help one shard, it does not help all of them.
         is_partial: verdict == Verdict::Inconclusive
             && doubted.is_none()
             && partial.is_some()
@@ -261,7 +262,7 @@ fn invariant(one: &InvariantSummary, parts: &[&Report]) -> InvariantSummary {
     }
 }
 
-/// Those that the whole run would have come upon first.
+/// Returns the counterexamples that the whole run would have found first.
 fn counterexamples(all: &[&InvariantSummary]) -> Vec<Counterexample> {
     let mut found: Vec<&Counterexample> = all.iter().flat_map(|one| &one.counterexamples).collect();
     let order = |one: &Counterexample| scenario::ORDER.iter().position(|id| *id == one.scenario);
@@ -281,7 +282,7 @@ fn likely_causes(parts: &[&Report]) -> Vec<DiagnosisSummary> {
     diagnoses::ALL.iter().filter_map(|diagnosis| told(diagnosis.id)).collect()
 }
 
-/// What every shard remarks is said once, anything else with whose remark it is.
+/// Merges the remarks: one that every shard makes appears once, any other with the name of its shard.
 fn remarks(parts: &[Report]) -> Vec<Remark> {
     let mut all: Vec<Remark> = Vec::new();
     for part in parts {

@@ -25,7 +25,7 @@ pub mod tally;
 pub mod timeline;
 pub mod trace;
 
-/// The number of the report's JSON schema; fields may be added under it, none changes or goes.
+/// Version of the report's JSON schema; fields may be added to it, none is changed or removed.
 pub const SCHEMA: u32 = 1;
 
 /// A report, as `harness/schema/report-1.json` describes it.
@@ -33,46 +33,46 @@ pub const SCHEMA: u32 = 1;
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// What made it.
+    /// The program that made it.
     pub tool: Tool,
-    /// What was judged.
+    /// The store that was judged.
     pub target: TargetSummary,
-    /// Over all claimed invariants.
+    /// Verdict over all claimed invariants.
     pub verdict: Verdict,
-    /// The exit status that goes with it.
+    /// The corresponding exit status.
     pub exit: u8,
-    /// Whether somebody ended the run early.
+    /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// The seed of all chance.
+    /// Random seed.
     pub seed: u64,
     /// Milliseconds from the start to this report.
     pub elapsed_ms: u64,
-    /// Which shard of a divided run this is.
+    /// The shard of a divided run.
     pub shard: Option<String>,
     /// Whether the store works without injections.
     pub control: ControlSummary,
-    /// What was run.
+    /// Scenarios that were run.
     pub scenarios: Vec<ScenarioSummary>,
-    /// What was judged.
+    /// Invariants that were judged.
     pub invariants: Vec<InvariantSummary>,
     /// Likely causes.
     pub diagnoses: Vec<DiagnosisSummary>,
-    /// What else is worth knowing.
+    /// Other remarks.
     pub remarks: Vec<Remark>,
-    /// What this run cannot have seen.
+    /// What this run cannot have observed.
     pub not_covered: Vec<String>,
-    /// From which states of the store it was tried, and with how many injections at a time.
+    /// From which states of the store it was tested, and with how many injections at a time.
     #[serde(default)]
     pub scope: String,
-    /// How long the experiments that invariants need may take, in milliseconds, estimated before the first one ran.
+    /// Estimated duration of the experiments that invariants need, in milliseconds, made before the first one ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate_ms: Option<u64>,
-    /// Whether what is inconclusive for want of time alone does not count for the exit status.
+    /// Whether invariants that are inconclusive only for lack of time do not count for the exit status.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_partial: bool,
 }
 
-/// From which states a store is tried, and with how many injections at a time.
+/// From which states a store is tested, and with how many injections at a time.
 pub const SCOPE: &str = "from a store of one record, one injection at a time";
 
 /// The program that made a report.
@@ -89,13 +89,13 @@ pub struct Tool {
 pub struct TargetSummary {
     /// Its name.
     pub name: String,
-    /// How it was named to picklock.
+    /// How it was specified to picklock.
     pub origin: String,
-    /// Its commands, word for word, by the name of the operation.
+    /// Its commands, verbatim, by the name of the operation.
     pub ops: BTreeMap<String, Vec<String>>,
 }
 
-/// How the control went.
+/// Result of the control.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ControlSummary {
     /// Whether the store works without injections.
@@ -110,7 +110,7 @@ pub struct ControlSummary {
 pub enum Coverage {
     /// All of it.
     Complete,
-    /// All within the bound that is named.
+    /// All within the stated bound.
     Bounded,
     /// Less than planned.
     Truncated,
@@ -121,59 +121,59 @@ pub enum Coverage {
 pub struct ScenarioSummary {
     /// Its id.
     pub id: String,
-    /// Runs of the store under injection.
+    /// Number of executions under injection.
     pub executions: u64,
-    /// Directory contents judged without one.
+    /// Number of directory contents judged without an execution.
     pub states: u64,
-    /// How much of its space that is.
+    /// How much of its space was covered.
     pub coverage: Coverage,
-    /// What the space is bounded by, or what is missing.
+    /// The bound of the space, or what is missing.
     pub bound: String,
-    /// The same in numbers, which add up over the shards of a divided run.
+    /// The coverage in numbers, which add up over the shards of a divided run.
     #[serde(default)]
     pub extent: CoverageTally,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub elapsed_ms: u64,
     /// How its operations ended.
     pub operations: OperationCounts,
-    /// A short name of what was planned: equal for equal plans.
+    /// A short name of the plan: equal for equal plans.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
-    /// How fast many clients at once were.
+    /// Throughput of many concurrent clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crowd: Option<Rate>,
 }
 
-/// How fast many clients at once were, all rounds of them together.
+/// Throughput of many concurrent clients, over all rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
-    /// How many operations.
+    /// Number of operations.
     pub operations: u64,
-    /// How many of them were killed.
+    /// Number of operations that were killed.
     pub killed: u64,
-    /// In how many milliseconds.
+    /// Elapsed time in milliseconds.
     pub elapsed_ms: f64,
-    /// How many milliseconds of processor time the readers beside them used.
+    /// Processor time of the concurrent readers, in milliseconds.
     pub readers_cpu_ms: f64,
 }
 
-/// How many operations ended in which way.
+/// Number of operations by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationCounts {
     /// Exited 0.
     pub acknowledged: u64,
-    /// A definite no.
+    /// Definitely refused.
     pub refused: u64,
-    /// The lock was not to be had.
+    /// The lock was not available.
     pub busy: u64,
-    /// Any other status, a signal, or past a limit.
+    /// Any other status, a signal, or a limit exceeded.
     pub failed: u64,
-    /// By the plan.
+    /// Killed by the plan.
     pub killed: u64,
 }
 
 impl OperationCounts {
-    /// Counts one more.
+    /// Counts one more operation.
     pub fn count(&mut self, outcome: &Outcome) {
         *match outcome {
             Outcome::Acknowledged => &mut self.acknowledged,
@@ -184,7 +184,7 @@ impl OperationCounts {
         } += 1;
     }
 
-    /// All of them.
+    /// Returns the number of all operations.
     pub fn total(&self) -> u64 {
         self.acknowledged + self.refused + self.busy + self.failed + self.killed
     }
@@ -197,35 +197,35 @@ pub struct InvariantSummary {
     pub id: String,
     /// Whether it counts for the exit status.
     pub claimed: bool,
-    /// Over all executions.
+    /// Verdict over all executions.
     pub verdict: Verdict,
-    /// Executions that could have violated it and were judged.
+    /// Number of executions that could have violated it and were judged.
     pub judged: u64,
     /// Why it is inconclusive or not applicable.
     pub reason: Option<String>,
-    /// Whether something that was run could not be told: then it does not hold, whatever else was judged.
+    /// Whether something that was run could not be judged: then it does not hold, whatever else was judged.
     #[serde(default)]
     pub is_doubted: bool,
-    /// Whether it is inconclusive for want of time alone.
+    /// Whether it is inconclusive only for lack of time.
     #[serde(default)]
     pub is_partial: bool,
     /// The experiments that it needs before it holds, and how many of them ran.
     #[serde(default)]
     pub evidence: EvidenceSummary,
-    /// Executions that violate it: the first few.
+    /// The first executions that violate it.
     pub counterexamples: Vec<Counterexample>,
-    /// How many executions violate it in all.
+    /// Total number of executions that violate it.
     pub violations: u64,
 }
 
 /// The experiments that an invariant needs before it holds, and how many of them ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceSummary {
-    /// How many it needs.
+    /// Number of experiments needed.
     pub needed: u64,
-    /// How many of these ran.
+    /// Number of these that ran.
     pub run: u64,
-    /// The same by kind.
+    /// The same numbers by kind.
     #[serde(default)]
     pub kinds: BTreeMap<Evidence, Count>,
 }
@@ -251,7 +251,7 @@ impl EvidenceSummary {
         self.run += other.run;
     }
 
-    /// What is missing, in words; nothing if all of it ran.
+    /// Lists what is missing, in words; `None` if all of it ran.
     pub fn missing(&self) -> Option<String> {
         let missing = self.kinds.iter().filter(|(_, count)| count.missing() > 0);
         let missing: Vec<String> = missing
@@ -262,32 +262,33 @@ impl EvidenceSummary {
 }
 
 impl InvariantSummary {
-    /// Whether it is violated in ways alone that a baseline knows.
+    /// Whether a baseline lists all of its violations.
     pub fn is_known(&self) -> bool {
         !self.counterexamples.is_empty() && self.counterexamples.iter().all(|one| one.known)
     }
 
-    /// Whether something of it could not be judged: also beside violations that are known, which would hide it.
+    /// Whether a part of it could not be judged, even if it also has known violations, which would hide this.
     pub fn is_open(&self) -> bool {
         self.verdict == Verdict::Inconclusive || self.is_known() && self.is_doubted
     }
 
-    /// Whether it is inconclusive for want of time alone.
+    /// Whether it is inconclusive only for lack of time.
     pub fn wants_time_alone(&self) -> bool {
         self.verdict == Verdict::Inconclusive && self.is_partial && !self.is_doubted
     }
 
-    /// Whether it is violated in a way that no baseline knows.
+    /// Whether it has a violation that no baseline lists.
     pub fn is_newly_violated(&self) -> bool {
         self.verdict == Verdict::Violated && !self.is_known()
     }
 }
 
-/// Counterexamples that a report holds for one invariant, beside the first one of each scenario and likely cause.
+/// Maximum number of counterexamples of one invariant in a report, in addition to the first of each scenario and likely
+/// cause.
 pub const COUNTEREXAMPLES_MAX: usize = 3;
 
-/// Whether a report that has `found` holds one more counterexample, of this scenario and likely cause: a way that no other
-/// showed is always worth one more.
+/// Whether a report that has `found` should hold one more counterexample of this scenario and likely cause: a
+/// combination that no other one shows is always added.
 pub(crate) fn is_worth_showing(found: &[Counterexample], scenario: &str, diagnosis: Option<&str>) -> bool {
     found.len() < COUNTEREXAMPLES_MAX
         || found.iter().all(|one| one.scenario != scenario || one.diagnosis.as_deref() != diagnosis)
@@ -296,34 +297,34 @@ pub(crate) fn is_worth_showing(found: &[Counterexample], scenario: &str, diagnos
 /// One execution that violates an invariant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Counterexample {
-    /// The file that it is saved in, where it can be run again.
+    /// The file that it is saved in, from which it can be replayed.
     pub case: Option<String>,
     /// The scenario that found it.
     pub scenario: String,
-    /// Where in that scenario it stands, whichever shard of a divided run has found it.
+    /// Its place in that scenario, independent of the shard of a divided run that found it.
     #[serde(default)]
     pub place: u64,
     /// What was seen, in one sentence.
     pub summary: String,
-    /// Whether it can be run again, call by call.
+    /// Whether it can be replayed call by call.
     pub replayable: bool,
-    /// Whether a baseline names it.
+    /// Whether a baseline lists it.
     pub known: bool,
     /// File systems on which it was confirmed.
     pub confirmed: Vec<String>,
     /// Its likely cause.
     pub diagnosis: Option<String>,
-    /// The command that runs it again.
+    /// The command that replays it.
     pub replay: Option<String>,
-    /// What there is to say of its schedule, where it has one.
+    /// Explanation of its schedule, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<Explanation>,
-    /// Where its sandbox was left, with `--keep`.
+    /// Where its sandbox was kept, with `--keep`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<String>,
 }
 
-/// A likely cause, read off the system calls.
+/// A likely cause, derived from the system calls.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiagnosisSummary {
     /// Its id.
@@ -332,28 +333,29 @@ pub struct DiagnosisSummary {
     pub op: String,
     /// The call that shows it.
     pub call: String,
-    /// In one sentence.
+    /// The cause in one sentence.
     pub summary: String,
 }
 
-/// A store that goes on after every kill removes what a dead owner left.
+/// Removes the diagnosis of a surviving lock file if the store continues after every kill: it removes the lock of a
+/// dead owner.
 pub(crate) fn explained_away(invariants: &[InvariantSummary], diagnoses: &mut Vec<DiagnosisSummary>) {
     let recovers =
         invariants.iter().any(|one| one.id == "recovers-after-crash" && one.verdict == Verdict::Holds);
     diagnoses.retain(|diagnosis| !recovers || diagnosis.id != "lock-file-survives-kill");
 }
 
-/// Something worth knowing that is no verdict.
+/// A remark that is not a verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
-    /// What kind of remark it is.
+    /// The kind of remark.
     pub id: String,
     /// The remark.
     pub text: String,
 }
 
 impl Remark {
-    /// A remark of this kind.
+    /// Creates a remark of this kind.
     pub fn new(id: &str, text: impl Into<String>) -> Self {
         Self { id: id.to_owned(), text: text.into() }
     }
@@ -363,30 +365,30 @@ impl Remark {
 pub mod exit {
     /// Every claimed invariant holds.
     pub const HOLDS: u8 = 0;
-    /// One is violated.
+    /// A claimed invariant is violated.
     pub const VIOLATED: u8 = 1;
-    /// The command line or the adapter makes no sense.
+    /// The command line or the adapter is invalid.
     pub const USAGE: u8 = 2;
-    /// Something claimed could not be judged.
+    /// A claimed invariant could not be judged.
     pub const INCONCLUSIVE: u8 = 3;
     /// The store does not work without injections.
     pub const CONTROL_FAILED: u8 = 4;
     /// picklock itself failed.
     pub const INTERNAL: u8 = 70;
-    /// Somebody ended the run early.
+    /// The run was interrupted.
     pub const INTERRUPTED: u8 = 130;
 }
 
 impl Report {
-    /// The report as JSON, with a line feed at its end.
+    /// Returns the report as JSON, with a line feed at its end.
     pub fn to_json(&self) -> String {
-        // Strings, numbers, lists and maps with text keys: nothing in here can fail to be JSON.
+        // Strings, numbers, lists and maps with text keys always serialize to JSON.
         let mut json = serde_json::to_string_pretty(self).unwrap_or_default();
         json.push('\n');
         json
     }
 
-    /// Whether all that is open is so for want of time alone, which is allowed, and something holds.
+    /// Whether everything that is open is so only for lack of time, which is allowed, and something holds.
     pub fn is_partial_and_allowed(&self) -> bool {
         let claimed = || self.invariants.iter().filter(|invariant| invariant.claimed);
         self.allow_partial
@@ -394,7 +396,7 @@ impl Report {
             && claimed().filter(|one| one.is_open()).all(InvariantSummary::wants_time_alone)
     }
 
-    /// Works out the verdict and the exit status from what the report holds.
+    /// Computes the verdict and the exit status from the content of the report.
     pub(crate) fn conclude(&mut self) {
         let claimed = || self.invariants.iter().filter(|invariant| invariant.claimed);
         let any = |verdict: Verdict| claimed().any(|invariant| invariant.verdict == verdict);
@@ -402,7 +404,7 @@ impl Report {
             Verdict::Violated
         } else if claimed().any(InvariantSummary::is_open) || !(any(Verdict::Holds) || any(Verdict::Violated))
         {
-            // What has judged nothing is inconclusive, and never a pass.
+            // A run that judged nothing is inconclusive, never a pass.
             Verdict::Inconclusive
         } else {
             Verdict::Holds

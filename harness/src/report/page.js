@@ -1,11 +1,11 @@
 // Steps through the counterexamples: selection, search, and the panel beside the story. Data goes into the page as text alone.
 (() => {
   "use strict";
-  const data = document.getElementById("tellings");
-  const tellings = data ? JSON.parse(data.textContent) : [];
+  const data = document.getElementById("narratives");
+  const narratives = data ? JSON.parse(data.textContent) : [];
   const examples = [...document.querySelectorAll(".example")].map((element, at) => ({
     element,
-    telling: tellings[at],
+    narrative: narratives[at],
     rows: [...element.querySelectorAll("tr.step")],
     panel: element.querySelector(".panel"),
     selected: -1,
@@ -49,9 +49,9 @@
     return told;
   };
 
-  const showContent = (panel, telling, step) => {
+  const showContent = (panel, narrative, step) => {
     make(panel, "h4", "The data file");
-    const changes = telling.steps.filter((one) => one.content !== null && one.number <= step.number);
+    const changes = narrative.steps.filter((one) => one.content !== null && one.number <= step.number);
     const last = changes.pop();
     if (!last) {
       make(panel, "p", "not changed so far", "soft");
@@ -65,25 +65,25 @@
     for (const [how, line] of told) make(block, "span", line === "" ? " " : line, how);
   };
 
-  const showLocks = (panel, telling, step) => {
-    const traceOf = (number) => telling.steps.find((one) => one.number === number)?.trace;
-    const held = telling.holds.filter((hold) => hold.from <= step.number && (hold.to === null || hold.to > step.number) && traceOf(hold.from) === step.trace);
-    if (telling.holds.length === 0) return;
+  const showLocks = (panel, narrative, step) => {
+    const traceOf = (number) => narrative.steps.find((one) => one.number === number)?.trace;
+    const held = narrative.holds.filter((hold) => hold.from <= step.number && (hold.to === null || hold.to > step.number) && traceOf(hold.from) === step.trace);
+    if (narrative.holds.length === 0) return;
     make(panel, "h4", "Locks");
     if (held.length === 0) make(panel, "p", "nobody holds one", "soft");
     for (const hold of held) {
-      const client = telling.lanes[hold.lane]?.client;
+      const client = narrative.lanes[hold.lane]?.client;
       make(panel, "p", `client ${client}: ${hold.mode} ${hold.kind} on ${hold.file}, since call ${hold.from}`);
     }
   };
 
-  const show = ({ telling, panel, rows, selected }) => {
+  const show = ({ narrative, panel, rows, selected }) => {
     panel.replaceChildren();
     panel.hidden = selected < 0;
-    const step = telling.steps[selected];
+    const step = narrative.steps[selected];
     if (!step) return;
-    make(panel, "h4", `Call ${step.number} of ${telling.steps.length}`);
-    make(panel, "p", telling.lanes[step.lane]?.label, "soft");
+    make(panel, "h4", `Call ${step.number} of ${narrative.steps.length}`);
+    make(panel, "p", narrative.lanes[step.lane]?.label, "soft");
     const call = make(panel, "p");
     make(call, "code", step.call);
     if (step.result !== "") make(call, "span", `${step.result === "never returned" ? " " : " =\u00a0"}${step.result}`, "result");
@@ -92,10 +92,10 @@
     for (const lock of step.locks) make(panel, "p", lock);
     if (step.why) make(panel, "p", step.why, "soft");
     if (step.ending) make(panel, "p", step.ending.text);
-    if (step.number === telling.point_of_no_return) make(panel, "p", "point of no return: from here on it can only go wrong");
-    if (step.number === telling.nearest?.step) make(panel, "p", `it would go well here: ${telling.nearest.told}`);
-    showContent(panel, telling, step);
-    showLocks(panel, telling, step);
+    if (step.number === narrative.point_of_no_return) make(panel, "p", "point of no return: from here on it can only go wrong");
+    if (step.number === narrative.nearest?.step) make(panel, "p", `it would go well here: ${narrative.nearest.told}`);
+    showContent(panel, narrative, step);
+    showLocks(panel, narrative, step);
   };
 
   // What `select` opens itself is no wish of the reader to be there.

@@ -1,8 +1,8 @@
 //! Writes the report as one self-contained HTML page, with a narrative of each counterexample to step through.
 //!
-//! The rows are made here, so that the page can be read and printed without its script; the script adds selection, search
-//! and the panel beside the story. What the store wrote, and the names of its files, are data of unknown origin: the
-//! template escapes all of it, the script puts nothing into the page but text, and the page's own policy forbids requests.
+//! The rows are rendered here, so that the page can be read and printed without its script; the script adds selection,
+//! search and the panel next to the story. The output of the store and its file names are untrusted data: the template
+//! escapes all of it, the script adds only text to the page, and the page's own policy forbids requests.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::report::narrative::{Aside, Data, Hold, Lane, Narrative, Step};
 use crate::report::{Counterexample, Coverage, InvariantSummary, Report, ScenarioSummary, exit};
 use crate::verdict::Verdict;
 
-/// The report as one HTML file. The narratives are those of its counterexamples, in any order.
+/// Returns the report as one HTML file. The narratives are those of its counterexamples, in any order.
 pub fn page(report: &Report, narratives: &[Narrative]) -> String {
     let mut told: Vec<&Narrative> = narratives.iter().collect();
     let place =
@@ -38,7 +38,7 @@ pub fn page(report: &Report, narratives: &[Narrative]) -> String {
         style: include_str!("page.css"),
         script: include_str!("page.js"),
     };
-    // Nothing that is shown fails to be shown, and writing to a string cannot fail.
+    // Rendering these values and writing to a string cannot fail.
     page.render().unwrap_or_default()
 }
 
@@ -58,7 +58,7 @@ struct Page<'a> {
 
 /// The verdict in a few words.
 struct Headline {
-    /// The class of its colour.
+    /// CSS class of its colour.
     class: &'static str,
     word: &'static str,
     rest: String,
@@ -87,12 +87,12 @@ fn headline(report: &Report) -> Headline {
     Headline { class, word, rest }
 }
 
-/// One line of the table of invariants.
+/// One row of the table of invariants.
 struct InvariantRow<'a> {
     summary: &'a InvariantSummary,
     verdict: &'static str,
     statement: &'static str,
-    /// How much was judged, or why nothing was.
+    /// How much was judged, or why nothing was judged.
     judged: String,
     /// The numbers of its counterexamples on this page.
     examples: Vec<usize>,
@@ -127,7 +127,7 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-/// What needs attention comes first.
+/// Returns the sort rank of a verdict: what needs attention comes first.
 fn rank(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Violated => 0,
@@ -137,7 +137,7 @@ fn rank(verdict: Verdict) -> u8 {
     }
 }
 
-/// One line of the table of scenarios.
+/// One row of the table of scenarios.
 struct ScenarioRow<'a> {
     summary: &'a ScenarioSummary,
     coverage: &'static str,
@@ -163,9 +163,9 @@ fn seconds(milliseconds: u64) -> String {
 struct Example<'a> {
     number: usize,
     narrative: &'a Narrative,
-    /// What the report says of it beside.
+    /// The corresponding counterexample of the report.
     reported: Option<&'a Counterexample>,
-    /// The clients, each with the number of bars that stand side by side in its column, at most.
+    /// The clients, each with the maximum number of parallel lock bars in its column.
     lanes: Vec<(&'a Lane, usize)>,
     rows: Vec<Row<'a>>,
     has_locks: bool,
@@ -186,12 +186,12 @@ impl<'a> Example<'a> {
         }
     }
 
-    /// The columns of its story, beside that of the numbers.
+    /// Returns the number of columns of its story, without the column of the numbers.
     fn columns(&self) -> usize {
         self.lanes.len().max(1)
     }
 
-    /// How far the calls of the first client stand from the edge of their column.
+    /// Returns the indent of the first client's calls from the edge of their column, in bars.
     fn first_slots(&self) -> usize {
         self.lanes.first().map_or(0, |(_, slots)| *slots)
     }
@@ -199,26 +199,26 @@ impl<'a> Example<'a> {
 
 /// One row of a story.
 enum Row<'a> {
-    /// What happened outside the traces.
+    /// An event outside the traces.
     Aside(&'a Aside),
-    /// Another client's turn: why, in the column of the one who stops.
+    /// A switch to another client: the reason, in the column of the client that stops.
     Turn(&'a str, Vec<Cell>),
-    /// The step from which on it could only go wrong.
+    /// The step from which on a violation was inevitable.
     NoReturn(Vec<Cell>),
     /// A call.
     Call(&'a Step, Vec<Cell>),
 }
 
-/// What stands in the column of one client.
+/// A table cell in the column of one client.
 struct Cell {
     /// Whether the row's text belongs here.
     has_text: bool,
-    /// How many bars stand side by side in this column, at most.
+    /// Maximum number of parallel bars in this column.
     slots: usize,
     bars: Vec<Bar>,
 }
 
-/// A piece of a lock's bar, as high as the row.
+/// The segment of a lock's bar in one row.
 struct Bar {
     slot: usize,
     shape: &'static str,
@@ -247,16 +247,16 @@ fn rows<'a>(narrative: &'a Narrative, lanes: &Lanes<'_>) -> Vec<Row<'a>> {
     rows
 }
 
-/// Which bar stands where beside the calls of each client.
+/// Layout of the lock bars in the columns of the clients.
 struct Lanes<'a> {
     lanes: &'a [Lane],
     holds: Vec<Placed<'a>>,
 }
 
-/// A lock with its place among the bars of its client.
+/// A lock with its slot among the bars of its client.
 struct Placed<'a> {
     hold: &'a Hold,
-    /// The last step that it is drawn to.
+    /// The last step to which it is drawn.
     until: usize,
     slot: usize,
 }
@@ -274,13 +274,14 @@ impl<'a> Lanes<'a> {
         Self { lanes: &narrative.lanes, holds }
     }
 
-    /// How many bars stand side by side in the column of a lane, at most.
+    /// Returns the maximum number of parallel bars in the column of a lane.
     fn slots(&self, lane: usize) -> usize {
         let own = self.holds.iter().filter(|placed| placed.hold.lane == lane);
         own.map(|placed| placed.slot + 1).max().unwrap_or(0)
     }
 
-    /// The row of `step`, or one between it and the step before; with its text in the column of `lane`.
+    /// Returns the cells of the row of `step`, or of a row between it and the step before; the text is in the column of
+    /// `lane`.
     fn cells(&self, lane: usize, step: &Step, is_step: bool) -> Vec<Cell> {
         let number = step.number;
         let cell = |place: usize| {
@@ -314,7 +315,7 @@ impl<'a> Lanes<'a> {
     }
 }
 
-/// The last step of the trace that this one is in.
+/// Returns the last step of the trace that contains this step.
 fn last_of_trace(narrative: &Narrative, number: usize) -> usize {
     let trace = narrative.steps.iter().find(|step| step.number == number).map(|step| step.trace);
     narrative.steps.iter().rfind(|step| Some(step.trace) == trace).map_or(number, |step| step.number)
@@ -336,12 +337,12 @@ fn kind(kind: Kind) -> &'static str {
 }
 
 impl Step {
-    /// The call's name, and the rest of it.
+    /// Splits the call into its name and its arguments.
     fn name_and_arguments(&self) -> (&str, &str) {
         self.call.split_at(self.call.find('(').unwrap_or(self.call.len()))
     }
 
-    /// Whether it neither reads nor changes content, names or locks: of less interest.
+    /// Whether it neither reads nor changes content, names or locks, and is of less interest.
     fn is_quiet(&self) -> bool {
         matches!(self.class, Class::Inspect | Class::Close | Class::Open)
             && !self.is_change

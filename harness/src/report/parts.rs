@@ -3,16 +3,16 @@
 use crate::observation::{Observation, Trace};
 use crate::op::Operation;
 
-/// What is told at one go.
+/// A part that is shown as one unit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Part<'a> {
     /// An operation that was not traced.
     Operation(&'a Operation),
-    /// What ran under the tracer together, and the operations that were run so, where they are known.
+    /// A trace of operations that ran together under the tracer, and those operations, if they are known.
     Trace(&'a Trace, &'a [Operation]),
 }
 
-/// All parts, in order.
+/// Returns all parts, in order.
 pub(super) fn parts(observation: &Observation) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut traces = observation.traces.iter().peekable();

@@ -6,7 +6,7 @@ use crate::locks::{Lock, Mode, Owner};
 use crate::observation::{Observation, Trace};
 use crate::op::Request;
 
-/// The sentence, where the calls of clients that ran together tell one.
+/// Returns the sentence, if the calls of clients that ran together allow one.
 pub fn sentence(observation: &Observation) -> Option<String> {
     let data = &observation.subject.data;
     observation.traces.iter().filter(|trace| trace.requests.len() > 1).find_map(|trace| {
@@ -15,7 +15,7 @@ pub fn sentence(observation: &Observation) -> Option<String> {
         slots(trace).find_map(|late| {
             let (read, kind) = looked(&trace.calls, &all, late, data)?;
             let change = all.iter().rfind(|access| access.client == late && access.is_change)?.at;
-            // Of those whose change fell in between, the one whose record is gone.
+            // Of the clients whose change came in between, take the one whose record is lost.
             let between = || {
                 all.iter().filter(|access| {
                     access.client != late && access.is_change && (read..change).contains(&access.at)
@@ -49,7 +49,7 @@ fn slots(trace: &Trace) -> impl Iterator<Item = u32> {
     (1..).take(trace.requests.len())
 }
 
-/// The record that was acknowledged and is not there in the end.
+/// Returns the acknowledged record that is missing in the end.
 fn lost_record(observation: &Observation) -> Option<&str> {
     let last = observation.views().pop()?;
     observation.missing_from(last).first().copied()
@@ -62,8 +62,8 @@ fn record_of(trace: &Trace, slot: u32) -> Option<&str> {
     }
 }
 
-/// When a client last looked at the data file before it changed it: by a read, or by an open, since which file it reads is
-/// settled then.
+/// Returns when a client last looked at the data file before changing it: at a read, or at an open, because the open
+/// determines which file it reads.
 fn looked(calls: &[Call], all: &[Access], client: u32, data: &str) -> Option<(usize, &'static str)> {
     let change = all.iter().find(|access| access.client == client && access.is_change)?.at;
     let opened = calls[..change].iter().rposition(|call| {
@@ -72,7 +72,7 @@ fn looked(calls: &[Call], all: &[Access], client: u32, data: &str) -> Option<(us
     let read = all.iter().rfind(|access| access.client == client && !access.is_change && access.at < change);
     match (read, opened) {
         (Some(read), Some(opened)) if opened < read.at => {
-            // What was replaced between the two is read as it was when it was opened.
+            // A file that was replaced between the two is read as it was when it was opened.
             let was_replaced = all.iter().any(|access| {
                 access.client != client && access.is_change && (opened..read.at).contains(&access.at)
             });
@@ -84,7 +84,7 @@ fn looked(calls: &[Call], all: &[Access], client: u32, data: &str) -> Option<(us
     }
 }
 
-/// Whether a client made a name that only one can make, which may be its lock.
+/// Whether a client created a name that only one client can create, which may be its lock.
 fn makes_a_lock_file(calls: &[Call], client: u32) -> bool {
     calls.iter().filter(|call| call.client == client).any(|call| {
         let is_exclusive = call.operands().any(|operand| operand.contains("O_EXCL"));
@@ -96,7 +96,7 @@ fn makes_a_lock_file(calls: &[Call], client: u32) -> bool {
     })
 }
 
-/// The first exclusive lock that a client took, and on what.
+/// Returns the first exclusive lock that a client took: its call and its file.
 fn first_lock(calls: &[Call], client: u32) -> Option<(usize, String)> {
     calls.iter().enumerate().filter(|(_, call)| call.client == client).find_map(|(at, call)| {
         call.locks.iter().find_map(|change| match change {
@@ -106,7 +106,7 @@ fn first_lock(calls: &[Call], client: u32) -> Option<(usize, String)> {
     })
 }
 
-/// An exclusive lock that a client still holds after these calls.
+/// Returns an exclusive lock that a client still holds after these calls.
 fn locked(calls: &[Call], client: u32) -> Option<Lock> {
     let mut held: Vec<Lock> = Vec::new();
     for change in calls.iter().filter(|call| call.client == client).flat_map(|call| &call.locks) {
@@ -121,7 +121,7 @@ fn locked(calls: &[Call], client: u32) -> Option<Lock> {
     held.into_iter().find(|lock| lock.mode == Mode::Exclusive)
 }
 
-/// Whether the two held a lock on one file when the early one made its change; nothing where either held none.
+/// Whether both held a lock on one file when the early client made its change; `None` if either held none.
 fn same_lock(calls: &[Call], early: &Access, late: u32) -> Option<bool> {
     let (one, other) = (locked(&calls[..early.at], early.client)?, locked(&calls[..early.at], late)?);
     let is_of = |owner: Owner| matches!(owner, Owner::Description(_) | Owner::Process(_));

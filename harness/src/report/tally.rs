@@ -2,34 +2,34 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How much of a scenario was run.
+/// Coverage of a scenario.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoverageTally {
-    /// Kinds of executions, with how many of them there are and how many were made.
+    /// Kinds of executions, with the numbers planned and made.
     pub parts: Vec<Part>,
-    /// What was explored, with how far that went.
+    /// What was explored, and how far.
     pub explored: Vec<Explored>,
-    /// Schedules with a kill in them.
+    /// Schedules with a kill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed: Option<Killed>,
-    /// What keeps the scenario bounded, whatever the store.
+    /// Bounds of the scenario that do not depend on the store.
     pub kept_to: Vec<String>,
-    /// How many of the states have a data file that is not whole.
+    /// Number of states whose data file is not whole.
     pub torn_states: u64,
     /// What was left out on purpose.
     pub left_out: Vec<String>,
-    /// What ended it early.
+    /// The reason for an early end.
     pub ended: Option<String>,
 }
 
 /// Executions of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// What they are.
+    /// What the executions are.
     pub what: String,
-    /// How many there are.
+    /// Number of executions that exist.
     pub planned: u64,
-    /// How many were made.
+    /// Number of executions that were made.
     pub made: u64,
 }
 
@@ -38,7 +38,7 @@ pub struct Part {
 pub struct Explored {
     /// Its place in the scenario.
     pub place: u64,
-    /// What it is, and how far it was explored.
+    /// The plan, and how far it was explored.
     pub told: String,
 }
 
@@ -47,18 +47,18 @@ pub struct Explored {
 pub struct Killed {
     /// The plan.
     pub plan: String,
-    /// Those that were run.
+    /// Number of schedules that were run.
     pub schedules: u64,
-    /// The points at which all inequivalent schedules were run.
+    /// Number of points at which all inequivalent schedules were run.
     pub complete: u64,
-    /// The points there are.
+    /// Total number of points.
     pub points: u64,
 }
 
 impl CoverageTally {
-    /// In words.
+    /// Formats the coverage in words.
     pub fn told(&self) -> String {
-        // What another shard of a divided run has is no part of this one.
+        // A part that only another shard of a divided run has is not listed.
         let parts = self.parts.iter().filter(|part| part.planned > 0).map(Part::told);
         let killed = self.killed.iter().filter(|killed| killed.points > 0).map(Killed::told);
         let run: Vec<String> =
@@ -73,7 +73,7 @@ impl CoverageTally {
         if all.is_empty() { "nothing of it".to_owned() } else { all.join("; ") }
     }
 
-    /// Adds what another shard of the same run has run.
+    /// Adds the coverage of another shard of the same run.
     pub fn add(&mut self, other: &Self) {
         for part in &other.parts {
             match self.parts.iter_mut().find(|own| own.what == part.what) {
@@ -85,7 +85,7 @@ impl CoverageTally {
             }
         }
         self.explored.extend(other.explored.iter().cloned());
-        // Of one place one part alone speaks, in an order of its own.
+        // All entries of one place come from one shard, and keep their order.
         self.explored.sort_by_key(|one| one.place);
         match (&mut self.killed, &other.killed) {
             (Some(own), Some(other)) => {

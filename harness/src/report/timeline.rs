@@ -19,10 +19,10 @@ const CHANGE: Style = AnsiColor::Yellow.on_default();
 const LOCK: Style = AnsiColor::Cyan.on_default();
 const GOOD: Style = AnsiColor::Green.on_default();
 const END: Style = AnsiColor::Red.on_default();
-/// Columns of one client; a longer call moves the rest of its line.
+/// Width of a client's column; a longer call shifts the rest of its line.
 const COLUMN: usize = 58;
 
-/// What was done, in order: operations as lines, traced ones call by call.
+/// Formats an execution in order: untraced operations as lines, traced ones call by call.
 pub fn timeline(observation: &Observation, explanation: Option<&Explanation>) -> String {
     let mut text = String::new();
     for part in parts(observation) {
@@ -34,7 +34,7 @@ pub fn timeline(observation: &Observation, explanation: Option<&Explanation>) ->
     text
 }
 
-/// An operation that was not traced, in one line.
+/// Writes an untraced operation as one line.
 fn line(text: &mut String, operation: &Operation) {
     // Writing to a string cannot fail.
     let _ok = writeln!(text, "{BOLD}{}{BOLD:#}  {}", operation.request, ending(operation));

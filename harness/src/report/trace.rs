@@ -10,10 +10,10 @@ const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 const CHANGE: Style = AnsiColor::Yellow.on_default();
 const LOCK: Style = AnsiColor::Cyan.on_default();
-/// Columns of a call; a longer one moves the rest of its line.
+/// Width of the call column; a longer call shifts the rest of its line.
 const CALL: usize = 62;
 
-/// The table of `operation`'s trace.
+/// Formats the trace of `operation` as a table.
 pub fn table(operation: &str, trace: &Traced) -> String {
     let mut text = String::new();
     let has_family = trace.calls.iter().any(|call| (call.process, call.thread) != (1, 1));

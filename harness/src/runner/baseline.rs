@@ -13,7 +13,7 @@ use crate::runner::playing::outcome;
 use crate::runner::{ExecEnv, TraceError, name_of};
 use crate::signature::steps_of;
 
-/// A baseline run of one operation, with what stood in the sandbox before it and after it.
+/// A baseline run of one operation, with the content of the sandbox before and after it.
 #[derive(Debug)]
 pub(super) struct BaselineRun {
     pub(super) request: Request,
@@ -23,19 +23,20 @@ pub(super) struct BaselineRun {
     pub(super) succeeds: bool,
 }
 
-/// What baseline runs tell beside their calls.
+/// Results of baseline runs other than their calls.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     /// The target, with the names of the files that operations make.
     pub(super) subject: Subject,
-    /// What the traces say is not seen.
+    /// What the traces report as not observed.
     pub(super) not_covered: BTreeSet<String>,
-    /// The runs as diagnoses read them.
+    /// The runs in the form that diagnoses read.
     pub(super) traces: Vec<Trace>,
 }
 
 impl ExecEnv<'_> {
-    /// Two baseline runs of an operation: the first tells its calls, the second what differs from run to run.
+    /// Runs an operation twice without injections: the first run records its calls, the second shows what differs from
+    /// run to run.
     pub(super) fn quiet(&self, request: &Request, noted: &mut Noted) -> Result<BaselineRun, TraceError> {
         self.lay_first()?;
         let before = self.sandbox.tree();
@@ -68,7 +69,7 @@ impl ExecEnv<'_> {
             ..Trace::default()
         };
         noted.traces.push(shown);
-        // What cannot be read as a tree has no derived states.
+        // A sandbox that cannot be read as a tree has no derived states.
         let trees = before.ok().zip(after.ok());
         if let (Request::Other(_), Some((before, after))) = (request, &trees) {
             let there: BTreeSet<String> = before.names().collect();
@@ -80,15 +81,15 @@ impl ExecEnv<'_> {
         Ok(BaselineRun { request: request.clone(), traced: Traced { calls, ..traced }, trees, succeeds })
     }
 
-    /// Runs an operation once more as a copy: where that makes other calls, or ends in another way, than a fresh start,
-    /// there are no copies.
+    /// Runs an operation once more as a copy, and disables copies if it makes other calls than a fresh start or ends in
+    /// another way.
     fn compare_copy(&self, request: &Request, fresh: &Traced) -> Result<(), TraceError> {
         if !self.copies() {
             return Ok(());
         }
         self.lay_first()?;
         let took = fresh.operations.first().map_or(Duration::ZERO, |ended| ended.returned - ended.invoked);
-        // A copy that hangs is no copy; it need not take all the time that an operation may.
+        // A copy that hangs is not usable; it need not take the full time limit of an operation.
         let patience = (took * 10).max(Duration::from_millis(500));
         let Some(mut copy) = self.trace_copy(request, patience)? else { return Ok(()) };
         if fresh.operations.iter().any(|ended| ended.survivors > 0) {
@@ -96,7 +97,7 @@ impl ExecEnv<'_> {
             return Ok(());
         }
         if !is_same(&copy, fresh) {
-            // It may have kept its process id, and look whether it still has it.
+            // The copy may have saved its process id and check whether it still has it.
             self.with_templates(|templates| templates.keep_pid(true));
             self.lay_first()?;
             if let Some(again) = self.trace_copy(request, patience)? {
@@ -113,13 +114,13 @@ impl ExecEnv<'_> {
     }
 }
 
-/// Whether a copy went the way of a fresh start.
+/// Whether a copy made the same calls as a fresh start and ended in the same way.
 fn is_same(copy: &Traced, fresh: &Traced) -> bool {
     let end = |traced: &Traced| traced.operations.first().map(|ended| (ended.end, ended.stdout.clone()));
     end(copy) == end(fresh) && steps_of(&copy.calls, &copy.pids) == steps_of(&fresh.calls, &fresh.pids)
 }
 
-/// Whether the operation has told this process id to anybody: in what it wrote, or in a name.
+/// Whether the operation has disclosed this process id, in data that it wrote or in a name.
 fn tells(traced: &Traced, pid: i32) -> bool {
     let number = pid.to_string();
     let has = |text: &str| has_number(text, &number);

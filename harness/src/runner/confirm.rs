@@ -15,16 +15,16 @@ use crate::scenario::script::{Act, Injection, InjectionKind, Loss, Script};
 use crate::target::Target;
 use crate::volume::{Left, Mounted, Template, VolumeError};
 
-/// Why a loss could not be played for real.
+/// Why a power loss could not be replayed on a real file system.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfirmError {
     /// The store could not be run there, or the time is over.
     #[error("{0}")]
     Trace(#[from] TraceError),
-    /// The file system could not be had.
+    /// The file system was not available.
     #[error("{0}")]
     Volume(#[from] VolumeError),
-    /// The operation went another way there.
+    /// The operation took another path there.
     #[error("{0}")]
     Otherwise(String),
 }
@@ -35,36 +35,37 @@ impl From<RunError> for ConfirmError {
     }
 }
 
-/// What is confirmed, and where.
+/// What to confirm, and where.
 #[derive(Clone, Copy)]
 pub struct Confirming<'a> {
     /// The store.
     pub target: &'a Target,
     /// The program that is `{store}` and `{critical}`.
     pub multi_call: Option<&'a Path>,
-    /// What is known of the target.
+    /// Known properties of the target.
     pub subject: &'a Subject,
-    /// What was played in memory: its first power loss is what is tried.
+    /// The script that was run in memory: its first power loss is replayed.
     pub script: &'a Script,
-    /// Ends it early.
+    /// Stops it early.
     pub stop: &'a Stop,
-    /// Past this, nothing more is tried.
+    /// Deadline after which nothing more is tried.
     pub end: Option<Instant>,
     /// An empty folder to mount at.
     pub at: &'a Path,
 }
 
-/// How a loss is tried.
+/// How a power loss is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variation {
-    /// The power goes when so many visible calls have returned; none for when the operation has ended.
+    /// Number of visible calls that have returned when the power is lost; `None` if it is lost after the operation has
+    /// ended.
     pub after: Option<u32>,
-    /// Something else is synced just before, which carries along what a file system writes together.
+    /// Whether another file is synced just before, which also writes what the file system writes together with it.
     pub carries: bool,
 }
 
 impl<'a> Confirming<'a> {
-    /// The first loss, and what is struck by it.
+    /// Returns the first power loss, and the operation that it interrupts.
     fn struck(&self) -> Option<(&'a Request, &'a Loss)> {
         self.script.acts.iter().find_map(|act| match act {
             Act::PowerLoss { request, loss } => Some((request, loss)),
@@ -72,7 +73,7 @@ impl<'a> Confirming<'a> {
         })
     }
 
-    /// The script with its first loss alone, as this variation has it.
+    /// Returns the script with only its first power loss, in this variation.
     fn script(&self, variation: Variation) -> Script {
         let mut is_first = true;
         let acts = self.script.acts.iter().filter_map(|act| match act {
@@ -86,11 +87,11 @@ impl<'a> Confirming<'a> {
     }
 }
 
-/// The moments at which a loss is tried: where the model saw it first, whenever a later sync has returned, and at the end;
-/// each without and with a sync of something else. In a thread with mounts of its own.
+/// Returns the moments at which a power loss is tried: where the model saw it first, whenever a later sync has
+/// returned, and at the end; each without and with a sync of another file. Must run in a thread with its own mounts.
 ///
 /// # Errors
-/// Where the store cannot be run there, or there is no such file system.
+/// If the store cannot be run there, or if there is no such file system.
 pub fn variations(confirming: &Confirming<'_>, template: &Template) -> Result<Vec<Variation>, ConfirmError> {
     let Some((request, loss)) = confirming.struck() else { return Ok(Vec::new()) };
     let mounted = template.mount(confirming.at)?;
@@ -107,10 +108,10 @@ pub fn variations(confirming: &Confirming<'_>, template: &Template) -> Result<Ve
     Ok(moments.into_iter().flat_map(both).collect())
 }
 
-/// Plays it once, in a thread with mounts of its own.
+/// Replays it once. Must run in a thread with its own mounts.
 ///
 /// # Errors
-/// Where the store cannot be run there or goes another way, or there is no such file system.
+/// If the store cannot be run there or takes another path, or if there is no such file system.
 pub fn confirm(
     confirming: &Confirming<'_>,
     template: &Template,
@@ -133,7 +134,7 @@ pub fn confirm(
     })
 }
 
-/// Does something with the store on a mounted volume, where it has what `init` leaves and its first record.
+/// Runs `what` with the store on a mounted volume that holds the result of `init` and the first record.
 fn on_volume<T>(
     confirming: &Confirming<'_>,
     what: impl FnOnce(&ExecEnv<'_>, &First) -> Result<T, ConfirmError>,
@@ -149,12 +150,12 @@ fn on_volume<T>(
     what(&env, &first)
 }
 
-/// Lays out what the script begins with.
+/// Lays out the initial state of the script.
 fn begin(env: &ExecEnv<'_>, script: &Script) -> Result<(), RunError> {
     if script.acts.contains(&Act::Anew) { env.lay() } else { env.lay_first() }
 }
 
-/// Runs the operation up to its loss, and cuts the power.
+/// Runs the operation up to its power loss, and cuts the power.
 fn strike(
     env: &ExecEnv<'_>,
     mounted: Mounted,
@@ -162,7 +163,7 @@ fn strike(
     variation: Variation,
     at: &Path,
 ) -> Result<Left, ConfirmError> {
-    // A kill takes nothing from the kernel's memory: the power does, right after it.
+    // A kill removes nothing from the kernel's memory: the power loss does, immediately after it.
     let injection = variation.after.map(|after| Injection {
         point: after.saturating_add(1),
         what: InjectionKind::Kill,

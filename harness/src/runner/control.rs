@@ -13,32 +13,32 @@ use crate::runner::{ExecEnv, RunError, nanos, program_of};
 use crate::scenario::control::ADDS;
 use crate::target::RECORDS_UNREADABLE;
 
-/// What the control showed.
+/// Result of the control.
 #[derive(Clone, Debug)]
 pub struct Control {
-    /// Why the store does not work without injections; nothing where it does.
+    /// Why the store does not work without injections; `None` if it does.
     pub failure: Option<String>,
-    /// How many operations were done.
+    /// Number of operations.
     pub operations: u64,
-    /// What the judges need to know.
+    /// Properties of the store that the judges need.
     pub subject: Subject,
-    /// What those who kill need to know.
+    /// Timing that kills need.
     pub timing: Timing,
 }
 
-/// How an undisturbed `add` spends its time, as medians.
+/// Median durations of a baseline `add`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timing {
     /// From its start to its end.
     pub whole: Duration,
-    /// Its touches of the sandbox; nothing where none was seen.
+    /// Its accesses to the sandbox; `None` if none was seen.
     pub touches: Option<Touches<Duration>>,
 }
 
-/// Runs the control. What `init` left is the old state of every execution after it.
+/// Runs the control. The result of `init` is the initial state of every later execution.
 ///
 /// # Errors
-/// Where the harness could not do its part; that the store fails is no error but the result.
+/// If the harness itself fails; a failure of the store is not an error but the result.
 pub fn control(env: &ExecEnv<'_>) -> Result<Control, RunError> {
     let mut run = ControlRun { env, clock: Instant::now(), operations: 0, subject: env.subject() };
     let mut timing = Timing::default();
@@ -58,10 +58,10 @@ pub fn control(env: &ExecEnv<'_>) -> Result<Control, RunError> {
     Ok(Control { failure, operations: run.operations, subject: run.subject, timing })
 }
 
-/// Whether a start failed for what the program is, and not for what this machine lacks.
+/// Whether a start failed because of the program, not because of what this machine lacks.
 fn is_of_the_program(why: &io::Error) -> bool {
     use std::io::ErrorKind::{ExecutableFileBusy, NotFound, PermissionDenied};
-    // The number is that of `ENOEXEC`, for which there is no kind.
+    // 8 is `ENOEXEC`, which has no `ErrorKind`.
     matches!(why.kind(), NotFound | PermissionDenied | ExecutableFileBusy) || why.raw_os_error() == Some(8)
 }
 
@@ -95,7 +95,7 @@ impl ControlRun<'_> {
         self.subject.starts_with_data = matches!(old.data, FileState::Whole) && self.subject.transparent;
         self.subject.initial_records.extend(old.records.clone().unwrap_or_default());
         if target.ops.list.is_some() {
-            // Before the first record a store may well say that there is nothing to list.
+            // Before the first record a store may report that there is nothing to list.
             let listed = self.operate(Request::List)?;
             if target.ops.init.is_some() && listed.outcome != Outcome::Acknowledged {
                 return Err(self.failed(&listed));
@@ -128,12 +128,12 @@ impl ControlRun<'_> {
             }
             expected.insert(record);
             let mut state = self.look();
-            // What is left in TMPDIR is no residue of the store.
+            // Files left in TMPDIR are no residue of the store.
             let own = state.files.iter().filter(|file| !is_temporary(file));
             self.subject.baseline_file_counts.push(own.count());
             self.subject.baseline_shapes.push(shapes(&state, &expected));
             if target.ops.list.is_some() {
-                // Before `list` the records may stand elsewhere.
+                // Before `list` the records may be elsewhere.
                 state.records = None;
             }
             self.check_file(&state, &expected)?;
@@ -281,7 +281,7 @@ impl ControlRun<'_> {
     }
 }
 
-/// How many files of each shape stand in the sandbox.
+/// Counts the files of each shape in the sandbox.
 fn shapes(state: &State, records: &BTreeSet<String>) -> BTreeMap<String, usize> {
     let mut shapes = BTreeMap::new();
     for file in state.files.iter().filter(|file| !is_temporary(file)) {

@@ -9,11 +9,11 @@ use crate::runner::{Cut, RunError, SweepControl, SweepEvent, TraceError, name_of
 use crate::scenario::crash;
 use crate::scenario::script::InjectionKind;
 
-/// The invariants that rest on the calls of an operation being all that it does.
+/// Invariants that assume that an operation does nothing beyond its calls.
 const BY_CALLS: [&str; 2] = ["crash-atomic", "acked-survives-crash"];
 
 impl Sweep<'_> {
-    /// Takes note of the crash points and crash states of an operation that are not tried.
+    /// Notes the crash points and crash states of an operation that are not tried.
     pub(super) fn note_what_crash_leaves_out(&mut self, one: &BaselineRun) {
         let (name, calls) = (name_of(&one.request), &one.traced.calls);
         let left_out = (calls.len() + 1).saturating_sub(crash::points(calls).len());
@@ -28,10 +28,10 @@ impl Sweep<'_> {
                 let left_out = states.map_or(0, |states| states.left_out());
                 self.bound(left_out, &format!("page cuts of long writes of {name}"));
             }
-            // Where states cannot be derived the kills are made for real all the same.
+            // If states cannot be derived, the kills are still made for real.
             Err(why) => {
                 let text = format!("crash states of {name} are not derived: {why}");
-                // What changes the files unseen is never killed in between.
+                // A change of the files that is not observed is never interrupted by a kill.
                 if why == UNEXPLAINED {
                     self.done.doubts.extend(BY_CALLS.map(|id| (id, text.clone())));
                 }
@@ -41,7 +41,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// The executions with a second client.
+    /// Runs the executions with a second client.
     pub(super) fn beside_another(
         &mut self,
         prepared: &Prepared,
@@ -59,7 +59,7 @@ impl Sweep<'_> {
                 let script = crash::beside_another(&quiet.request, &quiet.traced.calls, *point, what);
                 let seen = self.play_once(&prepared.first, &script)?;
                 was_injected |= seen.was_injected;
-                // A client that does not wait cannot be killed waiting.
+                // A client that does not wait cannot be killed while waiting.
                 if self.done.cut.is_some() || (what != InjectionKind::Hold && !seen.second_waited) {
                     break;
                 }
@@ -73,7 +73,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Every state that a kill of this operation can leave, derived, laid out and given to the store.
+    /// Derives every state that a kill of this operation can leave, lays it out and runs the store on it.
     pub(super) fn derived(
         &mut self,
         prepared: &Prepared,

@@ -4,16 +4,16 @@ use crate::fault::{Fault, FaultId, What};
 use crate::scenario::script::{Injection, InjectionKind};
 use crate::tracer::{CallAction, ClientState, Director, SchedulerAction, Spawning, Upcoming};
 
-/// Starts one client after another, each when the one before has come to rest, and disturbs client 1.
+/// Starts one client after another, each when the previous one can go no further, and injects into client 1.
 pub(super) struct ScriptInjector<'a> {
     injection: Option<&'a Injection>,
     /// Whether a call was made to fail.
     pub(super) has_failed: bool,
-    /// Whether it has happened, or can no more.
+    /// Whether the injection has happened, or can no longer happen.
     pub(super) is_done: bool,
-    /// The fault that stays, once it has begun.
+    /// The persistent fault, once it has begun.
     staying: Option<FaultId>,
-    /// Whether client 2 had not ended when it had gone as far as it could.
+    /// Whether client 2 had not ended when it could go no further.
     pub(super) second_waited: bool,
 }
 
@@ -29,7 +29,7 @@ impl Director for ScriptInjector<'_> {
             if hits(fault, upcoming) && fault.may_stay {
                 return failing(fault);
             }
-            // Tries to get the lock all the same make the way longer, and change nothing.
+            // Further attempts to take the lock make the path longer, but change nothing.
             if let Some(InjectionKind::FailBeside { held, .. }) = self.injection.map(|one| one.what)
                 && !self.is_done
                 && ((upcoming.index >= held && upcoming.changes) || upcoming.is_exit)
@@ -59,7 +59,7 @@ impl Director for ScriptInjector<'_> {
         | InjectionKind::FailInside { fault } = what
             && !hits(fault.0, upcoming)
         {
-            // The store went another way.
+            // The store took another path.
             self.is_done = true;
             return CallAction::Go;
         }
@@ -77,7 +77,7 @@ impl Director for ScriptInjector<'_> {
             }
             InjectionKind::Kill => CallAction::Kill,
             InjectionKind::KillProcess => CallAction::KillProcess,
-            // A call that writes less than is to be left of it, or nothing at all, is another one than was meant.
+            // A call that does not write more than `length` bytes, or writes nothing, is not the intended one.
             InjectionKind::Tear(length) if upcoming.length.is_some_and(|whole| whole > length) => {
                 CallAction::Tear(length)
             }
@@ -114,7 +114,7 @@ impl Director for ScriptInjector<'_> {
             self.second_waited = clients.get(1).is_some_and(|rest| *rest != ClientState::Ended);
         }
         match self.injection.map(|injection| injection.what) {
-            // One that has ended has nothing to be killed for.
+            // A client that has ended need not be killed.
             Some(InjectionKind::KillWaiter) if is_first_time && self.second_waited => {
                 SchedulerAction::Kill(2)
             }
@@ -135,7 +135,7 @@ impl Director for ScriptInjector<'_> {
     }
 }
 
-/// Whether a fault may hit a call that is about to be made.
+/// Whether a fault can apply to a call that is about to be made.
 fn hits(fault: &Fault, upcoming: &Upcoming) -> bool {
     fault.hits.names(upcoming.name, upcoming.creates) && (upcoming.asks_for_lock || !fault.is_of_lock())
 }

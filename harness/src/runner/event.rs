@@ -9,36 +9,36 @@ use crate::observation::Observation;
 use crate::runner::Cut;
 use crate::scenario::script::Script;
 
-/// How a scenario went, beside what it showed.
+/// Summary of a scenario's run, without its observations.
 #[derive(Clone, Debug, Default)]
 pub struct SweepSummary {
-    /// What was planned, in words, with how many executions that is, and how many were made.
+    /// Description of each group, with the numbers of executions planned and made.
     pub groups: Vec<(String, usize, usize)>,
-    /// What was explored, by its place and in words, with how far that went.
+    /// What was explored, by its place and in words, and how far.
     pub explored: Vec<(u64, String)>,
-    /// What was explored with a kill in it.
+    /// What was explored with a kill.
     pub killed: Option<Kills>,
-    /// Whether an exploration was ended by the time, with no bound that it kept.
+    /// Whether an exploration was ended by the time and not by a bound.
     pub is_truncated: bool,
     /// Whether an exploration kept to a bound.
     pub is_bounded: bool,
     /// Why executions were left out, if any were.
     pub cut: Option<Cut>,
-    /// What was left out on purpose, in words.
+    /// Deliberate omissions, in words.
     pub bounds: Vec<String>,
-    /// Invariants that stay open, with the reason.
+    /// Invariants that remain open, with the reason.
     pub doubts: Vec<(&'static str, String)>,
-    /// How many directory contents were derived, and how many of them have a data file that is not whole.
+    /// Number of directory contents derived, and how many of them have a data file that is not whole.
     pub states: (u64, u64),
-    /// What the traces say is not seen.
+    /// What the traces report as not observed.
     pub not_covered: BTreeSet<String>,
-    /// How many experiments ran that are evidence of each kind.
+    /// Number of experiments of each kind that ran and are evidence.
     pub evidence: BTreeMap<Option<Evidence>, Count>,
-    /// How long experiments of a kind took, and how many they were.
+    /// Duration and number of the experiments of a kind.
     pub times: Vec<(Evidence, Duration, u64)>,
-    /// How many experiments of each kind were made and are no evidence.
+    /// Number of experiments of each kind that were made without becoming evidence.
     pub in_vain: BTreeMap<Evidence, u64>,
-    /// What was not scheduled that can matter for what schedules show.
+    /// What was not scheduled and can affect the results of schedules.
     pub unscheduled: BTreeSet<String>,
 }
 
@@ -47,83 +47,83 @@ pub struct SweepSummary {
 pub struct Kills {
     /// The plan, in words.
     pub plan: String,
-    /// Those that were run.
+    /// Number of schedules that were run.
     pub schedules: u64,
-    /// The points at which all inequivalent schedules were run.
+    /// Number of points at which all inequivalent schedules were run.
     pub complete: u64,
-    /// The points there are.
+    /// Total number of points.
     pub points: u64,
 }
 
-/// What is to happen after an execution was shown.
+/// How to continue after an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SweepControl {
-    /// The next one.
+    /// Continue.
     GoOn,
-    /// The next one; this one violated something.
+    /// Continue; this execution has a violation.
     Found,
-    /// The next one; this one violated something that does not count, which ends nothing.
+    /// Continue; this execution has a violation that does not count and ends nothing.
     Known,
-    /// Nothing more.
+    /// Stop.
     End,
-    /// What a derived state showed is to be done for real.
+    /// Confirm the result of a derived state with a real execution.
     Confirm,
 }
 
-/// What a scenario shows while it runs.
+/// An event of a running scenario.
 pub enum SweepEvent<'a> {
-    /// An execution, and what was played. What a copy shows is to be confirmed by a fresh start before it is held
-    /// against the store.
+    /// An execution, and its script. The result of a copy is to be confirmed by a fresh start before it counts against
+    /// the store.
     Execution {
-        /// Its place in the scenario: what comes of one is run by one shard of a divided run.
+        /// Its place in the scenario: one shard of a divided run runs everything that belongs to one place.
         place: u64,
-        /// What it showed.
+        /// Its observation.
         observation: Box<Observation>,
-        /// What was played.
+        /// The script that was run.
         script: &'a Script,
-        /// Whether operations of it were copies of templates.
+        /// Whether some of its operations were copies of templates.
         has_copies: bool,
-        /// What there is to say of it, where that was looked for.
+        /// Explanation of its schedule, if one was computed.
         explanation: Option<Explanation>,
     },
-    /// An execution that counts for nothing: whether it violates what is looked for.
+    /// An execution that does not count: it only shows whether it has the violation that is searched for.
     Trial {
-        /// What it showed.
+        /// Its observation.
         observation: &'a Observation,
-        /// What is looked for.
+        /// What is searched for.
         trial: Trial,
     },
-    /// What the first trial violated could not be confirmed by a fresh start any more.
+    /// The violation of the first trial could no longer be confirmed by a fresh start.
     Unconfirmed,
-    /// What was to be done for real, since a derived state violated something, could not be.
+    /// The real execution that was to confirm the violation of a derived state did not reach its injection.
     Unreached {
-        /// What was played.
+        /// The script that was run.
         script: &'a Script,
     },
-    /// What the store made of a derived state.
+    /// The result of running the store on a derived state.
     Derived {
-        /// What it showed.
+        /// Its observation.
         observation: Box<Observation>,
-        /// What would come to that state.
+        /// The script that would lead to that state.
         script: &'a Script,
     },
 }
 
-/// What is asked of an execution that counts for nothing.
+/// The question that an execution that does not count answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// Whether it violates anything: from now on that is what is looked for.
+    /// Whether it violates anything: these violations are searched for from then on.
     First,
-    /// Whether it violates all of that: nothing that was seen once may get lost where it is made smaller.
+    /// Whether it violates all of them: minimization must not lose a violation.
     Smaller,
-    /// Whether it violates any of that, so that it does not pass.
+    /// Whether it violates any of them, so that it does not pass.
     Any,
-    /// The same of a fresh start, after a copy: what it does not violate is in doubt.
+    /// The same with a fresh start, after a copy: invariants that it does not violate are in doubt.
     Anew,
 }
 
 impl Trial {
-    /// Whether an execution that violates these invariants is what is looked for.
+    /// Whether an execution that violates these invariants is one that is searched for.
     pub fn is_found(self, looked_for: &[&str], violated: &[&str]) -> bool {
         match self {
             Self::First => !violated.is_empty(),
@@ -137,8 +137,8 @@ impl Trial {
 mod tests {
     use super::*;
 
-    /// The first schedule that violated anything was made smaller as long as it violated any of that: what else it had
-    /// shown was lost, and held in the report; beside a baseline, what is known hid what is new.
+    /// The first schedule with a violation was minimized as long as it violated any of the same invariants: its other
+    /// violations were lost and reported as holding; with a baseline, known violations hid new ones.
     #[test]
     fn a_smaller_schedule_violates_all_that_the_first_one_did() {
         let first = ["no-lost-update", "guard-holds"];

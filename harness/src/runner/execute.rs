@@ -14,23 +14,23 @@ use crate::runner::{ExecEnv, RunError, nanos};
 use crate::scenario::crash::add;
 use crate::scenario::script::{Act, Script};
 
-/// The store with its first record in it, as every script finds it.
+/// The store with its first record: the starting state of every script.
 #[derive(Clone, Debug)]
 pub struct First {
     pub(super) operation: Operation,
     pub(super) state: State,
-    /// Names of the files that baseline runs made since.
+    /// Names of the files that baseline runs have made since.
     pub(super) usual_names: BTreeSet<String>,
 }
 
-/// What playing a script came to.
+/// Result of running a script.
 #[derive(Debug)]
 pub struct Played {
-    /// What it showed.
+    /// The observation of the run.
     pub observation: Observation,
-    /// What the traces say is not seen.
+    /// Parts that the traces report as not covered.
     pub not_covered: Vec<String>,
-    /// Whether what was to be disturbed was.
+    /// Whether the planned injection took place.
     pub was_injected: bool,
     /// Whether a second client waited for the first.
     pub second_waited: bool,
@@ -39,10 +39,10 @@ pub struct Played {
 }
 
 impl ExecEnv<'_> {
-    /// Lets the store add its first record, and keeps what it left for every script to begin with.
+    /// Lets the store add its first record, and keeps the resulting state as the start of every script.
     ///
     /// # Errors
-    /// Where the store fails, or the harness cannot do its part.
+    /// If the store fails, or the harness cannot do its part.
     pub fn first(&self) -> Result<First, TraceError> {
         self.lay()?;
         let clock = Instant::now();
@@ -51,20 +51,20 @@ impl ExecEnv<'_> {
         }
         let operation = self.succeed(add(1), clock)?;
         if self.target.ops.list.is_some() {
-            // What a helper that lives on has still to do for it is done by then, as it was in the control.
+            // By then a surviving helper has finished its work for it, as it had in the control.
             self.operate(1, Request::List, clock, None, &|| (), &|_| ())?;
         }
         self.end_survivors();
         let mut state = self.sandbox.look(self.target, nanos(clock.elapsed()));
         if self.target.ops.list.is_some() {
-            // Before `list` the records may stand elsewhere.
+            // Before `list` the store may keep its records elsewhere.
             state.records = None;
         }
         self.sandbox.keep_as_first().map_err(RunError::system("keep the state with one record"))?;
         Ok(First { operation, state, usual_names: BTreeSet::new() })
     }
 
-    /// Lets the store make itself, where it has an `init`, and keeps what that left for every execution to begin with.
+    /// Runs the store's `init`, if it has one, and keeps the result as the start of every execution.
     pub(super) fn init(&self) -> Result<(), TraceError> {
         self.lay()?;
         if self.target.ops.init.is_some() {
@@ -91,10 +91,10 @@ impl ExecEnv<'_> {
         self.sandbox.lay_first().map_err(|why| RunError::Sandbox { path: self.sandbox.dir(), why })
     }
 
-    /// Plays a script; where `may_copy`, its operations as copies of templates, where there are some.
+    /// Runs a script. If `may_copy`, its operations run as copies of templates, if there are any.
     ///
     /// # Errors
-    /// Where the harness could not do its part, may not trace, or the time is over.
+    /// If the harness could not do its part, may not trace, or the time is over.
     pub fn play(
         &self,
         scenario: &str,
@@ -113,7 +113,7 @@ impl ExecEnv<'_> {
         Ok(playing.into_observation(scenario, script, first, subject, execution))
     }
 
-    /// Plays a script with clients on a schedule, which the explorer chooses.
+    /// Runs a script with clients on a schedule that the explorer chooses.
     ///
     /// # Errors
     /// As [`ExecEnv::play`].
@@ -134,7 +134,8 @@ impl ExecEnv<'_> {
                 Act::Interleave(interleaving) => scheduled = playing.interleave(interleaving, explorer)?,
                 other => playing.act(other)?,
             }
-            // What went another way than the explorer knows was given up in its middle: that says nothing of the store.
+            // An execution that diverged from what the explorer knows was aborted midway: that says nothing about the
+            // store.
             if scheduled.was_abandoned || scheduled.has_diverged {
                 return Ok((None, scheduled));
             }
@@ -145,11 +146,11 @@ impl ExecEnv<'_> {
         Ok((Some(playing.into_observation(scenario, &script, first, subject, execution)), scheduled))
     }
 
-    /// Lays out what a kill or a power loss left, as derived from the calls of a baseline run, and asks the store what it
-    /// makes of it.
+    /// Lays out the state that a kill or a power loss left, as derived from the calls of a baseline run, and runs the
+    /// store on it.
     ///
     /// # Errors
-    /// Where the harness could not do its part, or the time is over.
+    /// If the harness could not do its part, or the time is over.
     pub fn play_state(
         &self,
         scenario: &str,
@@ -177,9 +178,9 @@ impl ExecEnv<'_> {
         Ok(playing.into_observation(scenario, script, first, subject, execution).observation)
     }
 
-    /// The derived files that two undisturbed rebuilds, a second apart, make differently.
+    /// Returns the derived files that differ between two baseline rebuilds, a second apart.
     pub(super) fn unrepeatable(&self) -> Result<BTreeSet<String>, TraceError> {
-        /// Longer than a second, which is what most dates are told in.
+        /// Longer than a second, the resolution of most time stamps.
         const APART: Duration = Duration::from_millis(1100);
         self.lay_first()?;
         let clock = Instant::now();

@@ -18,28 +18,28 @@ use crate::scenario::{crash, damage, fault, inheritance, reentry, session, torn_
 use crate::shard::Shard;
 use crate::target::Format;
 
-/// States of a power loss that are tried before anything is tried thoroughly.
+/// Number of power-loss states that are tried before any group is tried thoroughly.
 const STATES_FIRST: usize = 8;
-/// Of experiments of one group, no more are tried before anything is tried thoroughly.
+/// Maximum number of experiments of one group that are tried before any group is tried thoroughly.
 const FIRST_MAX: usize = 40;
-/// Operations that an experiment runs beside the one that is disturbed: list, add, list.
+/// Operations that an experiment runs in addition to the injected one: list, add, list.
 const AFTERWARDS: u32 = 3;
 
-/// Which part of a scenario is run.
+/// The part of a scenario that is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
-    /// The experiments that are cheap and tell most.
+    /// The cheap and most informative experiments.
     Early,
-    /// All that did not run yet.
+    /// All experiments that have not run yet.
     Remaining,
 }
 
-/// Experiments that belong together.
+/// A group of related experiments.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
-    /// What they are, in words.
+    /// Description of the experiments.
     pub(super) what: String,
-    /// The evidence that each of them is.
+    /// The kind of evidence that each of them counts as.
     pub(super) evidence: Option<Evidence>,
     pub(super) work: Work,
 }
@@ -47,22 +47,22 @@ pub(super) struct Group {
 /// What the experiments of a group do.
 #[derive(Clone, Debug)]
 pub(super) enum Work {
-    /// One script each; the first few tell most.
+    /// One script each; the first few are the most informative.
     Scripts { scripts: Vec<Script>, telling: usize },
-    /// An operation is held at each of these points while a second client comes; the first few tell most.
+    /// Holds an operation at each of these points while a second client runs; the first few are the most informative.
     Beside { op: usize, points: Vec<u32>, telling: usize },
-    /// The store is given what a kill of an operation can leave.
+    /// Gives the store the states that a kill of an operation can leave.
     CrashStates { op: usize, count: usize },
-    /// The store is given what a power loss in an operation can leave; nothing stands for the first `add`.
+    /// Gives the store the states that a power loss in an operation can leave; `None` is the first `add`.
     PowerLosses { op: Option<usize>, count: usize },
-    /// The schedules of some clients.
+    /// Explores the schedules of some clients.
     Schedules { plan: Plan },
-    /// The same with a kill of client 1 before one of these calls.
+    /// Explores the schedules with a kill of client 1 before one of these calls.
     KillSchedules { plan: Plan, points: Vec<u32> },
 }
 
 impl Group {
-    /// How many experiments there are.
+    /// Number of experiments.
     pub(super) fn count(&self) -> u64 {
         let count = match &self.work {
             Work::Scripts { scripts, .. } => scripts.len(),
@@ -73,7 +73,7 @@ impl Group {
         count as u64
     }
 
-    /// How many of the first experiments tell most.
+    /// Number of the first experiments that are the most informative.
     pub(super) fn telling(&self) -> usize {
         match &self.work {
             Work::Scripts { telling, .. } | Work::Beside { telling, .. } => (*telling).min(FIRST_MAX),
@@ -83,20 +83,20 @@ impl Group {
         }
     }
 
-    /// Whether some of the experiments can run now and others later. Schedules are explored as a whole; what one power loss
-    /// shows to be missing is not looked for in the next.
+    /// Whether some of the experiments can run now and others later. Schedules are explored as a whole; data that one
+    /// power loss shows to be missing is not searched for in the next.
     pub(super) fn can_be_divided(&self) -> bool {
         matches!(self.work, Work::Scripts { .. } | Work::Beside { .. } | Work::CrashStates { .. })
     }
 
-    /// Whether these are the schedules of two clients that add, each once, to a store with a record.
+    /// Whether these are the schedules of two clients that each add once, to a store with a record.
     fn is_first_pair(&self) -> bool {
         let Work::Schedules { plan } = &self.work else { return false };
         let adds_once = |requests: &Vec<Request>| matches!(requests.as_slice(), [Request::Add { .. }]);
         plan.clients.len() == 2 && !plan.is_from_nothing && plan.clients.iter().all(adds_once)
     }
 
-    /// What one experiment may take, as far as the baseline runs tell.
+    /// Estimates the time of one experiment from the baseline runs.
     pub(super) fn cost(&self, prepared: &Prepared) -> Duration {
         let one = prepared.time_of(0);
         match &self.work {
@@ -115,8 +115,8 @@ impl Group {
     }
 }
 
-/// For each experiment of each group its place in the scenario, if this shard of the run has it. What one power loss shows
-/// to be missing is not looked for in the next, so that all of them are one place.
+/// Returns, for each experiment of each group, its place in the scenario, if it belongs to this shard of the run. All
+/// power losses share one place, because data that one of them shows to be missing is not searched for in the next.
 pub(super) fn places(groups: &[Group], scenario: &str, shard: Shard) -> Vec<Vec<Option<u64>>> {
     let mut next = 0;
     let mut place = |group: &Group| {
@@ -127,7 +127,7 @@ pub(super) fn places(groups: &[Group], scenario: &str, shard: Shard) -> Vec<Vec<
     groups.iter().map(|group| (0..group.count()).map(|_| place(group)).collect()).collect()
 }
 
-/// The experiments of a scenario, in the order in which they run.
+/// Lists the experiments of a scenario, in the order in which they run.
 pub(super) fn planned(
     env: &ExecEnv<'_>,
     prepared: &Prepared,
@@ -179,18 +179,18 @@ pub(super) fn planned(
     groups
 }
 
-/// A group of scripts that all tell much.
+/// Makes a group of scripts that are all informative.
 fn whole(what: impl Into<String>, evidence: Option<Evidence>, scripts: Vec<Script>) -> Group {
     let telling = scripts.len();
     Group { what: what.into(), evidence, work: Work::Scripts { scripts, telling } }
 }
 
-/// A group of scripts that are run when all that tells more has been.
+/// Makes a group of scripts that run after all more informative ones.
 fn later(what: impl Into<String>, evidence: Option<Evidence>, scripts: Vec<Script>) -> Group {
     Group { what: what.into(), evidence, work: Work::Scripts { scripts, telling: 0 } }
 }
 
-/// The scripts with those first that tell most, and how many these are.
+/// Sorts the most informative scripts first, and returns their number.
 fn first(scripts: Vec<Script>, tells_most: impl Fn(&Script) -> bool) -> (Vec<Script>, usize) {
     let (mut all, rest): (Vec<Script>, Vec<Script>) = scripts.into_iter().partition(tells_most);
     let telling = all.len();
@@ -227,10 +227,10 @@ fn of_power_loss(prepared: &Prepared) -> Vec<Group> {
     .collect()
 }
 
-/// The name of the first `add`.
+/// Name of the first `add`.
 pub(super) const FIRST_ADD: &str = "the first add";
 
-/// The operation that a power loss strikes, by its name, and where it begins.
+/// Returns the operation that the power loss interrupts: its name, baseline run and starting state.
 pub(super) fn struck(prepared: &Prepared, op: Option<usize>) -> (&str, &BaselineRun, From) {
     match op.and_then(|op| prepared.quiet.get(op)) {
         Some(quiet) => (name_of(&quiet.request), quiet, From::First),
@@ -238,22 +238,22 @@ pub(super) fn struck(prepared: &Prepared, op: Option<usize>) -> (&str, &Baseline
     }
 }
 
-/// What an operation asks of the disk, if its calls account for what it left.
+/// Returns the log of updates and syncs of an operation, if its calls account for the state that it left.
 pub(super) fn log_of(quiet: &BaselineRun) -> Result<Log, String> {
     let (before, after) =
         quiet.trees.as_ref().ok_or("what stands in the sandbox cannot be read as a tree")?;
     match Log::record(before, &quiet.traced.calls) {
-        // With nothing lost it is what the calls made, and that is what is there.
+        // If nothing is lost, the log must yield the state that the calls made, which is the actual state.
         Ok(log) if log.whole() == after && log.remaining(log.calls(), &[]) == *after => Ok(log),
         Ok(_) => Err(UNEXPLAINED.to_owned()),
         Err(unmodelled) => Err(unmodelled.to_string()),
     }
 }
 
-/// Why nothing is derived from calls that leave something else than what is there.
+/// Why nothing is derived from calls that do not account for the actual state.
 pub(super) const UNEXPLAINED: &str = "its calls do not account for what it left";
 
-/// What a kill of an operation can leave, if its calls account for what it left.
+/// Returns the states that a kill of an operation can leave, if its calls account for the state that it left.
 pub(super) fn crash_states_of(quiet: &BaselineRun) -> Result<Option<CrashStates<'_>>, String> {
     let calls: &[Call] = &quiet.traced.calls;
     let Some((before, after)) = quiet.trees.as_ref().filter(|_| !calls.is_empty()) else { return Ok(None) };
@@ -291,7 +291,7 @@ fn of_faults(prepared: &Prepared) -> Vec<Group> {
     [first_ones, inside, starts, rest, waited_out].concat()
 }
 
-/// What is left out of the faults of an operation, with how much.
+/// Lists which faults of an operation are skipped, and how many.
 pub(super) fn left_out_of_faults(one: &BaselineRun) -> [(usize, String); 3] {
     let (name, calls) = (name_of(&one.request), &one.traced.calls);
     let faults = fault::scripts(&one.request, calls, one.before());
@@ -309,11 +309,11 @@ pub(super) fn left_out_of_faults(one: &BaselineRun) -> [(usize, String); 3] {
 fn of_crash(env: &ExecEnv<'_>, prepared: &Prepared) -> Vec<Group> {
     let mut groups = Vec::new();
     if let (Some(derived), Some(rebuild)) = (&env.target.derived, &prepared.rebuild) {
-        // Empty, other formats are a store with nothing in it.
+        // In other formats an empty file is a store without records.
         let is_json = env.target.data.format == Format::Json;
         let data = is_json.then(|| prepared.subject.data.clone());
         let damages = damage::scripts(&derived.files, data.as_deref());
-        // They are few, and nothing else shows what they show.
+        // They are few, and no other experiment finds the same.
         groups.push(whole("damages of derived files", Some(Evidence::Damages), damages));
         let points = crash::points(&rebuild.traced.calls);
         let kills = damage::kills(&derived.files, &rebuild.traced.calls, &points);
@@ -350,7 +350,7 @@ fn of_crash(env: &ExecEnv<'_>, prepared: &Prepared) -> Vec<Group> {
             evidence: None,
             work: Work::CrashStates { op, count: derived },
         });
-        // An operation that leaves processes behind never ends when one of the others is gone.
+        // An operation that leaves processes behind never ends if one of the others is gone.
         if one.traced.operations.iter().all(|ended| ended.survivors == 0) {
             let scripts = crash::kills_of_processes(&one.request, calls, &points);
             single.push(later(format!("points of {name} with one process killed"), None, scripts));
@@ -363,14 +363,14 @@ fn of_crash(env: &ExecEnv<'_>, prepared: &Prepared) -> Vec<Group> {
     groups
 }
 
-/// Whether single processes of an operation are killed, which are several.
+/// Whether an operation of several processes is not tested with kills of single ones.
 pub(super) fn has_unkilled_processes(one: &BaselineRun) -> bool {
     one.traced.operations.iter().any(|ended| ended.survivors > 0)
         && one.traced.calls.iter().any(|call| call.process > 1)
 }
 
 impl BaselineRun {
-    /// What stood in the sandbox before it, if that is known.
+    /// The sandbox before the operation, if known.
     pub(super) fn before(&self) -> Option<&crate::persist::Tree> {
         self.trees.as_ref().map(|(before, _)| before)
     }

@@ -18,33 +18,33 @@ use crate::scenario::crash;
 use crate::scenario::interleave::{Plan, WAKES};
 use crate::scenario::script::KillAt;
 
-/// Classes that are counted for an estimate, and beyond which those with few preemptions are run first.
+/// Maximum number of classes counted for an estimate; if there are more, those with few preemptions run first.
 const ESTIMATE_MAX: u64 = 2_000;
-/// How long is counted for that.
+/// Time limit for that count.
 const ESTIMATE_TIME: Duration = Duration::from_millis(300);
-/// Executions of one plan that violate something, after which no more is looked for.
+/// Violating executions of one plan after which its exploration stops.
 const VIOLATIONS_MAX: u32 = 3;
-/// Executions of one plan that violate something and are made smaller.
+/// Violating executions of one plan that are shrunk.
 const SHRUNK_MAX: u32 = 2;
-/// Of the time for one plan, what is kept for schedules at random where there is no time for all.
+/// Divisor of a plan's time: this part is reserved for random schedules, if there is no time for all schedules.
 const CHANCE: u32 = 4;
-/// Schedules at random where no time is set.
+/// Number of random schedules if there is no time limit.
 const DRAWN_MAX: u64 = 2_000;
 
 /// How the exploration of one plan ended.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// The explorer wanted no more.
+    /// The explorer had no more schedules.
     All,
     /// Its time was up.
     TimeUp,
     /// Enough violations were found.
     Found,
-    /// It is over for the whole scenario.
+    /// The whole scenario was cut short.
     Cut,
 }
 
-/// What one plan came to.
+/// Statistics of the exploration of one plan.
 #[derive(Debug, Default)]
 pub(super) struct ExplorationStats {
     pub(super) executions: u64,
@@ -52,27 +52,27 @@ pub(super) struct ExplorationStats {
     pub(super) covers_one_preemption: bool,
     abandoned: u64,
     violations: u32,
-    /// Executions that violate what does not count.
+    /// Executions with violations that do not count.
     known: u32,
-    /// The classes that there are, as a guess, and whether they were all counted.
+    /// The estimated number of classes, and whether all of them were counted.
     estimate: Option<(u64, bool)>,
     pub(super) has_polled: bool,
     time_passed: bool,
     has_unscheduled_threads: bool,
     has_sleepers: bool,
-    /// Violations end it no more.
+    /// Violations no longer end the exploration.
     is_to_go_on: bool,
     has_timers: bool,
     is_too_long: bool,
     has_survivors: bool,
     is_unseen: bool,
-    /// Where a schedule that begins the same went another way.
+    /// Where a schedule with the same prefix continued differently.
     differs: Option<String>,
     last: Scheduled,
 }
 
 impl Sweep<'_> {
-    /// As far as the time until `end` goes, with a kill in each schedule where one is named.
+    /// Explores until `end`, with a kill in each schedule if one is given.
     pub(super) fn explore(
         &mut self,
         first: &First,
@@ -87,17 +87,17 @@ impl Sweep<'_> {
         };
         tried.covers_one_preemption &= !tried.is_too_long;
         let (end, claims) = match &ended {
-            // What was given up for its length was not run.
+            // An execution that was aborted for its length was not run.
             Ok((End::All, claims)) if tried.is_too_long => (Some(End::Cut), claims.clone()),
             Ok((end, claims)) => (Some(*end), claims.clone()),
-            // What was done until then is told.
+            // The work done until then is reported.
             Err(_) => (None, Vec::new()),
         };
         if kill.is_none() && self.pass == Pass::Remaining {
             let told = format!("{}: {}", plan.what, told(end.as_ref(), &claims, &tried));
             self.done.explored.push((self.place, told));
         }
-        // An exploration that stops at a violation keeps to a bound; else it was the time.
+        // An exploration that stops at a violation is bounded; otherwise the time ended it.
         if self.pass == Pass::Remaining {
             self.done.is_truncated |= !matches!(end, Some(End::All | End::Found));
             self.done.is_bounded |= !matches!(end, Some(End::All));
@@ -107,8 +107,8 @@ impl Sweep<'_> {
         Ok(tried)
     }
 
-    /// Every schedule with at most one preemption, whatever it violates: what it shows of one invariant must not be in the way
-    /// of what it shows of another.
+    /// Explores every schedule with at most one preemption, whatever it violates: a violation of one invariant must not
+    /// hide a violation of another.
     fn explore_simplest(
         &mut self,
         first: &First,
@@ -128,8 +128,8 @@ impl Sweep<'_> {
         Ok((End::All, vec!["every schedule with at most 1 preemption".to_owned()]))
     }
 
-    /// All inequivalent schedules, as far as the time goes; of what was said to be run, what was. If violations end it, the
-    /// simplest schedules are run all the same.
+    /// Explores all inequivalent schedules within the time, and returns what was covered. If violations end it, the
+    /// simplest schedules still run.
     fn explore_systematically(
         &mut self,
         first: &First,
@@ -148,7 +148,7 @@ impl Sweep<'_> {
         Ok((ended, claims))
     }
 
-    /// All inequivalent schedules, until violations or the time end it.
+    /// Explores all inequivalent schedules, until violations or the time end it.
     fn explore_all(
         &mut self,
         first: &First,
@@ -179,7 +179,7 @@ impl Sweep<'_> {
             end - end.saturating_duration_since(now) / CHANCE
         });
         let mut sequential = Sequential::default();
-        // The first execution tells how many there may be, and how long one takes.
+        // The first execution shows how many there may be, and how long one takes.
         let began = Instant::now();
         let ended = self.run_all(first, plan, kill, chance, 1, &mut sequential, tried)?;
         let took = began.elapsed();
@@ -198,7 +198,7 @@ impl Sweep<'_> {
             let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut sequential, tried)?;
             return self.by_chance(first, plan, kill, end, ended, claims, tried);
         }
-        // There are many: those that differ least from one after another come first.
+        // There are many: those closest to sequential execution come first.
         for preemptions in 0..=1 {
             let ended =
                 self.run_all(first, plan, kill, chance, u64::MAX, &mut Bounded::new(preemptions), tried)?;
@@ -213,13 +213,13 @@ impl Sweep<'_> {
         }
         let ended = self.run_all(first, plan, kill, chance, u64::MAX, &mut *thorough(end), tried)?;
         if matches!(ended, End::All) {
-            // All are more than those with few preemptions.
+            // This includes those with few preemptions.
             claims.clear();
         }
         self.by_chance(first, plan, kill, end, ended, claims, tried)
     }
 
-    /// Where the time was not enough for all, what is left of it goes to schedules at random.
+    /// If the time was not enough for all schedules, spends the rest on random ones.
     fn by_chance(
         &mut self,
         first: &First,
@@ -246,7 +246,7 @@ impl Sweep<'_> {
         end.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Runs what an explorer wants, at most so many executions.
+    /// Runs the schedules of an explorer, at most `most` executions.
     fn run_all(
         &mut self,
         first: &First,
@@ -305,7 +305,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// What keeps an exploration from being complete, in words.
+    /// Records why an exploration is not complete.
     fn take_note(&mut self, plan: &Plan, tried: &ExplorationStats) {
         let what = &plan.what;
         self.done.unscheduled.extend(tried.unscheduled().map(ToOwned::to_owned));
@@ -349,7 +349,7 @@ impl Sweep<'_> {
 }
 
 impl ExplorationStats {
-    /// What was not scheduled, so that what the schedules show is not all.
+    /// Lists what was not scheduled, so that the schedules do not cover all behaviour.
     fn unscheduled(&self) -> impl Iterator<Item = &'static str> {
         [
             (
@@ -388,8 +388,8 @@ impl ExplorationStats {
     }
 }
 
-/// What runs the schedules with more preemptions, of those that are many. Where there is an end, those that differ least
-/// come first, which runs some many times over; where there is none, each is run once, in whatever order.
+/// Returns the explorer for more preemptions, if there are many schedules. With a time limit, those closest to
+/// sequential execution come first, and some run many times; without one, each runs once, in any order.
 fn thorough(end: Option<Instant>) -> Box<dyn Explorer> {
     match end {
         Some(_) => Box::new(WorkList::new()),
@@ -397,7 +397,7 @@ fn thorough(end: Option<Instant>) -> Box<dyn Explorer> {
     }
 }
 
-/// How an exploration ended, in words.
+/// Describes how an exploration ended.
 fn told(end: Option<&End>, claims: &[String], tried: &ExplorationStats) -> String {
     let count = tried.executions;
     let about = match tried.estimate {
@@ -419,13 +419,13 @@ fn told(end: Option<&End>, claims: &[String], tried: &ExplorationStats) -> Strin
     }
 }
 
-/// So many of something.
+/// Formats a count with its noun in singular or plural.
 fn counted(count: u64, what: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{count} {what}{ending}")
 }
 
-/// An explorer, and what was done on its last schedule: what begins the same must go on the same.
+/// An explorer with the steps of its last schedule: the same prefix must have the same continuation.
 struct Watching<'a> {
     explorer: &'a mut dyn Explorer,
     last: Vec<ClientId>,
@@ -433,10 +433,10 @@ struct Watching<'a> {
 }
 
 impl Watching<'_> {
-    /// Where this execution went another way than the last one, which began the same.
+    /// Returns where this execution diverged from the last one, which has the same prefix.
     fn compare(&mut self, scheduled: &Scheduled) -> Option<String> {
         let same = self.last.iter().zip(&scheduled.schedule).take_while(|(one, other)| one == other).count();
-        // At the first step that differs the two had the same choice, which is not compared.
+        // At the first step that differs both had the same choice, which is not compared.
         let differs = (0..same).find(|at| self.names.get(*at) != scheduled.names.get(*at));
         let told = differs.map(|at| {
             format!(

@@ -9,7 +9,7 @@ use crate::scenario::interleave::Plan;
 use crate::scenario::script::KillAt;
 
 impl Sweep<'_> {
-    /// Hands an execution on; one that violates something as small as it can be made.
+    /// Passes an execution to the sink; a violating one is shrunk first.
     pub(super) fn show(
         &mut self,
         first: &First,
@@ -34,7 +34,7 @@ impl Sweep<'_> {
             };
         }
         let found = Failing { plan: plan.clone(), scheduled };
-        // Of what no copy showed nothing may be missing; else it is shown as it was seen.
+        // Without copies a repetition must show every violation; otherwise the execution is reported as it was seen.
         let trial = if played.has_copies { Trial::Anew } else { Trial::Smaller };
         let shown = if is_to_be_shrunk {
             self.show_smallest(first, kill, &found, trial)
@@ -45,7 +45,7 @@ impl Sweep<'_> {
             Ok(SweepControl::GoOn) => self.show_anew(first, kill, &found, trial, None),
             other => other,
         };
-        // What was no copy happened to the store itself, whether it does again or not.
+        // A violation without copies happened in the store itself, whether it recurs or not.
         let has_copies = played.has_copies;
         let as_seen = || {
             (self.sink)(SweepEvent::Execution {
@@ -57,7 +57,7 @@ impl Sweep<'_> {
             })
         };
         match next {
-            // There is no time to look once more: it is known that it was seen.
+            // There is no time for another run: the violation was seen and is reported as such.
             Err(error) => {
                 let _next = if has_copies { (self.sink)(SweepEvent::Unconfirmed) } else { as_seen() };
                 Err(error)
@@ -75,7 +75,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Makes a violation smaller, as far as there is time, and shows it.
+    /// Shrinks a violation, as far as there is time, and reports it.
     fn show_smallest(
         &mut self,
         first: &First,
@@ -87,7 +87,7 @@ impl Sweep<'_> {
         self.show_anew(first, kill, &smallest, trial, Some(explanation))
     }
 
-    /// Only what a fresh start shows is held against the store.
+    /// Repeats an execution with a fresh start: only such violations are blamed on the store.
     fn show_anew(
         &mut self,
         first: &First,

@@ -13,7 +13,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal, test_kill_process_group,
 };
 
-/// How long the end of survivors is waited for.
+/// How long to wait for survivors to end.
 const DEATH_MAX: Duration = Duration::from_secs(2);
 
 /// Processes that outlived the operation they belong to.
@@ -24,13 +24,13 @@ pub(super) struct Survivors {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// A group, and its members as they were seen: as long as one of them lives the number is the group's own.
+    /// Each group with the members seen in it: as long as one of them lives the group id is not reused.
     groups: Vec<(Pid, Vec<OwnedFd>)>,
     operations: u64,
 }
 
 impl Survivors {
-    /// Takes note of a group that lives on. Where there are more than `processes_max` in all, they are ended.
+    /// Records a group of survivors. If more than `processes_max` live in all groups, they are ended.
     pub(super) fn add(&self, group: Pid, processes_max: u32) {
         let members: Vec<OwnedFd> =
             members(group).into_iter().filter_map(|pid| open_member(pid, group)).collect();
@@ -48,31 +48,31 @@ impl Survivors {
         }
     }
 
-    /// Ends them all.
+    /// Ends all survivors.
     pub(super) fn end(&self) {
         let groups = std::mem::take(&mut self.groups.lock().unwrap_or_else(PoisonError::into_inner).groups);
         for (group, members) in &groups {
             if members.iter().any(is_alive) {
-                // Those that joined the group since are in it too. It may have ended meanwhile.
+                // Processes that joined the group since are in it too. It may have ended meanwhile.
                 let _killed = kill_process_group(*group, Signal::KILL);
             }
             end(members);
         }
     }
 
-    /// Whether none of them lives on.
+    /// Whether no survivor is alive.
     pub(super) fn are_none(&self) -> bool {
         let known = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         !known.groups.iter().any(|(_, members)| members.iter().any(is_alive))
     }
 
-    /// How many operations had survivors.
+    /// Number of operations with survivors.
     pub(super) fn operations(&self) -> u64 {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner).operations
     }
 }
 
-/// Waits until the process behind `pidfd` has died, for at most `limit`; whether it has.
+/// Waits until the process behind `pidfd` has died, at most `limit`; returns whether it has.
 pub(super) fn has_died(pidfd: &OwnedFd, limit: Duration) -> bool {
     let end = Instant::now() + limit;
     loop {
@@ -88,16 +88,16 @@ pub(super) fn has_died(pidfd: &OwnedFd, limit: Duration) -> bool {
     }
 }
 
-/// Waits until nobody is in a group that was killed, for at most as long as anybody takes to die.
+/// Waits until a killed group is empty, at most `DEATH_MAX`.
 pub(super) fn await_empty(group: Pid) {
     let end = Instant::now() + DEATH_MAX;
-    // The dead whom nobody has waited for yet are in it still, and do nothing any more.
+    // Zombies are still in the group, but run no more.
     while test_kill_process_group(group).is_ok() && !members(group).is_empty() && Instant::now() < end {
         thread::sleep(Duration::from_micros(200));
     }
 }
 
-/// The descendants of the leader of `group` that have left the group, as by `setsid`.
+/// Returns the descendants of the leader of `group` that have left the group, e.g. by `setsid`.
 pub(super) fn strays_of(group: Pid) -> Vec<OwnedFd> {
     let mut found = Vec::new();
     let mut parents = vec![group];
@@ -117,8 +117,8 @@ pub(super) fn strays_of(group: Pid) -> Vec<OwnedFd> {
     found
 }
 
-/// The processes whose environment has `mark` in it, which all of a run inherit wherever they go, but for those in
-/// the groups of `except`.
+/// Returns the processes with `mark` in their environment, which all processes of a run inherit, except those in the
+/// groups of `except`.
 pub(super) fn marked(mark: &[u8], except: &BTreeSet<i32>) -> Vec<OwnedFd> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
@@ -130,13 +130,13 @@ pub(super) fn marked(mark: &[u8], except: &BTreeSet<i32>) -> Vec<OwnedFd> {
     pids.filter(|pid| carries(*pid))
         .filter_map(|pid| {
             let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-            // The number may have come round in between.
+            // The pid may have been reused in between.
             carries(pid).then_some(process)
         })
         .collect()
 }
 
-/// Kills these, and waits for their end.
+/// Kills these processes, and waits for their end.
 pub(super) fn end(processes: &[OwnedFd]) {
     for process in processes {
         // It may have ended meanwhile.
@@ -147,12 +147,12 @@ pub(super) fn end(processes: &[OwnedFd]) {
     }
 }
 
-/// How many processes are in `group`.
+/// Number of processes in `group`.
 pub(super) fn count_group(group: Pid) -> usize {
     members(group).len()
 }
 
-/// The living processes of `group`.
+/// Returns the living processes of `group`.
 pub(super) fn members(group: Pid) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
@@ -162,17 +162,17 @@ pub(super) fn members(group: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// The group of a process that has not died.
+/// Returns the group of a process that has not died.
 fn group_of(pid: Pid) -> Option<Pid> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-    // The name in brackets may hold anything: state, parent and group come after its end.
+    // The name in brackets may hold anything: state, parent and group follow it.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     let group = fields.nth(1)?.parse().ok()?;
     if matches!(state, "Z" | "X") { None } else { Pid::from_raw(group) }
 }
 
-/// A handle on a member, checked after it was opened: the number may have come round in between.
+/// Opens a pidfd of a member, and checks it afterwards: the pid may have been reused in between.
 fn open_member(pid: Pid, group: Pid) -> Option<OwnedFd> {
     let member = pidfd_open(pid, PidfdFlags::empty()).ok()?;
     (group_of(pid) == Some(group)).then_some(member)

@@ -16,22 +16,22 @@ use crate::scenario::script::KillAt;
 use crate::scenario::{crash, interleave, interleave_crash};
 use crate::shard::Shard;
 
-/// How many schedules are to be run.
+/// Limits on the schedules to be run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExplorationLimits {
-    /// Clients at once; nothing for the default.
+    /// Concurrent clients; `None` for the default.
     pub clients: Option<u32>,
-    /// Operations of each client; nothing for the default.
+    /// Operations of each client; `None` for the default.
     pub operations: Option<u32>,
-    /// All schedules with at most so many preemptions, and no others.
+    /// If set, runs all schedules with at most this number of preemptions, and no others.
     pub preemptions: Option<u32>,
     /// The shard of a divided run that this is.
     pub shard: Shard,
-    /// Of all chance.
+    /// Random seed.
     pub seed: u64,
 }
 
-/// The plans whose schedules are run.
+/// Lists the plans whose schedules are run.
 pub(super) fn schedule_plans(
     env: &ExecEnv<'_>,
     prepared: &Prepared,
@@ -43,7 +43,7 @@ pub(super) fn schedule_plans(
     plans(&requests, clients, breadth.operations, limited, env.target.ops.add.names_client())
 }
 
-/// The plan in whose schedules client 1 is killed, and the calls before which it is.
+/// Returns the plan in whose schedules client 1 is killed, and the calls before which the kill happens.
 pub(super) fn kill_plan(
     env: &ExecEnv<'_>,
     prepared: &Prepared,
@@ -53,19 +53,19 @@ pub(super) fn kill_plan(
     let breadth = ExplorationLimits { clients: Some(clients), ..breadth };
     let is_of_all = |plan: &Plan| plan.clients.len() == clients.clamp(1, CLIENTS_MAX) as usize;
     let plan = schedule_plans(env, prepared, breadth).into_iter().find(is_of_all)?;
-    // The calls differ in number where others are there: one point more stands for its exit, whenever that is.
+    // With other clients the number of calls differs: one more point is its exit, whenever that happens.
     Some((plan, crash::points(&prepared.quiet.first()?.traced.calls)))
 }
 
 fn limited(env: &ExecEnv<'_>, prepared: &Prepared) -> Option<Limited> {
     let guard = env.target.guard.as_ref()?;
-    // What was there before the first add is in too.
+    // Records from before the first add count too.
     let there = u32::try_from(prepared.subject.initial_records.len()).unwrap_or(u32::MAX);
     Some(Limited { limit: guard.limit.checked_sub(there)?, has_own_form: guard.add.is_some() })
 }
 
 impl Sweep<'_> {
-    /// Takes note of what no plan has.
+    /// Records what no plan covers.
     pub(super) fn note_what_schedules_leave_out(&mut self) {
         let clients = self.breadth.clients.unwrap_or(0);
         if clients > CLIENTS_MAX {
@@ -82,7 +82,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// The schedules of one plan. All of them are one place: which of them there are, only those that were run tell.
+    /// Explores the schedules of one plan. All share one place, because which schedules exist is known only from runs.
     pub(super) fn schedules(
         &mut self,
         prepared: &Prepared,
@@ -103,7 +103,7 @@ impl Sweep<'_> {
         } else if self.pass == Pass::Remaining && !self.is_over(end) {
             self.note_ran(group, *number, false);
         }
-        // If sleeps are part of it, time may pass while others could go on: as far as two clients show that.
+        // If clients poll with sleeps, time may pass while others could run: explored with two clients.
         if tried.has_polled
             && plan.wakes == 0
             && *place == 0
@@ -122,7 +122,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// The schedules of one plan with a kill of client 1 before one of its calls, each of these in turn.
+    /// Explores the schedules of one plan with a kill of client 1 before each of its calls in turn.
     pub(super) fn kill_schedules(
         &mut self,
         prepared: &Prepared,
@@ -158,8 +158,8 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// What is left of the time for this scenario, for each of so many plans. Where somebody set the bound, most plans come to
-    /// it long before, so that the next one may take twice its share.
+    /// Divides the remaining time of this scenario among this number of plans. If the user set the bound, most plans
+    /// reach it early, so the next one may take twice its share.
     fn share(&self, plans: usize) -> Option<Instant> {
         let now = Instant::now();
         let left = self.env.soft_end?.saturating_duration_since(now);
@@ -171,11 +171,11 @@ impl Sweep<'_> {
     }
 }
 
-/// How many schedules of these clients differ in more than the order of independent steps; each of them is run. With
-/// `intervals`, invocations and returns of operations are steps too, and their order counts.
+/// Counts the inequivalent schedules of these clients by running each of them. With `intervals`, invocations and
+/// returns of operations are steps too, and their order counts.
 ///
 /// # Errors
-/// Where the harness could not do its part, may not trace, or a schedule that begins as another went another way.
+/// If the harness could not do its part, may not trace, or a schedule with the same prefix continued differently.
 pub fn classes(env: &ExecEnv<'_>, clients: Vec<Vec<Request>>, intervals: bool) -> Result<u64, TraceError> {
     let _pinned = Pinned::new();
     let first = env.first()?;

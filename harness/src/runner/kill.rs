@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use crate::runner::groups::has_died;
 use crate::runner::touch::Events;
 
-/// How long touches are asked for all the time, at a stretch.
+/// Maximum time of busy polling for touches without a pause.
 const BUSY_MAX: Duration = Duration::from_millis(20);
 
-/// What was planned for one operation.
+/// The kill that is planned for one operation.
 #[derive(Clone, Copy)]
 pub(super) enum Kill<'a> {
-    /// So long after its start.
+    /// This long after the start of the operation.
     After(Duration),
-    /// At its n-th touch of the folders that are watched, n from 1. From `busily_from` on the events are asked for
-    /// all the time: where a store is quick, to be woken takes longer than it takes to go on.
+    /// At its n-th touch of the watched folders, n from 1. From `busily_from` on the events are polled without a pause:
+    /// a fast store proceeds faster than a blocked thread wakes up.
     AtTouch { events: &'a Events, n: u32, busily_from: Option<Duration> },
 }
 
-/// A kill that waits for its moment.
+/// A pending kill.
 pub(super) struct Trigger<'a> {
     kill: Option<Kill<'a>>,
     invoked: Instant,
@@ -31,7 +31,7 @@ impl<'a> Trigger<'a> {
         Self { kill, invoked, touches: 0 }
     }
 
-    /// Whether the moment has come. May watch for it busily, for a while, or until the process behind `ended` ends.
+    /// Whether the kill is due. May poll busily for a while, or until the process behind `ended` ends.
     pub(super) fn is_due(&mut self, now: Instant, ended: &OwnedFd) -> bool {
         match self.kill {
             None => false,
@@ -49,7 +49,7 @@ impl<'a> Trigger<'a> {
         }
     }
 
-    /// When to look again, beside when something happens.
+    /// Returns when to check again, even if no event arrives.
     pub(super) fn wake(&self, now: Instant) -> Option<Instant> {
         let after = match self.kill? {
             Kill::After(after) => Some(after),
@@ -58,7 +58,7 @@ impl<'a> Trigger<'a> {
         after.map(|after| self.invoked + after).filter(|wake| now < *wake)
     }
 
-    /// What wakes it early.
+    /// Returns the events that wake it early.
     pub(super) fn events(&self) -> Option<&'a Events> {
         match self.kill {
             Some(Kill::AtTouch { events, .. }) => Some(events),

@@ -68,51 +68,51 @@ use kill::Kill;
 use process::{Ended, Invocation, Process};
 pub use touch::Touches;
 
-/// After how many operations it is looked at how many processes left their group and live on.
+/// Number of operations between two searches for escaped processes that are still alive.
 const STRAYS_EVERY: u64 = 32;
-/// What is kept of standard error: enough for a message, from its end.
+/// Maximum length of the saved tail of standard error: enough for a message.
 const STDERR_CHARACTERS: usize = 400;
 
-/// What a scenario needs to run operations of one target in one sandbox.
+/// Execution environment of a scenario: runs the operations of one target in one sandbox.
 pub struct ExecEnv<'a> {
     /// The store under test.
     pub target: &'a Target,
-    /// Where it works.
+    /// The sandbox that the store works in.
     pub sandbox: &'a Sandbox,
-    /// Ends everything early.
+    /// Ends the run early.
     pub stop: &'a Stop,
-    /// Past this, no operation is started.
+    /// No operation is started after this time.
     pub soft_end: Option<Instant>,
-    /// Past this, operations are killed and nothing more is judged.
+    /// After this time, operations are killed and nothing more is judged.
     pub hard_end: Option<Instant>,
-    /// Operations under the tracer run as copies of these, where they can be copied.
+    /// Templates that operations under the tracer are copied from, if they can be copied.
     pub templates: Option<Mutex<Templates>>,
-    /// Whether traces show what the data file holds after each change.
+    /// Whether traces show the content of the data file after each change.
     pub shows_content: bool,
-    /// Told of every operation that ended, for progress.
+    /// Called after every operation, for progress.
     pub on_operation: &'a (dyn Fn() + Sync),
     survivors: Survivors,
-    /// Whether an add that has ended leaves its work to processes that outlive it, which picklock ends under the tracer.
+    /// Whether an add that has ended leaves its work to surviving processes, which picklock ends under the tracer.
     works_on: AtomicBool,
-    /// The groups of the operations under way.
+    /// Process groups of the running operations.
     under_way: Mutex<BTreeSet<i32>>,
-    /// How many operations have ended.
+    /// Number of operations that have ended.
     ended: AtomicU64,
-    /// Whether any operation ran that was not traced since strays were last looked for: of one that is traced, all that
-    /// comes of it is traced too, and ended with it.
+    /// Whether any untraced operation ran since the last search for escaped processes: all descendants of a traced
+    /// operation are traced too, and ended with it.
     may_have_strays: AtomicBool,
-    /// The longest that operations had run when the hard end cut them short, in milliseconds.
+    /// The longest run time of operations cut short by the hard end, in milliseconds.
     cut_after: AtomicU64,
-    /// Whether an operation was given up that polled without change.
+    /// Whether an operation was aborted that polled without progress.
     polled: AtomicBool,
-    /// Past this, a round starts no operation, so that all rounds get their share of the time.
+    /// After this time, a round starts no operation, so that each round gets its share of the time.
     round_end: Mutex<Option<Instant>>,
 }
 
 /// Why a run cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Somebody asked for an end, or the hard end came.
+    /// The user asked for an end, or the hard end came.
     #[error("stopped")]
     Stopped,
     /// A process could not be started.
@@ -120,7 +120,7 @@ pub enum RunError {
     Start {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
     /// The sandbox could not be laid out.
@@ -128,15 +128,15 @@ pub enum RunError {
     Sandbox {
         /// The sandbox.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
     /// A call that the harness itself depends on failed.
     #[error("cannot {what}: {why}")]
     System {
-        /// What was tried.
+        /// The action that failed.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
 }
@@ -148,7 +148,7 @@ impl RunError {
 }
 
 impl<'a> ExecEnv<'a> {
-    /// An environment without an end in time.
+    /// Creates an environment without a time limit.
     pub fn new(
         target: &'a Target,
         sandbox: &'a Sandbox,
@@ -175,7 +175,7 @@ impl<'a> ExecEnv<'a> {
         }
     }
 
-    /// Lays the sandbox out for the next execution; whatever lives on from the last one is ended first.
+    /// Lays the sandbox out for the next execution, after ending survivors of the last one.
     fn lay(&self) -> Result<(), RunError> {
         self.end_survivors();
         let laid = self.sandbox.lay().and_then(|()| match self.target.ops.init {
@@ -191,7 +191,7 @@ impl<'a> ExecEnv<'a> {
         if !self.may_have_strays.swap(false, Ordering::Relaxed) {
             return;
         }
-        // One that is killed may just have made another.
+        // A killed process may just have started another one.
         for _ in 0..10 {
             let strays = self.strays();
             if strays.is_empty() {
@@ -201,17 +201,17 @@ impl<'a> ExecEnv<'a> {
         }
     }
 
-    /// The processes of this run that are in no group of an operation under way, wherever they went: all of them
+    /// Finds the processes of this run, in whatever group or session, that are in no group of a running operation: all
     /// have the run's own folder for temporary files in their environment.
     fn strays(&self) -> Vec<OwnedFd> {
         let mark = [b"TMPDIR=", self.sandbox.tmp().as_os_str().as_encoded_bytes()].concat();
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Templates are there on purpose.
+        // Templates run on purpose.
         under_way.extend(self.with_templates(|templates| templates.groups()).unwrap_or_default());
         groups::marked(&mark, &under_way)
     }
 
-    /// Ends those that left their group and live on, should there be more of them than one operation may have.
+    /// Ends escaped processes, if there are more of them than the process limit of one operation.
     fn bound_strays(&self) {
         if self.ended.fetch_add(1, Ordering::Relaxed) % STRAYS_EVERY == STRAYS_EVERY - 1 {
             let strays = self.strays();
@@ -221,17 +221,17 @@ impl<'a> ExecEnv<'a> {
         }
     }
 
-    /// Whether operations are cut short by now, and nothing more can be judged.
+    /// Whether operations are being cut short, so that nothing more can be judged.
     pub fn is_cut(&self) -> bool {
         self.stop.is_requested() || self.hard_end.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Whether no operation is under way, and none left processes that live on.
+    /// Whether no operation is running, and no survivors are alive.
     fn is_alone(&self) -> bool {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).is_empty() && self.survivors.are_none()
     }
 
-    /// The hard end has cut operations short that began then.
+    /// Records how long operations begun at this time had run when the hard end cut them short.
     fn cut(&self, began: Instant) -> RunError {
         if !self.stop.is_requested() {
             let ran = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -240,23 +240,23 @@ impl<'a> ExecEnv<'a> {
         RunError::Stopped
     }
 
-    /// The longest that operations had run when the time was up, since this was asked last; nothing where none was cut short.
+    /// Returns and resets the longest run time of operations cut short by the time limit; `None` if none was.
     pub fn take_longest_cut(&self) -> Option<Duration> {
         let ran = self.cut_after.swap(0, Ordering::Relaxed);
         (ran > 0).then(|| Duration::from_millis(ran))
     }
 
-    /// Takes note that an operation was given up that polled without change.
+    /// Records that an operation was aborted that polled without progress.
     fn note_polling(&self) {
         self.polled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether an operation was given up that polled without change, since this was asked last.
+    /// Returns and resets whether an operation was aborted that polled without progress.
     pub fn take_polling(&self) -> bool {
         self.polled.swap(false, Ordering::Relaxed)
     }
 
-    /// How many operations left processes behind that outlived them.
+    /// Number of operations that left surviving processes.
     pub fn operations_with_survivors(&self) -> u64 {
         self.survivors.operations()
     }
@@ -266,13 +266,13 @@ impl<'a> ExecEnv<'a> {
         self.stop.is_requested() || self.soft_end.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Whether no further operation of this round should be started.
+    /// Whether this round should start no further operation.
     fn is_over(&self) -> bool {
         let round_end = *self.round_end.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_time_up() || round_end.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Gives the next round its share of the time that is left for `rounds`.
+    /// Gives the next round its share of the time left for `rounds`.
     fn begin_round(&self, rounds: usize) {
         let share = self.soft_end.map(|end| {
             let now = Instant::now();
@@ -294,8 +294,8 @@ impl<'a> ExecEnv<'a> {
         }
     }
 
-    /// Runs one operation to its end. `clock` is when the execution began; `kill` when it is killed, if it lives that
-    /// long; `on_late` is called when it is past its time limit, just before it is killed for that.
+    /// Runs one operation to its end. `clock` is the start of the execution; `kill` is the time of the kill, if it
+    /// lives that long; `on_late` is called just before an operation past its time limit is killed.
     fn operate(
         &self,
         client: ClientId,
@@ -353,7 +353,7 @@ impl<'a> ExecEnv<'a> {
         Ok(operation)
     }
 
-    /// Reads what a `list` printed that succeeded.
+    /// Parses the output of a successful `list`.
     fn take_listing(&self, operation: &mut Operation, stdout: &[u8]) {
         match self.target.data.listed.names_in_listing(stdout) {
             Ok(records) => operation.records = Some(self.target.record_names(records)),
@@ -361,9 +361,9 @@ impl<'a> ExecEnv<'a> {
         }
     }
 
-    /// The program of a request, its arguments, and the folder that it runs in.
+    /// Returns the program of a request, its arguments, and its working directory.
     fn render(&self, request: &Request, values: &Values) -> (PathBuf, Vec<OsString>, PathBuf) {
-        // What the target does not have is never asked for.
+        // An operation that the target lacks is never requested.
         let command = self.command(request).unwrap_or(&self.target.ops.add);
         let (program, arguments) = command.render(values, &self.target.folder);
         (program, arguments, self.cwd(values))
@@ -376,7 +376,7 @@ impl<'a> ExecEnv<'a> {
         }
     }
 
-    /// What one operation has in its environment beside the caller's.
+    /// Returns the environment of one operation in addition to the caller's.
     fn environment(&self, values: &Values) -> Vec<(OsString, OsString)> {
         let own = [("TMPDIR".into(), self.sandbox.tmp().into_os_string())];
         own.into_iter()
@@ -384,13 +384,13 @@ impl<'a> ExecEnv<'a> {
             .collect()
     }
 
-    /// What an operation said: some say on standard output what went wrong.
+    /// Returns the message of an operation; some programs report errors on standard output.
     fn said(&self, outcome: &Outcome, stdout: &[u8], stderr: &[u8]) -> String {
         let is_silent = stderr.is_empty() && matches!(outcome, Outcome::Failed(_));
         self.printable(if is_silent { stdout } else { stderr })
     }
 
-    /// The end of what was written, as one line of text; where the sandbox was is of no interest.
+    /// Formats the end of an output as one line of text, without the location of the sandbox.
     fn printable(&self, bytes: &[u8]) -> String {
         let text = String::from_utf8_lossy(bytes)
             .replace(&*self.sandbox.dir().to_string_lossy(), "{dir}")
@@ -403,7 +403,7 @@ impl<'a> ExecEnv<'a> {
         if skipped > 0 { format!("…{shown}") } else { shown }
     }
 
-    /// The outcome; one that failed where a file has come to its limit did not fail by itself.
+    /// Returns the outcome; an operation that failed because a file reached its size limit counts as unfinished.
     fn outcome_or_limit(&self, ended: &Ended) -> Outcome {
         let outcome = self.outcome(ended);
         let is_failure = matches!(outcome, Outcome::Failed(_));
@@ -422,7 +422,7 @@ impl<'a> ExecEnv<'a> {
             process::End::Exited(status) if self.target.exit.refused.contains(status) => Outcome::Refused,
             process::End::Exited(status) if self.target.exit.busy.contains(status) => Outcome::Busy,
             process::End::Exited(status) => Outcome::Failed(format!("exit {status}")),
-            // The kernel's own way to say that a file would grow past its limit.
+            // The kernel sends this signal if a file would grow past its limit.
             process::End::Signalled(process::SIGXFSZ) => Outcome::Unfinished(Limit::File),
             process::End::Signalled(signal) => {
                 Outcome::Failed(format!("signal {}", process::signal_name(*signal)))
@@ -430,7 +430,7 @@ impl<'a> ExecEnv<'a> {
         }
     }
 
-    /// What the judges know before the control has run.
+    /// Returns what the judges know before the control has run.
     fn subject(&self) -> Subject {
         Subject {
             transparent: self.target.data.format != crate::target::Format::Opaque,
@@ -456,12 +456,12 @@ impl Drop for ExecEnv<'_> {
     }
 }
 
-/// The program that a message can call by.
+/// Returns the program of a command, for messages.
 fn program_of(command: &Command, folder: &Path) -> PathBuf {
     command.render(&Values::default(), folder).0
 }
 
-/// The name of an operation, without the record.
+/// Returns the name of an operation, without the record.
 pub(crate) fn name_of(request: &Request) -> &str {
     match request {
         Request::Init => "init",

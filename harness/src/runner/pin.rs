@@ -6,19 +6,19 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
-/// The thread is pinned as long as this lives.
+/// Keeps the thread pinned while it lives.
 #[derive(Debug)]
 pub struct Pinned {
     before: Option<CpuSet>,
     here: usize,
 }
 
-/// The processors that threads of this process are pinned to.
+/// Processors to which threads of this process are pinned.
 static TAKEN: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 
 impl Pinned {
-    /// Pins the thread to the processor that it runs on, or, where another thread of this process is pinned to that, to one
-    /// that none is pinned to. Where that is not allowed it runs anywhere, and slower.
+    /// Pins the thread to its current processor, or, if another thread of this process is pinned to that, to a free
+    /// one. If that is not allowed, the thread runs on any processor, and slower.
     #[must_use = "the thread is pinned as long as this lives"]
     #[expect(clippy::new_without_default, reason = "what it does is no default")]
     pub fn new() -> Self {

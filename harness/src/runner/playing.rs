@@ -17,13 +17,13 @@ use crate::runner::traced::{How, TraceError};
 use crate::runner::{ExecEnv, First, Played, RunError, nanos};
 use crate::scenario::script::{Act, Injection, InjectionKind, Script, Step};
 
-/// Torn readings of one execution that are kept.
+/// Maximum number of torn readings that are saved for one execution.
 const EXAMPLES_MAX: usize = 3;
 
 pub(super) struct ScriptRun<'a> {
     pub(super) env: &'a ExecEnv<'a>,
     pub(super) clock: Instant,
-    /// What the first operation took: the execution's time goes on from there.
+    /// Duration of the first operation: the execution's time continues from there.
     pub(super) offset: Duration,
     pub(super) operations: Vec<Operation>,
     pub(super) states: Vec<State>,
@@ -39,14 +39,14 @@ pub(super) struct ScriptRun<'a> {
     pub(super) second_waited: bool,
     /// Whether the last act killed an operation.
     pub(super) was_just_killed: bool,
-    /// How far the clock of what follows is ahead: time that was skipped is never taken back.
+    /// How far the clock of later operations is ahead: skipped time is never undone.
     pub(super) ahead: Duration,
-    /// How many operations there were.
+    /// Number of operations so far.
     pub(super) turn: u32,
-    /// Whether operations may be run as copies.
+    /// Whether operations may run as copies.
     pub(super) may_copy: bool,
     pub(super) has_copies: bool,
-    /// Whether the store has acknowledged a record: from then on its data is there and whole.
+    /// Whether the store has acknowledged a record: from then on its data file must exist and be whole.
     pub(super) has_data: bool,
 }
 
@@ -111,7 +111,7 @@ impl<'a> ScriptRun<'a> {
         }
     }
 
-    /// The first of these requests was killed, and what it left was laid out.
+    /// Records that the first of these requests was killed, and that the resulting state was laid out.
     pub(super) fn was_killed_then(&mut self, requests: &[Request]) {
         let now = nanos(self.now());
         self.was_just_killed = true;
@@ -189,7 +189,7 @@ impl<'a> ScriptRun<'a> {
         self.operate_as(1, request)
     }
 
-    /// One operation, undisturbed: as a copy of a template where there may be some, since that is quicker.
+    /// Runs one baseline operation: as a copy of a template if possible, because that is faster.
     pub(super) fn operate_as(&mut self, client: ClientId, request: Request) -> Result<Outcome, TraceError> {
         if !self.ahead.is_zero() {
             return self.operate_ahead(client, request);
@@ -226,7 +226,7 @@ impl<'a> ScriptRun<'a> {
         Ok(outcome)
     }
 
-    /// Looks at the files. Only after `list` do the records have to stand where the target says.
+    /// Looks at the files. The records must be in the place given by the target only after `list`.
     pub(super) fn look(&mut self, is_after_list: bool) {
         let mut state = self.env.sandbox.look(self.env.target, nanos(self.now()));
         if self.env.target.ops.list.is_some() && !is_after_list {
@@ -243,10 +243,10 @@ impl<'a> ScriptRun<'a> {
         let began = self.now();
         let mut directing = ScriptInjector::new(injection);
         let fault = injection.and_then(Injection::fault);
-        // What a sync drops that fails is found in the details of the calls.
+        // The details of the calls show which data a failed sync drops.
         let synced = fault.filter(|fault| fault.is_of_sync());
         let before = synced.and_then(|_| self.env.sandbox.tree().ok());
-        // What was started before its first visible call, a copy does not start again.
+        // A copy does not repeat the process starts before the first visible call.
         let is_of_spawn =
             injection.is_some_and(|injection| matches!(injection.what, InjectionKind::FailSpawn { .. }));
         let usual = self.how();
@@ -269,7 +269,7 @@ impl<'a> ScriptRun<'a> {
             let suffered = directing.has_failed && ended.client == 1;
             if let Some(fault) = fault.filter(|fault| suffered && came_short(fault, &traced.calls)) {
                 operation.fault = Some(fault.id.to_owned());
-                // The limit that it came to is not the target's.
+                // The file limit was an injection, not the target's limit.
                 if operation.outcome == Outcome::Unfinished(Limit::File) {
                     operation.outcome = Outcome::Failed("signal SIGXFSZ".to_owned());
                 }
@@ -319,11 +319,11 @@ impl<'a> ScriptRun<'a> {
         was_maimed: bool,
     ) -> Operation {
         let outcome = match outcome(self.env, ended.end) {
-            // What outlived it was ended by picklock, and was about to do its work.
+            // Its surviving processes were ended by picklock before they finished its work.
             Outcome::Acknowledged if ended.survivors > 0 && self.env.works_on.load(Ordering::Relaxed) => {
                 Outcome::Killed
             }
-            // Of an operation that lost a process only an acknowledgement says anything.
+            // For an operation that lost a process, only an acknowledgement is meaningful.
             other if was_maimed && other != Outcome::Acknowledged && other != Outcome::Stuck => {
                 Outcome::Killed
             }
@@ -365,7 +365,7 @@ impl<'a> ScriptRun<'a> {
         }
         self.memories
             .extend(led.memories.into_iter().map(|memory| Memory { at: memory.at + later, ..memory }));
-        // Only after `list` do the records have to stand where the target says.
+        // The records must be in the place given by the target only after `list`.
         let touched =
             self.operations.iter().rfind(|one| matches!(one.request, Request::Add { .. } | Request::List));
         let has_listed =
@@ -377,7 +377,8 @@ impl<'a> ScriptRun<'a> {
     }
 }
 
-/// Whether a limit was come to: a write that stays within it suffers nothing. All other faults are suffered where they hit.
+/// Whether a write reached the injected size limit: writes within it are not affected. All other faults take effect
+/// wherever they are injected.
 fn came_short(fault: &Fault, calls: &[Call]) -> bool {
     let asked = |call: &Call| {
         call.arguments.iter().find_map(|argument| match argument {
@@ -418,8 +419,8 @@ pub(super) fn outcome(env: &ExecEnv<'_>, end: End) -> Outcome {
     }
 }
 
-/// Who waited for whom when nobody could go on. Whoever holds a lock and is not stuck himself has ended: a process
-/// that he left behind has it.
+/// Describes which client waits for which at a deadlock. A holder of a lock that is not stuck itself has ended: a
+/// process that it left behind holds the lock.
 fn standstill(stuck: &[Stuck]) -> Option<Standstill> {
     let holder = |client: &ClientId| match stuck.iter().any(|stuck| stuck.client == *client) {
         true => Holder::Client(*client),

@@ -13,11 +13,11 @@ use crate::scenario::fault::OF_A_DROPPED_SYNC;
 use crate::scenario::power_loss::JUDGED_BY as POWER_LOSS;
 use crate::scenario::script::Loss;
 
-/// How an operation ended that had ended by the power loss and was not acknowledged.
+/// Outcome of an operation that had ended by the power loss and was not acknowledged.
 const UNACKNOWLEDGED: &str = "as in the baseline run, not acknowledged";
 
 impl ScriptRun<'_> {
-    /// This request was answered, or not any more, when the power was lost, and what is left was laid out.
+    /// Records an operation that did or did not answer before the power loss whose resulting state was laid out.
     pub(super) fn lost_power_then(&mut self, request: &Request, loss: &Loss) {
         let now = nanos(self.now());
         self.operations.push(Operation {
@@ -42,11 +42,11 @@ impl ScriptRun<'_> {
         self.power_losses.push(at);
         self.was_just_killed = true;
         self.only_for = POWER_LOSS.map(ToOwned::to_owned).into();
-        // What comes after it is later.
+        // Later operations get later times.
         self.offset += Duration::from_nanos(at.saturating_sub(nanos(self.now())) + 1);
     }
 
-    /// An operation, undisturbed but for the end of it, and what is left of what it did.
+    /// Runs a baseline operation, cuts its end by the power loss, and lays out the remaining state.
     pub(super) fn lose_power(&mut self, request: &Request, loss: &Loss) -> Result<(), TraceError> {
         let before = self.env.sandbox.tree().map_err(RunError::system("read the sandbox"))?;
         let began = self.now();
@@ -56,7 +56,7 @@ impl ScriptRun<'_> {
         let Some(ended) = traced.operations.first() else { return Err(RunError::Stopped.into()) };
         let mut operation = self.operation(ended, request.clone(), began, false);
         if loss.is_after_end {
-            // What lives on was ended by the power: the answer was heard before.
+            // The power loss ended its surviving processes; the answer came before.
             operation.outcome = outcome(self.env, ended.end);
         } else {
             operation.outcome = Outcome::Killed;
@@ -80,7 +80,7 @@ impl ScriptRun<'_> {
         Ok(())
     }
 
-    /// After a sync that failed the kernel takes what it was to write for written: a power loss shows that it is not.
+    /// After a failed sync the kernel treats the unwritten data as written: a power loss reveals that it is missing.
     pub(super) fn drop_unsynced(&mut self, before: &Tree, calls: &[Call]) -> Result<(), TraceError> {
         let log = match Log::record(before, calls) {
             Ok(log) => log,
@@ -97,7 +97,7 @@ impl ScriptRun<'_> {
             let left = log.remaining(log.calls(), &dropped);
             self.env.sandbox.lay_tree(&left).map_err(|why| RunError::Sandbox { path: dir, why })?;
             self.only_for = BTreeSet::from([OF_A_DROPPED_SYNC.to_owned()]);
-            // The power was lost: a store that has a `recover` is to be asked that first.
+            // The power was lost: a store with a `recover` must run it first.
             self.was_just_killed = true;
         }
         Ok(())

@@ -16,10 +16,10 @@ use crate::scenario::crash::{add, numbered};
 use crate::scenario::power_loss::{From, JUDGED_BY, loss, script};
 use crate::scenario::script::{Loss, Script};
 
-/// States of a second power loss in one operation, after which no further state is struck again.
+/// States of a second power loss in one operation, after which no further state gets a second power loss.
 const AGAIN_MAX: usize = 200;
 
-/// An operation that is struck.
+/// An operation that is interrupted by a power loss.
 struct Struck<'a> {
     from: From,
     request: &'a Request,
@@ -28,7 +28,7 @@ struct Struck<'a> {
 }
 
 impl Sweep<'_> {
-    /// Takes note of the operations of which no states are derived, and of the states that are not tried.
+    /// Records the operations without derived states, and the states that are skipped.
     pub(super) fn note_what_power_loss_leaves_out(&mut self, prepared: &Prepared) {
         for op in (0..prepared.quiet.len()).map(Some).chain([None]) {
             let (name, quiet, _) = struck(prepared, op);
@@ -43,7 +43,8 @@ impl Sweep<'_> {
         }
     }
 
-    /// The states that a power loss in one operation may leave, and what the store does about them struck by another one.
+    /// Runs the store on the states that a power loss in one operation may leave, then injects a second power loss into
+    /// its reaction.
     pub(super) fn power_losses(
         &mut self,
         prepared: &Prepared,
@@ -60,7 +61,7 @@ impl Sweep<'_> {
         let mut open = open.iter().peekable();
         for (at, one) in losses.iter().enumerate() {
             let told = loss(&struck.log, struck.calls, one, quiet.succeeds);
-            // What is neither what was there nor what the operation made of it, the store may have to mend.
+            // A state that is neither the old nor the new one may have to be repaired by the store.
             if one.tree != *before && one.tree != *struck.log.whole() {
                 unsettled.push((one, told.clone()));
             }
@@ -79,7 +80,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// What the store does about what a power loss left, struck by another one.
+    /// Injects a second power loss into the store's reaction to the first.
     fn strike_again(
         &mut self,
         first: &First,
@@ -89,7 +90,7 @@ impl Sweep<'_> {
     ) -> Result<(), TraceError> {
         let (_, next) = numbered(struck.request, if struck.from == From::Nothing { 1 } else { 2 });
         let ops = &self.env.target.ops;
-        // A store that has a `recover` is asked nothing before it.
+        // A store with a `recover` runs it before anything else.
         let requests: Vec<Request> = match (&ops.recover, &ops.list) {
             (Some(_), _) => vec![Request::Recover],
             (None, Some(_)) => vec![Request::List, add(next)],
@@ -164,7 +165,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Gives the store one content; what violates anything is done for real.
+    /// Runs the store on one derived state; a violation is confirmed by a real execution.
     fn give(&mut self, first: &First, tree: &Tree, script: &Script) -> Result<(), TraceError> {
         if self.env.is_time_up() {
             return Err(RunError::Stopped.into());
@@ -185,7 +186,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// What was not given to the store is no evidence, and of an `add` the invariants stay open.
+    /// Records an operation without derived states: it is no evidence, and for an `add` the invariants stay undecided.
     fn not_struck(&mut self, name: &str, why: &str) {
         let text = format!("what a power loss in {name} leaves is not derived: {why}");
         self.done.bounds.push(format!("all states that a power loss in {name} may leave"));

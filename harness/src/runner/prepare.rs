@@ -18,12 +18,12 @@ use crate::scenario::session;
 /// The calls of an `add` in a session as text, and the names that it usually makes.
 type SessionCalls = (Vec<String>, BTreeSet<String>);
 
-/// What all scenarios of a run share.
+/// Data shared by all scenarios of a run.
 pub struct Prepared {
     pub(super) first: First,
     /// Baseline runs of `add`, `list` and the other operations, `add` first.
     pub(super) quiet: Vec<BaselineRun>,
-    /// A baseline run of the first `add`, to the store as `init` left it.
+    /// A baseline run of the first `add`, on the store as `init` left it.
     pub(super) first_add: BaselineRun,
     /// A baseline run of the rebuild of derived files, if there are some.
     pub(super) rebuild: Option<BaselineRun>,
@@ -31,20 +31,21 @@ pub struct Prepared {
     pub(super) session: Option<SessionCalls>,
     /// The experiments of each scenario.
     pub(super) groups: BTreeMap<&'static str, Vec<Group>>,
-    /// Those that ran, by group and number.
+    /// Experiments that ran, by group and number.
     pub(super) ran: BTreeSet<(String, usize)>,
-    /// How many executions each scenario has made.
+    /// Number of executions of each scenario.
     pub(super) executions: BTreeMap<&'static str, u32>,
-    /// What is known of the target.
+    /// Known facts about the target.
     pub subject: Subject,
-    /// What the traces say is not seen.
+    /// Parts that the traces report as not covered.
     pub not_covered: BTreeSet<String>,
-    /// The baseline runs, as diagnoses read them.
+    /// The baseline runs, as input for diagnoses.
     pub traces: Vec<Trace>,
 }
 
 impl Prepared {
-    /// How many experiments of each kind a scenario has that this shard runs, and what one of them may take.
+    /// Returns the number of experiments of each kind that this shard runs in a scenario, and the expected time of
+    /// each.
     pub fn expected(
         &self,
         scenario: &'static str,
@@ -61,17 +62,17 @@ impl Prepared {
         expected
     }
 
-    /// How long the baseline run of an operation took, with its start.
+    /// Duration of the baseline run of an operation, including the start of its process.
     pub(super) fn time_of(&self, op: usize) -> Duration {
         let ended = self.quiet.get(op).and_then(|quiet| quiet.traced.operations.first());
         ended.map_or(Duration::from_millis(10), |ended| ended.returned.saturating_sub(ended.invoked))
     }
 }
 
-/// Prepares what all scenarios share. The operations run undisturbed, under the tracer.
+/// Prepares the data shared by all scenarios. The baseline runs are traced.
 ///
 /// # Errors
-/// Where the harness could not do its part, may not trace, or the time is over.
+/// If the harness could not do its part, may not trace, or the time is over.
 pub fn prepare(
     env: &ExecEnv<'_>,
     control: &Control,
@@ -122,24 +123,24 @@ pub fn prepare(
 }
 
 impl ExecEnv<'_> {
-    /// A baseline run of the first `add`.
+    /// Makes a baseline run of the first `add`.
     fn first_add(&self) -> Result<BaselineRun, TraceError> {
         let request = add(1);
         self.lay()?;
         let before = self.sandbox.tree();
         let traced = self.trace_quietly(&request)?;
         let after = self.sandbox.tree();
-        // Another one tells what differs from run to run.
+        // A second run shows what differs from run to run.
         self.lay()?;
         let again = self.trace_quietly(&request)?;
         self.end_survivors();
         let calls = masked_calls(&traced.calls, &traced.pids, &made(&again.calls));
         let traced = crate::call::Traced { calls, ..traced };
-        // It was acknowledged before, else there would be no first record.
+        // It was acknowledged before, otherwise there would be no first record.
         Ok(BaselineRun { request, traced, trees: before.ok().zip(after.ok()), succeeds: true })
     }
 
-    /// The visible calls of an `add` in an undisturbed session, and the names that it makes.
+    /// Returns the visible calls of an `add` in a baseline session, and the names that it makes.
     fn session_calls(&self, noted: &mut Noted) -> Result<Option<SessionCalls>, TraceError> {
         self.lay_first()?;
         let Some(led) = self.trace_session(&session::quiet())? else { return Ok(None) };
@@ -152,7 +153,7 @@ impl ExecEnv<'_> {
         };
         let after = (session::ADD + 1..led.first_calls.len()).find_map(start);
         let to = after.map_or(led.traced.calls.len(), |after| after.saturating_sub(1));
-        // Another one tells what differs from run to run.
+        // A second run shows what differs from run to run.
         self.lay_first()?;
         let again = self.trace_session(&session::quiet())?;
         let usual = again.map(|again| made(&again.traced.calls)).unwrap_or_default();

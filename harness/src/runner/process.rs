@@ -25,15 +25,15 @@ use crate::tracer::Looks;
 
 /// The signal of a process that wrote past its file size limit.
 pub(super) const SIGXFSZ: i32 = 25;
-/// How often a long operation is looked at for its number of processes.
+/// Interval between checks of the process count of a long operation.
 const TICK: Duration = Duration::from_millis(250);
-/// When its pipes begin to be watched. They hold what a short operation writes, and the end of one closes its pipes
-/// before it is its end: to be woken for each costs more than all else that is done here for an operation.
+/// Delay before its pipes are watched. They hold the output of a short operation, and a process closes its pipes before
+/// it ends: waking up for each costs more than all other work here for an operation.
 const LISTEN_AFTER: Duration = Duration::from_millis(20);
-/// Killed processes are gone at once; one that is not hangs in the kernel, and nobody can help it.
+/// Killed processes end at once; one that does not is stuck in the kernel, which nothing can change.
 const DEATH_MAX: Duration = Duration::from_secs(10);
 
-/// What is started, and in which surroundings.
+/// The program to start, and its environment.
 #[derive(Clone, Copy)]
 pub(super) struct Invocation<'a> {
     pub(super) program: &'a Path,
@@ -43,7 +43,7 @@ pub(super) struct Invocation<'a> {
     pub(super) environment: &'a [(OsString, OsString)],
 }
 
-/// What may happen to it from outside.
+/// External events that may affect the operation.
 #[derive(Clone, Copy)]
 pub(super) struct Interference<'a> {
     pub(super) kill: Option<Kill<'a>>,
@@ -51,25 +51,25 @@ pub(super) struct Interference<'a> {
     pub(super) stop: &'a Stop,
     pub(super) on_late: &'a dyn Fn(),
     pub(super) on_start: &'a dyn Fn(Process),
-    /// Whether nobody else is at work, so that one that waits for another waits for ever.
+    /// Whether no other operation is running, so that waiting for another process would last forever.
     pub(super) is_alone: bool,
 }
 
-/// A process group that an operation runs in: the number of the process that picklock started.
+/// The process group of an operation: the pid of the process that picklock started.
 pub(super) type Process = Pid;
 
-/// How an operation ended, as the system tells it.
+/// How an operation ended, as the system reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Exited(i32),
     Signalled(i32),
     Killed,
     Limit(Limit),
-    /// It waited for what nobody but itself could do.
+    /// It waited for itself.
     Hung,
 }
 
-/// All that one operation left.
+/// Result of one operation.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) invoked: Instant,
@@ -78,11 +78,11 @@ pub(super) struct Ended {
     pub(super) stdout: Vec<u8>,
     pub(super) stderr: Vec<u8>,
     pub(super) group: Process,
-    /// Whether some process of its group lives on.
+    /// Whether some process of its group is still alive.
     pub(super) has_survivors: bool,
 }
 
-/// Runs an operation until the process that was started has ended, not until its pipes close.
+/// Runs an operation until the started process has ended, which need not close its pipes.
 pub(super) fn run(
     invocation: &Invocation<'_>,
     limits: &Limits,
@@ -111,23 +111,23 @@ pub(super) fn run(
     let (group, stdout, stderr) = (running.group, running.stdout.bytes, running.stderr.bytes);
     let status = child.wait()?;
     if wanted.is_some() {
-        // The others of its group were killed with it, and are gone when what they did is done.
+        // The other processes of its group were killed too; once they are gone, their effects are complete.
         await_empty(group);
     }
     let returned = Instant::now();
     let end = match (status.code(), status.signal(), wanted) {
         (Some(status), ..) => End::Exited(status),
-        // It may have died of itself just before the kill, but nobody can tell.
+        // It may have been killed by something else just before, which cannot be distinguished.
         (_, Some(9), Some(wanted)) => wanted,
         (_, signal, _) => End::Signalled(signal.unwrap_or_default()),
     };
-    // Past its limit it is unfinished, whatever it made of its last moment.
+    // An operation past its limit is unfinished, even if it exits at the last moment.
     let end = if let Some(limit @ (End::Limit(_) | End::Hung)) = wanted { limit } else { end };
     let has_survivors = test_kill_process_group(group).is_ok();
     Ok(Ended { invoked, returned, end, stdout, stderr, group, has_survivors })
 }
 
-/// The name of a signal, where it is one of the common ones.
+/// Returns the name of a signal, if it is a common one.
 pub(super) fn signal_name(signal: i32) -> String {
     let name = match signal {
         1 => "SIGHUP",
@@ -150,7 +150,7 @@ pub(super) fn signal_name(signal: i32) -> String {
     name.to_owned()
 }
 
-/// A child that nobody waited for yet.
+/// A child that has not been waited for yet.
 struct Unreaped(Option<Child>);
 
 impl Unreaped {
@@ -192,11 +192,11 @@ struct Capture {
 impl Running {
     fn new(child: &mut Unreaped, limits: &Limits) -> Result<Self, RunError> {
         let child = child.get()?;
-        // The child is not waited for yet, so its number is its own.
+        // The child has not been waited for, so its pid cannot be reused.
         let group = Pid::from_child(child);
         let ended = pidfd_open(group, PidfdFlags::empty()).map_err(RunError::system("watch a client"))?;
-        // Best effort, and too late for what a program does in its first microseconds: a client that has ended
-        // already needs no limits.
+        // Best effort, and too late for the first microseconds of a program: a client that has ended already needs no
+        // limits.
         for (resource, limit) in [(Resource::Fsize, limits.file), (Resource::Core, 0)] {
             let _previous =
                 prlimit(Some(group), resource, Rlimit { current: Some(limit), maximum: Some(limit) });
@@ -206,7 +206,7 @@ impl Running {
         Ok(Self { group, ended, stdout, stderr, listens: false })
     }
 
-    /// Watches it until it ends (nothing is returned) or has to be killed (why is returned).
+    /// Watches the operation until it ends (returns `None`) or has to be killed (returns the reason).
     fn watch(
         &mut self,
         invoked: Instant,
@@ -219,7 +219,7 @@ impl Running {
         let mut looks = Looks::default();
         loop {
             let now = Instant::now();
-            // Cut short as a whole run is, it is as indeterminate as one that the plan kills.
+            // An operation cut short with the whole run is as indeterminate as a planned kill.
             if interference.stop.is_requested() || interference.hard_end.is_some_and(|end| now >= end) {
                 return Ok(Some(End::Killed));
             }
@@ -255,7 +255,7 @@ impl Running {
         }
     }
 
-    /// Waits for something to happen; whether it was the end. What was written meanwhile is read.
+    /// Waits for an event, reads new output, and returns whether the operation has ended.
     fn wait_until(
         &mut self,
         wake: Instant,
@@ -285,11 +285,11 @@ impl Running {
         Ok(ended)
     }
 
-    /// Kills every process of its group at one instant, then those that left the group, and waits for the first to be
-    /// gone.
+    /// Kills every process of its group at the same instant, then escaped processes, and waits for the end of the first
+    /// process.
     fn kill(&mut self) -> Result<(), RunError> {
         let strays = strays_of(self.group);
-        // Nobody waited for the child yet, so the group is there, be it only with a dead leader.
+        // The child has not been waited for, so the group exists, even if its leader is dead.
         let _killed = kill_process_group(self.group, Signal::KILL);
         for stray in &strays {
             let _killed = pidfd_send_signal(stray, Signal::KILL);
@@ -304,7 +304,7 @@ impl Running {
         Err(RunError::System { what: "kill a client", why })
     }
 
-    /// Reads what is left in the pipes, without waiting for those who still hold them.
+    /// Reads the rest of the pipes, without waiting for processes that still hold them.
     fn drain(&mut self) {
         self.stdout.read_some();
         self.stderr.read_some();
@@ -319,7 +319,7 @@ impl Capture {
         Ok(Self { pipe, bytes: Vec::new() })
     }
 
-    /// Reads what is there; at most a pipe's worth, so that one who writes without an end is still bounded.
+    /// Reads available output; at most a pipe's capacity, so that an endless writer is still bounded.
     fn read_some(&mut self) {
         let Some(pipe) = &self.pipe else { return };
         let mut buffer = [0; 16 << 10];

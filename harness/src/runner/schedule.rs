@@ -14,18 +14,18 @@ use crate::runner::{RunError, TraceError};
 use crate::scenario::script::{Interleaving, KillAt};
 use crate::tracer::{CallAction, ClientSnapshot, ClientState, Director, SchedulerAction, Snapshot, Upcoming};
 
-/// How often a client asks for the same in vain, without a sleep, before it waits until something is changed.
+/// Number of equal requests of a client without success and without a sleep, before it waits for a change.
 const SPINS_MAX: usize = 20;
-/// Steps of one execution; more have too many orders to look at.
+/// Maximum number of steps of one execution; longer ones have too many orders to explore.
 const STEPS_MAX: usize = 2000;
-/// How often in one execution time passes for those who wait in a sleep, with nobody else able to go on.
+/// Maximum number of times in one execution that time passes for clients in a sleep, because no other can run.
 const PATIENCE: u32 = 2000;
 
-/// The slots of the tracer in which the operations of some clients run: the first operation of each client, then the
-/// second of each that has one, and so on; so that in executions of one operation each the slots are the clients.
+/// Slots of the tracer for the operations of some clients: the first operation of each client, then the second of each
+/// that has one, and so on. With one operation per client, the slots are the clients.
 #[derive(Clone, Debug)]
 pub(super) struct Slots {
-    /// The client of each slot, from 1, and the place of the operation among those of the client.
+    /// The client of each slot, from 1, and the index of the operation among those of the client.
     owners: Vec<(ClientId, usize)>,
 }
 
@@ -41,7 +41,7 @@ impl Slots {
         Self { owners: (0..most).flat_map(round).collect() }
     }
 
-    /// What is asked in each slot, and of whom.
+    /// Returns the client and the request of each slot.
     pub(super) fn requests(&self, clients: &[Vec<Request>]) -> Vec<(ClientId, Request)> {
         let asked = |(client, place): &(ClientId, usize)| {
             Some((*client, clients.get(*client as usize - 1)?.get(*place)?.clone()))
@@ -49,7 +49,7 @@ impl Slots {
         self.owners.iter().filter_map(asked).collect()
     }
 
-    /// The client whose operation runs in a slot.
+    /// Returns the client whose operation runs in a slot.
     pub(super) fn client(&self, slot: u32) -> ClientId {
         self.owners.get(slot as usize - 1).map_or(slot, |(client, _)| *client)
     }
@@ -60,51 +60,51 @@ impl Slots {
     }
 }
 
-/// What an execution on a schedule came to, beside what it showed.
+/// Result of a scheduled execution, in addition to its observation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scheduled {
-    /// Whose turn it was, one step after another.
+    /// The client of each step.
     pub(super) schedule: Vec<ClientId>,
-    /// How many visible calls had returned before each step.
+    /// Number of visible calls that had returned before each step.
     pub(super) calls_before: Vec<u32>,
-    /// What each step was, in a word.
+    /// A one-word name of each step.
     pub(super) names: Vec<String>,
     /// The steps.
     pub(super) steps: Vec<Step>,
-    /// The explorer wanted no more of it.
+    /// The explorer abandoned the execution.
     pub(super) was_abandoned: bool,
-    /// The client that was to be killed was.
+    /// The planned kill of a client took place.
     pub(super) has_killed: bool,
-    /// A client had two threads before a visible call at once: their order was left to chance.
+    /// Two threads of a client were before a visible call at the same time: their order was random.
     pub(super) has_unscheduled_threads: bool,
-    /// A client ran on unseen when all others had come to rest.
+    /// A client was still running, without visible calls, when all others had stopped.
     pub(super) has_sleepers: bool,
-    /// A client slept until something was changed, or slept on though nothing was.
+    /// A client slept until something changed, or continued to poll without a change.
     pub(super) has_polled: bool,
-    /// Time passed for somebody who waited in a sleep, since nobody else could go on.
+    /// Time passed for a client in a sleep, because no other client could run.
     pub(super) time_passed: bool,
-    /// An operation left processes behind, which nobody schedules.
+    /// An operation left surviving processes, which are not scheduled.
     pub(super) has_survivors: bool,
-    /// A client waited for a lock that a timer may have let it give up while others went on.
+    /// A client waited for a lock with a timer, and might have given up while others ran.
     pub(super) has_timers: bool,
-    /// It had more steps than are taken.
+    /// It had more than the maximum number of steps.
     pub(super) is_too_long: bool,
-    /// A step that was chosen could not be made: the store took another way.
+    /// A chosen step could not be made: the store diverged.
     pub(super) has_diverged: bool,
 }
 
-/// Lets the explorer direct the tracer.
+/// Lets the explorer schedule the tracer's clients.
 pub(super) struct Scheduling<'a> {
     explorer: &'a mut dyn Explorer,
     slots: Slots,
     clients: Vec<Client>,
     kill: Option<KillAt>,
-    /// What invocations and returns touch.
+    /// Footprints of invocations and returns.
     interval: [Footprint; 2],
-    /// The step under way.
+    /// The running step.
     under_way: Option<UnderWay>,
     passed: u32,
-    /// How many calls were told of so far.
+    /// Number of calls reported so far.
     seen_calls: usize,
     pub(super) done: Scheduled,
 }
@@ -113,10 +113,10 @@ struct UnderWay {
     client: ClientId,
     slot: u32,
     footprint: Footprint,
-    /// What the call itself touches, where it was taken for a wait.
+    /// Footprint of the call itself, if it was treated as a wait.
     own: Footprint,
     is_sleep: bool,
-    /// Whether the return of the operation is part of it.
+    /// Whether the step includes the return of the operation.
     returns: bool,
 }
 
@@ -124,40 +124,40 @@ struct UnderWay {
 #[derive(Clone, Debug, PartialEq)]
 struct ExplorationStats {
     footprint: Footprint,
-    /// Whether something that only one can have was not to be had: a lock, or a new name.
+    /// Whether the step failed to get an exclusive resource: a lock, or a new name.
     is_vain: bool,
 }
 
-/// A client, and how far it has come.
+/// A client and its progress.
 #[derive(Clone, Debug, Default)]
 struct Client {
-    /// The place of its operation.
+    /// Index of its current operation.
     place: usize,
     is_invoked: bool,
-    /// Visible calls that its operation has made.
+    /// Number of visible calls of its current operation.
     calls: u32,
-    /// What it did since it slept last, or changed something.
+    /// Its steps since its last sleep or change.
     iteration: Vec<ExplorationStats>,
-    /// Whether that changed anything.
+    /// Whether these steps changed anything.
     has_changed: bool,
-    /// Whether others changed something that it looked at since.
+    /// Whether others changed something that it had looked at since.
     is_woken: bool,
-    /// Whether it has done nothing since it slept.
+    /// Whether it has done nothing since its last sleep.
     has_slept: bool,
-    /// How often it may sleep on though nothing was changed.
+    /// Number of times that it may continue after a sleep without a change.
     wakes: u32,
 }
 
 impl Client {
-    /// Whether it looks again at what it has seen, until something is changed.
+    /// Whether the client polls: it looks again at what it has seen, until something changes.
     fn waits_in(&self, turn: &ClientSnapshot) -> bool {
         if self.has_changed || self.is_woken {
             return false;
         }
         match turn.sleeps {
-            // Who sleeps again and again looks at something that nobody sees.
+            // A client that sleeps repeatedly polls something that is not visible.
             Some(_) => !self.iteration.is_empty() || self.has_slept,
-            // What succeeds goes on somewhere, such as the next part of a long read.
+            // A successful call makes progress, such as the next part of a long read.
             None => {
                 let alike =
                     self.iteration.iter().filter(|tried| tried.is_vain && tried.footprint == turn.footprint);
@@ -166,7 +166,7 @@ impl Client {
         }
     }
 
-    /// What it looked at, as one who waits for a change of it.
+    /// Returns the footprint of its polling: what it waits to see changed.
     fn watched(&self) -> Footprint {
         let mut watched = Footprint::default();
         for ExplorationStats { footprint, .. } in &self.iteration {
@@ -200,7 +200,8 @@ impl<'a> Scheduling<'a> {
         }
     }
 
-    /// The execution is over; where nobody asked for its last step, that is told now. `calls` are all there were.
+    /// Completes the last step at the end of the execution, if it is still open. `calls` are all calls of the
+    /// execution.
     pub(super) fn end(&mut self, calls: &[Call]) {
         let slot = self.under_way.as_ref().map(|step| step.slot);
         let new = calls.get(self.seen_calls..).unwrap_or_default();
@@ -212,11 +213,11 @@ impl<'a> Scheduling<'a> {
         }
     }
 
-    /// The step under way has been made.
+    /// Records that the running step has been made.
     fn complete(&mut self, calls: &[&Call], has_ended: bool) {
         let Some(step) = self.under_way.take() else { return };
         let UnderWay { client, mut footprint, own: own_footprint, is_sleep, returns, .. } = step;
-        // A child that ended gave up what nobody could know it would.
+        // When a child ends it releases locks, which nothing could predict.
         for change in calls.iter().flat_map(|call| &call.locks) {
             if let LockChange::Released(lock, _) = change
                 && !footprint.locks.contains(&Locking::Free(*lock))
@@ -242,7 +243,7 @@ impl<'a> Scheduling<'a> {
         } else if !footprint.is_empty() {
             let is_vain = calls.iter().any(|call| is_refusal(call));
             let tried = ExplorationStats { footprint: own_footprint, is_vain };
-            // Who reads on and on looks at one thing.
+            // Repeated reads are one look at the same thing.
             if is_vain || !own.iteration.contains(&tried) {
                 own.iteration.push(tried);
             }
@@ -265,7 +266,7 @@ impl<'a> Scheduling<'a> {
         })
     }
 
-    /// What each client could do.
+    /// Lists the next step of each client.
     fn pending(&mut self, scene: &Snapshot<'_>) -> Vec<Pending> {
         let mut pending = Vec::new();
         let mut sleepers: Vec<(Duration, usize)> = Vec::new();
@@ -310,7 +311,7 @@ impl<'a> Scheduling<'a> {
             pending.push(Pending { client, footprint, is_enabled });
         }
         if pending.iter().all(|one| !one.is_enabled) && self.passed < PATIENCE {
-            // Nobody can change anything: time passes for the one who wakes first.
+            // No client can change anything: time passes for the one that wakes first.
             if let Some((_, first)) = sleepers.into_iter().min() {
                 self.passed += 1;
                 self.done.time_passed = true;
@@ -330,7 +331,7 @@ impl<'a> Scheduling<'a> {
         rests.into_iter().any(|turn| turn.rest == ClientState::Sleeps)
     }
 
-    /// The next operation that is to be started, since its client has nothing else to do.
+    /// Returns the next operation to be started, which is one whose client has no other running.
     fn to_start(&self, scene: &Snapshot<'_>) -> Option<u32> {
         (1..).take(self.clients.len()).find_map(|client| {
             let slot = self.slots.slot(client, self.clients[client as usize - 1].place)?;
@@ -416,7 +417,7 @@ impl Director for Scheduling<'_> {
         }
         let pending = self.pending(scene);
         if pending.iter().all(|one| !one.is_enabled) {
-            // Whoever sleeps in something that nobody schedules may wake.
+            // A client in a sleep that is not scheduled may wake.
             if self.has_sleeper(scene) || scene.may_wake {
                 self.done.has_sleepers = true;
                 return SchedulerAction::Again;
@@ -437,7 +438,7 @@ impl Director for Scheduling<'_> {
     }
 }
 
-/// Whether a call asked for what only one can have, and in vain.
+/// Whether a call failed to get an exclusive resource.
 fn is_refusal(call: &Call) -> bool {
     let is_lock = call.class == Class::Lock;
     match &call.result {
@@ -447,7 +448,7 @@ fn is_refusal(call: &Call) -> bool {
     }
 }
 
-/// Whether a call changed anything for others: what a file holds, which names there are, who has which lock.
+/// Whether a call changed anything visible to others: the content of a file, names, or the owner of a lock.
 fn has_effect(call: &Call) -> bool {
     let changes_lock =
         call.locks.iter().any(|change| matches!(change, LockChange::Taken(..) | LockChange::Released(..)));
@@ -459,13 +460,13 @@ fn has_effect(call: &Call) -> bool {
     changes_lock || changes_files
 }
 
-/// Follows a schedule, and goes on by default behind its end.
+/// Replays a schedule, and continues by default after its end.
 #[derive(Debug)]
 pub(super) struct ReplayScheduler<'a> {
     schedule: &'a [ClientId],
     at: usize,
     last: Option<ClientId>,
-    /// Turns that cannot be taken are passed over.
+    /// Skips steps that cannot be taken, instead of diverging.
     is_lenient: bool,
 }
 
@@ -474,7 +475,7 @@ impl<'a> ReplayScheduler<'a> {
         Self { schedule, at: 0, last: None, is_lenient: false }
     }
 
-    /// As far as it can be followed.
+    /// Replays the schedule as far as possible.
     pub(super) fn leniently(schedule: &'a [ClientId]) -> Self {
         Self { is_lenient: true, ..Self::new(schedule) }
     }
@@ -505,8 +506,8 @@ impl Explorer for ReplayScheduler<'_> {
 }
 
 impl ScriptRun<'_> {
-    /// One operation, undisturbed, whose clock goes on from where it was: alone on a schedule, so that it takes no time to
-    /// sleep either.
+    /// Runs one baseline operation with the clock where it was: alone on a schedule, so that its sleeps take no time
+    /// either.
     pub(super) fn operate_ahead(
         &mut self,
         client: ClientId,
@@ -533,7 +534,7 @@ impl ScriptRun<'_> {
         let mut operation = self.operation(ended, request, began, false);
         operation.client = client;
         if operation.outcome == Outcome::Killed {
-            // It was given up: it had polled for longer than anybody looks.
+            // It was aborted because it polled longer than the limit.
             self.env.note_polling();
         }
         let outcome = operation.outcome.clone();
@@ -541,7 +542,7 @@ impl ScriptRun<'_> {
         Ok(outcome)
     }
 
-    /// Some clients under the tracer, each with its operations, as the explorer wants them.
+    /// Runs the operations of some clients under the tracer, on the explorer's schedule.
     pub(super) fn interleave(
         &mut self,
         interleaving: &Interleaving,

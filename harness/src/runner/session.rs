@@ -16,37 +16,37 @@ use crate::runner::nanos;
 use crate::scenario::script::Step;
 use crate::tracer::{CallAction, ClientState, Director, SchedulerAction, Upcoming};
 
-/// The longest answer that is understood, in bytes.
+/// Maximum length of an answer, in bytes.
 const LINE_MAX: usize = 1 << 24;
 
-/// Sends the requests of a session as it comes to rest.
+/// Sends the requests of a session whenever it is idle.
 pub(super) struct SessionDriver<'a> {
     steps: &'a [Step],
-    /// How many steps were begun.
+    /// Number of steps begun.
     begun: usize,
-    /// What is to be answered before the next.
+    /// Requests that must be answered before the next step.
     open: Vec<u64>,
-    /// The standard input of each session; closed when nothing more is said.
+    /// Standard input of each session; closed when there are no more requests.
     inputs: Vec<Option<File>>,
-    /// The standard output of each, and how far it was read.
+    /// Standard output of each session, and how far it was read.
     outputs: &'a [File],
     read_to: Vec<u64>,
-    /// How many one-shot operations were started, and which of them is under way, by its client.
+    /// Number of one-shot operations started, and the running one, by its client.
     one_shots: u32,
     beside: Option<u32>,
     began: Instant,
     asked: Vec<Asked>,
     answers: BTreeMap<u64, (Value, Duration)>,
-    /// Visible calls since the last step began, and where the first of each step stands among all.
+    /// Number of visible calls since the last step began, and the index of each step's first call among all calls.
     calls: u32,
     pub(super) firsts: Vec<Option<u32>>,
-    /// Whether it was stopped where it was to be.
+    /// Whether it was held at the planned call.
     pub(super) was_held: bool,
-    /// How much was said while it stood there.
+    /// Number of requests sent while it was held.
     said_meanwhile: usize,
 }
 
-/// A request, with the step it was sent in and when.
+/// A request, with its session, step and time.
 struct Asked {
     session: u32,
     step: usize,
@@ -84,12 +84,12 @@ impl<'a> SessionDriver<'a> {
         }
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         if let Some(Some(input)) = self.inputs.get_mut(session as usize - 1) {
-            // A store that has closed its input answers nothing, and that is judged.
+            // If a store has closed its input it does not answer, which is judged.
             let _written = input.write_all(text.as_bytes());
         }
     }
 
-    /// Takes in the answers that have come.
+    /// Reads the available answers.
     fn listen(&mut self) {
         for session in 0..self.outputs.len() {
             self.listen_to(session);
@@ -102,7 +102,7 @@ impl<'a> SessionDriver<'a> {
         loop {
             let count = self.outputs[session].read_at(&mut new, self.read_to[session]).unwrap_or(0);
             let Some(end) = new[..count].iter().rposition(|byte| *byte == b'\n') else {
-                // A line that has no end yet is read again, a long one with more room.
+                // An incomplete line is read again, a long one with a larger buffer.
                 if count < new.len() || new.len() >= LINE_MAX {
                     return;
                 }
@@ -136,7 +136,7 @@ impl<'a> SessionDriver<'a> {
         }
     }
 
-    /// Starts the next one-shot operation; the sessions are the clients before these.
+    /// Starts the next one-shot operation; its client number comes after those of the sessions.
     fn start_one_shot(&mut self) -> SchedulerAction {
         self.one_shots += 1;
         let client = u32::try_from(self.outputs.len()).unwrap_or(u32::MAX).saturating_add(self.one_shots);
@@ -144,20 +144,20 @@ impl<'a> SessionDriver<'a> {
         SchedulerAction::Start(client)
     }
 
-    /// Closes the input of all sessions: they finish what they began, or can be seen never to.
+    /// Closes the input of all sessions: they finish their requests, or can be seen to be stuck.
     fn say_no_more(&mut self) -> SchedulerAction {
         let were_open = self.inputs.iter().any(Option::is_some);
         self.inputs.iter_mut().for_each(|input| drop(input.take()));
         if were_open { SchedulerAction::Again } else { SchedulerAction::Nothing }
     }
 
-    /// The session of the step under way, or of the next one.
+    /// Returns the session of the running step, or of the next one.
     fn session(&self) -> u32 {
         let step = self.begun.checked_sub(1).filter(|_| !self.open.is_empty()).unwrap_or(self.begun);
         self.steps.get(step).map_or(1, |step| step.session)
     }
 
-    /// What was asked, as operations, and what it believed just before it listed.
+    /// Returns the requests as operations, and what each session believed just before it listed.
     pub(super) fn into_operations(mut self, sessions: &[(&Ended, String)]) -> (Vec<Operation>, Vec<Memory>) {
         self.listen();
         let hung = |ended: &Ended| match ended.end {
@@ -185,7 +185,7 @@ impl<'a> SessionDriver<'a> {
                 },
                 None => hung(ended),
             };
-            // What was asked beside something else has no definite place among it.
+            // A request with others in the same step has no definite place in their order.
             let records = answer
                 .filter(|_| request == Request::List && outcome == Outcome::Acknowledged && is_alone(asked))
                 .and_then(|(answer, _)| strings(&answer["records"]));
@@ -222,7 +222,7 @@ fn strings(values: &Value) -> Option<Vec<String>> {
 
 impl Director for SessionDriver<'_> {
     fn treat(&mut self, upcoming: &Upcoming) -> CallAction {
-        // One-shot operations go their own way.
+        // One-shot operations are not held here.
         if upcoming.client as usize > self.outputs.len() {
             return CallAction::Go;
         }
@@ -263,14 +263,14 @@ impl Director for SessionDriver<'_> {
         }
         match self.beside.and_then(at) {
             None | Some(ClientState::Ended) => {}
-            // It waits for a lock that a session keeps until it ends.
+            // It waits for a lock that a session holds until it ends.
             Some(ClientState::Waits) if self.open.is_empty() => return self.say_no_more(),
             Some(_) if self.open.is_empty() => return SchedulerAction::Nothing,
             Some(_) => {}
         }
         match at(session) {
             _ if self.open.is_empty() => self.next_step(),
-            // A session that waits for a lock that only itself can free is asked no more.
+            // A session that waits for a lock that only it can release gets no more requests.
             Some(ClientState::Waits) => self.say_no_more(),
             _ => SchedulerAction::Nothing,
         }

@@ -16,26 +16,26 @@ use crate::runner::{First, SweepControl, SweepEvent, TraceError, Trial};
 use crate::scenario::interleave::Plan;
 use crate::scenario::script::KillAt;
 
-/// Executions with fewer clients that are tried for a smaller counterexample.
+/// Maximum number of executions with fewer clients, in search of a smaller counterexample.
 const SMALLER_MAX: u32 = 400;
-/// Executions that are tried to make its switches fewer.
+/// Maximum number of executions to reduce its switches.
 const MERGES_MAX: u32 = 60;
-/// Ways on from one step that are tried, before it counts as one from which nothing saves it.
+/// Continuations tried from one step, before the execution counts as lost from there on.
 const WAYS_MAX: u32 = 60;
-/// Swaps that are tried for one that passes.
+/// Maximum number of swaps tried to find one that passes.
 const SWAPS_MAX: usize = 80;
 
-/// How long a counterexample is made smaller at most, and explained.
+/// Time limit for shrinking and explaining a counterexample.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// A schedule that violates something.
+/// A violating schedule.
 #[derive(Clone)]
 pub(super) struct Failing {
     pub(super) plan: Plan,
     pub(super) scheduled: Scheduled,
 }
 
-/// What is tried, and until when.
+/// The kill in the tried executions, and the time limit.
 struct Trying {
     kill: Option<KillAt>,
     end: Instant,
@@ -48,7 +48,7 @@ impl Trying {
 }
 
 impl Sweep<'_> {
-    /// The smallest that is found of what violates the same, and what there is to say of it.
+    /// Returns the smallest counterexample found with the same violation, and its explanation.
     pub(super) fn shrink(
         &mut self,
         first: &First,
@@ -66,7 +66,7 @@ impl Sweep<'_> {
         Ok((smaller, Explanation { sentence: None, point_of_no_return, nearest }))
     }
 
-    /// Runs one execution, and tells whether it is what is looked for; nothing where the explorer gave it up.
+    /// Runs one execution and returns whether it has the violation; `None` if the explorer abandoned it.
     fn try_one(
         &mut self,
         first: &First,
@@ -85,7 +85,7 @@ impl Sweep<'_> {
         Ok(Some((scheduled, is_violation)))
     }
 
-    /// All pairs of its clients, with up to one preemption.
+    /// Tries all pairs of its clients, with up to one preemption first.
     fn with_fewer_clients(
         &mut self,
         first: &First,
@@ -98,9 +98,9 @@ impl Sweep<'_> {
         }
         let mut left = SMALLER_MAX;
         let pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| [one, other]));
-        // Who is killed has to be there.
+        // The killed client must be part of the pair.
         let pairs: Vec<[usize; 2]> = pairs.filter(|pair| trying.kill.is_none() || pair[0] == 0).collect();
-        // With one preemption first, then in any way that differs.
+        // With at most one preemption first, then all inequivalent schedules.
         for is_any in [false, true] {
             for pair in &pairs {
                 let clients: Vec<_> = pair.iter().map(|index| failing.plan.clients[*index].clone()).collect();
@@ -120,7 +120,7 @@ impl Sweep<'_> {
         Ok(None)
     }
 
-    /// The same steps, with the turns of one client put together where it still violates the same.
+    /// Merges turns of one client, if the schedule still has the same violation.
     fn with_fewer_switches(
         &mut self,
         first: &First,
@@ -155,7 +155,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// The first step after which no way on passes.
+    /// Finds the first step after which no continuation passes.
     fn point_of_no_return(
         &mut self,
         first: &First,
@@ -164,7 +164,7 @@ impl Sweep<'_> {
     ) -> Result<Option<NoReturn>, TraceError> {
         let schedule = &failing.scheduled.schedule;
         let (mut lost, mut saved, mut is_exact) = (schedule.len(), 0, true);
-        // Nobody saves what has happened; whether anything does before is what is looked for.
+        // At its end the execution is lost; the search is for the first such step.
         while saved + 1 < lost && !trying.is_over() {
             let middle = (lost + saved) / 2;
             let mut rest = Sequential::default();
@@ -195,7 +195,7 @@ impl Sweep<'_> {
             .map(|calls| NoReturn { after: *calls, is_exact }))
     }
 
-    /// A race of which the other way round passes: the last of them.
+    /// Finds the last race whose reversal passes.
     fn nearest(
         &mut self,
         first: &First,
@@ -234,12 +234,13 @@ impl Sweep<'_> {
     }
 }
 
-/// Whose turn it was, and for how many steps.
+/// Returns the turns of a schedule: each client with its number of consecutive steps.
 fn turns_of(schedule: &[ClientId]) -> Vec<(ClientId, usize)> {
     schedule.chunk_by(|one, next| one == next).filter_map(|turn| Some((*turn.first()?, turn.len()))).collect()
 }
 
-/// The turns with the `at`-th one and the next of the same client put together, in the place of the first or of the second.
+/// Merges the `at`-th turn that has a later one of the same client with that one, in the place of the first or of the
+/// second.
 fn joined(turns: &[(ClientId, usize)], at: usize, is_late: bool) -> Option<Vec<(ClientId, usize)>> {
     let has_next = |index: &usize| turns[index + 1..].iter().any(|(client, _)| *client == turns[*index].0);
     let index = (0..turns.len()).filter(has_next).nth(at)?;

@@ -13,29 +13,29 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A run that nobody asked to end yet.
+    /// Creates a handle of a run whose end is not yet requested.
     ///
     /// # Errors
-    /// Where the process has no descriptor left.
+    /// If the process has no descriptor left.
     pub fn new() -> std::io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { shared: Arc::new((AtomicBool::new(false), event)) })
     }
 
-    /// Asks for the end. Operations under way are killed.
+    /// Requests the end. Running operations are killed.
     pub fn request(&self) {
         self.shared.0.store(true, Ordering::SeqCst);
-        // A counter that is full is readable already, which is all that is wanted.
+        // A full counter is already readable, which is sufficient.
         let _written = rustix::io::write(&self.shared.1, &1_u64.to_ne_bytes());
     }
 
-    /// Whether somebody asked.
+    /// Whether the end was requested.
     pub fn is_requested(&self) -> bool {
         self.shared.0.load(Ordering::SeqCst)
     }
 }
 
-/// Readable once the end was asked for, and from then on.
+/// Readable from the request on.
 impl AsFd for Stop {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.1.as_fd()

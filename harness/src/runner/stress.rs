@@ -20,57 +20,57 @@ use crate::runner::{ExecEnv, RunError, Stop, nanos, waits};
 use crate::scenario::stress::{Plan, Round, Step};
 use crate::shard::Shard;
 
-/// Rounds in which clients did not end before the rest is given up.
+/// Number of rounds with hung clients after which the rest is skipped.
 const HUNG_ROUNDS_MAX: u32 = 2;
-/// How often a kill that came too late is tried again.
+/// Maximum number of retries of a kill that came too late.
 const TRIES: u32 = 3;
-/// A store that is done with its folder in less time than this is watched busily.
+/// If a store uses its folder for less than this time, it is watched by busy polling.
 const QUICK: Duration = Duration::from_millis(2);
 
-/// How the scenario went, beside what it showed.
+/// How the scenario went, in addition to its observations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stress {
-    /// Rounds that were to be run.
+    /// Rounds that were planned.
     pub planned: usize,
-    /// Rounds that were run to their end.
+    /// Rounds that were completed.
     pub rounds: usize,
-    /// Why the others were not, if there are others.
+    /// Why the others were not, if any.
     pub cut: Option<Cut>,
-    /// What all crowds together did.
+    /// Totals of all crowds.
     pub crowd: CrowdTotals,
 }
 
-/// What all crowds together did.
+/// Totals of all crowds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CrowdTotals {
-    /// Operations.
+    /// Number of operations.
     pub operations: u64,
-    /// Those of them that were killed.
+    /// Number of killed operations.
     pub killed: u64,
-    /// From the first start to the last end in each.
+    /// Time from the first start to the last end in each crowd, summed.
     pub elapsed: Duration,
-    /// Processor time of the readers beside them.
+    /// Processor time of the concurrent readers.
     pub readers_cpu: Duration,
 }
 
-/// Why rounds of the plan were left out.
+/// Why rounds of the plan were skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// The budget was spent.
     Budget,
     /// Clients did not end in two rounds.
     Hung,
-    /// Enough was seen, by `--fail-fast`.
+    /// Enough violations were found, because of `--fail-fast`.
     FailFast,
-    /// Somebody asked for the end.
+    /// The user requested the end.
     Interrupted,
 }
 
-/// Runs the rounds of `plan` that this shard of the run has, handing every execution and its place to `sink`, which may
-/// end it.
+/// Runs the rounds of `plan` in this shard of the run, and passes each execution and its place to `sink`, which may end
+/// the run.
 ///
 /// # Errors
-/// Where the harness could not do its part.
+/// If the harness could not do its part.
 pub fn stress(
     env: &ExecEnv<'_>,
     plan: &Plan,
@@ -94,10 +94,10 @@ pub fn stress(
             Round::Lone(steps) => execution.lone(steps),
         };
         let is_hung = execution.is_hung();
-        // Clients start nothing more once the round's time is over.
+        // Clients start no more operations once the round's time is over.
         let is_whole = execution.operations.len() as u64 >= round.operations();
         let observation = execution.into_observation(u32::try_from(place + 1).unwrap_or(u32::MAX));
-        // What an execution showed before it was stopped still counts.
+        // Observations from before the stop still count.
         let flow = sink(*place, observation);
         match ran {
             Ok(()) => {}
@@ -124,7 +124,7 @@ pub fn stress(
     Ok(done)
 }
 
-/// One round under way.
+/// A running round.
 struct Execution<'a> {
     env: &'a ExecEnv<'a>,
     control: &'a Control,
@@ -137,26 +137,26 @@ struct Execution<'a> {
     next_number: u32,
 }
 
-/// What the clients of a crowd share.
+/// State shared by the clients of a crowd.
 struct Crowd<'a> {
     env: &'a ExecEnv<'a>,
     clock: Instant,
     acknowledged: AtomicBool,
-    /// The process group of every client that has an operation under way.
+    /// The process group of every client with a running operation.
     under_way: Mutex<BTreeMap<ClientId, Pid>>,
     standstill: Mutex<Option<Standstill>>,
     hung: AtomicBool,
     pace: Pace,
 }
 
-/// How long operations take here and now, to place kills within them.
+/// The current duration of operations, used to place kills within them.
 struct Pace {
     timing: Timing,
-    /// How much slower a program starts than in the control.
+    /// Factor by which a program starts more slowly than in the control.
     slowdown: f64,
-    /// A moving mean of how long an operation takes, in nanoseconds.
+    /// Moving average of the duration of an operation, in nanoseconds.
     mean: AtomicU64,
-    /// Up to where in an operation kills are placed, in thousandths: less where many came too late.
+    /// Latest placement of kills in an operation, in thousandths: reduced if many came too late.
     reach: AtomicU64,
 }
 
@@ -229,14 +229,14 @@ impl<'a> Execution<'a> {
         if let Some(error) = failed {
             return Err(error);
         }
-        // A reading counts only where somebody wrote meanwhile, which is so in a crowd that added anything.
+        // A reading counts only if a client wrote at the same time, as in any crowd with an add.
         if !self.operations.iter().any(|operation| operation.added().is_some()) {
             self.readings = Readings::default();
         }
         self.look_in_peace()
     }
 
-    /// The store after the crowd has gone: it mends itself, tells its records, takes one more, and tells them again.
+    /// Checks the store after the crowd has ended: recovers it, lists, adds one record, and lists again.
     fn look_in_peace(&mut self) -> Result<(), RunError> {
         self.recover_after_a_kill()?;
         self.look();
@@ -253,7 +253,7 @@ impl<'a> Execution<'a> {
                 return Ok(());
             }
             let mut outcome = self.kill(step.request.clone(), step.kill, 0)?;
-            // A kill may come too late, since the machine has other work too. The next one comes a touch earlier.
+            // A kill may come too late, because the machine has other work too. The next one comes one touch earlier.
             for earlier in 1..=self.tries() {
                 if step.kill.is_none() || outcome != Outcome::Acknowledged {
                     break;
@@ -274,7 +274,7 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
-    /// An operation that is killed at `fraction` of its work, where one is given; a later try comes earlier.
+    /// Runs an operation, killed at `fraction` of its work if that is given; retries kill earlier.
     fn kill(&mut self, request: Request, fraction: Option<f64>, earlier: u32) -> Result<Outcome, RunError> {
         let Some(fraction) = fraction else { return self.operate(request, None) };
         let folders = self.env.sandbox.folders();
@@ -283,12 +283,12 @@ impl<'a> Execution<'a> {
         self.operate(request, Some(moments.kill(fraction, earlier)))
     }
 
-    /// How often a kill is tried again that came too late. A target with a limit has no room for it.
+    /// Number of retries of a kill that came too late. A target with a record limit has no room for them.
     fn tries(&self) -> u32 {
         if self.env.target.limit_of_plain_add().is_some() { 0 } else { TRIES }
     }
 
-    /// An `add` beyond those that are planned: a round that was cut short may not have come to all of those.
+    /// Returns an `add` outside the plan: a round that was cut short may not have run all planned ones.
     fn next_add(&mut self) -> Request {
         let number = self.next_number;
         self.next_number += 1;
@@ -303,7 +303,7 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
-    /// What `list` tells, and the records that are in the file then: before, a store may keep them elsewhere.
+    /// Lists the records, then looks at the file: before `list` a store may keep records elsewhere.
     fn list_and_look(&mut self) -> Result<(), RunError> {
         if self.env.target.ops.list.is_some() && self.operate(Request::List, None)? == Outcome::Acknowledged {
             self.states.push(self.state());
@@ -368,7 +368,7 @@ impl<'a> Execution<'a> {
 }
 
 impl Crowd<'_> {
-    /// One client's operations, and why it could not go on, if it could not.
+    /// Runs one client's operations, and returns the error that stopped it, if any.
     fn client(&self, client: ClientId, steps: &[Step]) -> (Vec<Operation>, Option<RunError>) {
         let mut operations = Vec::with_capacity(steps.len());
         for step in steps {
@@ -405,7 +405,7 @@ impl Crowd<'_> {
         (operations, None)
     }
 
-    /// The first client past its limit looks for all: once it is killed, the others may go on.
+    /// The first client past its limit records the waits of all: once it is killed, the others may continue.
     fn look_at_waits(&self, late: ClientId) {
         let mut standstill = self.standstill.lock().unwrap_or_else(PoisonError::into_inner);
         if standstill.is_none() {
@@ -428,7 +428,7 @@ impl Pace {
         self.mean.store((mean * 7 + nanos) / 8, Ordering::Relaxed);
     }
 
-    /// After a kill that was wanted: it came in time, or it came too late and the next ones should come earlier.
+    /// Adapts the reach after a planned kill: a late one moves the next kills earlier.
     fn adapt(&self, came_in_time: Option<bool>) {
         let Some(came_in_time) = came_in_time else { return };
         let reach = self.reach.load(Ordering::Relaxed);
@@ -436,37 +436,37 @@ impl Pace {
         self.reach.store(reach.clamp(200, 1000), Ordering::Relaxed);
     }
 
-    /// When to kill, counted from the start of the operation: at this fraction of the time in which the store works
-    /// on its folder, as the control saw it and as the crowd stretches it; of the whole time where nothing was seen.
+    /// Returns when to kill, counted from the start of the operation: at this fraction of the time in which the store
+    /// uses its folder, as measured in the control and scaled to the crowd; of the whole time if no touch was seen.
     fn kill_after(&self, fraction: f64) -> Duration {
         let whole = self.timing.whole.as_nanos().max(1) as f64;
         let mean = self.mean.load(Ordering::Relaxed) as f64;
         let first = self.timing.touches.map_or(0.0, |touches| touches.first.as_nanos() as f64);
-        // Starting up takes longer by the share of the processors; all that is longer still is waiting for the lock.
+        // Start-up is slowed by the share of the processors; any further delay is waiting for the lock.
         let from = first * (mean / whole).clamp(1.0, self.slowdown);
         let reach = self.reach.load(Ordering::Relaxed) as f64 / 1000.0;
         Duration::from_nanos((reach * (from + fraction * (mean.max(from) - from))) as u64)
     }
 }
 
-/// When a lone client's operations are killed: at one of the touches that the control counted.
+/// When to kill the operations of a lone client: at one of the touches counted in the control.
 struct Moments {
     timing: Timing,
     events: Option<Events>,
 }
 
 impl Moments {
-    /// At this fraction of the touches, or so many touches earlier.
+    /// Returns a kill at this fraction of the touches, or this number of touches earlier.
     fn kill(&self, fraction: f64, earlier: u32) -> Kill<'_> {
         let (Some(touches), Some(events)) = (self.timing.touches, &self.events) else {
             return Kill::After(self.timing.whole.mul_f64(fraction) / (1 + earlier));
         };
         if earlier > 1 {
-            // Its touches do not tell in time: it works where nobody watches, or too fast.
+            // Its touches are not seen in time: it works in unwatched folders, or too fast.
             return Kill::After(self.timing.whole.mul_f64(fraction) / earlier);
         }
         let n = (1 + (fraction * f64::from(touches.count)) as u32).saturating_sub(earlier).max(1);
-        // With one processor alone, watching all the time would keep the store from working.
+        // On a single processor busy polling would stop the store from running.
         let is_quick = touches.last - touches.first < QUICK
             && thread::available_parallelism().is_ok_and(|n| n.get() > 1);
         Kill::AtTouch { events, n, busily_from: is_quick.then(|| touches.first / 2) }

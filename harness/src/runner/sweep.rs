@@ -16,13 +16,13 @@ use crate::runner::{
 use crate::scenario::script::{Act, InjectionKind, Script};
 use crate::scenario::{crash, session, torn_write};
 
-/// How many experiments of each group run in the first round of a pass; in each later one they are twice as many.
+/// Number of experiments of each group in the first round of a pass; it doubles in each later round.
 const FIRST_ROUND: usize = 8;
 
-/// Runs one part of the scenario of this id, handing every execution to `sink`, which may end it.
+/// Runs one pass of the scenario with this id, and passes every execution to `sink`, which may end it.
 ///
 /// # Errors
-/// Where the harness could not do its part, or may not trace.
+/// If the harness could not do its part, or may not trace.
 pub fn sweep(
     env: &ExecEnv<'_>,
     prepared: &mut Prepared,
@@ -58,7 +58,7 @@ pub fn sweep(
         Err(TraceError::Run(RunError::Stopped)) => {
             done.cut.get_or_insert(cut_of(env));
         }
-        // What goes wrong while it is being ended is part of the end.
+        // Errors while it is being ended are part of the end.
         Err(_) if is_over => {
             done.cut.get_or_insert(cut_of(env));
         }
@@ -67,25 +67,25 @@ pub fn sweep(
     Ok(done)
 }
 
-/// What ends a scenario that is stopped.
+/// Returns why a stopped scenario ended.
 fn cut_of(env: &ExecEnv<'_>) -> Cut {
     if env.stop.is_requested() { Cut::Interrupted } else { Cut::Budget }
 }
 
 pub(super) struct Sweep<'a> {
     pub(super) env: &'a ExecEnv<'a>,
-    /// What is known of the target.
+    /// Known facts about the target.
     pub(super) subject: Subject,
     pub(super) scenario: &'a str,
     pub(super) sink: &'a mut dyn FnMut(SweepEvent<'_>) -> SweepControl,
     pub(super) done: SweepSummary,
     pub(super) execution: u32,
-    /// Where in the scenario what is run stands.
+    /// Place of the current experiment in the scenario.
     pub(super) place: u64,
-    /// How many schedules are to be run.
+    /// Limits on the schedules to be run.
     pub(super) breadth: ExplorationLimits,
     pub(super) pass: Pass,
-    /// The experiments that ran, by group and number.
+    /// Experiments that ran, by group and number.
     ran: &'a mut BTreeSet<(String, usize)>,
 }
 
@@ -113,8 +113,8 @@ impl Sweep<'_> {
         ended
     }
 
-    /// Runs some of each group and then more of each, so that a slow store gets a little of everything before much of
-    /// anything: the kills of three operations took all of a minute once, and what only a second client shows was not seen.
+    /// Runs some of each group and then more of each, so that a slow store gets a little of everything first: the kills
+    /// of three operations once took a whole minute, and problems that only a second client shows were missed.
     fn run_in_rounds(
         &mut self,
         prepared: &Prepared,
@@ -145,10 +145,10 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// The experiments of a group that are of this pass and did not run yet, by number and place.
+    /// Returns the experiments of a group that belong to this pass and have not run, by number and place.
     fn open(&self, group: &Group, places: &[Option<u64>]) -> Vec<(usize, u64)> {
         let most = if self.pass == Pass::Early { group.telling() } else { usize::MAX };
-        // What tells most of schedules is a part of what is explored then.
+        // The most informative schedules are a part of the later exploration, which repeats them.
         let is_again = matches!(group.work, Work::Schedules { .. });
         let has_run = |number: usize| self.ran.contains(&(group.what.clone(), number));
         let numbered = places.iter().enumerate().take(most);
@@ -158,7 +158,7 @@ impl Sweep<'_> {
             .collect()
     }
 
-    /// Takes note of what no group of this scenario has.
+    /// Records what no group of this scenario covers.
     fn note_what_is_left_out(&mut self, prepared: &Prepared) {
         if self.pass != Pass::Remaining {
             return;
@@ -221,7 +221,7 @@ impl Sweep<'_> {
         ended
     }
 
-    /// Takes note that an experiment ran, and whether what it was to do came about: else it is no evidence.
+    /// Records that an experiment ran, and whether its injection took place: otherwise it is no evidence.
     pub(super) fn note_ran(&mut self, group: &Group, number: usize, came_about: bool) {
         if !self.ran.insert((group.what.clone(), number)) {
             return;
@@ -232,28 +232,28 @@ impl Sweep<'_> {
         }
     }
 
-    /// Takes note of how many executions of a group did what they were to do.
+    /// Records how many executions of a group had the planned effect.
     pub(super) fn note_made(&mut self, group: &Group, made: usize) {
         if let Some((.., count)) = self.done.groups.iter_mut().find(|(what, ..)| *what == group.what) {
             *count += made;
         }
     }
 
-    /// Takes note of what is left out on purpose.
+    /// Records what is skipped on purpose.
     pub(super) fn bound(&mut self, left_out: usize, what: &str) {
         if left_out > 0 {
             self.leave_out(format!("{left_out} {what}"));
         }
     }
 
-    /// Of one plan with a kill at each of many points the same is left out again and again: it is said once.
+    /// Records a skipped item once, because a plan with a kill at each of many points skips the same repeatedly.
     pub(super) fn leave_out(&mut self, what: String) {
         if !self.done.bounds.contains(&what) {
             self.done.bounds.push(what);
         }
     }
 
-    /// Plays scripts of a group, and counts the operations that asked for a lock without success for all their time.
+    /// Runs scripts of a group, and counts the operations that requested a lock without success until their time limit.
     fn play(
         &mut self,
         prepared: &Prepared,
@@ -271,14 +271,14 @@ impl Sweep<'_> {
             self.place = *place;
             let mut seen = self.play_once(&first, script)?;
             if !seen.was_injected && self.done.cut.is_none() {
-                // It may come there the next time.
+                // The second attempt may reach the injection point.
                 seen = self.play_once(&first, script)?;
             }
             *asked_in_vain += usize::from(seen.asked_in_vain);
-            // A store that does not make the same calls each time may have ended before the point was reached.
+            // A store whose calls vary from run to run may have ended before the point was reached.
             self.note_made(group, usize::from(seen.was_injected));
             self.note_ran(group, *number, seen.was_injected);
-            // Five kills alike are each followed by an add, which a rebuild is not.
+            // Repeated kills at one point are each followed by an add, which a rebuild is not.
             let is_kill = script.acts.iter().any(|act| matches!(act, Act::Operate(Request::Add { .. })))
                 && script.injection().is_some_and(|injection| injection.what == InjectionKind::Kill);
             if is_kill && seen.left_something && self.done.cut.is_none() {
@@ -291,7 +291,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Does for real what a derived state violated something by.
+    /// Confirms a violation in a derived state by a real execution.
     pub(super) fn confirm(&mut self, first: &First, script: &Script) -> Result<(), TraceError> {
         if !self.play_once(first, script)?.was_injected {
             let _next = (self.sink)(SweepEvent::Unreached { script });
@@ -326,7 +326,7 @@ impl Sweep<'_> {
         let played = self.env.play(self.scenario, script, first, subject, execution, may_copy)?;
         self.done.not_covered.extend(played.not_covered);
         let quiet = &self.subject.baseline_file_counts;
-        // As many files as an undisturbed store has with as many records.
+        // Expected number of files: that of a baseline store with as many records.
         let records = played.observation.views().last().map(|view| played.observation.counts(*view).len());
         let usual = records.and_then(|records| quiet.get(records.checked_sub(1)?)).or(quiet.iter().max());
         let own = |state: &State| state.files.iter().filter(|file| !is_temporary(file)).count();
@@ -361,14 +361,14 @@ impl Sweep<'_> {
     }
 }
 
-/// What is to be known of an execution for what comes next.
+/// Properties of an execution that decide the next steps.
 pub(super) struct Seen {
     pub(super) was_injected: bool,
     pub(super) second_waited: bool,
-    /// Whether it left more files than an undisturbed store does.
+    /// Whether it left more files than a baseline run does.
     left_something: bool,
-    /// Whether an operation ran past its limit while it asked for a lock that was to be had no more.
+    /// Whether an operation ran past its time limit while it requested a lock that was no longer available.
     asked_in_vain: bool,
-    /// How its operations ended.
+    /// The outcomes of its operations.
     outcomes: Vec<Outcome>,
 }

@@ -14,29 +14,29 @@ use serde_json::{Value, json};
 use crate::op::{ClientId, Outcome, Request, record_name};
 use crate::runner::{ExecEnv, RunError, nanos};
 
-/// All answers of one session, in bytes.
+/// Maximum size of all answers of one session, in bytes.
 const ANSWERS_MAX: u64 = 1 << 30;
-/// How often one who waits for an answer looks whether it is to end.
+/// Interval at which a client that waits for an answer checks whether it should end.
 const GLANCE: Duration = Duration::from_millis(50);
-/// The last record that has a name of the usual length.
+/// The last record whose name has the usual length.
 const RECORDS_MAX: u32 = 999_999;
 
-/// What one client did.
+/// Result of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Served {
-    /// How long each acknowledged add took, in nanoseconds, in order.
+    /// Duration of each acknowledged add, in nanoseconds, in order.
     pub took: Vec<u64>,
-    /// What was added.
+    /// The added records.
     pub records: Vec<String>,
-    /// How many adds were not acknowledged.
+    /// Number of adds that were not acknowledged.
     pub failed: u64,
 }
 
-/// Clients that add at once, on a store that is fresh where `is_fresh`, for so long or until `most` adds were begun; each
-/// with processes one after another, or with one session.
+/// Runs clients that add concurrently to a fresh store, for `time` or until `most` adds have begun; each uses
+/// consecutive processes, or one session.
 ///
 /// # Errors
-/// Where the harness could not do its part.
+/// If the harness could not do its part.
 pub fn throughput(
     env: &ExecEnv<'_>,
     clients: u32,
@@ -69,10 +69,10 @@ pub fn throughput(
     })
 }
 
-/// What is in the store, by its `list` or else by its data file; nothing where neither can be read.
+/// Returns the records in the store, by its `list` or else from its data file; `None` if neither can be read.
 ///
 /// # Errors
-/// Where the harness could not do its part.
+/// If the harness could not do its part.
 pub fn records(env: &ExecEnv<'_>) -> Result<Option<Vec<String>>, RunError> {
     if env.target.ops.list.is_some() {
         let listed = env.operate(1, Request::List, Instant::now(), None, &|| (), &|_| ())?;
@@ -125,7 +125,7 @@ fn session(
     let (Some(mut input), Some(output)) = (child.0.stdin.take(), child.0.stdout.take()) else {
         return Ok(served);
     };
-    // Lines come by a thread of their own, which ends with the session: who waits for them has a limit.
+    // A thread that ends with the session reads the lines, so that waiting for them can time out.
     let (said, answers) = std::sync::mpsc::sync_channel(1);
     thread::spawn(move || {
         let mut lines = BufReader::new(output.take(ANSWERS_MAX)).lines();
@@ -173,12 +173,12 @@ fn session(
     Ok(served)
 }
 
-/// A process that is ended with this.
+/// A process that is killed when this is dropped.
 struct Ended(Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // It has been asked nothing more, or it does not answer.
+        // There are no more requests, or it does not answer.
         let _killed = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _reaped = self.0.wait();
     }

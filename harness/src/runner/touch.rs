@@ -9,33 +9,33 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-/// Events that are taken at once.
+/// Maximum number of events that are taken at once.
 const AT_ONCE: u32 = 1000;
 
-/// A watch over folders, until it is finished.
+/// A watch of folders, until it is finished.
 pub(super) struct TouchWatch {
     finished: OwnedFd,
     watcher: JoinHandle<Option<Touches<Instant>>>,
 }
 
-/// The touches of one operation; times are moments, or spans since its start.
+/// The touches of one operation; times are instants, or durations since its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Touches<T> {
-    /// The first of them.
+    /// Time of the first touch.
     pub first: T,
-    /// The last of them.
+    /// Time of the last touch.
     pub last: T,
-    /// How many there were.
+    /// Number of touches.
     pub count: u32,
 }
 
-/// Whatever is done to a folder: enough to be told when, never what.
+/// Events in folders: enough to know when something happened, not what.
 pub(super) struct Events {
     descriptor: OwnedFd,
 }
 
 impl Events {
-    /// Watches these folders; those that cannot be watched are left out. Nothing where none can.
+    /// Watches these folders; those that cannot be watched are skipped. Returns `None` if none can.
     pub(super) fn of(folders: &[&Path], what: WatchFlags) -> Option<Self> {
         let descriptor = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
         let watched =
@@ -43,22 +43,22 @@ impl Events {
         (watched > 0).then_some(Self { descriptor })
     }
 
-    /// As [`Events::of`], for all that can happen to a folder and to the files in it.
+    /// As [`Events::of`], for all kinds of events in a folder and its files.
     pub(super) fn of_all_kinds(folders: &[&Path]) -> Option<Self> {
         Self::of(folders, WatchFlags::ALL_EVENTS)
     }
 
-    /// Readable when something happened.
+    /// Readable if an event is pending.
     pub(super) fn poll_fd(&self) -> PollFd<'_> {
         PollFd::from_borrowed_fd(self.descriptor.as_fd(), PollFlags::IN)
     }
 
-    /// How much happened since this was last asked.
+    /// Returns the number of events since the last call.
     pub(super) fn take(&self) -> u32 {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.descriptor, &mut buffer);
         let mut count = 0;
-        // Events may come faster than they are read: what is left is for the next time.
+        // Events may arrive faster than they are read: the rest is left for the next call.
         while count < AT_ONCE && reader.next().is_ok() {
             count += 1;
         }
@@ -67,7 +67,7 @@ impl Events {
 }
 
 impl TouchWatch {
-    /// Starts to watch. Nothing where the folders cannot be watched.
+    /// Starts the watch. Returns `None` if the folders cannot be watched.
     pub(super) fn start(folders: &[&Path]) -> Option<Self> {
         let events = Events::of_all_kinds(folders)?;
         let finished = eventfd(0, EventfdFlags::CLOEXEC).ok()?;
@@ -94,7 +94,7 @@ impl TouchWatch {
         Some(Self { finished, watcher })
     }
 
-    /// The touches since the start.
+    /// Returns the touches since the start.
     pub(super) fn finish(self) -> Option<Touches<Instant>> {
         let _told = rustix::io::write(&self.finished, &1_u64.to_ne_bytes());
         self.watcher.join().ok().flatten()

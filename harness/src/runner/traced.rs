@@ -19,7 +19,7 @@ use crate::target::{Format, Values};
 use crate::tracer::TracerError;
 use crate::tracer::{self, Director, Surroundings, Templates, Traceable};
 
-/// More operations are never traced at once.
+/// Maximum number of operations traced at once.
 const TURN: u32 = 64;
 
 /// Why there is no trace of an operation.
@@ -28,10 +28,10 @@ pub enum TraceError {
     /// The harness could not do its part.
     #[error("{0}")]
     Run(#[from] RunError),
-    /// The tracer could not.
+    /// The tracer failed.
     #[error("{0}")]
     Tracer(#[from] TracerError),
-    /// What comes before did not work.
+    /// A preceding operation failed.
     #[error("{0} did not succeed, which comes before the operation that is traced; it said: {1}")]
     Before(String, String),
 }
@@ -44,40 +44,40 @@ pub(super) struct How {
     pub(super) is_interactive: bool,
     /// Whether the injector schedules the clients.
     pub(super) is_scheduled: bool,
-    /// Whether nobody looks at the data meanwhile, since there may be none.
+    /// Whether torn reads are not checked, because the data file may not exist yet.
     pub(super) is_unread: bool,
-    /// The place of the first among the operations of the execution.
+    /// Index of the first operation among those of the execution.
     pub(super) turn: u32,
     pub(super) may_copy: bool,
-    /// Instead of the target's.
+    /// Replaces the target's time limit, if it is shorter.
     pub(super) timeout: Option<Duration>,
-    /// How far the clock is ahead, since sleeps were skipped before.
+    /// How far the clock is ahead, because sleeps were skipped before.
     pub(super) ahead: Duration,
 }
 
 impl How {
-    /// With clients on a schedule.
+    /// Enables scheduling of the clients.
     pub(super) fn scheduled(self) -> Self {
         Self { is_scheduled: true, ..self }
     }
 }
 
-/// Sessions that were led through their steps.
+/// Result of sessions that were led through their steps.
 pub(super) struct Led {
     pub(super) traced: Traced,
     pub(super) operations: Vec<Operation>,
     pub(super) memories: Vec<Memory>,
-    /// The place of the first visible call of each step among those of the session, where it made any.
+    /// Index of the first visible call of each step among those of the session, if it made any.
     pub(super) first_calls: Vec<Option<u32>>,
     pub(super) was_held: bool,
-    /// How many sessions there were.
+    /// Number of sessions.
     pub(super) sessions: u32,
-    /// The one-shot operations beside them, in the order of their start.
+    /// The concurrent one-shot operations, in the order of their start.
     pub(super) one_shots: Vec<Request>,
 }
 
 impl ExecEnv<'_> {
-    /// Traces one operation, undisturbed, in the sandbox as it stands.
+    /// Traces one baseline operation in the current sandbox.
     pub(super) fn trace_quietly(&self, request: &Request) -> Result<Traced, TraceError> {
         self.trace(
             std::slice::from_ref(request),
@@ -86,7 +86,7 @@ impl ExecEnv<'_> {
         )
     }
 
-    /// The same as a copy of a template; nothing where this target is not copied.
+    /// The same as a copy of a template; `None` if this target is not copied.
     pub(super) fn trace_copy(
         &self,
         request: &Request,
@@ -97,12 +97,12 @@ impl ExecEnv<'_> {
         Ok(Some(traced).filter(|traced| traced.has_copies))
     }
 
-    /// Whether operations are run as copies.
+    /// Whether operations run as copies.
     pub(super) fn copies(&self) -> bool {
         self.with_templates(|templates| templates.refused().is_none()).unwrap_or(false)
     }
 
-    /// No copies are made from now on, for this reason.
+    /// Makes no more copies from now on, for this reason.
     pub(super) fn refuse_copies(&self, why: &str) {
         self.with_templates(|templates| templates.refuse(why));
     }
@@ -112,7 +112,7 @@ impl ExecEnv<'_> {
         Some(what(&mut templates.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Traces operations, undisturbed but for `injection`, in the sandbox as it stands.
+    /// Traces operations in the current sandbox, with `injection` as the only disturbance.
     pub(super) fn trace(
         &self,
         requests: &[Request],
@@ -123,7 +123,7 @@ impl ExecEnv<'_> {
         self.trace_of(&asked, directing, how)
     }
 
-    /// The same for requests of these clients, as a director wants it.
+    /// The same for requests of these clients, controlled by a director.
     pub(super) fn trace_of(
         &self,
         asked: &[(ClientId, Request)],
@@ -147,7 +147,7 @@ impl ExecEnv<'_> {
                 environment,
                 stdin: None,
                 stdout: None,
-                // Two that are asked the same at once are never copies of one.
+                // Two equal operations that run at once are never copies of the same process.
                 turn: how.turn * TURN + place,
                 file_max: self.target.limits.file,
             })
@@ -161,8 +161,8 @@ impl ExecEnv<'_> {
         Ok(traced)
     }
 
-    /// Leads sessions through these steps, with one-shot operations beside them: the operations that they were asked, and
-    /// what they believed. The sessions are the first clients, one-shot operations the next, in the order of their start.
+    /// Leads sessions through these steps, with concurrent one-shot operations, and returns their operations and what
+    /// they believed. The sessions are the first clients, one-shot operations the next, in the order of their start.
     pub(super) fn trace_session(&self, steps: &[Step]) -> Result<Option<Led>, TraceError> {
         let Some(session) = &self.target.session else { return Ok(None) };
         let (sessions, one_shots) = clients_of(steps);
@@ -219,7 +219,7 @@ impl ExecEnv<'_> {
         }
         let timeout = how.timeout.unwrap_or(self.target.limits.timeout).min(self.target.limits.timeout);
         let (data, format) = (self.sandbox.data(), self.target.data.format);
-        // The store's first record was acknowledged: from then on the file is there and whole.
+        // The store's first record was acknowledged: from then on the file must exist and be whole.
         let reader = || match read(&data, format).1 {
             FileState::Whole => None,
             FileState::Missing => Some("no data file".to_owned()),
@@ -244,7 +244,7 @@ impl ExecEnv<'_> {
         };
         let began = Instant::now();
         let traced = tracer::run(&surroundings, traceables, director)?;
-        // What was cut short tells nothing, but that it may have waited for nobody.
+        // An execution that was cut short is no evidence: it may have been waiting for nothing.
         if self.is_cut() { Err(self.cut(began).into()) } else { Ok(traced) }
     }
 
@@ -259,17 +259,16 @@ impl ExecEnv<'_> {
     }
 }
 
-/// Whether a program has the privilege of its owner or group.
+/// Whether a program is set-user-ID or set-group-ID.
 fn is_set_uid(program: &Path) -> bool {
     let mode = std::fs::metadata(program).map_or(0, |metadata| metadata.permissions().mode());
     mode & 0o6000 != 0
 }
 
-/// What a baseline run under the tracer shows of one operation of a store that holds its first record; of `init`, in an
-/// empty sandbox.
+/// Traces a baseline run of one operation, on a store that holds its first record; of `init`, in an empty sandbox.
 ///
 /// # Errors
-/// Where something before it failed, or it cannot be traced.
+/// If a preceding operation failed, or it cannot be traced.
 pub fn trace(env: &ExecEnv<'_>, request: &Request) -> Result<Traced, TraceError> {
     if *request == Request::Init {
         env.lay()?;

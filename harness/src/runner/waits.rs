@@ -13,10 +13,10 @@ use crate::observation::{Holder, Standstill, Waiting, WantedLock};
 use crate::op::ClientId;
 use crate::runner::groups::members;
 
-/// Between the two looks: what moves at all moves in that time.
+/// Time between the two looks: any progress happens within it.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
-/// The numbers of the calls in which a process waits for a lock, or for its child.
+/// System call numbers in which a process waits for a lock, or for its child.
 #[cfg(target_arch = "x86_64")]
 mod call {
     pub(super) const FLOCK: u64 = 73;
@@ -33,7 +33,7 @@ mod call {
 /// `F_SETLKW` and `F_OFD_SETLKW`.
 const WAITING_LOCK_COMMANDS: [u64; 2] = [7, 38];
 
-/// Looks twice at the clients under way.
+/// Looks twice at the running clients.
 pub(super) fn look(late: ClientId, under_way: &BTreeMap<ClientId, Pid>, folder: &Path) -> Standstill {
     let first = look_once(under_way, folder);
     thread::sleep(BETWEEN_LOOKS);
@@ -58,7 +58,8 @@ fn look_once(under_way: &BTreeMap<ClientId, Pid>, folder: &Path) -> Vec<Waiting>
                         wants.push(wanted);
                     }
                 }
-                // Its child is looked at too: it is in the same group, or unknown and then seen in what it holds.
+                // Its child is inspected too: it is in the same group, or unknown and then found by the locks that it
+                // holds.
                 Some(Wait::Child) => {}
                 None => wholly = false,
             }
@@ -88,10 +89,10 @@ fn threads(process: Pid) -> Vec<Thread> {
 }
 
 impl Thread {
-    /// What the thread waits for, where that is a lock or a child.
+    /// Returns what the thread waits for, if that is a lock or a child.
     fn waits_for(&self) -> Option<Wait> {
         let process = self.process.as_raw_pid();
-        // The number of the call, then its arguments in hexadecimal; `running` where it is in none.
+        // The call number, then its arguments in hexadecimal; `running` if it is in no call.
         let text = fs::read_to_string(format!("/proc/{process}/task/{}/syscall", self.id)).ok()?;
         let mut words = text.split_whitespace();
         let number: u64 = words.next()?.parse().ok()?;
@@ -108,7 +109,7 @@ impl Thread {
     }
 }
 
-/// Who holds a lock on this inode: clients by their descriptors, others by the system's table.
+/// Returns the holders of a lock on this inode: clients by their descriptors, others by `/proc/locks`.
 fn holders(inode: u64, members: &BTreeMap<ClientId, Vec<Pid>>, locks: &str) -> Vec<Holder> {
     let mut holders: Vec<Holder> = members
         .iter()
@@ -117,21 +118,21 @@ fn holders(inode: u64, members: &BTreeMap<ClientId, Vec<Pid>>, locks: &str) -> V
         .collect();
     if holders.is_empty() {
         let end = format!(":{inode}");
-        // `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`, with `->` before the type where somebody waits.
+        // `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`, with `->` before the type for a waiter.
         let held = locks
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
             .filter(|words| words.len() > 5 && words[1] != "->" && words[5].ends_with(&end));
         holders.extend(held.map(|words| {
             let lives = Path::new("/proc").join(words[4]).exists();
-            // Locks of an open file description have no owner (-1): somebody unknown has them.
+            // Locks of an open file description have no owner (-1): the holder is unknown.
             if lives || words[4].starts_with('-') || words[4] == "0" { Holder::Other } else { Holder::Ended }
         }));
     }
     holders
 }
 
-/// Whether one of the process's descriptors carries a lock on this inode.
+/// Whether one of the process's descriptors holds a lock on this inode.
 fn holds(process: Pid, inode: u64) -> bool {
     let Ok(infos) = fs::read_dir(format!("/proc/{}/fdinfo", process.as_raw_pid())) else { return false };
     let end = format!(":{inode}");
@@ -144,7 +145,7 @@ fn holds(process: Pid, inode: u64) -> bool {
     })
 }
 
-/// The file's path in the sandbox, where it has one.
+/// Returns the file's path in the sandbox, if it has one.
 fn name_of(inode: u64, folder: &Path) -> String {
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {

@@ -11,23 +11,23 @@ use rustix::io::Errno;
 
 use crate::persist::Attributes;
 
-/// Labels that the system gives to each file by its own rules.
+/// Labels that the system assigns to each file by its own rules.
 const OF_THE_SYSTEM: &[&str] = &["security.selinux", "security.ima", "security.evm", "security.apparmor"];
-/// As above, all names that begin like this.
+/// As above, for all names with this prefix.
 const SMACK: &str = "security.SMACK64";
-/// Access lists have this prefix.
+/// Prefix of access control lists.
 const ACCESS_LIST: &str = "system.posix_acl_";
-/// The longest list and the longest value that Linux has (xattr(7)).
+/// Maximum length of a list and of a value on Linux (xattr(7)).
 const LENGTH_MAX: usize = 65_536;
 
-/// Whether an attribute is part of what a store keeps.
+/// Whether an attribute belongs to the state of a store.
 fn is_kept(name: &str) -> bool {
     let is_of_a_store =
         ["user.", "trusted.", "security.", ACCESS_LIST].iter().any(|prefix| name.starts_with(prefix));
     is_of_a_store && !OF_THE_SYSTEM.contains(&name) && !name.starts_with(SMACK)
 }
 
-/// The attributes of a file or folder.
+/// Returns the attributes of a file or folder.
 pub(super) fn of(path: &Path) -> io::Result<Attributes> {
     let mut found = Attributes::new();
     for name in names(path)? {
@@ -37,7 +37,7 @@ pub(super) fn of(path: &Path) -> io::Result<Attributes> {
                 value.truncate(length);
                 found.insert(name, value);
             }
-            // It went away meanwhile, or may not be read.
+            // It was removed meanwhile, or may not be read.
             Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::NOENT) => {}
             Err(other) => return Err(other.into()),
         }
@@ -46,7 +46,7 @@ pub(super) fn of(path: &Path) -> io::Result<Attributes> {
 }
 
 fn names(path: &Path) -> io::Result<Vec<String>> {
-    // Most have none, which is asked first.
+    // Most files have none, which is checked first.
     let length = match llistxattr_query(path) {
         Ok(length) => length,
         Err(Errno::NOTSUP | Errno::NOSYS) => 0,
@@ -61,7 +61,7 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names.filter(|name| is_kept(name)).map(Cow::into_owned).collect())
 }
 
-/// Gives a file or folder these attributes, and no others. What only the system may set stays as it is.
+/// Sets these attributes of a file or folder, and removes others. Those that only the system may set are unchanged.
 pub(super) fn set(path: &Path, wanted: &Attributes) -> io::Result<()> {
     for name in names(path)?.iter().filter(|name| !wanted.contains_key(*name)) {
         settled(name, lremovexattr(path, name.as_str()))?;

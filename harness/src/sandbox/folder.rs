@@ -12,9 +12,9 @@ use crate::call::{Special, TEMPORARY, is_temporary};
 use crate::persist::{Entry, Tree};
 use crate::sandbox::attributes;
 
-/// Every file below `folder` that is no folder itself, by its path from there.
+/// Lists every file below `folder` that is no folder, by its relative path.
 pub(super) fn list_files(folder: &Path, prefix: &Path, files: &mut BTreeSet<PathBuf>) {
-    // What vanishes while it is looked at, because something lives on in there, is as good as gone.
+    // An entry that a running process removes during the read counts as missing.
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let path = prefix.join(entry.file_name());
@@ -28,10 +28,10 @@ pub(super) fn list_files(folder: &Path, prefix: &Path, files: &mut BTreeSet<Path
     }
 }
 
-/// What stands in the sandbox and in TMPDIR, as a tree.
+/// Returns the content of the sandbox and TMPDIR as a tree.
 ///
 /// # Errors
-/// Where it cannot be read, or holds a device.
+/// If it cannot be read, or holds a device.
 pub fn tree_of(sandbox: &Path, temporary: &Path) -> io::Result<Tree> {
     let (mut tree, mut linked) = (Tree::default(), BTreeMap::new());
     read_tree(sandbox, "", &mut tree, &mut linked)?;
@@ -44,7 +44,7 @@ pub fn tree_of(sandbox: &Path, temporary: &Path) -> io::Result<Tree> {
     }
 }
 
-/// Reads a folder into a tree; `prefix` is its path in there.
+/// Reads a folder into a tree; `prefix` is its path in the tree.
 fn read_tree(
     folder: &Path,
     prefix: &str,
@@ -83,7 +83,7 @@ fn read_tree(
     Ok(())
 }
 
-/// Which of the two it is, if it is a FIFO or a socket.
+/// Returns the kind of a FIFO or a socket, otherwise `None`.
 fn special_of(metadata: &fs::Metadata) -> Option<Special> {
     let kind = metadata.file_type();
     match (kind.is_fifo(), kind.is_socket()) {
@@ -93,7 +93,7 @@ fn special_of(metadata: &fs::Metadata) -> Option<Special> {
     }
 }
 
-/// Makes a FIFO, or a socket that nobody listens at: what is left of one that a process had.
+/// Makes a FIFO, or a socket without a listener: the remains of a process's socket.
 fn make_special(path: &Path, special: Special, mode: u32) -> io::Result<()> {
     let kind = match special {
         Special::Fifo => rustix::fs::FileType::Fifo,
@@ -103,10 +103,10 @@ fn make_special(path: &Path, special: Special, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Makes what is in a tree in two folders that are empty.
+/// Creates the content of a tree in two empty folders.
 ///
 /// # Errors
-/// Where something cannot be made.
+/// If an entry cannot be made.
 pub(super) fn lay_tree(tree: &Tree, sandbox: &Path, temporary: &Path) -> io::Result<()> {
     let mut made: BTreeMap<u32, PathBuf> = BTreeMap::new();
     let mut folders = Vec::new();
@@ -133,12 +133,12 @@ pub(super) fn lay_tree(tree: &Tree, sandbox: &Path, temporary: &Path) -> io::Res
             Entry::Special(special, mode) => make_special(&path, special, mode)?,
         }
     }
-    // Some attributes of a folder, such as a default access list, go over to what is made in it.
+    // Some attributes of a folder, such as a default access list, are inherited by its new entries.
     folders.into_iter().try_for_each(|(path, given)| attributes::set(&path, given))
 }
 
-/// Removes `folder` and all in it. Somebody may still be writing in there, so an entry that appears meanwhile is
-/// removed in another round.
+/// Removes `folder` and its content. A process may still write in it, so an entry that appears meanwhile is removed in
+/// another round.
 pub(super) fn remove_all(folder: &Path) -> io::Result<()> {
     const ROUNDS: u64 = 50;
     for round in 0.. {
@@ -146,7 +146,7 @@ pub(super) fn remove_all(folder: &Path) -> io::Result<()> {
             Ok(()) => return Ok(()),
             Err(gone) if gone.kind() == io::ErrorKind::NotFound && !folder.exists() => return Ok(()),
             Err(refused) if round == ROUNDS => return Err(refused),
-            // A folder that its owner may not write in, such as a cache of modules, may be made writable by its owner.
+            // A read-only folder, such as a cache of modules, can be made writable by its owner.
             Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => make_writable(folder),
             Err(_) => thread::sleep(Duration::from_millis(round)),
         }
@@ -154,7 +154,7 @@ pub(super) fn remove_all(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the owner into every folder of a tree, as far as that is allowed.
+/// Makes every folder of a tree accessible to its owner, as far as that is allowed.
 fn make_writable(folder: &Path) {
     let _changed = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -214,10 +214,10 @@ fn keep_owner(old: &fs::Metadata, path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// A store that kept its size in an attribute of its file was given a file without one, and one with a FIFO none.
+    /// A store that kept its size in an attribute of its file got a file without it, and one with a FIFO got no FIFO.
     #[test]
     fn attributes_and_special_files_are_laid_out() {
-        // Where the sandboxes are, if that file system has attributes at all.
+        // In the folder of the sandboxes, if that file system has attributes at all.
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::create_dir_all(path("from/d")).unwrap();

@@ -16,7 +16,7 @@ use crate::sandbox::folder::list_files;
 use crate::target::{DataFile, Format, Target};
 
 impl Sandbox {
-    /// What stands in the sandbox now. A data file whose records cannot be read is broken.
+    /// Returns the current state of the sandbox. A data file whose records cannot be read is broken.
     pub fn look(&self, target: &Target, at: Nanos) -> State {
         let data = &target.data;
         let (content, state) = read(&self.data(), data.format);
@@ -33,7 +33,7 @@ impl Sandbox {
         }
     }
 
-    /// Every file in the sandbox and in TMPDIR, as paths are told.
+    /// Lists every file in the sandbox and in TMPDIR, by its reported path.
     fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::new();
         list_files(&self.dir(), Path::new(""), &mut files);
@@ -41,7 +41,7 @@ impl Sandbox {
         files
     }
 
-    /// Where a file is that is told so.
+    /// Returns the location of a file with this reported path.
     fn place(&self, file: &Path) -> PathBuf {
         file.strip_prefix(TEMPORARY).map_or_else(|_| self.dir().join(file), |inner| self.tmp().join(inner))
     }
@@ -52,13 +52,13 @@ impl Sandbox {
     }
 
     fn also(&self, data: &DataFile, files: &BTreeSet<PathBuf>) -> BTreeMap<String, FileState> {
-        // A star stays within one folder, as in a shell.
+        // A star matches within one folder, as in a shell.
         let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
         let patterns: Vec<glob::Pattern> =
             data.also.iter().filter_map(|text| glob::Pattern::new(text).ok()).collect();
         files
             .iter()
-            // The adapter names files of the store by their place in the sandbox.
+            // The adapter gives files of the store by their path in the sandbox.
             .filter(|file| !file.starts_with(TEMPORARY))
             .filter(|file| patterns.iter().any(|pattern| pattern.matches_path_with(file, options)))
             .map(|file| {
@@ -68,7 +68,7 @@ impl Sandbox {
             .collect()
     }
 
-    /// The sandbox itself, TMPDIR, and every folder in them.
+    /// Lists the sandbox itself, TMPDIR, and every folder in them.
     pub fn folders(&self) -> Vec<PathBuf> {
         let mut found = vec![self.dir(), self.tmp()];
         let mut index = 0;
@@ -84,7 +84,7 @@ impl Sandbox {
         found
     }
 
-    /// The size of the largest file in the sandbox and in TMPDIR, in bytes.
+    /// Returns the size of the largest file in the sandbox and in TMPDIR, in bytes.
     pub fn largest_file(&self) -> u64 {
         let files = self.files();
         let sizes = files.iter().filter_map(|file| Some(fs::symlink_metadata(self.place(file)).ok()?.len()));
@@ -92,19 +92,19 @@ impl Sandbox {
     }
 }
 
-/// What tells the content of a file from another; nothing where there is none.
+/// Returns a digest of a file's content; `None` if it cannot be read.
 fn digest(path: &Path) -> Option<String> {
     fs::read(path).ok().map(|content| format!("{:016x} of {}", stable_hash(&content), content.len()))
 }
 
-/// Reads a file as a reader without a lock does. No content where it is no file or cannot be read.
+/// Reads a file as a reader without a lock does. Returns no content if it is no file or cannot be read.
 pub fn read(path: &Path, format: Format) -> (Option<Vec<u8>>, FileState) {
     if format == Format::Opaque {
-        // It may as well be a folder: only the store knows.
+        // It may be a folder: its content is known only to the store.
         let is_there = fs::symlink_metadata(path).is_ok();
         return (None, if is_there { FileState::Whole } else { FileState::Missing });
     }
-    // Not to wait for the other end, should somebody have put a pipe there.
+    // Avoids waiting for the other end of a FIFO.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
     let content = opened.and_then(|mut file| {

@@ -19,16 +19,16 @@ pub use look::read;
 
 /// The memory file system that every Linux has, and its magic number for `statfs(2)`.
 const SHARED_MEMORY: (&str, i64) = ("/dev/shm", 0x0102_1994);
-/// How much must fit into the file system before anything starts.
+/// Number of bytes that must fit into the file system before anything starts.
 const PROBE_BYTES: usize = 64 << 10;
 
-/// The folders of one run: the sandbox itself, and what must not stand in it.
+/// The folders of one run: the sandbox itself, and others that must be outside it.
 ///
 /// ```text
-/// picklock-XXXXXX/sandbox   {dir}: what is judged; its path stays, its content is laid anew for each execution
-/// picklock-XXXXXX/tmp       TMPDIR of the store: watched, laid out and looked at like {dir}
-/// picklock-XXXXXX/old       what `init` left in both
-/// picklock-XXXXXX/first     the same, and the store's first record
+/// picklock-XXXXXX/sandbox   {dir}: the judged state; its path is fixed, its content is laid out for each execution
+/// picklock-XXXXXX/tmp       TMPDIR of the store: watched, laid out and inspected like {dir}
+/// picklock-XXXXXX/old       state of both after `init`
+/// picklock-XXXXXX/first     the same with the store's first record
 /// picklock-XXXXXX/bin       {store} and {critical}
 /// ```
 #[derive(Debug)]
@@ -37,24 +37,24 @@ pub struct Sandbox {
     data: PathBuf,
 }
 
-/// A folder that is removed when nobody has it any more.
+/// A folder that is removed when it is dropped.
 #[derive(Debug)]
 struct Root(PathBuf);
 
 impl Drop for Root {
     fn drop(&mut self) {
-        // Whoever wants to know whether that worked calls `Sandbox::remove`.
+        // To get the result of the removal, call `Sandbox::remove`.
         let _removed = remove_all(&self.0);
     }
 }
 
 impl Sandbox {
-    /// Makes the folders in `base`, or in memory where none is given. `multi_call` is the program that is the
-    /// embedded store under the name `picklock-store` and the helper under the name `picklock-critical`. `made` is told
-    /// of the folder that holds them all just before it is made, so that there is no moment at which nobody knows of it.
+    /// Makes the folders in `base`, or in memory if none is given. `multi_call` is the program that is the embedded
+    /// store under the name `picklock-store` and the helper under the name `picklock-critical`. `made` gets the path of
+    /// the folder that holds them all just before it is made, so that the caller always knows of it.
     ///
     /// # Errors
-    /// Where the folders cannot be made, or nothing fits in there.
+    /// If the folders cannot be made, or the file system is full.
     pub fn create(
         base: Option<&Path>,
         data: &DataFile,
@@ -63,7 +63,7 @@ impl Sandbox {
     ) -> io::Result<Self> {
         let base = base.map_or_else(default_base, Path::to_owned);
         let make = |path: &Path| {
-            // Nobody may be told to remove what is another's.
+            // An existing folder belongs to another owner and must not be reported for removal.
             if path.exists() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -93,7 +93,7 @@ impl Sandbox {
     /// The same for the folder that `--dir` names, or the default.
     ///
     /// # Errors
-    /// Where the folder cannot hold a sandbox.
+    /// If the folder cannot hold a sandbox.
     pub fn in_dir(
         dir: Option<&Path>,
         data: &DataFile,
@@ -108,11 +108,11 @@ impl Sandbox {
         })
     }
 
-    /// Finds out whether the folder can hold one, and whether `within` finds there what it needs, so that it is told before
-    /// the report of the last run is written over.
+    /// Checks that the folder can hold a sandbox, and that `within` finds there what it needs, so that an error is
+    /// reported before the report of the last run is overwritten.
     ///
     /// # Errors
-    /// As [`Self::in_dir`], or as `within` says; or where the one that was made cannot be removed.
+    /// As [`Self::in_dir`], or as reported by `within`; or if the new sandbox cannot be removed.
     pub fn try_dir(
         dir: Option<&Path>,
         data: &DataFile,
@@ -164,7 +164,7 @@ impl Sandbox {
         self.root.0.join("first")
     }
 
-    /// What the placeholders stand for that are the same in every operation.
+    /// Returns the values of the placeholders that are the same in every operation.
     pub fn values(&self) -> Values {
         Values {
             dir: self.dir(),
@@ -175,18 +175,18 @@ impl Sandbox {
         }
     }
 
-    /// Takes what stands in the sandbox now for the old state of every execution to come.
+    /// Saves the current content of the sandbox as the old state of every later execution.
     ///
     /// # Errors
-    /// Where it cannot be copied.
+    /// If it cannot be copied.
     pub fn keep_as_old(&self) -> io::Result<()> {
         self.keep(&self.old())
     }
 
-    /// Takes what stands in the sandbox now for the state with the first record in it.
+    /// Saves the current content of the sandbox as the state with the first record.
     ///
     /// # Errors
-    /// Where it cannot be copied.
+    /// If it cannot be copied.
     pub fn keep_as_first(&self) -> io::Result<()> {
         self.keep(&self.first())
     }
@@ -194,34 +194,34 @@ impl Sandbox {
     fn keep(&self, kept: &Path) -> io::Result<()> {
         remove_all(kept)?;
         fs::create_dir(kept)?;
-        // A store may have removed its TMPDIR, which is there again for the next one.
+        // A store may have removed its TMPDIR, which is made again for the next execution.
         let is_meant = |root: &Path| root == self.dir() || root.exists();
         let meant = self.roots_in(kept).into_iter().filter(|(root, _)| is_meant(root));
         meant.into_iter().try_for_each(|(root, copy)| copy_tree(&root, &copy))
     }
 
-    /// The two folders that are watched, each with the place of its copy.
+    /// Returns the two watched folders, each with the path of its copy.
     fn roots_in(&self, kept: &Path) -> [(PathBuf, PathBuf); 2] {
         [(self.dir(), kept.join("sandbox")), (self.tmp(), kept.join("tmp"))]
     }
 
-    /// Lays the state with the first record out.
+    /// Lays out the state with the first record.
     ///
     /// # Errors
-    /// Where something cannot be removed or copied.
+    /// If an entry cannot be removed or copied.
     pub fn lay_first(&self) -> io::Result<()> {
         self.lay_from(&self.first())
     }
 
-    /// Whether an old state was kept, so that `init` need not run again.
+    /// Whether an old state was saved, so that `init` need not run again.
     pub fn has_old(&self) -> bool {
         self.old().exists()
     }
 
-    /// Lays the old state out: whatever is in the sandbox goes, and what `init` left comes back.
+    /// Lays out the old state: replaces the content of the sandbox with the state after `init`.
     ///
     /// # Errors
-    /// Where something cannot be removed or copied.
+    /// If an entry cannot be removed or copied.
     pub fn lay(&self) -> io::Result<()> {
         self.lay_from(&self.old())
     }
@@ -236,33 +236,33 @@ impl Sandbox {
         self.make_roots()
     }
 
-    /// Makes the folder of the data file, so that a store without an `init` is given a path that it can create. Programs
-    /// whose `init` makes that folder itself fail if it is there.
+    /// Makes the folder of the data file, so that a store without an `init` gets a path that it can create. Programs
+    /// whose `init` makes that folder itself fail if it exists.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If it cannot be made.
     pub fn make_parent(&self) -> io::Result<()> {
         self.data().parent().map_or(Ok(()), fs::create_dir_all)
     }
 
-    /// Makes what is not there of the two folders that are watched.
+    /// Makes the two watched folders, if they are missing.
     fn make_roots(&self) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).create(self.dir())?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(self.tmp())
     }
 
-    /// What stands in the sandbox now, and in TMPDIR, as a tree.
+    /// Returns the content of the sandbox and TMPDIR as a tree.
     ///
     /// # Errors
-    /// Where it cannot be read, or holds what is neither file, folder nor link.
+    /// If it cannot be read, or holds an entry that is neither file, folder nor link.
     pub fn tree(&self) -> io::Result<Tree> {
         tree_of(&self.dir(), &self.tmp())
     }
 
-    /// Lays a tree out: whatever is in the sandbox goes.
+    /// Lays out a tree and removes the previous content of the sandbox.
     ///
     /// # Errors
-    /// Where something cannot be removed or made.
+    /// If an entry cannot be removed or made.
     pub fn lay_tree(&self, tree: &Tree) -> io::Result<()> {
         for folder in [self.dir(), self.tmp()] {
             remove_all(&folder)?;
@@ -271,10 +271,10 @@ impl Sandbox {
         lay_tree(tree, &self.dir(), &self.tmp())
     }
 
-    /// Puts into a file, where it is there, what `change` makes of its content; nothing removes it.
+    /// Replaces the content of a file, if it exists, with the result of `change`; `None` removes the file.
     ///
     /// # Errors
-    /// Where the system refuses it.
+    /// If a system call fails.
     pub fn change(&self, file: &str, change: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> io::Result<()> {
         let path = self.dir().join(file);
         if !path.is_file() {
@@ -290,10 +290,10 @@ impl Sandbox {
         }
     }
 
-    /// Leaves a copy of what stands in the sandbox now, for a person to look at.
+    /// Saves a copy of the current content of the sandbox for inspection.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If it cannot be made.
     pub fn copy_to(&self, path: &Path) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
@@ -305,14 +305,14 @@ impl Sandbox {
     /// Removes all the folders.
     ///
     /// # Errors
-    /// Where something cannot be removed; the message names the folder.
+    /// If an entry cannot be removed; the message names the folder.
     pub fn remove(self) -> io::Result<()> {
         let root = &self.root.0;
         remove_all(root).map_err(|why| io::Error::new(why.kind(), format!("cannot remove {root:?}: {why}")))
     }
 }
 
-/// A memory file system where there is one, else where temporary files go.
+/// Returns a memory file system if there is one, otherwise the folder for temporary files.
 fn default_base() -> PathBuf {
     let memory = Path::new(SHARED_MEMORY.0);
     let is_memory = rustix::fs::statfs(memory).is_ok_and(|info| info.f_type == SHARED_MEMORY.1);
@@ -359,8 +359,8 @@ mod tests {
         assert!(fs::symlink_metadata(sandbox.dir().join("soft")).unwrap().is_symlink());
     }
 
-    /// TMPDIR was emptied before each execution, and no tree had what stands in it: a store that stages there, or leaves
-    /// a lock there, was judged by states that it never has.
+    /// TMPDIR was emptied before each execution, and was missing from all trees: a store that stages there, or leaves a
+    /// lock there, was judged by impossible states.
     #[test]
     fn tmpdir_is_laid_out_like_the_sandbox() {
         let target = target("db.json");
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(sandbox.tree().unwrap().names().collect::<Vec<_>>(), ["db.json"]);
         sandbox.lay_first().unwrap();
         assert_eq!(fs::read(sandbox.tmp().join("sub/new")).unwrap(), b"abc");
-        // A file of that name would be taken for the folder.
+        // A file of that name would be mistaken for the folder.
         fs::write(sandbox.dir().join("$TMPDIR"), "").unwrap();
         assert!(sandbox.tree().is_err());
     }

@@ -1,10 +1,10 @@
 //! Operations one after another, undisturbed.
 //!
-//! The control runs first and has an exit status of its own: a store that does not work without injections is not judged.
-//! It also learns what later scenarios need: how long an operation takes, when in it the store touches its folder,
-//! and how many files an undisturbed store leaves.
+//! The control runs first and has its own exit status: a store that does not work without injections is not judged.
+//! It also measures what later scenarios need: how long an operation takes, when it accesses its directory, and how
+//! many files the store leaves.
 //!
-//! Example: `picklock check --only control` tells whether picklock can drive your store at all.
+//! Example: `picklock check --only control` shows whether picklock can drive your store at all.
 
 use crate::catalogue::headline;
 use crate::scenario::Scenario;
@@ -15,5 +15,5 @@ pub(super) const SCENARIO: Scenario = Scenario {
     source: include_str!("control.rs"),
 };
 
-/// How many records the control adds, unless the target's limit is lower.
+/// Number of records that the control adds, unless the target's limit is lower.
 pub const ADDS: u32 = 4;

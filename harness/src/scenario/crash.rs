@@ -22,12 +22,12 @@ use crate::scenario::torn_write::is_cut_of_a_kill;
 pub(super) const SCENARIO: Scenario =
     Scenario { id: "crash", statement: headline(include_str!("crash.rs")), source: include_str!("crash.rs") };
 
-/// Crash points of one operation that are tried; of more, those before and after changes come first.
+/// Maximum number of crash points tried per operation; if there are more, those around changes come first.
 pub const POINTS_MAX: usize = 400;
-/// Kills at one point, where the first one left something behind.
+/// Number of kills at one point, if the first one left something behind.
 pub const KILLS_ALIKE: u32 = 5;
 
-/// The crash points of an operation that are tried: all, or those around the changes first.
+/// Returns the crash points of an operation to be tried: all, or those around the changes first.
 pub fn points(calls: &[Call]) -> Vec<u32> {
     let count = u32::try_from(calls.len()).unwrap_or(u32::MAX - 1);
     let all = 1..=count + 1;
@@ -42,7 +42,7 @@ pub fn points(calls: &[Call]) -> Vec<u32> {
     chosen
 }
 
-/// A misfortune at a point, with the call that stands there.
+/// Creates an injection at a point, with the call at that point.
 fn injection(calls: &[Call], point: u32, what: InjectionKind) -> Injection {
     let call = call_at(calls, point);
     let offset = match call.and_then(|call| call.effect.as_ref()) {
@@ -55,7 +55,7 @@ fn injection(calls: &[Call], point: u32, what: InjectionKind) -> Injection {
         _ => true,
     };
     let is_of_the_contract = match what {
-        // Between the sandbox and TMPDIR it is a real one: most users have /tmp on another file system.
+        // Between the sandbox and TMPDIR this is a real fault: most users have /tmp on another file system.
         InjectionKind::Fail { fault, .. }
         | InjectionKind::FailBeside { fault, .. }
         | InjectionKind::FailInside { fault } => {
@@ -71,15 +71,15 @@ fn call_at(calls: &[Call], point: u32) -> Option<&Call> {
     usize::try_from(point).ok().and_then(|point| calls.get(point.checked_sub(1)?))
 }
 
-/// The points before calls that change what a file holds or which names there are, and right behind the last of them: a
-/// kill there tells most.
+/// Returns the points before calls that change file content or names, and right after the last of them: kills there are
+/// the most informative.
 pub fn telling_points(calls: &[Call], points: &[u32]) -> Vec<u32> {
     let changes = |point: u32| call_at(calls, point).is_some_and(changes_data);
     let is_telling = |point: &&u32| changes(**point) || changes(point.saturating_sub(1)) && !changes(**point);
     points.iter().filter(is_telling).copied().collect()
 }
 
-/// Whether a call changes what a file holds or which names there are.
+/// Whether a call changes file content or names.
 fn changes_data(call: &Call) -> bool {
     match &call.effect {
         Some(Effect::Opened { .. } | Effect::Read { .. } | Effect::ModeSet { .. }) => false,
@@ -88,12 +88,12 @@ fn changes_data(call: &Call) -> bool {
     }
 }
 
-/// The kills of the whole operation, alone, at these points.
+/// Returns the kills of the whole operation, alone, at these points.
 pub fn kills(request: &Request, calls: &[Call], points: &[u32]) -> Vec<Script> {
     points.iter().map(|point| alone(request, calls, *point, InjectionKind::Kill)).collect()
 }
 
-/// The kills of single processes, where there are several.
+/// Returns the kills of single processes, if there are several.
 pub fn kills_of_processes(request: &Request, calls: &[Call], points: &[u32]) -> Vec<Script> {
     if calls.iter().all(|call| call.process == 1) {
         return Vec::new();
@@ -101,11 +101,11 @@ pub fn kills_of_processes(request: &Request, calls: &[Call], points: &[u32]) -> 
     points.iter().map(|point| alone(request, calls, *point, InjectionKind::KillProcess)).collect()
 }
 
-/// What is done at a point with a second client there: with nobody killed, with the first, and with the second.
+/// Injections at a point with a second client: no kill, a kill of the first, and a kill of the second.
 pub const BESIDE: [InjectionKind; 3] =
     [InjectionKind::Hold, InjectionKind::KillBesideWaiter, InjectionKind::KillWaiter];
 
-/// Those of the points where it makes a difference to a second client who came first.
+/// Returns the points at which the order relative to a second client matters.
 pub fn points_beside(calls: &[Call], points: &[u32]) -> Vec<u32> {
     let matters = |point: &&u32| {
         let call = usize::try_from(**point).ok().and_then(|point| calls.get(point.checked_sub(1)?));
@@ -116,8 +116,8 @@ pub fn points_beside(calls: &[Call], points: &[u32]) -> Vec<u32> {
     points.iter().filter(matters).copied().collect()
 }
 
-/// For each process of an operation but the first, the points before its changes, each with the first process, which is
-/// killed there: a wrapper that dies while its child goes on.
+/// Returns the kills of the first process at the points before changes by other processes: a wrapper dies while its
+/// child continues.
 pub fn kills_of_wrappers(request: &Request, calls: &[Call], points: &[u32]) -> Vec<Script> {
     let of_a_child =
         |point: &&u32| call_at(calls, **point).is_some_and(|call| call.process > 1 && changes_data(call));
@@ -126,7 +126,7 @@ pub fn kills_of_wrappers(request: &Request, calls: &[Call], points: &[u32]) -> V
     points.iter().filter(of_a_child).map(script).collect()
 }
 
-/// An execution with a second client, which adds.
+/// Returns an execution with a second client, which adds.
 pub fn beside_another(request: &Request, calls: &[Call], point: u32, what: InjectionKind) -> Script {
     let (first, next) = numbered(request, 2);
     let injection = injection(calls, point, what);
@@ -134,7 +134,7 @@ pub fn beside_another(request: &Request, calls: &[Call], point: u32, what: Injec
     Script { acts: [vec![trace, Act::Recover], after(next + 1)].concat() }
 }
 
-/// An operation that is disturbed alone, and what the store is asked to do then.
+/// Returns an injection into an operation that runs alone, and the operations after it.
 pub fn alone(request: &Request, calls: &[Call], point: u32, what: InjectionKind) -> Script {
     alone_with(request, injection(calls, point, what))
 }
@@ -146,7 +146,7 @@ pub fn alone_with(request: &Request, injection: Injection) -> Script {
     Script { acts: [vec![trace, Act::Recover, Act::List], after(next)].concat() }
 }
 
-/// The same once more, [`KILLS_ALIKE`] times in one sandbox.
+/// Repeats the script's injection [`KILLS_ALIKE`] times in one sandbox.
 pub fn alike(script: &Script) -> Script {
     let mut number = 2;
     let mut acts = Vec::new();
@@ -172,12 +172,12 @@ pub fn alike(script: &Script) -> Script {
     Script { acts }
 }
 
-/// What the store is asked to do after a injection: to add one more, and to list.
+/// Returns the operations after an injection: one more add, and a list.
 pub fn after(number: u32) -> Vec<Act> {
     vec![Act::Operate(add(number)), Act::List]
 }
 
-/// The request with the record of this number where it adds one, and the number of the next.
+/// Returns the request, with the record of this number if it adds one, and the number of the next.
 pub fn numbered(request: &Request, number: u32) -> (Request, u32) {
     match request {
         Request::Add { .. } => (add(number), number + 1),
@@ -185,7 +185,7 @@ pub fn numbered(request: &Request, number: u32) -> (Request, u32) {
     }
 }
 
-/// The `add` of the record of this number.
+/// Returns the `add` of the record of this number.
 pub fn add(number: u32) -> Request {
     Request::Add { record: record_name(number), number }
 }

@@ -7,24 +7,24 @@ use crate::op::Request;
 use crate::scenario::crash;
 use crate::scenario::script::{Act, Script};
 
-/// What is done to a derived file.
+/// Damage to a derived file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Damage {
-    /// It is gone.
+    /// The file is removed.
     Removed,
-    /// It has no bytes.
+    /// The file is emptied.
     Emptied,
-    /// Its second half is gone.
+    /// The second half is cut off.
     Cut,
-    /// It holds something else.
+    /// The content is replaced.
     Overwritten,
 }
 
 impl Damage {
     const ALL: [Self; 4] = [Self::Removed, Self::Emptied, Self::Cut, Self::Overwritten];
 
-    /// What is left of this content; nothing where the file is.
+    /// Returns the damaged content; `None` if the file is removed.
     pub fn of(self, content: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Removed => None,
@@ -35,7 +35,7 @@ impl Damage {
     }
 }
 
-/// Each derived file damaged in each way, and rebuilt; and the data file emptied, where that is broken for certain.
+/// Damages each derived file in each way, then rebuilds; also empties the data file, if that breaks it for certain.
 pub fn scripts(files: &[String], data: Option<&str>) -> Vec<Script> {
     let source = data.map(|data| (data.to_owned(), Damage::Emptied));
     let all = files.iter().flat_map(|file| Damage::ALL.map(|damage| (file.clone(), damage)));
@@ -44,7 +44,7 @@ pub fn scripts(files: &[String], data: Option<&str>) -> Vec<Script> {
         .collect()
 }
 
-/// With no derived file there, as in the baseline run, the rebuild killed at each of these points, and done again.
+/// Removes the derived files, as in the baseline run, kills the rebuild at each of these points, and rebuilds again.
 pub fn kills(files: &[String], calls: &[Call], points: &[u32]) -> Vec<Script> {
     let removed: Vec<Act> =
         files.iter().map(|file| Act::Damage { file: file.clone(), damage: Damage::Removed }).collect();
@@ -55,7 +55,7 @@ pub fn kills(files: &[String], calls: &[Call], points: &[u32]) -> Vec<Script> {
         .collect()
 }
 
-/// Two undisturbed rebuilds, the misfortune, and another.
+/// Makes a script of two baseline rebuilds, the damage, and another rebuild.
 fn with(misfortune: Vec<Act>) -> Vec<Act> {
     let rebuild = || Act::Operate(Request::Rebuild);
     [vec![Act::Look, rebuild(), rebuild()], misfortune, vec![rebuild()]].concat()

@@ -29,26 +29,26 @@ use crate::scenario::script::{Injection, InjectionKind, Script};
 pub(super) const SCENARIO: Scenario =
     Scenario { id: "fault", statement: headline(include_str!("fault.rs")), source: include_str!("fault.rs") };
 
-/// Faults of one operation that are tried.
+/// Maximum number of faults tried per operation.
 const FAULTS_MAX: usize = 2000;
-/// Starts of processes, threads and programs of one operation that fail.
+/// Maximum number of failed starts of processes, threads and programs per operation.
 const SPAWNS_MAX: usize = 40;
 
-/// The invariants that judge a sync whose data were dropped: all others would blame the store for the power loss.
+/// The invariant that judges dropped data of a failed sync: all others would blame the store for the power loss.
 pub const OF_A_DROPPED_SYNC: &str = "honest-failure";
 
-/// The faults that an operation may suffer, each as a script.
+/// The faults of an operation, each as a script.
 #[derive(Debug)]
 pub struct Faults {
-    /// All but the next, what matters most first.
+    /// All but `waited_out`, the most important first.
     pub quick: Vec<Script>,
-    /// Locks that fail from then on: a store may ask again for as long as it would wait for somebody else.
+    /// Locks that fail from then on: a store may retry for as long as it would wait for another client.
     pub waited_out: Vec<Script>,
-    /// How many are left out.
+    /// Number of skipped faults.
     pub left_out: usize,
 }
 
-/// Every fault that an operation may suffer; `before` is what stood in the sandbox before the calls, if that is known.
+/// Returns every fault of an operation; `before` is the sandbox before the calls, if known.
 pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Faults {
     let mut faults: Vec<(u32, InjectionKind)> = Vec::new();
     for (point, call) in (1..).zip(calls) {
@@ -79,8 +79,8 @@ pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Faul
     Faults { quick: scripts(quick), waited_out: scripts(waited_out), left_out }
 }
 
-/// Whether a limit on the size of files would lie below the length that a file has already: nothing but a limit that is
-/// lowered behind the back of the store does that.
+/// Whether a file size limit would be below the length that a file already has: that happens only if the limit is
+/// lowered while the store runs.
 fn limits_within_allocated(calls: &[Call], before: Option<&Tree>) -> impl Fn(u32, InjectionKind) -> bool {
     let lengths = before.map(|before| lengths_before(before, calls)).unwrap_or_default();
     let written: Vec<Option<(u64, u64)>> = calls
@@ -99,15 +99,15 @@ fn limits_within_allocated(calls: &[Call], before: Option<&Tree>) -> impl Fn(u32
     }
 }
 
-/// Whether a script is of a fault that a local file system may cause, once.
+/// Whether a script has a single fault that a local file system may cause.
 pub fn is_local_and_once(script: &Script) -> bool {
     script.injection().is_some_and(|injection| {
         matches!(injection.what, InjectionKind::Fail { stays: false, .. }) && !injection.is_of_the_contract
     })
 }
 
-/// The scripts with one fault of each call that changes, syncs, locks, reads, opens or closes something first, in this order,
-/// and how many these are: a read that fails and is taken for no data is as common as a write that fails unseen.
+/// Sorts first the scripts with one fault of each call that changes, syncs, locks, reads, opens or closes, in this
+/// order, and returns their number: a failed read taken for no data is as common as an unnoticed failed write.
 pub fn one_of_each_call_first(scripts: Vec<Script>, calls: &[Call]) -> (Vec<Script>, usize) {
     let mut seen = BTreeSet::new();
     let is_first = |script: &Script| {
@@ -121,8 +121,8 @@ pub fn one_of_each_call_first(scripts: Vec<Script>, calls: &[Call]) -> (Vec<Scri
     (first, count)
 }
 
-/// Faults of the calls that change or sync what a file holds, or change a name: each held while a second client comes, and
-/// failed then.
+/// Returns the faults of calls that change or sync file content, or change a name: each is held while a second client
+/// runs, and then fails.
 pub fn inside(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<Script> {
     let is_allocated = limits_within_allocated(calls, before);
     let mut scripts = Vec::new();
@@ -137,10 +137,10 @@ pub fn inside(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<S
     scripts
 }
 
-/// The last of the weights of calls whose faults tell much: those of opens and closes.
+/// Largest weight of calls whose faults are informative: that of opens and closes.
 const OPENS: u8 = 2;
 
-/// What comes first, from 0.
+/// Priority of a call's faults; 0 comes first.
 fn weight(call: &Call) -> u8 {
     match call.class {
         Class::Write | Class::Name | Class::Sync | Class::Lock => 0,
@@ -151,7 +151,7 @@ fn weight(call: &Call) -> u8 {
     }
 }
 
-/// The starts of processes, threads and programs that fail, each as a script, and how many are left out.
+/// Returns the failing starts of processes, threads and programs, each as a script, and the number of skipped ones.
 pub fn spawns(request: &Request, spawns: &[Spawn]) -> (Vec<Script>, usize) {
     let faults =
         (1..).zip(spawns).flat_map(|(nth, spawn)| of_spawn(spawn).map(move |fault| (nth, spawn, fault)));
@@ -172,14 +172,14 @@ pub fn spawns(request: &Request, spawns: &[Spawn]) -> (Vec<Script>, usize) {
     (scripts, left_out)
 }
 
-/// The faults of its locks, each beside a second client that comes where the operation is about to change the data.
+/// Returns the faults of its locks, each with a second client that runs when the operation is about to change the data.
 pub fn beside(request: &Request, calls: &[Call], data: &str) -> Vec<Script> {
     let changes = accesses(calls, data).into_iter().filter(|access| access.is_change);
     let changes: Vec<usize> = changes.map(|access| access.at).collect();
     let number = |at: usize| u32::try_from(at + 1).unwrap_or(u32::MAX);
     let mut scripts = Vec::new();
     for (at, call) in calls.iter().enumerate() {
-        // Who changes nothing after it harms nobody.
+        // Without a later change an operation harms no other.
         let Some(first_change) = changes.iter().find(|change| **change > at) else { continue };
         for fault in of_call(call).filter(|fault| fault.is_of_lock()) {
             let what = InjectionKind::FailBeside { fault: FaultId(fault), held: number(*first_change) };

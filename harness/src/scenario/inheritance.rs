@@ -1,12 +1,12 @@
 //! A store whose child outlives it; descriptors leaked across exec.
 //!
-//! Every operation runs under the tracer to its end. A lock belongs to the open file description (`flock`, OFD), so
-//! that a child has it as long as it has a copy of the descriptor: by fork, or across exec without `O_CLOEXEC`. What a
-//! process took and another one still has when the first and its operation have ended is told, once those that live
-//! on have come to rest; then the store is asked to add one more.
+//! Every operation runs to its end under the tracer. A lock belongs to the open file description (`flock`, OFD), so
+//! a child holds it as long as it holds a copy of the descriptor, inherited by fork or across exec without
+//! `O_CLOEXEC`. A lock that another process still holds after its owner and the operation have ended is reported
+//! once the surviving processes are idle; then the store has to add one more record.
 //!
-//! Example: `picklock check --only inheritance` on a store that starts a daemon under its lock finds the lock held for
-//! ever.
+//! Example: `picklock check --only inheritance` on a store that starts a daemon under its lock finds the lock held
+//! forever.
 
 use crate::catalogue::headline;
 use crate::op::Request;
@@ -20,7 +20,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     source: include_str!("inheritance.rs"),
 };
 
-/// One execution for each operation.
+/// Returns one execution for each operation.
 pub fn scripts(requests: &[Request]) -> Vec<Script> {
     let script = |request: &Request| {
         let (request, next) = numbered(request, 2);

@@ -25,35 +25,35 @@ pub(super) const SCENARIO: Scenario = Scenario {
     source: include_str!("interleave.rs"),
 };
 
-/// Clients at a time, where nobody says how many.
+/// Default number of concurrent clients.
 pub const CLIENTS: u32 = 3;
-/// More are not scheduled at once.
+/// Maximum number of clients scheduled at once.
 pub const CLIENTS_MAX: u32 = 4;
-/// Operations of one client.
+/// Maximum number of operations of one client.
 pub const OPERATIONS_MAX: u32 = 3;
-/// Limits of the records up to which the store is filled for each schedule.
+/// Largest record limit up to which the store is filled for each schedule.
 pub const FILLED_MAX: u32 = 50;
-/// How often a client may sleep on though nothing was changed, where it sleeps at all: as often as leases of a few
-/// heartbeats have.
+/// Number of times that a client may continue after a sleep without a change, if it sleeps at all: as often as leases
+/// of a few heartbeats do.
 pub const WAKES: u32 = 4;
 
-/// Clients that are run together, on one schedule after another.
+/// Clients that run together, on one schedule after another.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What they do, in words.
+    /// Description of the plan.
     pub what: String,
-    /// What is added before they come, and by whom.
+    /// Records added before the clients start, and by which client.
     pub before: Vec<(ClientId, Request)>,
-    /// What each is asked, one thing after another.
+    /// The requests of each client, in order.
     pub clients: Vec<Vec<Request>>,
     /// Whether the store is empty, as `init` left it.
     pub is_from_nothing: bool,
-    /// How often each may sleep on though nothing was changed.
+    /// How often each client may continue after a sleep without a change.
     pub wakes: u32,
 }
 
 impl Plan {
-    /// The execution of this plan on a schedule, or with a kill in it.
+    /// Returns the execution of this plan on a schedule, optionally with a kill.
     pub fn script(&self, schedule: Vec<u32>, kill: Option<KillAt>) -> Script {
         let clients = self.clients.clone();
         let added =
@@ -78,7 +78,7 @@ impl Plan {
     }
 }
 
-/// What is run: adds alone, then beside all else that the store can do.
+/// Lists the plans: adds alone, then concurrently with all other operations of the store.
 pub fn plans(
     requests: &[Request],
     clients: u32,
@@ -87,7 +87,8 @@ pub fn plans(
     has_places: bool,
 ) -> Vec<Plan> {
     let clients = clients.clamp(1, CLIENTS_MAX);
-    // Who has a place of its own in the store has it before the others look for it; that it makes it is a plan of its own.
+    // Clients with a place of their own in the store make it before the others look for it; making it is a separate
+    // plan.
     let settled = if has_places { clients } else { 1 };
     // Each client has its own records, those of its first operations first.
     let adds = |clients: u32, operations: u32, from: u32| -> Vec<Vec<Request>> {
@@ -112,7 +113,7 @@ pub fn plans(
     let each = operations.unwrap_or(1).clamp(1, OPERATIONS_MAX);
     let of_each = if each == 1 { String::new() } else { format!(" with {each} adds each") };
     let mut all = Vec::new();
-    // Two show most of what is wrong, sooner and in fewer steps than three.
+    // Two clients find most of the problems, sooner and in fewer steps than three.
     if clients > 2 {
         all.push(plan(format!("{}{of_each} that add", of_clients(2)), adds(2, each, next), false));
     }
@@ -132,7 +133,7 @@ pub fn plans(
         for other in &others {
             all.push(plan(format!("{} beside one that does {other}", adding(1)), with(1, &[other]), false));
         }
-        // What harms nobody beside an add may harm another operation, or one of its own kind.
+        // An operation that is harmless concurrently with an add may harm another one, or one of its own kind.
         for (at, one) in others.iter().enumerate() {
             for other in &others[at..] {
                 all.push(plan(format!("2 clients that do {one} and {other}"), with(0, &[one, other]), false));
@@ -156,16 +157,16 @@ pub fn plans(
     all
 }
 
-/// A store that takes no more than so many records.
+/// A store with a maximum number of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limited {
-    /// So many.
+    /// The maximum.
     pub limit: u32,
-    /// Whether it is a form of `add` of its own that has the limit.
+    /// Whether the limit applies to a separate form of `add`.
     pub has_own_form: bool,
 }
 
-/// Two that see room for one.
+/// Two clients that see room for one record.
 fn at_the_limit(Limited { limit, has_own_form }: Limited) -> Option<Plan> {
     let guarded = |number| match has_own_form {
         true => Request::AddGuarded { record: record_name(number), number },
@@ -194,7 +195,8 @@ mod tests {
         assert!(of_one.is_from_nothing && of_one.before.is_empty() && of_one.clients == [[add(1)], [add(2)]]);
     }
 
-    /// Sharded writers: the files that each makes once were looked for by all others in thousands of orders.
+    /// For sharded writers, thousands of orders were explored of other clients looking for the files that each makes
+    /// once.
     #[test]
     fn clients_with_places_of_their_own_have_added_once_but_where_the_first_records_are_added() {
         let all = plans(&[add(2), Request::List], 3, None, None, true);
@@ -208,8 +210,8 @@ mod tests {
         assert!(all[3..].iter().all(|plan| plan.before == settled));
     }
 
-    /// Two rotations that had both looked before they locked, and an add between them, lost records: no plan had two of one
-    /// operation.
+    /// Two rotations that had both looked before they locked, and an add between them, lost records: no plan had two
+    /// operations of one kind.
     #[test]
     fn every_operation_comes_beside_itself_and_every_other() {
         let rotate = || Request::Other("rotate".into());

@@ -19,7 +19,7 @@ pub mod torn_write;
 pub struct Scenario {
     /// Its id; it never changes.
     pub id: &'static str,
-    /// What is done, in one sentence.
+    /// Description in one sentence.
     pub statement: &'static str,
     /// The source file of its plan; its header explains it.
     pub source: &'static str,
@@ -40,8 +40,8 @@ pub const ALL: &[&Scenario] = &[
     &session::SCENARIO,
 ];
 
-/// The order in which they are shown, and in which what is left of each runs after what tells most: the short ones first, so that what they leave of the budget goes to
-/// the long ones; what depends on chance comes last.
+/// Order in which the scenarios are listed, and in which their remaining experiments run after the most informative
+/// ones: short ones first, so that their unused budget goes to the long ones; random ones last.
 pub const ORDER: [&str; 10] = [
     "inheritance",
     "reentry",
@@ -55,11 +55,11 @@ pub const ORDER: [&str; 10] = [
     "stress",
 ];
 
-/// The order in which the experiments of each that tell most run before all others: kills before changes first.
+/// Order in which the scenarios run their most informative experiments, before all others: kills before changes first.
 pub const TELLING_ORDER: [&str; 7] =
     ["crash", "interleave", "fault", "power-loss", "torn-write", "inheritance", "reentry"];
 
-/// The scenario of this id, where it is built.
+/// Returns the scenario with this id, if it is built.
 pub fn find(id: &str) -> Option<&'static Scenario> {
     ALL.iter().copied().find(|scenario| scenario.id == id)
 }

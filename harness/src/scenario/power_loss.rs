@@ -26,19 +26,19 @@ pub(super) const SCENARIO: Scenario = Scenario {
     source: include_str!("power_loss.rs"),
 };
 
-/// The invariants that speak of a power loss.
+/// Invariants that concern a power loss.
 pub const JUDGED_BY: [&str; 2] = ["power-loss-atomic", "acked-survives-power-loss"];
 
-/// Where an operation begins.
+/// Initial state of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// At the store with its first record.
+    /// The store with its first record.
     First,
-    /// At the store as `init` left it: only its first `add` begins there.
+    /// The store as `init` left it; only its first `add` starts there.
     Nothing,
 }
 
-/// A loss as a script has it, of an operation that succeeds or not.
+/// Converts a power loss during an operation, which succeeds or fails, to its form in a script.
 pub fn loss(log: &Log, calls: &[Call], loss: &PowerLoss, succeeds: bool) -> Loss {
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Loss {
@@ -51,7 +51,7 @@ pub fn loss(log: &Log, calls: &[Call], loss: &PowerLoss, succeeds: bool) -> Loss
     }
 }
 
-/// Operations that are struck one after another, and what the store is asked to do then.
+/// Returns a script of operations that are interrupted by power losses in turn, followed by requests to the store.
 pub fn script(from: From, struck: &[(&Request, Loss)]) -> Script {
     let mut next = if from == From::Nothing { 1 } else { 2 };
     let mut acts = if from == From::Nothing { vec![Act::Anew] } else { Vec::new() };

@@ -19,11 +19,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
     source: include_str!("reentry.rs"),
 };
 
-/// How often `add` runs in a row.
+/// Number of consecutive `add`s.
 const ADDS: u32 = 12;
 
-/// The executions: all `add`s in one, each other operation in one, and a session. No more records are added than
-/// `limit`, with the one that is there.
+/// Returns the executions: all `add`s in one, each other operation in one, and a session. The number of records,
+/// including the existing one, does not exceed `limit`.
 pub fn scripts(requests: &[Request], limit: Option<u32>, has_session: bool) -> Vec<Script> {
     let traced = |request: Request| Act::Trace { requests: vec![request], injection: None };
     let last = limit.unwrap_or(u32::MAX).min(ADDS);

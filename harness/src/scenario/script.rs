@@ -9,10 +9,10 @@ use crate::op::{ClientId, Request};
 use crate::persist::profile;
 use crate::scenario::damage::Damage;
 
-/// What one execution does, in a sandbox where the store holds its first record.
+/// Plan of one execution, in a sandbox where the store holds its first record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
-    /// One after another.
+    /// Acts, in order.
     pub acts: Vec<Act>,
 }
 
@@ -20,68 +20,68 @@ pub struct Script {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Act {
-    /// A look at the files.
+    /// Inspects the files.
     Look,
-    /// This is done to a derived file, or to the data file; then a look at the files.
+    /// Damages a derived file or the data file, then inspects the files.
     Damage {
         /// Its path in the sandbox.
         file: String,
-        /// What is done.
+        /// Kind of damage.
         damage: Damage,
     },
-    /// One operation, undisturbed; then a look at the files.
+    /// Runs one operation without injection, then inspects the files.
     Operate(Request),
-    /// The same of another client than the first.
+    /// The same, by a client other than the first.
     OperateAs {
         /// The client.
         client: ClientId,
-        /// What it is asked.
+        /// Its request.
         request: Request,
     },
-    /// `recover`, where the store has it and something was killed just before; then a look at the files.
+    /// Runs `recover`, if the store has it and something was killed just before; then inspects the files.
     Recover,
-    /// `list`, where the store has it; then a look at the files.
+    /// Runs `list`, if the store has it; then inspects the files.
     List,
-    /// Operations under the tracer, the first of them client 1.
+    /// Runs operations under the tracer; the first is client 1.
     Trace {
-        /// What each client is asked.
+        /// Request of each client.
         requests: Vec<Request>,
-        /// What is injected; cases of version 0.1 have it under this key.
+        /// The injection, if any; cases of version 0.1 have it under this key.
         #[serde(rename = "disturbance")]
         injection: Option<Injection>,
     },
-    /// Clients under the tracer, on a schedule.
+    /// Runs clients under the tracer, on a schedule.
     Interleave(Interleaving),
-    /// What comes is asked of the store as `init` left it, with no record in it.
+    /// Runs the following acts on the store as `init` left it, with no record in it.
     Anew,
-    /// One operation under the tracer, undisturbed, until the power is lost.
+    /// Runs one operation under the tracer, without injection, until the power is lost.
     PowerLoss {
-        /// What is asked.
+        /// The request.
         request: Request,
-        /// What is lost.
+        /// The power loss.
         loss: Loss,
     },
-    /// A session under the tracer.
+    /// Runs a session under the tracer.
     Session {
-        /// What it is asked, one step after another.
+        /// Its steps, in order.
         steps: Vec<Step>,
     },
 }
 
-/// Clients whose visible calls come in a given order.
+/// Clients whose visible calls run in a given order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interleaving {
-    /// What each client is asked, one thing after another.
+    /// Requests of each client, in order.
     pub clients: Vec<Vec<Request>>,
-    /// How often each may go on sleeping though nothing was changed that it looked at.
+    /// Number of times that each client may continue after a sleep without a change to what it looked at.
     #[serde(default, skip_serializing_if = "is_none_at_all")]
     pub wakes: u32,
-    /// Who is killed, and where.
+    /// The client that is killed, and the call before which it is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill: Option<KillAt>,
-    /// Whose turn it is, one step after another: an invocation, a visible call, a sleep, or the exit.
+    /// Client that takes each step, in order. A step is an invocation, a visible call, a sleep, or the exit.
     pub schedule: Vec<ClientId>,
-    /// Whether nobody asks when operations were invoked and returned: then an invocation is no step.
+    /// Whether the times of invocations and returns are irrelevant; if so, an invocation is not a step.
     #[serde(default, rename = "is_timeless", skip_serializing_if = "std::ops::Not::not")]
     pub ignores_real_time: bool,
 }
@@ -100,7 +100,7 @@ fn is_none_at_all(count: &u32) -> bool {
     *count == 0
 }
 
-/// What was done on which schedule: whose turn it was, and for how many steps.
+/// Displays the requests and the schedule: which client ran, and for how many steps.
 impl fmt::Display for Interleaving {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of_client = |requests: &Vec<Request>| {
@@ -120,42 +120,42 @@ impl fmt::Display for Interleaving {
     }
 }
 
-/// A power loss: when it comes, and what of the operation's changes it takes.
+/// A power loss: when it happens, and which of the operation's changes it discards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// It comes when so many visible calls have returned.
+    /// Number of visible calls that have returned when it happens.
     pub after: u32,
     /// Whether the operation has ended by then, and was acknowledged if it succeeded.
     pub is_after_end: bool,
-    /// The changes that are lost, by their numbers in the log of the operation.
+    /// Numbers of the lost changes in the operation's log.
     pub lost: Vec<u32>,
     /// The profiles that allow it.
     pub profiles: Vec<String>,
-    /// What is missing, and which sync.
+    /// Description of what is missing, and of the missing sync.
     pub told: String,
     /// Whether the operation succeeded, if it had ended by then.
     #[serde(default = "succeeded")]
     pub is_acknowledged: bool,
 }
 
-/// What cases say that were saved before a failure was told apart.
+/// Default for cases that were saved before failures were distinguished.
 fn succeeded() -> bool {
     true
 }
 
-/// Requests of a session that are sent at once, or an operation of another client beside it. The next step begins when all
-/// of these are answered, or that has ended.
+/// Requests of a session that are sent together, or an operation of another client concurrent with it. The next step
+/// begins when all requests are answered, or that operation has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The session that they are sent to, from 1.
+    /// Session that receives the requests, from 1.
     #[serde(default = "first_session", skip_serializing_if = "is_first_session")]
     pub session: u32,
-    /// One request each.
+    /// Requests, one per element.
     pub lines: Vec<String>,
-    /// A one-shot operation that runs instead, while the sessions have nothing to do.
+    /// One-shot operation that runs instead, while the sessions are idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_shot: Option<Request>,
-    /// Where it is stopped meanwhile.
+    /// Where the session is stopped meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
 }
@@ -169,7 +169,7 @@ fn is_first_session(session: &u32) -> bool {
     *session == 1
 }
 
-/// How many sessions these steps have, and the one-shot operations beside them, in the order of their start.
+/// Returns the number of sessions in these steps, and the one-shot operations concurrent with them, in starting order.
 pub fn clients_of(steps: &[Step]) -> (u32, Vec<&Request>) {
     let sessions = steps.iter().map(|step| step.session).max().unwrap_or(1);
     let one_shots = steps.iter().flat_map(|step| {
@@ -179,40 +179,40 @@ pub fn clients_of(steps: &[Step]) -> (u32, Vec<&Request>) {
     (sessions, one_shots.collect())
 }
 
-/// A session that is stopped on its way to an answer.
+/// A session that is stopped before it has answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// Before this visible call since the requests were sent, counted from 1.
+    /// Visible call before which it is stopped, counted from 1 since the requests were sent.
     pub point: u32,
     /// That call, as the baseline run made it.
     pub call: String,
-    /// What is sent while it stands there, one after another, each when it has come to rest.
+    /// Requests that are sent one after another while it is stopped, each once the session has come to rest.
     pub meanwhile: Vec<String>,
-    /// A one-shot operation that runs while it stands there.
+    /// One-shot operation that runs while it is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_shot: Option<Request>,
-    /// What becomes of the request by that, in words.
+    /// Description of what happens to the request.
     pub what: String,
 }
 
-/// What is done to the operation of client 1 at one of its visible calls.
+/// Injection at one visible call of client 1's operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Injection {
-    /// Before this visible call of it, counted from 1; where it makes fewer, before its exit.
+    /// Visible call before which it happens, counted from 1; if the operation makes fewer, it happens before the exit.
     pub point: u32,
-    /// What happens there.
+    /// Kind of injection.
     pub what: InjectionKind,
-    /// That call, as the baseline run made it; the start that fails, if it is one.
+    /// That call, as the baseline run made it; the failing start, if it is one.
     pub call: String,
-    /// Whether a kill alone can leave what it leaves; else it stands for a file system that takes no more.
+    /// Whether a kill alone can leave this state; otherwise it represents a file system that accepts no more data.
     pub is_of_a_kill: bool,
-    /// Whether only a manual page allows it, and no local file system does it: then a violation is a remark.
+    /// Whether only a manual page permits it and no local file system does it; a violation is then only a remark.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_of_the_contract: bool,
 }
 
 impl Injection {
-    /// The fault that it is.
+    /// Returns the injected fault, if any.
     pub fn fault(&self) -> Option<&'static Fault> {
         match self.what {
             InjectionKind::Fail { fault, .. }
@@ -224,66 +224,66 @@ impl Injection {
     }
 }
 
-/// What stands behind a cut that no kill can make.
+/// Suffix for a cut that no kill can make.
 const NO_KILL: &str = " (no kill cuts there: it stands for a full disk, a quota or a size limit)";
 
-/// What stands behind a fault that no local file system causes.
+/// Suffix for a fault that no local file system causes.
 const BY_CONTRACT: &str = " (permitted by the manual page; local file systems never return it)";
 
-/// What happens at a visible call.
+/// Injection at a visible call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InjectionKind {
     /// Every process of the operation is killed.
     Kill,
-    /// The process that was to make the call is killed; the others go on.
+    /// The process about to make the call is killed; the others continue.
     KillProcess,
-    /// The call writes so many bytes, and then every process is killed.
+    /// The call writes this many bytes, and then every process is killed.
     Tear(u64),
-    /// The call writes so many bytes, and the operation goes on.
+    /// The call writes this many bytes, and the operation continues.
     Shorten(u64),
-    /// It fails, and where it stays that way, so do all like it from then on.
+    /// The call fails; if the failure persists, so do all similar calls from then on.
     Fail {
-        /// How.
+        /// How it fails.
         fault: FaultId,
-        /// Whether it stays that way.
+        /// Whether the failure persists.
         stays: bool,
     },
-    /// A lock fails, for as long as it may; before a later call the operation is held, client 2 goes as far as it can, and
-    /// then both go on.
+    /// A lock call fails, for as long as it may. Before a later call the operation is held, client 2 runs as far as it
+    /// can, and then both continue.
     FailBeside {
         /// How the lock fails.
         fault: FaultId,
-        /// That later call, where the baseline run changed the data first; counted from 1.
+        /// That later call, at which the baseline run first changed the data; counted from 1.
         held: u32,
     },
-    /// It is held; client 2 goes as far as it can; then the call fails, and both go on.
+    /// The call is held; client 2 runs as far as it can; then the call fails, and both continue.
     FailInside {
         /// How it fails.
         fault: FaultId,
     },
-    /// The process of this number is killed, and the call is held; client 2 goes as far as it can; then both go on.
+    /// The process with this number is killed, the call is held, client 2 runs as far as it can, and both continue.
     KillOther {
-        /// The process, by its number in the trace.
+        /// Number of the process in the trace.
         process: u32,
     },
     /// The start of a process, a thread or a program fails.
     FailSpawn {
-        /// How.
+        /// How it fails.
         fault: FaultId,
-        /// Its place among all such starts of the operation, from 1.
+        /// Index among all such starts of the operation, from 1.
         nth: u32,
     },
-    /// It is held; client 2 goes as far as it can; then both go on.
+    /// The call is held; client 2 runs as far as it can; then both continue.
     Hold,
-    /// It is held; client 2 goes as far as it can; then client 1 is killed, and client 2 goes on.
+    /// The call is held; client 2 runs as far as it can; then client 1 is killed, and client 2 continues.
     KillBesideWaiter,
-    /// It is held; client 2 goes as far as it can, and is killed there; then client 1 goes on.
+    /// The call is held; client 2 runs as far as it can, and is killed there; then client 1 continues.
     KillWaiter,
 }
 
 impl Script {
-    /// The first injection in it.
+    /// Returns the first injection.
     pub fn injection(&self) -> Option<&Injection> {
         self.acts.iter().find_map(|act| match act {
             Act::Trace { injection, .. } => injection.as_ref(),
@@ -291,7 +291,7 @@ impl Script {
         })
     }
 
-    /// The power losses in it.
+    /// Returns the power losses.
     pub fn power_losses(&self) -> impl DoubleEndedIterator<Item = &Loss> {
         self.acts.iter().filter_map(|act| match act {
             Act::PowerLoss { loss, .. } => Some(loss),
@@ -299,13 +299,13 @@ impl Script {
         })
     }
 
-    /// Whether no file system that picklock knows comes to it, but the standard or a manual page allows it.
+    /// Whether the standard or a manual page permits it, but no file system that picklock knows produces it.
     pub fn is_portability(&self) -> bool {
         self.power_losses().next_back().is_some_and(|loss| loss.profiles == [profile::PORTABILITY])
             || self.injection().is_some_and(|injection| injection.is_of_the_contract)
     }
 
-    /// Takes note that only a manual page allows what is disturbed in it.
+    /// Records that only a manual page permits the injection.
     pub fn mark_as_of_the_contract(&mut self) {
         for act in &mut self.acts {
             if let Act::Trace { injection: Some(injection), .. } = act {
@@ -314,7 +314,7 @@ impl Script {
         }
     }
 
-    /// Sets the schedule of the clients in it that have one.
+    /// Sets the schedule of the interleaved clients, if any.
     pub fn schedule(&mut self, schedule: &[ClientId]) {
         for act in &mut self.acts {
             if let Act::Interleave(interleaving) = act {
@@ -323,7 +323,7 @@ impl Script {
         }
     }
 
-    /// Whether invocations and returns are steps of the clients in it.
+    /// Sets whether invocations and returns are steps of the interleaved clients.
     pub fn count_intervals(&mut self, count: bool) {
         for act in &mut self.acts {
             if let Act::Interleave(interleaving) = act {
@@ -332,7 +332,7 @@ impl Script {
         }
     }
 
-    /// The clients on a schedule in it.
+    /// Returns the interleaved clients, if any.
     pub fn interleaving(&self) -> Option<&Interleaving> {
         self.acts.iter().find_map(|act| match act {
             Act::Interleave(interleaving) => Some(interleaving),
@@ -340,7 +340,7 @@ impl Script {
         })
     }
 
-    /// Whether a session is stopped in it: from there on its threads run as they come.
+    /// Whether a session is stopped; from there on its threads are not scheduled.
     pub fn stops_a_session(&self) -> bool {
         self.acts.iter().any(|act| match act {
             Act::Session { steps } => steps.iter().any(|step| step.held.is_some()),
@@ -348,7 +348,7 @@ impl Script {
         })
     }
 
-    /// How it is told in a few words.
+    /// Describes the script in a few words.
     pub fn told(&self) -> Option<String> {
         self.acts.iter().find_map(|act| match act {
             Act::Trace { requests, injection: Some(injection) } => {
@@ -395,7 +395,7 @@ impl Script {
     }
 }
 
-/// When the power is lost, on which file systems, and what is missing then.
+/// Displays when the power is lost, on which file systems, and what is missing then.
 struct Losing<'a>(&'a Request, &'a Loss);
 
 impl fmt::Display for Losing<'_> {
@@ -420,7 +420,7 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What happened to the operation, after its name: `killed before call 3, rename(a, b)`.
+/// Displays the injection; follows the operation's name: `killed before call 3, rename(a, b)`.
 impl fmt::Display for Injection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { point, call, .. } = self;

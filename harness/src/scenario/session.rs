@@ -24,14 +24,14 @@ pub(super) const SCENARIO: Scenario = Scenario {
     source: include_str!("session.rs"),
 };
 
-/// Calls of one `add` that it is stopped at.
+/// Maximum number of calls of one `add` at which it is stopped.
 pub const POINTS_MAX: usize = 60;
-/// The place of the `add` that is stopped among the steps of a session.
+/// Index of the stopped `add` among the steps of a session.
 pub const ADD: usize = 3;
 
 const OTHER_HANDLE: &str = "beside one by another handle";
 
-/// Two handles on one path: what each adds, both must see.
+/// Returns the steps of a session with two handles on one path: both must see what each adds.
 pub fn reentry() -> Vec<Step> {
     let mut lines = Lines::default();
     vec![
@@ -45,12 +45,12 @@ pub fn reentry() -> Vec<Step> {
     ]
 }
 
-/// A session that nobody disturbs.
+/// Returns the steps of a session without injection.
 pub fn quiet() -> Vec<Step> {
     steps(None)
 }
 
-/// The executions at these calls of an `add`, each with its place from 1.
+/// Returns the executions that stop an `add` at each of these calls, numbered from 1.
 pub fn scripts(calls: &[String]) -> Vec<Script> {
     let held = (1..).zip(calls.iter().take(POINTS_MAX));
     let ways = ["cancelled", "beside one by its handle", OTHER_HANDLE, "beside one that is cancelled"];
@@ -84,7 +84,7 @@ fn steps(held: Option<(u32, &String, &str)>) -> Vec<Step> {
         steps[ADD].held = Some(Held { point, call: call.clone(), meanwhile, one_shot: None, what });
     }
     if held.is_some_and(|(.., way)| way == OTHER_HANDLE) {
-        // What came by another handle need not be known before the file is read.
+        // A handle need not know what the other one added before it reads the file.
         steps.push(lines.step(&["list a"]));
     }
     steps.extend([
@@ -100,8 +100,8 @@ fn steps(held: Option<(u32, &String, &str)>) -> Vec<Step> {
     steps
 }
 
-/// A session with one-shot operations between its requests, and two sessions whose requests take turns: no request asks for
-/// what a process believes, which need not know of the others.
+/// Returns a session with one-shot operations between its requests, and two sessions whose requests alternate. No
+/// request asks for a process's view of the data, because it need not include the changes of others.
 pub fn beside() -> Vec<Script> {
     let one_shot = |request: Request| Step { one_shot: Some(request), ..Lines::default().step(&[]) };
     let mut lines = Lines::default();
@@ -136,7 +136,7 @@ pub fn beside() -> Vec<Script> {
         .into()
 }
 
-/// A session that is stopped at each of these calls of an `add` while a one-shot `add` comes.
+/// Returns sessions that are stopped at each of these calls of an `add` while a one-shot `add` runs.
 pub fn beside_held(calls: &[String]) -> Vec<Script> {
     let script = |(point, call): (u32, &String)| {
         let mut lines = Lines::default();
@@ -166,8 +166,8 @@ struct Lines {
 }
 
 impl Lines {
-    /// Requests that are sent at once: `add a 2` adds the record of this number by handle `a`, `cancel 3` cancels the
-    /// request of this number.
+    /// Returns a step of requests that are sent together: `add a 2` adds the record of this number by handle `a`,
+    /// `cancel 3` cancels the request of this number.
     fn step(&mut self, requests: &[&str]) -> Step {
         Step { session: 1, lines: self.all(requests), one_shot: None, held: None }
     }

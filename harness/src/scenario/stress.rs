@@ -22,64 +22,64 @@ pub(super) const SCENARIO: Scenario = Scenario {
     source: include_str!("stress.rs"),
 };
 
-/// Clients at a time, unless told otherwise.
+/// Default number of concurrent clients.
 pub const CLIENTS: u32 = 8;
-/// Operations of each client over all crowds, unless told otherwise.
+/// Default number of operations per client over all crowds.
 pub const OPERATIONS: u32 = 100;
-/// Operations of each client in one crowd: few enough to look at the store in between, many enough that waiting for
-/// the last one costs little.
+/// Operations per client in one crowd: few enough to inspect the store in between, many enough that waiting for the
+/// last one costs little.
 const OPERATIONS_PER_CROWD: u32 = 25;
-/// Of how many operations in a crowd one is killed.
+/// One operation in this many in a crowd is killed.
 const ONE_KILL_IN: u32 = 10;
-/// Of how many operations in a crowd one is no `add` but a `list`, or one of `[ops.other]`.
+/// One operation in this many in a crowd is not an `add` but a `list`, or one of `[ops.other]`.
 const ONE_OTHER_IN: u32 = 12;
-/// Kills of a lone client that are placed alike, since `no-residue` compares five at one point.
+/// Kills of a lone client at the same point, because `no-residue` compares five at one point.
 const KILLS_ALIKE: u32 = 5;
-/// Points at which a lone client is killed in one round.
+/// Points per round at which a lone client is killed.
 const POINTS_PER_LONE: u32 = 4;
-/// Rounds of a lone client.
+/// Rounds with a lone client.
 const LONES: u32 = 3;
 
-/// What the whole scenario will do.
+/// Plan of the whole scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The rounds, in the order in which they run.
+    /// Rounds, in execution order.
     pub rounds: Vec<Round>,
 }
 
 /// One execution, in a sandbox of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Round {
-    /// All clients at once; the steps of each.
+    /// All clients concurrently, with the steps of each.
     Crowd(Vec<(ClientId, Vec<Step>)>),
     /// One client, one step after another.
     Lone(Vec<Step>),
 }
 
-/// One operation to come.
+/// One planned operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// What is asked.
+    /// The request.
     pub request: Request,
-    /// Where in the time that the store works on its folder it is killed: 0 at its first touch, 1 at its end.
+    /// When it is killed, as a fraction of its work on the store's folder: 0 at its first access, 1 at its end.
     pub kill: Option<f64>,
 }
 
-/// What the plan must know of a target.
+/// Properties of a target that the plan depends on.
 #[derive(Clone, Debug, Default)]
 pub struct Repertoire {
     /// Whether it has `list`.
     pub list: bool,
-    /// The names of `[ops.other]`.
+    /// Names of `[ops.other]`.
     pub other: Vec<String>,
-    /// Whether a kill must be followed by `recover` with no other client running, so that no crowd is killed in.
+    /// Whether `recover` must follow a kill while no other client runs; if so, no operation is killed in a crowd.
     pub recover: bool,
-    /// No more than this many records can be added, where the target limits them.
+    /// Maximum number of records that can be added, if the target limits them.
     pub limit: Option<u32>,
 }
 
 impl Plan {
-    /// The plan for this seed: the same every time.
+    /// Computes the plan for this seed; the result is deterministic.
     pub fn new(seed: u64, clients: u32, operations: u32, repertoire: &Repertoire) -> Self {
         let mut chance = Pcg64Mcg::seed_from_u64(seed);
         let crowds = operations.div_ceil(OPERATIONS_PER_CROWD);
@@ -96,19 +96,19 @@ impl Plan {
         Self { rounds }
     }
 
-    /// How many operations it has in all.
+    /// Returns the total number of operations.
     pub fn operations(&self) -> u64 {
         self.rounds.iter().map(Round::operations).sum()
     }
 
-    /// A short name of the plan: equal for equal plans.
+    /// Returns a short name of the plan, equal for equal plans.
     pub fn fingerprint(&self) -> String {
         format!("{:016x}", stable_hash(format!("{self:?}")))
     }
 }
 
 impl Round {
-    /// The highest number of any record that it adds; 0 where it adds none.
+    /// Returns the highest number of any record that it adds, or 0 if it adds none.
     pub fn last_number(&self) -> u32 {
         let all: Vec<&Step> = match self {
             Self::Crowd(clients) => clients.iter().flat_map(|(_, steps)| steps).collect(),
@@ -121,7 +121,7 @@ impl Round {
         numbers.max().unwrap_or(0)
     }
 
-    /// How many operations it has.
+    /// Returns the number of operations.
     pub fn operations(&self) -> u64 {
         match self {
             Self::Crowd(clients) => clients.iter().map(|(_, steps)| steps.len() as u64).sum(),
@@ -160,11 +160,11 @@ fn crowd(
         .collect()
 }
 
-/// The points are spread evenly over all rounds of a lone client, each moved at random within its share.
+/// Spreads the points evenly over all rounds of a lone client; each is moved at random within its share.
 fn lone(chance: &mut Pcg64Mcg, index: u32, repertoire: &Repertoire) -> Vec<Step> {
     let mut number = 0;
     let mut steps = vec![Step { request: add(&mut number), kill: None }];
-    // Two adds a kill: a target with a limit must not be full half way, for a refusal shows nothing.
+    // Two adds per kill: a target with a limit must not be full half way, because a refusal shows nothing.
     let room = repertoire.limit.map_or(u32::MAX, |limit| limit.saturating_sub(1) / 2);
     for point in 0..POINTS_PER_LONE {
         let share = f64::from(point * LONES + index) + chance.random::<f64>();
@@ -200,8 +200,8 @@ mod tests {
         assert_ne!(plan.fingerprint(), Plan::new(8, 8, 100, &repertoire()).fingerprint());
     }
 
-    /// The report prints it, and a bug report may quote it: a new release of the generator must not change it
-    /// unnoticed.
+    /// The report prints the fingerprint, and a bug report may quote it: a new release of the random generator must not
+    /// change it unnoticed.
     #[test]
     fn the_plan_of_a_seed_stays_what_it_was() {
         assert_eq!(Plan::new(1, 2, 3, &repertoire()).fingerprint(), "cc65cfba992c736f");

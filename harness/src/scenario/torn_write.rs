@@ -24,14 +24,14 @@ pub(super) const SCENARIO: Scenario = Scenario {
     source: include_str!("torn_write.rs"),
 };
 
-/// The page of a file, in bytes: what is written of one page is there wholly or not at all after a kill.
+/// Page size of a file, in bytes: after a kill, the part of a write in one page is there wholly or not at all.
 pub const PAGE: u64 = 4096;
-/// Cuts of one write that are tried.
+/// Maximum number of cuts per write.
 const CUTS_MAX: usize = 12;
-/// Writes of one operation that are cut; of more, the last come first, since they are nearest to the acknowledgement.
+/// Maximum number of writes cut per operation: the last ones, because they are nearest to the acknowledgement.
 const WRITES_MAX: usize = 60;
 
-/// Where a write of `length` bytes at `offset` is cut: so many bytes of it are written.
+/// Returns where a write of `length` bytes at `offset` is cut, as numbers of bytes written.
 pub fn cuts(offset: Option<u64>, length: u64) -> Vec<u64> {
     let mut cuts = vec![1, length / 2, length.saturating_sub(1)];
     cuts.extend(page_cuts(offset, length).take(CUTS_MAX));
@@ -42,28 +42,28 @@ pub fn cuts(offset: Option<u64>, length: u64) -> Vec<u64> {
     cuts
 }
 
-/// The cuts that a kill alone can leave: where a page begins.
+/// Returns the cuts that a kill alone can leave: at page boundaries.
 pub fn page_cuts(offset: Option<u64>, length: u64) -> impl Iterator<Item = u64> {
     let offset = offset.unwrap_or(0);
     let first = (offset / PAGE + 1) * PAGE - offset;
     (0..).map(move |page| first + page * PAGE).take_while(move |cut| *cut < length)
 }
 
-/// Whether a kill can cut a write at `offset` after `cut` bytes; where the offset is not known, no kill is blamed.
+/// Whether a kill can cut a write at `offset` after `cut` bytes; false if the offset is unknown.
 pub fn is_cut_of_a_kill(offset: Option<u64>, cut: u64) -> bool {
     offset.is_some_and(|offset| (offset + cut).is_multiple_of(PAGE))
 }
 
-/// How many writes of an operation are left out, since it has too many.
+/// Returns the number of writes that are skipped because the operation has too many.
 pub fn writes_left_out(calls: &[Call]) -> usize {
     let is_write =
         |call: &&Call| call.class == Class::Write && matches!(call.effect, Some(Effect::Written { .. }));
     calls.iter().filter(is_write).count().saturating_sub(WRITES_MAX)
 }
 
-/// The executions: each write cut at each place, once with a kill and once without. A cut inside bytes that are allocated
-/// already stands for nothing that a full disk or a quota does: it is a question of portability. `before` is what stood in
-/// the sandbox before the calls, if that is known.
+/// Returns the executions: each write cut at each place, once with a kill and once without. A cut inside allocated
+/// bytes represents neither a full disk nor a quota: it is a question of portability. `before` is the content of the
+/// sandbox before the calls, if known.
 pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<Script> {
     let lengths = before.map(|before| lengths_before(before, calls)).unwrap_or_default();
     let is_allocated = |point: u32, offset: Option<u64>, cut: u64| {
@@ -96,7 +96,7 @@ pub fn scripts(request: &Request, calls: &[Call], before: Option<&Tree>) -> Vec<
         .collect()
 }
 
-/// Whether a script cuts a write in its middle, which tells most.
+/// Whether a script cuts a write in its middle, which is the most informative cut.
 pub fn is_telling(script: &Script) -> bool {
     script.injection().is_some_and(|injection| match injection.what {
         InjectionKind::Tear(cut) | InjectionKind::Shorten(cut) => cut > 1 && !injection.is_of_the_contract,

@@ -13,13 +13,13 @@ use crate::target::{
     UsageError,
 };
 
-/// Stands in `[claims]` for the two invariants of power loss.
+/// Key in `[claims]` for the two invariants of power loss.
 const POWER_LOSS: (&str, [&str; 2]) = ("power_loss", ["power-loss-atomic", "acked-survives-power-loss"]);
 
 /// Reads the adapter file `path`.
 ///
 /// # Errors
-/// Where it cannot be read or makes no sense.
+/// Fails if it cannot be read or is invalid.
 pub fn read(path: &Path) -> Result<Target, UsageError> {
     let text = fs::read_to_string(path).map_err(|why| {
         UsageError::new("--adapter", format!("the adapter file {path:?} cannot be read: {why}"))
@@ -34,10 +34,10 @@ pub fn read(path: &Path) -> Result<Target, UsageError> {
     Ok(target)
 }
 
-/// Reads an adapter from `text`; errors call it `file`, and its programs are found from `folder`.
+/// Parses an adapter from `text`; errors call it `file`, and its programs are resolved from `folder`.
 ///
 /// # Errors
-/// The first thing that makes no sense.
+/// Reports the first invalid entry.
 pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Target, UsageError> {
     let source = Source { text, file };
     let parsed = DeTable::parse(text)
@@ -69,7 +69,7 @@ pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Target, UsageError
         target.name = name.value;
     }
     target.cwd = match root.template("cwd")? {
-        // The adapter's own folder, which is where commands run anyway.
+        // Commands run in the adapter's own folder anyway.
         Some(cwd) if cwd.to_string() == "." => None,
         cwd => cwd,
     };
@@ -108,7 +108,7 @@ pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Target, UsageError
         target.env = section.every(Section::template_at)?;
     }
     root.finish()?;
-    // What is wrong with the target as a whole is told at the line of the key, where that is in the file.
+    // Errors of the target as a whole are reported at the line of the key, if it is in the file.
     target.complete().map_err(|error| {
         let line = source.line_of_key(&error.key);
         UsageError { place: Some(source.place(line)), ..error }
@@ -181,19 +181,19 @@ fn limits(mut section: Section<'_, '_>) -> Result<Limits, UsageError> {
     Ok(Limits { timeout, output, file, processes })
 }
 
-/// The text that is read, for places in it.
+/// The text being parsed, for positions in it.
 struct Source<'a> {
     text: &'a str,
     file: &'a str,
 }
 
-/// A value, and the offset in the text that it stands at.
+/// A value and its offset in the text.
 struct Found<T> {
     value: T,
     at: usize,
 }
 
-/// A table that is read key by key, and at the end asked what nobody read.
+/// A table that is read key by key, and at the end reports keys that were not read.
 struct Section<'s, 'i> {
     source: &'s Source<'s>,
     name: String,
@@ -215,7 +215,7 @@ impl Source<'_> {
         UsageError { place: Some(self.place(self.line(at))), ..UsageError::new(key, message) }
     }
 
-    /// The line that `key` (as in `ops.add`) is set on, or the first.
+    /// Returns the line on which `key` (as in `ops.add`) is set, or the first.
     fn line_of_key(&self, key: &str) -> usize {
         let Ok(parsed) = DeTable::parse(self.text) else { return 1 };
         let mut table = parsed.get_ref();
@@ -322,7 +322,7 @@ impl<'s, 'i> Section<'s, 'i> {
             .ok_or_else(|| self.wrong_type(value.span().start, key, wanted, value))
     }
 
-    /// A number from 1.
+    /// Reads a number of at least 1.
     fn integer(&mut self, key: &str) -> Result<Option<u32>, UsageError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match self.number::<u32>(key, value, "a whole number")? {
@@ -416,7 +416,7 @@ impl<'s, 'i> Section<'s, 'i> {
         extract.map(Some).map_err(|why| self.error(at, key, why))
     }
 
-    /// Reads every key of a table whose keys are free.
+    /// Reads every key of a table with arbitrary keys.
     fn every<T>(
         self,
         read: impl Fn(&Self, &str, &Spanned<DeValue<'_>>) -> Result<T, UsageError>,
@@ -427,7 +427,7 @@ impl<'s, 'i> Section<'s, 'i> {
             .collect()
     }
 
-    /// Complains about the first key that nobody read.
+    /// Reports the first key that was not read.
     fn finish(self) -> Result<(), UsageError> {
         let unread = self.table.keys().find(|key| !self.seen.iter().any(|seen| *seen == *key.get_ref()));
         match unread {
@@ -524,7 +524,7 @@ KEY = "{n}"
         assert_eq!(target.limits, Limits::default());
     }
 
-    /// The error of `text`, which must stand at `place` and name `key`.
+    /// Checks that `text` is refused with an error at `place` that names `key`.
     #[track_caller]
     fn refused(text: &str, place: &str, key: &str, says: &str) {
         let error = parsed(text).unwrap_err().to_string();

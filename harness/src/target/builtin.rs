@@ -4,12 +4,12 @@ use std::path::Path;
 
 use crate::target::{Target, UsageError, adapter};
 
-/// An adapter by its name, with its file's text.
+/// A built-in adapter: its name and the text of its file.
 #[derive(Debug)]
 pub struct Builtin {
-    /// What `--adapter` takes.
+    /// Value for `--adapter`.
     pub name: &'static str,
-    /// The adapter file.
+    /// Text of the adapter file.
     pub text: &'static str,
 }
 
@@ -19,7 +19,7 @@ macro_rules! builtin {
     };
 }
 
-/// All of them, sorted by name.
+/// All built-in adapters, sorted by name.
 pub const ALL: &[Builtin] = builtin![
     "atomically",
     "augtool",
@@ -81,16 +81,16 @@ pub const ALL: &[Builtin] = builtin![
 ];
 
 impl Builtin {
-    /// What it is for: the file's first line of comment.
+    /// Returns its description: the first comment line of the file.
     pub fn statement(&self) -> &'static str {
         self.text.lines().next().unwrap_or_default().trim_start_matches("# ").trim_end_matches('.')
     }
 }
 
-/// The built-in adapter of this name, as a target.
+/// Loads the built-in adapter with this name as a target.
 ///
 /// # Errors
-/// Where there is none, or its program is not installed.
+/// Fails if there is none, or its program is not installed.
 pub fn load(name: &str, folder: &Path) -> Result<Target, UsageError> {
     let Some(builtin) = ALL.iter().find(|builtin| builtin.name == name) else {
         let meant = crate::catalogue::nearest(name, ALL.iter().map(|builtin| builtin.name));

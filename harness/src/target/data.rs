@@ -8,25 +8,25 @@ use serde::de::IgnoredAny;
 use crate::observation::FileState;
 use crate::target::UsageError;
 
-/// What a data file holds.
+/// Format of a data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One JSON value.
     Json,
-    /// One JSON value a line.
+    /// One JSON value per line.
     Jsonl,
     /// Lines of UTF-8.
     Text,
-    /// Anything: only the store can read it.
+    /// Any content: only the store can read it.
     Opaque,
 }
 
-/// The formats by the names they have in flags and adapter files.
+/// Formats by their names in flags and adapter files.
 pub const NAMES: [(&str, Format); 4] =
     [("json", Format::Json), ("jsonl", Format::Jsonl), ("text", Format::Text), ("opaque", Format::Opaque)];
 
 impl Format {
-    /// The format that a file's name tells.
+    /// Returns the format that a file's extension implies.
     pub fn by_extension(path: &Path) -> Self {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => Self::Json,
@@ -36,10 +36,10 @@ impl Format {
         }
     }
 
-    /// The format of this name.
+    /// Returns the format with this name.
     ///
     /// # Errors
-    /// Where there is none; in words, with the nearest.
+    /// Fails if there is none; the message suggests the nearest.
     pub fn by_name(name: &str) -> Result<Self, String> {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, format)| *format).ok_or_else(|| {
             let meant = crate::catalogue::nearest(name, NAMES.map(|(known, _)| known));
@@ -48,12 +48,12 @@ impl Format {
         })
     }
 
-    /// Whether records stand on lines, so that a last line without its line feed is a torn tail.
+    /// Whether records are lines, so that a last line without its line feed is a torn tail.
     pub fn has_lines(self) -> bool {
         matches!(self, Self::Jsonl | Self::Text)
     }
 
-    /// What `content` is to a reader.
+    /// Classifies `content` as a reader sees it.
     pub fn examine(self, content: &[u8]) -> FileState {
         if self == Self::Opaque {
             return FileState::Whole;
@@ -77,7 +77,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// The content up to its last line feed.
+/// Returns the content up to its last line feed.
 pub(super) fn without_torn_tail(content: &[u8]) -> &[u8] {
     content.iter().rposition(|byte| *byte == b'\n').map_or(&[], |end| &content[..=end])
 }
@@ -95,7 +95,7 @@ pub(super) fn check_path(path: &Path) -> Result<(), UsageError> {
     Ok(())
 }
 
-/// Checks a pattern of `also`, and makes it one that paths in the sandbox can match.
+/// Checks a pattern of `also`, and converts it to one that paths in the sandbox can match.
 pub(super) fn check_pattern(pattern: &str) -> Result<String, String> {
     let plain = pattern.strip_prefix("./").unwrap_or(pattern);
     if plain.starts_with('/') || plain.split('/').any(|part| part == "..") {
@@ -112,7 +112,7 @@ fn broken_json(content: &[u8]) -> Option<String> {
 fn broken_json_line(content: &[u8]) -> Option<String> {
     let mut lines = without_torn_tail(content).split(|byte| *byte == b'\n').enumerate();
     lines.find_map(|(index, line)| {
-        // Blank lines are no records, and no break either.
+        // Blank lines are neither records nor errors.
         if line.trim_ascii().is_empty() {
             return None;
         }
@@ -128,7 +128,7 @@ fn broken_text(content: &[u8]) -> Option<String> {
     std::str::from_utf8(whole).err().map(|why| format!("no UTF-8: {why}"))
 }
 
-/// How long it is and how it ends, for a person.
+/// Describes the content's length and end for a person.
 fn glimpse(content: &[u8]) -> String {
     let end = String::from_utf8_lossy(&content[content.len().saturating_sub(24)..]).into_owned();
     format!("{} bytes, ending in {end:?}", content.len())

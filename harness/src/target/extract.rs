@@ -10,28 +10,28 @@ use serde_json::Value;
 
 use crate::target::data::{self, Format};
 
-/// Where the record names stand.
+/// How to find the record names.
 #[derive(Clone, Debug)]
 pub enum Extract {
-    /// The nodes of an RFC 9535 path, strings or numbers; in JSON Lines on each line.
+    /// The nodes at an RFC 9535 path, strings or numbers; in JSON Lines on each line.
     JsonPath(String, Box<JpQuery>),
     /// The member names of the objects at an RFC 9535 path.
     Keys(String, Box<JpQuery>),
-    /// Group 1 of each match, else the whole match.
+    /// Group 1 of each match, or else the whole match.
     Regex(Regex),
-    /// One name a line; empty lines are none.
+    /// One name per line; empty lines are skipped.
     Lines,
 }
 
-/// Why no records could be read.
+/// Reason why no records could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable(pub String);
 
 impl Extract {
-    /// Reads the form used on the command line: `$…`, `keys:$…`, `regex:…`, `lines`.
+    /// Parses the form used on the command line: `$…`, `keys:$…`, `regex:…`, `lines`.
     ///
     /// # Errors
-    /// What is wrong with the expression, in words.
+    /// Describes what is wrong with the expression.
     pub fn parse(expression: &str) -> Result<Self, String> {
         if let Some(path) = expression.strip_prefix("keys:") {
             Self::keys(path)
@@ -48,33 +48,33 @@ impl Extract {
         }
     }
 
-    /// The nodes at `path`.
+    /// Extracts the nodes at `path`.
     ///
     /// # Errors
-    /// Where `path` is no RFC 9535 path.
+    /// Fails if `path` is not an RFC 9535 path.
     pub fn json_path(path: &str) -> Result<Self, String> {
         Ok(Self::JsonPath(path.to_owned(), Box::new(parse_path(path)?)))
     }
 
-    /// The member names of the objects at `path`.
+    /// Extracts the member names of the objects at `path`.
     ///
     /// # Errors
-    /// Where `path` is no RFC 9535 path.
+    /// Fails if `path` is not an RFC 9535 path.
     pub fn keys(path: &str) -> Result<Self, String> {
         Ok(Self::Keys(path.to_owned(), Box::new(parse_path(path)?)))
     }
 
-    /// The matches of `pattern`.
+    /// Extracts the matches of `pattern`.
     ///
     /// # Errors
-    /// Where `pattern` is no regular expression.
+    /// Fails if `pattern` is not a regular expression.
     pub fn regex(pattern: &str) -> Result<Self, String> {
         Regex::new(pattern)
             .map(Self::Regex)
             .map_err(|why| format!("this regular expression does not parse: {why}"))
     }
 
-    /// Whether it can be used on data of this format.
+    /// Checks that it can be used on data of this format.
     pub(super) fn check_for(&self, format: Format) -> Result<(), String> {
         match (self, format) {
             (Self::JsonPath(..) | Self::Keys(..), Format::Text) => {
@@ -85,11 +85,11 @@ impl Extract {
         }
     }
 
-    /// The names in a whole data file. A torn tail, the last line of JSON Lines or text without its line feed, is no
-    /// record.
+    /// Returns the names in a whole data file. A torn tail (the last line of JSON Lines or text, without its line feed)
+    /// is not a record.
     ///
     /// # Errors
-    /// Where the content is not of this format.
+    /// Fails if the content is not of this format.
     pub fn names_in_data(&self, content: &[u8], format: Format) -> Result<Vec<String>, Unreadable> {
         let whole = if format.has_lines() { data::without_torn_tail(content) } else { content };
         match (self, format) {
@@ -99,10 +99,10 @@ impl Extract {
         }
     }
 
-    /// The names in what `list` printed.
+    /// Returns the names in the output of `list`.
     ///
     /// # Errors
-    /// Where a path was given and what was printed is neither JSON nor JSON Lines.
+    /// Fails if a path was given and the output is neither JSON nor JSON Lines.
     pub fn names_in_listing(&self, printed: &[u8]) -> Result<Vec<String>, Unreadable> {
         match self {
             Self::JsonPath(..) | Self::Keys(..) => {
@@ -149,7 +149,7 @@ impl Extract {
     }
 }
 
-/// The expression as it is written on the command line.
+/// Displays the expression as written on the command line.
 impl fmt::Display for Extract {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

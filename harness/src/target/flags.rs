@@ -24,16 +24,16 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Whether none was given.
+    /// Whether no flag was given.
     pub fn is_empty(&self) -> bool {
         let Self { data, add, list, init, records, listed, data_format } = self;
         [data, add, list, init, records, listed, data_format].iter().all(|flag| flag.is_none())
     }
 
-    /// The target that the flags describe.
+    /// Builds the target that the flags describe.
     ///
     /// # Errors
-    /// A flag that makes no sense, by its name.
+    /// Reports an invalid flag by its name.
     pub fn into_target(self, folder: &Path) -> Result<Target, UsageError> {
         let Some(add) = &self.add else {
             return Err(UsageError::new(
@@ -45,7 +45,7 @@ impl Flags {
         let command = |flag: &str, text: &str| split(text).map_err(|error| error.at(flag));
         let add = command("--add", add)?;
         let list = self.list.as_deref().map(|list| command("--list", list)).transpose()?;
-        // Where its own words end and those of the operation begin, nobody knows.
+        // Only the first word: it is unknown where the store's own words end and those of the operation begin.
         let name = add.words.first().map(ToString::to_string).unwrap_or_default();
         let mut target = Target::bare(name, folder, add, list);
         target.origin = "the commands on the command line".into();
@@ -54,22 +54,22 @@ impl Flags {
         target.complete().map_err(with_flag_names)
     }
 
-    /// The target of the plain convention, `program add {data} {id}` and `program list {data}`.
+    /// Builds the target of the plain convention, `program add {data} {id}` and `program list {data}`.
     ///
     /// # Errors
-    /// A flag that makes no sense, or a program that cannot be run.
+    /// Fails if a flag is invalid, or the program cannot be run.
     pub fn into_plain_target(self, program: &[String], folder: &Path) -> Result<Target, UsageError> {
         if self.add.is_some() || self.list.is_some() || self.init.is_some() {
             return Err(UsageError::new("--", "a program after -- speaks the plain convention")
                 .help("leave out --add, --list and --init, or leave out the program"));
         }
         let with = |words: &[&str]| {
-            // The program's own words are not templates: what it is given stays as it is.
+            // The program's own words are not templates: they are passed on unchanged.
             let escaped = program.iter().map(|word| word.replace('{', "{{").replace('}', "}}"));
             let words: Vec<String> = escaped.chain(words.iter().map(|word| (*word).to_owned())).collect();
             Command::from_words(&words)
         };
-        // Of `python3 store.py` the first word alone says nothing.
+        // The first word of `python3 store.py` alone says nothing.
         let name = shell_words::join(program);
         let (add, list) = (with(&["add", "{data}", "{id}"])?, with(&["list", "{data}"])?);
         let mut target = Target::plain(name, folder, add, list);
@@ -103,7 +103,7 @@ impl Flags {
     }
 }
 
-/// What `Target::complete` calls by its adapter key has a flag here.
+/// Replaces the adapter key in an error of `Target::complete` by the flag.
 fn with_flag_names(mut error: UsageError) -> UsageError {
     for (key, flag) in [
         ("data.path", "--data"),
@@ -119,7 +119,7 @@ fn with_flag_names(mut error: UsageError) -> UsageError {
     error
 }
 
-/// Splits a command as a shell splits words. No shell runs, so what only a shell understands is an error.
+/// Splits a command as a shell splits words. No shell runs, so shell-only syntax is an error.
 fn split(text: &str) -> Result<Command, UsageError> {
     let through_a_shell = || format!("sh -c {}", shell_words::quote(text));
     if let Some(operator) = unquoted_operator(text) {
@@ -140,7 +140,7 @@ fn split(text: &str) -> Result<Command, UsageError> {
     Command::from_words(&words)
 }
 
-/// The first of a shell's operators in `text` that stands outside quotes.
+/// Returns the first shell operator in `text` outside quotes.
 fn unquoted_operator(text: &str) -> Option<&'static str> {
     let mut quote = None;
     let mut characters = text.char_indices();

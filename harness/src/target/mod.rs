@@ -22,50 +22,50 @@ pub use data::Format;
 pub use extract::{Extract, Unreadable};
 pub use placeholder::{Template, Values};
 
-/// How the reason begins why a file is broken whose records cannot be read.
+/// Prefix of the reason why a file with unreadable records is broken.
 pub const RECORDS_UNREADABLE: &str = "the records cannot be read";
 
-/// A store under test: everything that is known of it before it runs.
+/// A store under test: everything known about it before it runs.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// What reports call it.
+    /// Name in reports.
     pub name: String,
-    /// How it was named, in words for the report's first line.
+    /// How it was specified, for the report's first line.
     pub origin: String,
-    /// The folder that programs with a slash are found from, and that commands run in.
+    /// Folder from which programs with a slash are resolved, and in which commands run.
     pub folder: PathBuf,
-    /// Where commands run, where that is not `folder`.
+    /// Folder in which commands run, if not `folder`.
     pub cwd: Option<Template>,
     /// Its data file.
     pub data: DataFile,
-    /// What it can be asked.
+    /// Its operations.
     pub ops: Ops,
-    /// Which exit statuses mean what.
+    /// Meanings of its exit statuses.
     pub exit: ExitMeanings,
     /// Its limit on the number of records.
     pub guard: Option<Guard>,
     /// Its derived files.
     pub derived: Option<Derived>,
-    /// Its form as a long-lived process.
+    /// The store as a long-lived process.
     pub session: Option<Session>,
     /// The invariants that the target itself claims or disclaims, by id.
     pub claims: BTreeMap<String, bool>,
-    /// What one operation may use.
+    /// Resource limits of one operation.
     pub limits: Limits,
-    /// What is added to the environment.
+    /// Variables added to the environment.
     pub env: BTreeMap<String, Template>,
 }
 
-/// Where the data is, and how records are read from it.
+/// Location of the data, and how records are read from it.
 #[derive(Clone, Debug)]
 pub struct DataFile {
-    /// Within the sandbox directory.
+    /// Path within the sandbox directory.
     pub path: PathBuf,
-    /// What it holds.
+    /// Its format.
     pub format: Format,
-    /// Where the record names stand in it. Without it the records are known through `list` alone.
+    /// How to find the record names in it. If absent, the records are known through `list` alone.
     pub records: Option<Extract>,
-    /// Where the record names stand in what `list` prints.
+    /// How to find the record names in the output of `list`.
     pub listed: Extract,
     /// Patterns of further files that must stay valid.
     pub also: Vec<String>,
@@ -74,9 +74,9 @@ pub struct DataFile {
 /// The commands of a target.
 #[derive(Clone, Debug)]
 pub struct Ops {
-    /// Runs once, undisturbed.
+    /// Runs once, without injection.
     pub init: Option<Command>,
-    /// Puts a record in.
+    /// Adds a record.
     pub add: Command,
     /// Prints the records.
     pub list: Option<Command>,
@@ -86,59 +86,59 @@ pub struct Ops {
     pub other: BTreeMap<String, Command>,
 }
 
-/// One command line, word for word.
+/// One command line, split into words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// The program and its arguments.
     pub words: Vec<Template>,
 }
 
-/// Exit statuses with a meaning of their own; 0 is acknowledged, any other failed.
+/// Exit statuses with a special meaning; 0 means acknowledged, any other failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExitMeanings {
-    /// A definite no.
+    /// The operation was definitely refused.
     pub refused: Vec<i32>,
-    /// The lock was not to be had.
+    /// The lock could not be acquired.
     pub busy: Vec<i32>,
 }
 
 /// A limit that the store checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
-    /// Records beyond this many are refused.
+    /// Maximum number of records; more are refused.
     pub limit: u32,
-    /// The form of `add` that has the limit; without it every `add` has.
+    /// The form of `add` that has the limit; if absent, every `add` has it.
     pub add: Option<Command>,
 }
 
 /// Files that the store derives from its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Derived {
-    /// Within the sandbox directory.
+    /// Paths within the sandbox directory.
     pub files: Vec<String>,
-    /// Rebuilds them.
+    /// Command that rebuilds them.
     pub rebuild: Command,
 }
 
 /// The store as a long-lived process that speaks the session protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Starts it.
+    /// Command that starts it.
     pub command: Command,
     /// Names of `[ops.other]` that remove records.
     pub removes: Vec<String>,
 }
 
-/// What one operation may use; past one, it is killed and the run says so.
+/// Resource limits of one operation. If it exceeds one, it is killed and the run reports that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Wall clock.
+    /// Wall-clock time.
     pub timeout: Duration,
     /// Bytes on standard output and standard error together.
     pub output: u64,
-    /// Bytes in any file.
+    /// Bytes in any one file.
     pub file: u64,
-    /// Processes at once.
+    /// Concurrent processes.
     pub processes: u32,
 }
 
@@ -149,13 +149,13 @@ impl Default for Limits {
 }
 
 impl Target {
-    /// The limit that holds in every scenario, where there is one.
+    /// Returns the limit that applies in every scenario, if there is one.
     pub fn limit_of_plain_add(&self) -> Option<u32> {
         self.guard.as_ref().filter(|guard| guard.add.is_none()).map(|guard| guard.limit)
     }
 
-    /// The operations of `[ops.other]` that must neither hang nor harm: one that removes records, as `[session]` says,
-    /// would be taken for a loss.
+    /// Returns the operations of `[ops.other]` that must neither hang nor harm. Operations that remove records, as
+    /// `[session]` says, are excluded: their effect would be taken for a loss.
     pub fn harmless_ops(&self) -> impl Iterator<Item = &str> {
         let removes = |name: &str| {
             self.session
@@ -165,8 +165,8 @@ impl Target {
         self.ops.other.keys().map(String::as_str).filter(move |name| !removes(name))
     }
 
-    /// Record names as `add` knows them: where a record is known to the store by its number alone, what is found is
-    /// that number.
+    /// Converts found names to record names as `add` knows them: if the store knows a record by its number alone, the
+    /// found name is that number.
     pub fn record_names(&self, found: Vec<String>) -> Vec<String> {
         let has =
             |placeholder: &str| self.ops.add.words.iter().any(|word| word.to_string().contains(placeholder));
@@ -176,8 +176,8 @@ impl Target {
         found.into_iter().map(|name| name.parse().map(record_name).unwrap_or(name)).collect()
     }
 
-    /// What the content of the data file comes to, once its `state` is known from its format: the records in it, where
-    /// the target says where they stand. One whose records cannot be read is broken.
+    /// Examines the content of the data file, once its `state` is known from its format. Returns the records in it, if
+    /// the target says how to find them. A file whose records cannot be read is broken.
     pub fn examine(&self, content: Option<&[u8]>, state: FileState) -> (FileState, Option<Vec<String>>) {
         let Some(expression) = &self.data.records else { return (state, None) };
         match (content, &state) {
@@ -191,7 +191,7 @@ impl Target {
         }
     }
 
-    /// Every command that it names, with the name it has in an adapter file.
+    /// Returns every command, with its name in an adapter file.
     pub fn commands(&self) -> Vec<(String, &Command)> {
         let ops = &self.ops;
         let single = [
@@ -211,7 +211,7 @@ impl Target {
             .collect()
     }
 
-    /// The embedded reference store, in the plain convention.
+    /// Returns the embedded reference store, in the plain convention.
     pub fn embedded(folder: &Path) -> Self {
         let command = |words: &[&str]| Command::from_words(words).unwrap_or_else(|bug| unreachable!("{bug}"));
         let records = Extract::json_path("$.records[*]").unwrap_or_else(|bug| unreachable!("{bug}"));
@@ -226,7 +226,7 @@ impl Target {
         target
     }
 
-    /// A store in the plain convention: refused 3, busy 75.
+    /// Returns a store in the plain convention: exit status 3 means refused, 75 busy.
     fn plain(name: String, folder: &Path, add: Command, list: Command) -> Self {
         Self {
             origin: "the plain convention".into(),
@@ -235,7 +235,7 @@ impl Target {
         }
     }
 
-    /// Nothing but its commands; all else as if not given.
+    /// Returns a target with nothing but its commands and the defaults.
     fn bare(name: String, folder: &Path, add: Command, list: Option<Command>) -> Self {
         Self {
             name,
@@ -260,7 +260,7 @@ impl Target {
         }
     }
 
-    /// Checks what concerns the target as a whole: data, records, programs.
+    /// Checks the target as a whole: data, records, programs.
     fn complete(mut self) -> Result<Self, UsageError> {
         data::check_path(&self.data.path)?;
         if self.data.format == Format::Opaque && self.data.records.is_some() {
@@ -297,7 +297,7 @@ impl Target {
 }
 
 impl Command {
-    /// Whether a path in it holds the record's name.
+    /// Whether a path in it contains the record's name.
     pub fn paths_hold_id(&self) -> bool {
         self.words.iter().any(Template::has_id_in_path)
     }
@@ -307,10 +307,10 @@ impl Command {
         self.words.iter().any(Template::names_client)
     }
 
-    /// A command of these words, each a template.
+    /// Builds a command from these words, each a template.
     ///
     /// # Errors
-    /// Where there is no word, or one has an unknown placeholder.
+    /// Fails if there is no word, or one has an unknown placeholder.
     pub fn from_words<S: AsRef<str>>(words: &[S]) -> Result<Self, UsageError> {
         if words.first().is_none_or(|program| program.as_ref().is_empty()) {
             return Err(UsageError::new("", "the command is empty"));
@@ -318,20 +318,20 @@ impl Command {
         Ok(Self { words: words.iter().map(|word| Template::parse(word.as_ref())).collect::<Result<_, _>>()? })
     }
 
-    /// The program to start and its arguments, with all placeholders filled in.
+    /// Returns the program to start and its arguments, with all placeholders expanded.
     pub fn render(&self, values: &Values, folder: &Path) -> (PathBuf, Vec<OsString>) {
         let mut words = self.words.iter().map(|word| word.render(values));
         let program = words.next().unwrap_or_default();
         (program::locate(Path::new(&program), folder), words.collect())
     }
 
-    /// The words as they were given, placeholders and all.
+    /// Returns the words as given, including placeholders.
     pub fn source(&self) -> Vec<String> {
         self.words.iter().map(ToString::to_string).collect()
     }
 }
 
-/// The command as one would type it.
+/// Displays the command as one would type it.
 impl fmt::Display for Command {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, word) in self.words.iter().enumerate() {
@@ -339,7 +339,7 @@ impl fmt::Display for Command {
                 out.write_str(" ")?;
             }
             let word = word.to_string();
-            // Braces are placeholders here, and a shell that wanted them quoted is not in play.
+            // Braces are placeholders here, and need no quotes because no shell is involved.
             if word.chars().all(|c| c.is_alphanumeric() || "{}/._-+=:,%@".contains(c)) && !word.is_empty() {
                 out.write_str(&word)?;
             } else {
@@ -350,33 +350,33 @@ impl fmt::Display for Command {
     }
 }
 
-/// A target, or a request about one, that makes no sense: where, why, and what to do about it.
+/// An invalid target, or an invalid request about one: location, reason and advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError {
-    /// File and line, where it stands in one.
+    /// File and line, if it is in a file.
     pub place: Option<String>,
     /// The key or flag.
     pub key: String,
     /// What is wrong.
     pub message: String,
-    /// What would be right.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
 impl UsageError {
-    /// What is wrong with `key`.
+    /// Creates an error about `key`.
     pub fn new(key: &str, message: impl fmt::Display) -> Self {
         Self { place: None, key: key.to_owned(), message: message.to_string(), help: None }
     }
 
-    /// With advice.
+    /// Adds advice.
     #[must_use]
     pub fn help(mut self, help: impl fmt::Display) -> Self {
         self.help = Some(help.to_string());
         self
     }
 
-    /// With the key that it is about, where it is not known yet.
+    /// Sets the key that it is about, if not known yet.
     #[must_use]
     pub fn at(mut self, key: &str) -> Self {
         if self.key.is_empty() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::target::UsageError;
 
-/// A word in which placeholders wait to be filled in.
+/// A word with placeholders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     source: String,
@@ -40,7 +40,7 @@ const PLACEHOLDERS: [(&str, Placeholder); 7] = [
     ("critical", Placeholder::Critical),
 ];
 
-/// What the placeholders stand for in one operation.
+/// Values of the placeholders in one operation.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// The sandbox directory, absolute.
@@ -60,10 +60,10 @@ pub struct Values {
 }
 
 impl Template {
-    /// Reads a word: `{{` and `}}` are braces, a known name in braces a placeholder, and any other brace itself.
+    /// Parses a word: `{{` and `}}` are literal braces, a known name in braces is a placeholder, any other is literal.
     ///
     /// # Errors
-    /// Where a single word in braces is a near miss of a placeholder, which would else be passed on unnoticed.
+    /// Fails if a single word in braces is a near miss of a placeholder, which would otherwise be passed on unnoticed.
     pub fn parse(source: &str) -> Result<Self, UsageError> {
         let mut parts = Vec::new();
         let mut text = String::new();
@@ -96,7 +96,7 @@ impl Template {
         Ok(Self { source: source.to_owned(), parts })
     }
 
-    /// The word with its placeholders filled in.
+    /// Returns the word with its placeholders expanded.
     pub fn render(&self, values: &Values) -> OsString {
         let mut word = OsString::new();
         for part in &self.parts {
@@ -121,7 +121,7 @@ impl Template {
         self.parts.contains(&Part::Placeholder(Placeholder::Client))
     }
 
-    /// Whether it has the record's name in a path: after `{dir}`, `{data}` or a slash, with no space or quote between.
+    /// Whether the record's name is in a path: after `{dir}`, `{data}` or a slash, with no space or quote in between.
     pub fn has_id_in_path(&self) -> bool {
         let mut is_in_path = false;
         self.parts.iter().any(|part| {
@@ -139,7 +139,7 @@ impl Template {
         })
     }
 
-    /// The word itself, where it has no placeholder.
+    /// Returns the word itself, if it has no placeholder.
     pub fn literal(&self) -> Option<&OsStr> {
         match self.parts.as_slice() {
             [] => Some(OsStr::new("")),
@@ -155,7 +155,7 @@ impl fmt::Display for Template {
     }
 }
 
-/// The placeholder that `word` was most likely meant to be.
+/// Returns the placeholder that `word` was most likely meant to be.
 fn near_miss(word: &str) -> Option<&'static str> {
     if word.is_empty() || !word.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-') {
         return None;
@@ -163,7 +163,7 @@ fn near_miss(word: &str) -> Option<&'static str> {
     let folded = word.to_lowercase();
     let near = |name: &str| match name.len() {
         1 => folded == name,
-        // Most words of two or three letters are one letter from `id`: only one that holds it, or turns it round.
+        // Most words of two or three letters are one letter from `id`: a near miss must contain or reverse it.
         2 => folded == name || folded == "di" || (folded.len() == 3 && folded.contains(name)),
         short => strsim::osa_distance(&folded, name) <= if short <= 5 { 1 } else { 2 },
     };

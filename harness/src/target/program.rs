@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use crate::target::{Command, UsageError};
 
-/// The path that a program with a slash has, seen from `folder`; one without stays for the PATH.
+/// Returns the path of a program with a slash, relative to `folder`; one without is left to the PATH.
 pub(super) fn locate(program: &Path, folder: &Path) -> PathBuf {
     if has_slash(program.as_os_str()) { folder.join(program) } else { program.to_owned() }
 }
 
-/// Checks that the program of `command` is there and can be run; one with a placeholder is known only later.
+/// Checks that the program of `command` exists and is executable; one with a placeholder is known only later.
 pub(super) fn check(command: &Command, folder: &Path) -> Result<(), UsageError> {
     let Some(program) = command.words.first().and_then(|word| word.literal()) else { return Ok(()) };
     let error = |message: String| UsageError::new("", message);

@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use crate::target::{Command, Extract, Target};
 
 impl Target {
-    /// The target as the text of an adapter file. Its name and folder are not part of it.
+    /// Returns the target as the text of an adapter file. Its folder is not part of it.
     pub fn to_adapter(&self) -> String {
         let mut root = Table::new();
         root.insert("name".into(), Value::from(self.name.as_str()));
@@ -106,7 +106,7 @@ mod tests {
 
     use crate::target::{Target, adapter, flags::Flags};
 
-    /// What an adapter says survives being written and read.
+    /// Every entry of an adapter survives being written and read.
     #[test]
     fn what_is_written_is_read_as_the_same_target() {
         let text = "name = \"n\"\ncwd = \"{dir}\"\n[data]\npath = \"a/db.txt\"\nrecords = { regex = 'r=(\\S+)' }\n\

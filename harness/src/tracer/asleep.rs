@@ -6,31 +6,31 @@ use nix::unistd::Pid;
 
 use crate::tracer::memory;
 
-/// How a thread sleeps.
+/// Kind of sleep of a thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sleep {
-    /// It does not.
+    /// It does not sleep.
     Awake,
-    /// Until time has passed, or in something that is not known here.
+    /// Until time has passed, or in a way that is not known here.
     Other,
     /// Until a child of it ends or a signal comes.
     Child,
     /// Until another thread wakes it.
     Thread,
-    /// Until the other end of one of these pipes, by their inodes, is written, read or closed.
+    /// Until the other end of one of these pipes, given by inode, is written, read or closed.
     Pipes(Vec<u64>),
-    /// It has ended, and the others of its process have not.
+    /// It has ended, but other threads of its process have not.
     Over,
-    /// Until a lock is free for which it was let into the kernel.
+    /// Until the lock is free for which it was let into the kernel.
     Lock,
 }
 
 impl Sleep {
-    /// How this thread sleeps, as `/proc` tells it.
+    /// Reads from `/proc` how this thread sleeps.
     pub(super) fn of(thread: Pid) -> Self {
         let Ok(stat) = fs::read_to_string(format!("/proc/{thread}/stat")) else { return Self::Awake };
         let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
-        // The parent of a child made by `vfork` sleeps without a way to wake it, until the child is done.
+        // The parent of a `vfork` child sleeps uninterruptibly until the child is done.
         let is_deep = match state {
             Some("S") => false,
             Some("D") => true,
@@ -58,7 +58,7 @@ impl Sleep {
             {
                 Self::Child
             }
-            // In any other deep sleep it is the kernel that is at work, such as one that copies the memory for a fork.
+            // In any other uninterruptible sleep the kernel is working, such as copying memory for a fork.
             _ if is_deep => Self::Awake,
             libc::SYS_wait4 | libc::SYS_waitid | libc::SYS_rt_sigsuspend => Self::Child,
             libc::SYS_futex if argument(3) == 0 => Self::Thread,
@@ -74,12 +74,12 @@ impl Sleep {
     }
 }
 
-/// Whether who makes a child with these flags sleeps until it is done: not where both go on.
+/// Whether a thread that creates a child with these flags sleeps until the child is done, instead of continuing.
 fn waits_for_child(flags: i64) -> bool {
     flags & i64::from(libc::CLONE_VFORK) != 0
 }
 
-/// How often a thread has left the processor of its own accord, as it does whenever it goes to sleep.
+/// Returns the number of voluntary context switches of a thread; each time it goes to sleep is one.
 pub(super) fn switches(thread: Pid) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
@@ -92,9 +92,9 @@ pub(super) fn is_stopped(thread: Pid) -> bool {
     state == Some("t")
 }
 
-/// The pipes that a thread polls without a time limit, where it polls nothing else.
+/// Returns the pipes that a thread polls without a time limit, if it polls nothing else.
 fn polled(thread: Pid, list: i64, count: i64) -> Sleep {
-    // `struct pollfd` begins with the descriptor and has eight bytes.
+    // `struct pollfd` begins with the descriptor and is eight bytes long.
     let entries = usize::try_from(count).unwrap_or(0).min(64);
     let bytes = memory::bytes(thread, list.cast_unsigned(), entries * 8);
     let descriptors =
@@ -104,7 +104,7 @@ fn polled(thread: Pid, list: i64, count: i64) -> Sleep {
     pipes.filter(|pipes| !pipes.is_empty()).map_or(Sleep::Other, Sleep::Pipes)
 }
 
-/// Whether a signal waits for a thread that is stopped before its call, so that a wait in the kernel would be ended by it.
+/// Whether a signal is pending for a thread that is stopped before its call, which would end a wait in the kernel.
 pub(super) fn has_signal(thread: Pid) -> bool {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     let set = |key: &str| {
@@ -114,32 +114,32 @@ pub(super) fn has_signal(thread: Pid) -> bool {
     (set("SigPnd:") | set("ShdPnd:")) & !set("SigBlk:") & !set("SigIgn:") & !IGNORED_BY_DEFAULT != 0
 }
 
-/// SIGCHLD, SIGCONT, SIGURG and SIGWINCH end no wait of a program that does not handle them; one that does is rare, and
-/// its wait goes on after them.
+/// SIGCHLD, SIGCONT, SIGURG and SIGWINCH end no wait of a program that does not handle them. Programs that do are rare,
+/// and their waits continue afterwards.
 const IGNORED_BY_DEFAULT: u64 = 1 << 16 | 1 << 17 | 1 << 22 | 1 << 27;
 
-/// The inode of the pipe that a descriptor is one end of.
+/// Returns the inode of the pipe that a descriptor is one end of.
 fn pipe(thread: Pid, descriptor: i64) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{thread}/fd/{descriptor}")).ok()?;
     link.to_str()?.strip_prefix("pipe:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The processes of a group.
+/// Returns the processes of a group.
 fn members(group: Pid) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw);
     pids.filter(|pid| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // Behind the name stand the state, the parent and the group.
+        // The state, the parent and the group follow the name.
         let group_of = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(2));
         group_of.and_then(|number| number.parse().ok()) == Some(group.as_raw())
     })
     .collect()
 }
 
-/// The threads of these processes, each with how often it went to sleep, if all of them wait for each other and for nothing
-/// else: for another thread, a child, or the other end of a pipe that no other process has. Two looks alike mean that none
-/// of them went on in between. Nothing if any of them runs, waits for something else, or may be woken by an alarm.
+/// Returns the threads of these processes, each with its number of context switches, if they wait only for each other:
+/// for another thread, a child, or the other end of a pipe that no other process has. Two equal results mean that none
+/// of them ran in between. Nothing if any of them runs, waits for something else, or may be woken by an alarm.
 fn hanging(processes: &[Pid]) -> Option<Vec<(i32, u64)>> {
     let mut threads = Vec::new();
     for process in processes {
@@ -161,10 +161,10 @@ fn hanging(processes: &[Pid]) -> Option<Vec<(i32, u64)>> {
     (!threads.is_empty()).then_some(threads)
 }
 
-/// After how many looks alike an operation hangs.
+/// Number of equal looks after which an operation is considered to hang.
 const LOOKS_ALIKE: u32 = 4;
 
-/// Looks at an operation that is alone, one after another, at least a tenth of a second apart.
+/// Consecutive looks at an operation that runs alone, at least 0.1 s apart.
 #[derive(Debug, Default)]
 pub struct Looks {
     last: Option<Vec<(i32, u64)>>,
@@ -172,8 +172,8 @@ pub struct Looks {
 }
 
 impl Looks {
-    /// Looks at the processes of a group: whether they were seen often enough to wait, without a step in between, for what
-    /// nobody but themselves could do.
+    /// Looks at the processes of a group. Returns whether they were seen often enough waiting, without a step in
+    /// between, for something that only they themselves could do.
     pub fn hang(&mut self, group: i32) -> bool {
         let now = hanging(&members(Pid::from_raw(group)));
         self.alike = if now.is_some() && now == self.last { self.alike + 1 } else { 0 };
@@ -182,10 +182,10 @@ impl Looks {
     }
 }
 
-/// SIGALRM, as a bit of a set of signals.
+/// SIGALRM, as a bit of a signal set.
 const ALARM: u64 = 1 << (libc::SIGALRM - 1);
 
-/// Whether any process but `processes` has this pipe open.
+/// Whether any process other than `processes` has this pipe open.
 pub(super) fn is_shared_beyond(processes: &[Pid], pipe: u64) -> bool {
     let name = format!("pipe:[{pipe}]");
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -201,8 +201,8 @@ pub(super) fn is_shared_beyond(processes: &[Pid], pipe: u64) -> bool {
 mod tests {
     use super::*;
 
-    /// A shell that copied its memory for a fork was taken to sleep until its child ends, on a busy machine: the second
-    /// client was started before the first had come to where it was to be held.
+    /// On a busy machine, a shell that copied its memory for a fork was taken to sleep until its child ends: the second
+    /// client was started before the first had reached the point where it was to be held.
     #[test]
     fn who_forks_goes_on_and_only_after_vfork_sleeps_until_the_child_is_done() {
         assert!(!waits_for_child(i64::from(libc::SIGCHLD)));

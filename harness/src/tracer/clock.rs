@@ -1,7 +1,7 @@
 //! Emulates the clock of scheduled processes: a sleep takes no time, and their clock is advanced by its length.
 //!
-//! A program asks for the time without a system call, through code that the kernel maps into it (vdso(7)). That code is
-//! hidden from it at its start, so that it makes the call; then the call can be answered.
+//! A program reads the time without a system call, through code that the kernel maps into it (vdso(7)). That code is
+//! hidden from the program at its start, so that it makes the call; then the call can be answered.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use crate::tracer::stopped::Entry;
 use crate::tracer::{memory, registers};
 
-/// The calls that stop in a scheduled process beside those that can be visible.
+/// Calls that stop in a scheduled process in addition to those that can be visible.
 pub(super) const CALLS: &[i64] = &[
     libc::SYS_clock_gettime,
     libc::SYS_gettimeofday,
@@ -27,13 +27,13 @@ pub(super) const CALLS: &[i64] = &[
 ];
 
 const NANOS: u64 = 1_000_000_000;
-/// Seconds that a sleep may take at most and still be one that ends; some thirty years, so that clocks do not overflow.
+/// Maximum length of a sleep that ends, in seconds: about thirty years, so that clocks do not overflow.
 const LONGEST: u64 = 1 << 30;
 
-/// A call that has to do with time.
+/// Relation of a call to time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timed {
-    /// It sleeps for so long, and waits for nothing else.
+    /// It sleeps for this long, and waits for nothing else.
     Sleep(Duration),
     /// It asks for the time.
     Ask(Asked),
@@ -41,17 +41,17 @@ pub(super) enum Timed {
     Other,
 }
 
-/// Where an answer goes, and in what.
+/// Where the answer is written, and in which unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     address: u64,
-    /// Parts of a second in the second word.
+    /// Parts of a second that the second word counts.
     parts: u64,
-    /// The answer is the result too, in seconds.
+    /// Whether the result is the answer too, in seconds.
     is_result: bool,
 }
 
-/// What a call has to do with time; nothing where it is none of [`CALLS`].
+/// Decodes the relation of a call to time; nothing if it is none of [`CALLS`].
 pub(super) fn of(thread: Pid, entry: &Entry, ahead: Duration) -> Option<Timed> {
     let number =
         i64::try_from(entry.number).ok().filter(|number| !entry.is_foreign && CALLS.contains(number))?;
@@ -59,7 +59,7 @@ pub(super) fn of(thread: Pid, entry: &Entry, ahead: Duration) -> Option<Timed> {
     let span = |address: u64, parts: u64| {
         let (seconds, rest) =
             (memory::word(thread, address)?, memory::word(thread, address.checked_add(8)?)?);
-        // What is no time at all is for the kernel to refuse, and what is for ever is no sleep.
+        // An invalid time is for the kernel to refuse, and an infinite one is no sleep.
         let is_span = seconds <= LONGEST && rest < parts;
         is_span.then(|| Duration::from_secs(seconds) + Duration::from_nanos(rest * (NANOS / parts)))
     };
@@ -74,7 +74,7 @@ pub(super) fn of(thread: Pid, entry: &Entry, ahead: Duration) -> Option<Timed> {
                 _ => sleeps(until.and_then(|until| {
                     let clock = i32::try_from(argument(0)).ok()?;
                     let now = now(clock)?.checked_add(ahead)?;
-                    // One that is over by then sleeps no more.
+                    // If that time has passed, it does not sleep.
                     Some(until.saturating_sub(now))
                 })),
             }
@@ -103,7 +103,7 @@ pub(super) fn of(thread: Pid, entry: &Entry, ahead: Duration) -> Option<Timed> {
     })
 }
 
-/// The time of this system.
+/// Returns the current time of this system.
 fn now(clock: i32) -> Option<Duration> {
     let clock = match clock {
         libc::CLOCK_REALTIME => rustix::time::ClockId::Realtime,
@@ -116,7 +116,7 @@ fn now(clock: i32) -> Option<Duration> {
 }
 
 impl Asked {
-    /// Sets the clock ahead that a thread has just been told.
+    /// Advances the time that a thread has just received.
     pub(super) fn answer(self, thread: Pid, result: i64, ahead: Duration) -> Option<()> {
         let Self { address, parts, is_result } = self;
         if is_result {
@@ -135,12 +135,12 @@ impl Asked {
     }
 }
 
-/// Hides from a program that has just been laid out, and has not run yet, where the kernel's code for the clock is.
+/// Hides the address of the kernel's clock code from a program that has been loaded and has not run yet.
 pub(super) fn hide_fast_clock(thread: Pid) {
-    /// Of `auxvec.h`: where that code begins, and an entry that says nothing.
+    /// From `auxvec.h`: the address of that code, and an entry to be ignored.
     const AT_SYSINFO_EHDR: u64 = 33;
     const AT_IGNORE: u64 = 1;
-    /// Arguments and environment are lists of words that end with a zero, then come pairs of words.
+    /// Arguments and environment are lists of words, each terminated by a zero; pairs of words follow.
     const LISTS: usize = 1 << 20;
     let Ok(stack) = registers::read(thread).map(|registers| registers::stack_pointer(&registers)) else {
         return;
@@ -149,7 +149,7 @@ pub(super) fn hide_fast_clock(thread: Pid) {
     let words: Vec<u64> =
         bytes.chunks_exact(8).filter_map(|word| word.try_into().ok().map(u64::from_ne_bytes)).collect();
     let Some(arguments) = words.first().and_then(|count| usize::try_from(*count).ok()) else { return };
-    // The number of arguments, they themselves, and a zero.
+    // The number of arguments, the arguments, and a zero.
     let environment = arguments.saturating_add(2);
     let Some(end) = words.iter().skip(environment).position(|word| *word == 0) else { return };
     let pairs = environment + end + 1;
@@ -157,7 +157,7 @@ pub(super) fn hide_fast_clock(thread: Pid) {
         words.get(pairs..).unwrap_or_default().chunks_exact(2).position(|pair| pair[0] == AT_SYSINFO_EHDR);
     if let Some(found) = found {
         let address = stack + 8 * (pairs + 2 * found) as u64;
-        // Where it cannot be hidden the clock is the real one.
+        // If it cannot be hidden, the program sees the real clock.
         let _hidden = memory::set_word(thread, address, AT_IGNORE);
     }
 }

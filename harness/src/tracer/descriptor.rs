@@ -7,40 +7,40 @@ use nix::unistd::Pid;
 
 use crate::locks::FileId;
 
-/// The file that a descriptor is open on.
+/// Returns the file that a descriptor refers to.
 pub(super) fn file(process: Pid, descriptor: i32) -> Option<FileId> {
     let metadata = fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// The size of its file, in bytes.
+/// Returns the size of its file, in bytes.
 pub(super) fn size(process: Pid, descriptor: i32) -> Option<u64> {
     Some(fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?.size())
 }
 
-/// The permissions of its file.
+/// Returns the permissions of its file.
 pub(super) fn mode(process: Pid, descriptor: i32) -> Option<u32> {
     Some(fs::metadata(format!("/proc/{process}/fd/{descriptor}")).ok()?.mode() & 0o7777)
 }
 
-/// Its position, in bytes.
+/// Returns its position, in bytes.
 pub(super) fn position(process: Pid, descriptor: i32) -> Option<u64> {
     status(process, descriptor).map(|(position, _)| position)
 }
 
-/// Its position, in bytes, and its flags.
+/// Returns its position, in bytes, and its flags.
 pub(super) fn status(process: Pid, descriptor: i32) -> Option<(u64, i32)> {
     let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{descriptor}")).ok()?;
     let value = |key: &str| info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
     Some((value("pos:")?.parse().ok()?, i32::from_str_radix(value("flags:")?, 8).ok()?))
 }
 
-/// The flags that a descriptor was opened with.
+/// Returns the flags that a descriptor was opened with.
 pub(super) fn flags(process: Pid, descriptor: i32) -> Option<i32> {
     status(process, descriptor).map(|(_, flags)| flags)
 }
 
-/// All descriptors of a process, in order.
+/// Returns all descriptors of a process, in order.
 pub(super) fn all(process: Pid) -> Vec<i32> {
     let entries = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
     let mut all: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -48,14 +48,14 @@ pub(super) fn all(process: Pid) -> Vec<i32> {
     all
 }
 
-/// Whether two descriptors share one open file description, which is what `flock` and OFD locks belong to.
+/// Whether two descriptors share one open file description, which owns `flock` and OFD locks.
 pub(super) fn share_description(one: (Pid, i32), other: (Pid, i32)) -> bool {
     /// `KCMP_FILE` of kcmp(2).
     const KCMP_FILE: i32 = 0;
     compare(KCMP_FILE, one, other)
 }
 
-/// Whether two processes have one table of descriptors (`CLONE_FILES`).
+/// Whether two processes share one descriptor table (`CLONE_FILES`).
 pub(super) fn share_table(one: Pid, other: Pid) -> bool {
     /// `KCMP_FILES` of kcmp(2).
     const KCMP_FILES: i32 = 2;
@@ -70,15 +70,15 @@ fn compare(what: i32, one: (Pid, i32), other: (Pid, i32)) -> bool {
     compared == 0
 }
 
-/// Whether a thread is one of those that we trace still: one that was waited for is not, though it may be there until
-/// its parent has waited for it too.
+/// Whether a thread is still traced. One that was waited for is not, though it may exist until its parent has waited
+/// for it too.
 pub(super) fn is_traced(thread: Pid) -> bool {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
-/// The group and the parent of a thread: its process, and the process that made that one.
+/// Returns the group and the parent of a thread: its process, and the process that created that one.
 pub(super) fn family(thread: Pid) -> Option<(Pid, Pid)> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     let number = |key: &str| {

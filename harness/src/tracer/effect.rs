@@ -12,13 +12,13 @@ use crate::tracer::kernel::{KernelModel, Pending};
 use crate::tracer::shape::Form;
 use crate::tracer::{descriptor, memory, names, path};
 
-/// What a file is called that has no name.
+/// Name of a file without a name.
 pub(super) const UNNAMED: &str = "(no name)";
-/// The attribute that holds an access list.
+/// Extended attribute that holds an access control list.
 const ACCESS_LIST: &str = "system.posix_acl_access";
 
 impl KernelModel {
-    /// What a call came to that has returned `value`; nothing where it changed and read nothing.
+    /// Decodes the effect of a call that has returned `value`; nothing if it changed and read nothing.
     pub(super) fn effect(&mut self, thread: Pid, call: &Pending, value: i64) -> Option<Effect> {
         let file = call.objects.iter().find_map(|object| match object {
             Object::File(number) => Some(*number),
@@ -38,7 +38,7 @@ impl KernelModel {
             }
             (Class::Open, Form::Open { .. }) => {
                 let (path, file) = (shown(0)?, file?);
-                // Whether there was a file before is known from before the call; what is empty now was emptied then.
+                // Whether the file existed is known from before the call; if it is empty now, the call emptied it.
                 let was_new = call.creates && call.was_missing;
                 Some(match (was_new, call.creates) {
                     (true, _) => Effect::Created { mode: mode_of(call.paths.first()?), path, file },
@@ -58,7 +58,7 @@ impl KernelModel {
                     Argument::Bytes(count) => Some(*count),
                     _ => None,
                 });
-                // One that must not wait may come short anywhere.
+                // A read that must not wait may be short anywhere.
                 let may_stop = call.vector_flags() & libc::RWF_NOWAIT != 0;
                 let at_end = !may_stop && asked.is_some_and(|asked| length < asked);
                 let (offset, _) = placed(thread, call, length);
@@ -66,7 +66,7 @@ impl KernelModel {
             }
             (Class::Write, Form::Copy { from, to, count }) => {
                 let length = u64::try_from(value).ok()?;
-                // What is copied out of the sandbox changes nothing in there.
+                // Copying out of the sandbox changes nothing in it.
                 let Some(open) = self.open_file(thread, call.entry.arguments[to] as i32) else {
                     let offset = copied_at(thread, call, from, length);
                     let at_end = length == 0 && call.entry.arguments[count] > 0;
@@ -80,7 +80,7 @@ impl KernelModel {
                 let size = descriptor::size(thread, call.entry.arguments[0] as i32)?;
                 Some(Effect::Resized { file: file?, size })
             }
-            // Room that is set aside without a new length changes nothing that can be read.
+            // Space allocated without changing the length changes nothing that can be read.
             (Class::Write, _)
                 if name == "fallocate" && call.entry.arguments[1] == libc::FALLOC_FL_KEEP_SIZE as u64 =>
             {
@@ -156,16 +156,16 @@ impl KernelModel {
                 let mode = self.mode_now(thread, call)?;
                 Some(Effect::ModeSet { path: self.meant(call, file)?, mode, file })
             }
-            // An owner that is the one it has anyway.
+            // The owner is set to the one that it has anyway.
             (Class::Attribute, _) if name.contains("chown") && is_own(call) => None,
-            // Times are not part of what is laid out again.
+            // Times are not part of the state that is laid out again.
             (Class::Attribute, _) if name.starts_with("utime") || name == "futimesat" => None,
             (Class::Write | Class::Attribute, _) => Some(Effect::Other),
             _ => None,
         }
     }
 
-    /// What a call copied that has just returned with this number of bytes; nothing of what is too much to keep.
+    /// Returns the bytes copied by a call that has just returned `count`; nothing if they are too many to keep.
     pub(super) fn copied(&self, thread: Pid, call: &Pending, count: i64) -> Option<Vec<u8>> {
         let Form::Copy { to, .. } = call.shape.form else { return None };
         let count = usize::try_from(count).ok().filter(|count| self.is_detailed && *count <= DATA_MAX)?;
@@ -177,7 +177,7 @@ impl KernelModel {
         Some(data)
     }
 
-    /// Where the write will begin that a thread is about to make.
+    /// Returns the offset of the write that a thread is about to make.
     pub(super) fn next_offset(&self, thread: Pid) -> Option<u64> {
         let call = self.pending(thread)?;
         let fd = call.entry.arguments[0] as i32;
@@ -188,8 +188,8 @@ impl KernelModel {
         }
     }
 
-    /// The file whose size an inspecting call has just read, which gets a number if it has none: a `stat` may come before
-    /// the first open.
+    /// Returns the file whose size an inspecting call has just read. It gets a number if it has none, because a `stat`
+    /// may come before the first open.
     fn size_read(&mut self, call: &Pending, file: Option<u32>) -> Option<u32> {
         let argument = |index: usize| call.entry.arguments[index];
         match call.shape.name {
@@ -211,7 +211,7 @@ impl KernelModel {
         }
     }
 
-    /// The number of what a path names, which gets one if it has none; nothing if it is no regular file.
+    /// Returns the number of the file at a path, which gets one if it has none; nothing if it is not a regular file.
     fn number_of(&mut self, path: &Path, found: &Metadata) -> Option<u32> {
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
         let shown = path::shown(path, &self.sandbox);
@@ -219,7 +219,7 @@ impl KernelModel {
         found.is_file().then(known)
     }
 
-    /// The name of what a call works on: the path that it has, or what its file is called.
+    /// Returns the name of what a call works on: its path argument, or the name of its file.
     fn meant(&self, call: &Pending, file: Option<u32>) -> Option<String> {
         let named = call.paths.first().map(|path| path::shown(path, &self.sandbox));
         let called =
@@ -227,7 +227,7 @@ impl KernelModel {
         named.or_else(called)
     }
 
-    /// The permissions of what a call works on.
+    /// Returns the permissions of what a call works on.
     fn mode_now(&self, thread: Pid, call: &Pending) -> Option<u32> {
         match call.paths.first() {
             Some(path) => Some(mode_of(path)),
@@ -244,7 +244,7 @@ impl KernelModel {
         if !call.sets_access_list() {
             return Some(Effect::AttributeSet { path, file, name, mode: None });
         }
-        // GNU sed, cp and mv set the mode of a new file by an access list, which says no more than that.
+        // GNU sed, cp and mv set the mode of a new file by an access control list that says no more than the mode.
         let mode = self.mode_now(thread, call)?;
         Some(match call.data {
             Some(_) => Effect::AttributeSet { path, file, name, mode: Some(mode) },
@@ -252,7 +252,7 @@ impl KernelModel {
         })
     }
 
-    /// The access list that the kernel keeps after one was set; nothing if it says no more than the permissions.
+    /// Returns the access control list that the kernel keeps after a set; nothing if it says no more than the mode.
     pub(super) fn access_list(&self, thread: Pid, call: &Pending) -> Option<Vec<u8>> {
         let through = || PathBuf::from(format!("/proc/{thread}/fd/{}", call.entry.arguments[0] as i32));
         let path = call.paths.first().cloned().unwrap_or_else(through);
@@ -262,7 +262,7 @@ impl KernelModel {
         Some(value)
     }
 
-    /// A file that had no name is called by its first one.
+    /// Gives a file without a name its first one.
     pub(super) fn linked(&mut self, paths: &[PathBuf]) {
         let Some(to) = paths.get(1) else { return };
         let Ok(found) = std::fs::symlink_metadata(to) else { return };
@@ -286,7 +286,7 @@ impl Pending {
         self.shape.name == "renameat2" && self.entry.arguments[4] as u32 == libc::RENAME_EXCHANGE
     }
 
-    /// The name of the extended attribute that it works on.
+    /// Returns the name of the extended attribute that it works on.
     fn attribute(&self) -> Option<&str> {
         self.arguments.iter().find_map(|argument| match argument {
             Argument::Flags(name) => Some(name.as_str()),
@@ -294,12 +294,12 @@ impl Pending {
         })
     }
 
-    /// Whether it sets the access list, which the permissions are part of.
+    /// Whether it sets the access control list, which includes the permissions.
     pub(super) fn sets_access_list(&self) -> bool {
         self.shape.name.contains("set") && self.attribute() == Some(ACCESS_LIST)
     }
 
-    /// The flags of a `preadv2` or `pwritev2`; none of any other call.
+    /// Returns the flags of a `preadv2` or `pwritev2`, and none for any other call.
     pub(super) fn vector_flags(&self) -> i32 {
         match self.shape.name {
             "preadv2" | "pwritev2" => self.entry.arguments[5] as i32,
@@ -307,15 +307,15 @@ impl Pending {
         }
     }
 
-    /// Whether it writes to the end of the file, whatever its offset, through a descriptor with these flags.
+    /// Whether it writes at the end of the file regardless of its offset, through a descriptor with these flags.
     fn appends_with(&self, flags: i32) -> bool {
         let own = self.vector_flags();
         let by_descriptor = flags & libc::O_APPEND != 0 && own & libc::RWF_NOAPPEND == 0;
         self.shape.class == Class::Write && (own & libc::RWF_APPEND != 0 || by_descriptor)
     }
 
-    /// The offset that a call is given, which leaves the position of its descriptor alone. Of the calls with flags, −1
-    /// means the position.
+    /// Returns the offset argument of a call; such a call leaves the position of its descriptor unchanged. For calls
+    /// with flags, −1 means the position.
     fn offset_argument(&self) -> Option<u64> {
         let offset = self.entry.arguments[3];
         match self.shape.name {
@@ -326,14 +326,14 @@ impl Pending {
     }
 }
 
-/// Where the bytes begin that a call has just read or written, `length` of them, and whether they were appended.
+/// Returns the offset of the `length` bytes that a call has just read or written, and whether they were appended.
 fn placed(thread: Pid, call: &Pending, length: u64) -> (Option<u64>, bool) {
     let fd = call.entry.arguments[0] as i32;
-    // The flags are those of now: `F_SETFL` may have changed them.
+    // The current flags are read, because `F_SETFL` may have changed them.
     let Some((position, flags)) = descriptor::status(thread, fd) else { return (None, false) };
     let appends = call.appends_with(flags);
     let offset = match call.offset_argument() {
-        // With `O_APPEND` Linux appends whatever offset is given (pwrite(2), BUGS), and does not move the position.
+        // With `O_APPEND` Linux appends whatever the offset (pwrite(2), BUGS), and does not move the position.
         Some(_) if appends => descriptor::size(thread, fd).and_then(|size| size.checked_sub(length)),
         Some(offset) => Some(offset),
         None => position.checked_sub(length),
@@ -341,11 +341,11 @@ fn placed(thread: Pid, call: &Pending, length: u64) -> (Option<u64>, bool) {
     (offset, appends)
 }
 
-/// Where one side of a copy of `length` bytes began that has just returned: behind a pointer, if one was given, else where
-/// the descriptor stood.
+/// Returns the start offset of one side of a copy of `length` bytes that has just returned: from the pointer, if one
+/// was given, otherwise from the descriptor's position.
 fn copied_at(thread: Pid, call: &Pending, side: usize, length: u64) -> Option<u64> {
     let pointer = match (call.shape.name, side) {
-        // `sendfile` has a pointer for the side that it reads alone.
+        // `sendfile` has a pointer only for the side that it reads.
         ("sendfile", 0) => 0,
         ("sendfile", _) => call.entry.arguments[2],
         _ => call.entry.arguments[side + 1],
@@ -357,7 +357,7 @@ fn copied_at(thread: Pid, call: &Pending, side: usize, length: u64) -> Option<u6
     end.checked_sub(length)
 }
 
-/// Whether a `chown` gives a file to the user and the group that all of ours are.
+/// Whether a `chown` sets the user and the group that all our files have.
 fn is_own(call: &Pending) -> bool {
     let first = if call.shape.name == "fchownat" { 2 } else { 1 };
     let is = |value: u64, own: u32| value as u32 == own || value as u32 == u32::MAX;
@@ -365,7 +365,7 @@ fn is_own(call: &Pending) -> bool {
         && is(call.entry.arguments[first + 1], nix::unistd::getegid().as_raw())
 }
 
-/// The permissions of what stands there now.
+/// Returns the current permissions at a path.
 fn mode_of(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777)
 }

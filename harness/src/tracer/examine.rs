@@ -12,19 +12,19 @@ use crate::tracer::path::Meant;
 use crate::tracer::shape::{Flags, Form, Of, Value};
 use crate::tracer::{descriptor, memory, names, path};
 
-/// What is kept of the data of one call.
+/// Maximum number of bytes kept of the data of one call.
 pub(super) const DATA_MAX: usize = 1 << 20;
 /// `RESOLVE_IN_ROOT` of openat2(2).
 const RESOLVE_IN_ROOT: u64 = 0x10;
-/// The length of `struct sockaddr_un`, with some room.
+/// Length of `struct sockaddr_un`, with some slack.
 const ADDRESS_MAX: usize = 128;
 
 impl KernelModel {
-    /// Fills in what the call works on. Nothing where it is not visible.
+    /// Decodes what the call works on; nothing if it is not visible.
     pub(super) fn examine(&mut self, thread: Pid, call: &mut Pending) -> Option<()> {
         let arguments = call.entry.arguments;
         let argument = |index: usize| arguments[index];
-        // Descriptors and flags are `int`: the upper half of the register is anything.
+        // Descriptors and flags are `int`: the upper half of the register is undefined.
         let int = |index: usize| argument(index) as i32;
         match call.shape.form {
             Form::Open { folder, path, flags } => {
@@ -32,7 +32,7 @@ impl KernelModel {
                 let flags = match flags {
                     Flags::Argument(index) => int(index),
                     Flags::Behind(index) => {
-                        // Behind the flags stand the mode, and how the path is resolved.
+                        // The mode and the resolve flags follow the flags.
                         let resolve = memory::word(thread, argument(index).saturating_add(16));
                         is_root = resolve.is_some_and(|resolve| resolve & RESOLVE_IN_ROOT != 0);
                         memory::word(thread, argument(index))? as i32
@@ -64,7 +64,7 @@ impl KernelModel {
             Form::Paths { folders, paths } => {
                 let meant = [0, 1].map(|index| Meant {
                     folder: folders[index].map(int),
-                    // No call follows a link that is to be a new name.
+                    // No call follows a symbolic link at the new name.
                     follows: index == 0 && call.follows(),
                     ..Meant::default()
                 });
@@ -106,7 +106,7 @@ impl KernelModel {
                 }
             }
             Form::Map => {
-                // Where `mmap` has them.
+                // Argument positions in `mmap`.
                 let [protection, flags, descriptor] = [2, 3, 4];
                 let is_anonymous = int(flags) & libc::MAP_ANONYMOUS != 0;
                 if is_anonymous {
@@ -191,7 +191,7 @@ impl KernelModel {
                 self.add_path(call, path);
             }
             Form::Ioctl => {
-                // The other file is the third argument, or stands first in what that points to.
+                // The other file is the third argument, or the first field of what it points to.
                 let other = match argument(1) as u32 {
                     FICLONE => int(2),
                     _ => memory::word(thread, argument(2))? as i32,
@@ -238,7 +238,7 @@ impl KernelModel {
         Some(())
     }
 
-    /// Memory is made writable: a shared map of a file may be part of it.
+    /// Handles memory that becomes writable: it may include a shared map of a file.
     fn note_writable(&mut self, thread: Pid, address: u64, length: u64) {
         if !self.has_shared_map {
             return;
@@ -306,7 +306,7 @@ impl KernelModel {
 }
 
 impl Pending {
-    /// Looks where a lock lies that is counted from the end of its file, or from where its descriptor stands.
+    /// Updates the range of a lock that is relative to the end of its file or to the position of its descriptor.
     pub(super) fn look_at_range(&mut self, thread: Pid) {
         let (fd, address) = (self.entry.arguments[0] as i32, self.entry.arguments[2]);
         if let (Form::Fcntl, Some(wanted)) = (self.shape.form, &mut self.wants)
@@ -316,7 +316,7 @@ impl Pending {
         }
     }
 
-    /// Whether where its lock lies depends on what is in the file.
+    /// Whether the position of its lock depends on the content of the file.
     pub(super) fn is_from_end(&self, thread: Pid) -> bool {
         let whence =
             || memory::word(thread, self.entry.arguments[2]).map(|head| i32::from((head >> 16) as i16));
@@ -328,7 +328,7 @@ fn map_is_written(path: &str) -> String {
     format!("the store maps {path} shared and writable: such writes are not seen")
 }
 
-/// The files that are mapped shared somewhere from `start` to `end`, by the lines of proc_pid_maps(5).
+/// Returns the files that are mapped shared anywhere from `start` to `end`, from lines of proc_pid_maps(5).
 fn shared_maps(maps: &str, start: u64, end: u64) -> impl Iterator<Item = &str> {
     let address = |text: &str| u64::from_str_radix(text, 16).ok();
     maps.lines().filter_map(move |line| {
@@ -336,23 +336,23 @@ fn shared_maps(maps: &str, start: u64, end: u64) -> impl Iterator<Item = &str> {
         let (first, last) = range.split_once('-')?;
         let overlaps = address(first)? < end && address(last)? > start;
         let is_shared = rest.as_bytes().get(3) == Some(&b's');
-        // Permissions, offset, device, inode, and the path behind spaces.
+        // Permissions, offset, device, inode, and the path after spaces.
         let path = rest.splitn(5, ' ').nth(4)?.trim_start();
         (overlaps && is_shared).then_some(path)
     })
 }
 
-/// The path in the address of a Unix socket, if it has one: `struct sockaddr_un` is a family of two bytes and a path.
+/// Returns the path in the address of a Unix socket, if any: `struct sockaddr_un` is a family of two bytes and a path.
 fn socket_path(address: &[u8]) -> Option<Vec<u8>> {
     let (family, path) = address.split_first_chunk::<2>()?;
     let is_unix = i32::from(u16::from_ne_bytes(*family)) == libc::AF_UNIX;
     let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
-    // One that begins with NUL is a name of its own kind, and one that is empty is chosen by the kernel.
+    // An address that begins with NUL is an abstract name, and an empty one is chosen by the kernel.
     (is_unix && !path.is_empty()).then(|| path.to_vec())
 }
 
-/// Whether the kernel would take this lock through a descriptor at all: a record lock must fit how it was opened, and
-/// one that stands for a path alone has no locks. What it refuses at once is not waited for.
+/// Whether the kernel accepts this lock through a descriptor at all: a record lock must match the access mode, and an
+/// `O_PATH` descriptor has no locks. A lock that is refused at once is not waited for.
 fn may_lock(thread: Pid, fd: i32, mode: Option<Mode>) -> bool {
     let Some(flags) = descriptor::flags(thread, fd) else { return true };
     let access = flags & libc::O_ACCMODE;
@@ -364,7 +364,7 @@ fn may_lock(thread: Pid, fd: i32, mode: Option<Mode>) -> bool {
     flags & libc::O_PATH == 0 && fits
 }
 
-/// Type and range of a record lock: `struct flock` has `l_type`, `l_whence`, and after padding `l_start`, `l_len`.
+/// Decodes a record lock: `struct flock` has `l_type`, `l_whence`, and after padding `l_start`, `l_len`.
 fn record_lock(thread: Pid, fd: i32, address: u64) -> Option<(i32, Range)> {
     let head = memory::word(thread, address)?;
     let (lock_type, whence) = (i32::from(head as i16), i32::from((head >> 16) as i16));
@@ -379,7 +379,7 @@ fn record_lock(thread: Pid, fd: i32, address: u64) -> Option<(i32, Range)> {
     let (first, last) = match length {
         0 => (start, i64::MAX),
         length if length > 0 => (start, start.checked_add(length)? - 1),
-        // A negative length means the bytes before.
+        // A negative length means the bytes before the start.
         length => (start.checked_add(length)?, start - 1),
     };
     Some((lock_type, Range { start: u64::try_from(first).ok()?, end: u64::try_from(last).ok()? }))

@@ -7,11 +7,11 @@ const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-/// Where the number of the call and the architecture stand in `struct seccomp_data`.
+/// Offsets of the call number and the architecture in `struct seccomp_data`.
 const NUMBER_AT: u32 = 0;
 const ARCH_AT: u32 = 4;
 
-/// Where the lower half of an argument stands in there, counted from 0.
+/// Returns the offset of the lower half of an argument in it, counted from 0.
 const fn argument_at(index: u32) -> u32 {
     16 + index * 8
 }
@@ -25,19 +25,19 @@ const ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCH: u32 = 0xc000_00b7;
 
-/// What a stop of another architecture's call carries.
+/// Data of a stop at another architecture's call.
 pub(super) const FOREIGN: u32 = 1;
 
-/// What io_uring does is done in the kernel where no call shows it, so a store is told that there is none.
-/// The same goes for what the older asynchronous calls do.
+/// io_uring works in the kernel without visible calls, so its calls fail with ENOSYS, as if the kernel had none. The
+/// same applies to the older asynchronous calls.
 const REFUSED: [i64; 4] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_io_setup];
 
-/// The program of the filter; in a scheduled process the calls stop too that have to do with time.
+/// Builds the filter program; in a scheduled process the calls related to time stop too.
 pub(super) fn program(is_scheduled: bool) -> Vec<libc::sock_filter> {
     let mut program = vec![
         statement(LOAD_WORD, ARCH_AT),
-        // Another architecture's numbers mean other calls: they stop, only to be named.
+        // Another architecture's numbers mean other calls: they stop only to be reported.
         jump(ARCH, 1, 0),
         statement(RETURN, libc::SECCOMP_RET_TRACE | FOREIGN),
         statement(LOAD_WORD, NUMBER_AT),
@@ -54,7 +54,7 @@ pub(super) fn program(is_scheduled: bool) -> Vec<libc::sock_filter> {
         .chain([libc::SYS_getpid])
         .chain(spawn::CALLS.iter().copied())
     {
-        // Most of these two have nothing to do with files, and some programs make thousands.
+        // Most uses of these two calls are unrelated to files, and some programs make thousands.
         let test: &[libc::sock_filter] = match number {
             libc::SYS_mprotect => &[
                 statement(LOAD_WORD, argument_at(2)),

@@ -1,5 +1,5 @@
 //! The footprint of a call that is about to be made: what it may touch, by the table of `explore::footprint`, with the
-//! files that its names stand for at this moment.
+//! files that its names refer to at this moment.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -14,12 +14,12 @@ use crate::tracer::shape::Form;
 use crate::tracer::{descriptor, path};
 
 impl KernelModel {
-    /// What the pending call of a thread may touch.
+    /// Returns what the pending call of a thread may touch.
     pub(super) fn footprint(&self, thread: Pid) -> Footprint {
         let nothing = Footprint::default();
         let Some(call) = self.pending(thread) else { return nothing };
         let int = |index: usize| call.entry.arguments[index] as i32;
-        // No call follows a link that is to be a new name.
+        // No call follows a symbolic link at the new name.
         let named = (0..).zip(&call.paths);
         let paths: Vec<Named> =
             named.map(|(at, path)| self.resolved(thread, path, at == 0 && call.follows())).collect();
@@ -32,7 +32,7 @@ impl KernelModel {
             },
             (Form::Path { .. } | Form::Attribute { .. } | Form::Bind { .. }, class) => match first {
                 Some(named) => named.linked(of_path(class, name, named)),
-                // The descriptor itself is meant.
+                // The call works on the descriptor itself.
                 None => self.through(thread, int(0), class, name),
             },
             (Form::Paths { .. }, _) => match paths.as_slice() {
@@ -73,7 +73,7 @@ impl KernelModel {
                 self.closing(thread, &closed)
             }
             (Form::Duplicate { to: Some(to) }, _) => self.closing(thread, &[int(to)]),
-            // Which bytes of which file are shared is not looked at.
+            // It is not examined which bytes of which file are shared.
             (Form::Ioctl, _) => Footprint { is_unknown: true, ..nothing },
             (
                 Form::Duplicate { to: None }
@@ -101,7 +101,7 @@ impl KernelModel {
         }
     }
 
-    /// What the exit of a process touches: the locks that go with it.
+    /// Returns what the exit of a process touches: the locks that it releases.
     pub(super) fn footprint_of_exit(&self, thread: Pid) -> Footprint {
         match self.process_id(thread).is_some_and(|process| self.shares_table(process)) {
             true => Footprint::default(),
@@ -109,8 +109,8 @@ impl KernelModel {
         }
     }
 
-    /// What the start of another program touches: the locks of the descriptors that close on exec. A table that others share
-    /// is copied first, so that they keep theirs.
+    /// Returns what the start of another program touches: the locks of close-on-exec descriptors. A shared table is
+    /// copied first, so that the other processes keep their locks.
     pub(super) fn footprint_of_exec(&self, thread: Pid) -> Footprint {
         let Some(process) = self.process_id(thread).filter(|process| !self.shares_table(*process)) else {
             return Footprint::default();
@@ -121,13 +121,13 @@ impl KernelModel {
         self.closing(thread, &closed)
     }
 
-    /// The locks that a client's processes hold.
+    /// Returns the locks that a client's processes hold.
     pub(super) fn held_by(&self, client: u32) -> Vec<Lock> {
         let is_its = |lock: &&Lock| self.clients_of(lock.owner).contains(&client);
         self.held_locks().iter().filter(is_its).copied().collect()
     }
 
-    /// What is done through a descriptor.
+    /// Returns what a call through a descriptor touches.
     fn through(&self, thread: Pid, fd: i32, class: Class, name: &str) -> Footprint {
         let nothing = Footprint::default();
         let Some(open) = self.open_file(thread, fd) else { return nothing };
@@ -136,8 +136,8 @@ impl KernelModel {
             Class::Read if name.starts_with("getdents") => {
                 nothing.doing(&FileOp::List { path: folder_name(&opened) })
             }
-            // Which file is read was settled by its open: whether the name is another's meanwhile is what tells a read of old
-            // data from one of new, and `mutual-exclusion` looks at that.
+            // The open determined which file is read. Whether its name refers to another file by now distinguishes a
+            // read of old data from one of new data, and `mutual-exclusion` checks that.
             Class::Read => nothing
                 .doing(&FileOp::Read { file, opened: &opened })
                 .doing(&FileOp::LookUp { path: &opened, file: None }),
@@ -146,7 +146,7 @@ impl KernelModel {
             Class::Inspect => {
                 let looked =
                     nothing.doing(&FileOp::Inspect { file }).doing(&FileOp::Read { file, opened: &opened });
-                // How many names are in a folder is told with it.
+                // It also reports the number of names in a folder.
                 match self.sandbox.real(&opened).is_dir() {
                     true => looked.doing(&FileOp::List { path: folder_name(&opened) }),
                     false => looked,
@@ -166,7 +166,7 @@ impl KernelModel {
                 mode: Mode::Exclusive,
                 range: wanted.range,
             };
-            // What of that is held is given up.
+            // Held locks in that range are released.
             let mut table = self.lock_table();
             let given_up = table.release(any.file, any.kind, any.owner, any.range);
             return given_up
@@ -174,13 +174,13 @@ impl KernelModel {
                 .fold(nothing, |footprint, lock| footprint.locking(Locking::Free(lock)));
         };
         if self.is_conversion(&lock) {
-            // A `flock` is given up before it is asked for in another mode.
+            // A `flock` is released before it is requested in another mode.
             let is_old =
                 |held: &&Lock| (held.file, held.kind, held.owner) == (lock.file, Kind::Flock, lock.owner);
             let old = self.held_locks().iter().filter(is_old);
             let given_up = old.fold(nothing, |footprint, held| footprint.locking(Locking::Free(*held)));
             return match wanted.waits {
-                // It is asked for in a step of its own.
+                // It is requested in a step of its own.
                 true => given_up,
                 false => given_up.locking(self.tried(lock)),
             };
@@ -195,7 +195,7 @@ impl KernelModel {
         }
     }
 
-    /// The locks that go when these descriptors are closed, in this order.
+    /// Returns the locks that are released when these descriptors are closed, in this order.
     fn closing(&self, thread: Pid, descriptors: &[i32]) -> Footprint {
         let nothing = Footprint::default();
         let Some(process) = self.process_of(thread) else { return nothing };
@@ -245,7 +245,7 @@ fn of_path(class: Class, name: &str, named: &Named) -> Footprint {
             let looked_up = nothing.doing(&FileOp::LookUp { path, file });
             file.map_or(looked_up.clone(), |file| looked_up.doing(&FileOp::Change { file }))
         }
-        // Its size and its times are told with it.
+        // It also reports the size and the times.
         (Class::Inspect, "stat" | "lstat" | "newfstatat" | "statx") => {
             let looked_up = nothing.doing(&FileOp::LookUp { path, file });
             let told =
@@ -256,18 +256,18 @@ fn of_path(class: Class, name: &str, named: &Named) -> Footprint {
     }
 }
 
-/// What a path stands for now.
+/// What a path refers to now.
 struct Named {
-    /// The name itself, where a link leads to it.
+    /// The name of the file itself, if a link leads to it.
     path: String,
     file: Option<FileId>,
     is_folder: bool,
-    /// The name of that link.
+    /// Name of that link.
     link: Option<String>,
 }
 
 impl Named {
-    /// Who follows a link looks that up too.
+    /// Adds the lookup of the link, if one is followed.
     fn linked(&self, footprint: Footprint) -> Footprint {
         match &self.link {
             Some(link) => footprint.doing(&FileOp::LookUp { path: link, file: None }),
@@ -276,7 +276,7 @@ impl Named {
     }
 }
 
-/// A folder as [`FileOp`]s call the one that an entry lies in: the sandbox itself has no name.
+/// Returns the name of a folder as [`FileOp`]s use it for the parent of an entry: the sandbox itself has no name.
 fn folder_name(shown: &str) -> &str {
     if shown == "." { "" } else { shown }
 }

@@ -6,15 +6,15 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
-/// Longer paths are refused by the kernel too.
+/// Maximum length of a path; the kernel refuses longer paths too.
 const PATH_MAX: usize = 4096;
-/// What is read in one step: a read past the end of a mapping fails as a whole, and mappings end on pages.
+/// Bytes read in one step: a read past the end of a mapping fails as a whole, and mappings end on page boundaries.
 const PAGE: usize = 4096;
 
-/// What is read of a text in one step.
+/// Bytes of a string read in one step.
 const TEXT_STEP: usize = 256;
 
-/// Up to `length` bytes at `address`; less where the memory ends before.
+/// Reads up to `length` bytes at `address`; fewer if the memory ends earlier.
 pub(super) fn bytes(thread: Pid, address: u64, length: usize) -> Vec<u8> {
     let mut found = Vec::new();
     while found.len() < length {
@@ -32,12 +32,12 @@ pub(super) fn bytes(thread: Pid, address: u64, length: usize) -> Vec<u8> {
     found
 }
 
-/// The text at `address` up to its NUL.
+/// Reads the string at `address` up to its NUL.
 pub(super) fn text(thread: Pid, address: u64) -> Vec<u8> {
     let mut found = Vec::new();
     while found.len() < PATH_MAX {
         let Some(at) = address.checked_add(found.len() as u64) else { break };
-        // Most texts are short, and every call that may be visible has one.
+        // Most strings are short, and every call that may be visible has one.
         let step = (PAGE - usize::try_from(at).unwrap_or(0) % PAGE).min(TEXT_STEP);
         let page = bytes(thread, at, step);
         if let Some(end) = page.iter().position(|byte| *byte == 0) {
@@ -52,12 +52,12 @@ pub(super) fn text(thread: Pid, address: u64) -> Vec<u8> {
     found
 }
 
-/// The number at `address`, as the machine stores it.
+/// Reads the number at `address`, in native byte order.
 pub(super) fn word(thread: Pid, address: u64) -> Option<u64> {
     bytes(thread, address, 8).try_into().ok().map(u64::from_ne_bytes)
 }
 
-/// What a list of `count` buffers at `address` holds, up to `length` bytes: `struct iovec` is an address and a length.
+/// Reads up to `length` bytes from a list of `count` buffers at `address`: `struct iovec` is an address and a length.
 pub(super) fn vector(thread: Pid, address: u64, count: u64, length: usize) -> Vec<u8> {
     let mut found = Vec::new();
     for index in 0..count.min(1024) {
@@ -72,13 +72,13 @@ pub(super) fn vector(thread: Pid, address: u64, count: u64, length: usize) -> Ve
     found
 }
 
-/// The bytes that a list of `count` buffers at `address` has room for.
+/// Returns the total size in bytes of a list of `count` buffers at `address`.
 pub(super) fn vector_length(thread: Pid, address: u64, count: u64) -> u64 {
     let sizes = (0..count.min(1024)).map_while(|index| word(thread, address + index * 16 + 8));
     sizes.fold(0, u64::saturating_add)
 }
 
-/// Sets the number at `address`.
+/// Writes the number at `address`.
 pub(super) fn set_word(thread: Pid, address: u64, value: u64) -> Result<(), Errno> {
     let base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     let bytes = value.to_ne_bytes();

@@ -1,13 +1,14 @@
 //! Traces operations with ptrace and a seccomp filter, records their visible calls, and injects into them.
 //!
-//! The filter stops the calls that can be visible, and no others; of those that stop, the ones on other files go on
-//! at once. Every thread and child is followed. A [`Director`] says what becomes of each visible call before it is
-//! made: it goes on, is held, is cut short, or its process dies there. Nobody waits for a lock in the kernel: who wants
-//! one that is taken is held until it can be had, so that it is seen at once when nobody can go on.
+//! The filter stops only calls that can be visible; of the stopped calls, those on other files are resumed at once.
+//! Every thread and child is followed. A [`Director`] decides what happens to each visible call before it is made: it
+//! proceeds, is held, is cut short, or its process is killed there. No process waits for a lock in the kernel: a
+//! process that requests a taken lock is held until the lock is free, so it is noticed at once when no process can
+//! continue.
 //!
 //! ptrace belongs to the thread that seized the first process, so operations are traced in the thread that started
-//! them, which waits for its own tracees alone; if that thread dies, the kernel kills them all. This is the one room
-//! with `unsafe` code.
+//! them. It waits only for its own tracees; if it dies, the kernel kills them all. Apart from `volume`, this is the
+//! only module of the harness with `unsafe` code.
 
 mod asleep;
 mod clock;
@@ -47,57 +48,56 @@ use machine::Machine;
 pub use asleep::Looks;
 pub use template::Templates;
 
-/// One operation that is traced.
+/// An operation to trace.
 #[derive(Clone, Debug)]
 pub struct Traceable<'a> {
-    /// The program, absolute or to be found on the PATH.
+    /// The program: an absolute path, or a name to look up on the PATH.
     pub program: &'a Path,
     /// Its arguments.
     pub arguments: &'a [OsString],
-    /// Where it runs.
+    /// Working directory.
     pub cwd: &'a Path,
-    /// Added to the caller's environment.
+    /// Variables added to the caller's environment.
     pub environment: &'a [(OsString, OsString)],
-    /// What it reads; nothing where none is given.
+    /// Standard input; empty if none is given.
     pub stdin: Option<&'a File>,
-    /// Where its output goes, to be read meanwhile; a file of its own where none is given.
+    /// Standard output, which can be read while the operation runs; a file of its own if none is given.
     pub stdout: Option<&'a File>,
-    /// Its place among the operations of the execution: of one template there are never two copies in one execution,
-    /// since what a process keeps, such as its id in a shell's `$$`, is the same in both.
+    /// Its index among the operations of the execution. An execution never has two copies of one template, because
+    /// state that a process keeps, such as its id in a shell's `$$`, is the same in both.
     pub turn: u32,
-    /// No file may grow past this, in bytes.
+    /// Maximum size of any file, in bytes.
     pub file_max: u64,
 }
 
-/// What all operations of one execution share.
+/// Settings shared by all operations of one execution.
 #[derive(Clone)]
 pub struct Surroundings<'a> {
-    /// What is done in here is visible.
+    /// The sandbox: actions in it are visible.
     pub sandbox: &'a Path,
-    /// So is what is done in here, which is the TMPDIR of the clients.
+    /// TMPDIR of the clients: actions in it are visible too.
     pub temporary: &'a Path,
-    /// How long one operation may run; after this it is killed.
+    /// Time limit of one operation; it is killed afterwards.
     pub timeout: Duration,
-    /// When all are killed, however many they are.
+    /// Time at which all operations are killed, however many there are.
     pub end: Option<Instant>,
-    /// How far the clock of scheduled clients is ahead from the start.
+    /// Initial lead of the scheduled clients' clock.
     pub ahead: Duration,
-    /// Whether no process of an earlier operation lives on, which could wake one that waits.
+    /// Whether no process of an earlier operation is still alive: such a process could wake one that waits.
     pub is_alone: bool,
-    /// Once this is readable, they are killed.
+    /// Once this is readable, all operations are killed.
     pub stop: Option<BorrowedFd<'a>>,
-    /// Whether what is copied from file to file is kept, which costs a little.
+    /// Whether data copied from file to file is recorded, which costs a little.
     pub is_detailed: bool,
-    /// Operations are run as copies of processes that are stopped at their first visible call, where there are any.
+    /// Operations run as copies of processes stopped at their first visible call, if templates are given.
     pub templates: Option<&'a Mutex<Templates>>,
-    /// Looks at the data as a reader does that takes no lock: what is torn, where anything is. It is asked after each
-    /// change.
+    /// Reads the data without a lock, and returns what is torn, if anything. It is called after each change.
     pub reader: Option<&'a dyn Fn() -> Option<String>>,
-    /// The director is asked whenever all have come to rest: a client may wait for what it says.
+    /// Whether the director is asked whenever all clients are at rest: a client may wait for its answer.
     pub is_interactive: bool,
-    /// The director says at every visible call whose turn it is, and sleeps take no time.
+    /// Whether the director chooses the next client at every visible call, and sleeps take no time.
     pub is_scheduled: bool,
-    /// A file whose content is kept beside each call that changed it.
+    /// A file whose content is recorded with each call that changed it.
     pub shown: Option<PathBuf>,
 }
 
@@ -106,51 +106,51 @@ pub struct Surroundings<'a> {
 pub struct Upcoming {
     /// The client.
     pub client: u32,
-    /// Its place among the visible calls of the client, from 1; the exit comes after the last.
+    /// Its index among the visible calls of the client, from 1; the exit comes after the last.
     pub index: u32,
-    /// Its name, as in its manual page; of an exit too.
+    /// Its name, as in its manual page; also set for an exit.
     pub name: &'static str,
-    /// Whether it makes a file.
+    /// Whether it creates a file.
     pub creates: bool,
-    /// Whether it is to change content or names.
+    /// Whether it would change content or names.
     pub changes: bool,
-    /// Whether it asks for a lock.
+    /// Whether it requests a lock.
     pub asks_for_lock: bool,
-    /// The bytes that it is to write, where that number can be cut.
+    /// Number of bytes to write, if that number can be reduced.
     pub length: Option<u64>,
     /// Whether it is the exit.
     pub is_exit: bool,
 }
 
-/// What becomes of a visible call.
+/// The action applied to a visible call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallAction {
-    /// It is made.
+    /// The call is made.
     Go,
-    /// It waits until the injector lets the client go on.
+    /// The call waits until the director releases the client.
     Hold,
-    /// Every process of the operation is killed before it is made.
+    /// Every process of the operation is killed before the call is made.
     Kill,
-    /// The process that was to make it is killed; the others go on.
+    /// The process about to make the call is killed; the others continue.
     KillProcess,
-    /// Another process of the operation, by its number, is killed, and the call waits until the injector lets it go on.
+    /// Another process of the operation, given by its number, is killed; the call waits until the director releases it.
     KillOther(u32),
-    /// It does nothing and fails with this error number; a `close` gives the descriptor up all the same.
+    /// The call does nothing and fails with this error number; a `close` still releases the descriptor.
     Fail(i32),
-    /// Before it is made its process gets a real limit on the size of files, in the middle of what it is to write.
+    /// Before the call is made, its process gets a real file-size limit in the middle of the data to write.
     LimitSize,
-    /// It writes only so many bytes, as it may on a full disk; the operation goes on.
+    /// The call writes only this many bytes, as it may on a full disk; the operation continues.
     Shorten(u64),
-    /// It writes only so many bytes, and then every process of the operation is killed.
+    /// The call writes only this many bytes; then every process of the operation is killed.
     Tear(u64),
 }
 
-/// What a client does when all that can be waited for has come.
+/// State of a client when every event that can be waited for has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientState {
-    /// It was not started yet.
+    /// It has not been started yet.
     NotStarted,
-    /// A call of it is held.
+    /// One of its calls is held.
     Held,
     /// It waits for a lock.
     Waits,
@@ -160,22 +160,22 @@ pub enum ClientState {
     Ended,
 }
 
-/// What is done when nobody goes on by himself.
+/// The action taken when no client continues by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchedulerAction {
-    /// This client is started.
+    /// Starts this client.
     Start(u32),
-    /// The operation of this client begins, as far as anybody is told.
+    /// Records that the operation of this client begins now.
     Invoke(u32),
-    /// The held call of this client is made; where it is scheduled, its next step, and nothing else.
+    /// Makes the held call of this client; if it is scheduled, makes its next step and nothing else.
     Release(u32),
-    /// The held call of this client fails like that; nothing else is held of it.
+    /// Makes the held call of this client fail in this way; no further call of it is held.
     Fail(u32, CallAction),
-    /// Every process of this client is killed.
+    /// Kills every process of this client.
     Kill(u32),
-    /// Something was done that may wake somebody.
+    /// Something was done that may wake a client.
     Again,
-    /// Nothing: who waits, waits.
+    /// Does nothing: waiting clients keep waiting.
     Nothing,
 }
 
@@ -184,62 +184,62 @@ pub enum SchedulerAction {
 pub struct Spawning {
     /// The client.
     pub client: u32,
-    /// Its place among such calls of the client since its own program was started, from 1.
+    /// Its index among such calls of the client since the client's own program was started, from 1.
     pub nth: u32,
     /// Its name, as in its manual page.
     pub name: &'static str,
 }
 
-/// Decides what becomes of the calls of an execution.
+/// Decides what happens to the calls of an execution.
 pub trait Director {
-    /// What becomes of this call.
+    /// Returns the action for this call.
     fn treat(&mut self, upcoming: &Upcoming) -> CallAction;
-    /// The error number with which this call fails; nothing, if it is made.
+    /// Returns the error number with which this call fails, or `None` if it is made.
     fn treat_spawn(&mut self, _spawning: &Spawning) -> Option<i32> {
         None
     }
-    /// What is done now that no client goes on by himself, though one is held or not started, or may wait for the
-    /// director; the rest of client 1 stands first.
+    /// Returns the action when no client continues by itself although one is held or not started, or may wait for the
+    /// director; the state of client 1 comes first.
     fn rest(&mut self, clients: &[ClientState]) -> SchedulerAction;
-    /// Whose step comes next, where clients are scheduled.
+    /// Returns the next step of scheduled clients.
     fn turn(&mut self, _scene: &Snapshot<'_>) -> SchedulerAction {
         SchedulerAction::Nothing
     }
 }
 
-/// Where scheduled clients stand when all have come to rest.
+/// State of the scheduled clients when all are at rest.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'a> {
-    /// Each client, client 1 first.
+    /// Each client; client 1 comes first.
     pub turns: &'a [ClientSnapshot],
-    /// The calls that have returned since the last time.
+    /// Calls that have returned since the last snapshot.
     pub calls: &'a [Call],
-    /// Whether somebody who is not stopped may go on by himself.
+    /// Whether a client that is not stopped may continue by itself.
     pub may_wake: bool,
 }
 
-/// Where a scheduled client stands.
+/// State of a scheduled client.
 #[derive(Clone, Debug)]
 pub struct ClientSnapshot {
-    /// What it does.
+    /// Its state.
     pub rest: ClientState,
-    /// What its next step may touch.
+    /// What its next step may access.
     pub footprint: Footprint,
-    /// Whether that step can be made now.
+    /// Whether that step is possible now.
     pub can_go: bool,
-    /// How long it would sleep, where that is its next step.
+    /// Length of the sleep, if its next step is one.
     pub sleeps: Option<Duration>,
     /// Whether that step is its exit.
     pub is_exit: bool,
-    /// What that step is, by the name of the call.
+    /// Name of the call that is that step.
     pub name: &'static str,
-    /// Whether more of its threads stand before a visible call.
+    /// Whether more of its threads are stopped before a visible call.
     pub has_others: bool,
     /// Whether a timer may end its wait.
     pub has_timer: bool,
-    /// What that step is, in words that are the same in every run that goes the same way.
+    /// Description of that step, identical in all runs that take the same path.
     pub label: String,
-    /// The locks that it holds.
+    /// Locks that it holds.
     pub holds: Vec<Lock>,
 }
 
@@ -251,7 +251,7 @@ pub enum TracerError {
     Start {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
     /// The system does not allow one process to trace another.
@@ -262,9 +262,9 @@ pub enum TracerError {
     /// Another call of the tracer failed.
     #[error("cannot {what}: {why}")]
     System {
-        /// What was tried.
+        /// The attempted action.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
 }
@@ -275,10 +275,10 @@ impl TracerError {
     }
 }
 
-/// Runs the operations of some clients, the first of them client 1, as the injector wants it.
+/// Runs the operations of the clients, numbered from 1, as the director decides.
 ///
 /// # Errors
-/// Where a program cannot be started, or not be traced.
+/// Fails if a program cannot be started or traced.
 pub fn run(
     surroundings: &Surroundings<'_>,
     clients: &[Traceable<'_>],
@@ -286,7 +286,7 @@ pub fn run(
 ) -> Result<Traced, TracerError> {
     let mut machine = Machine::new(surroundings, clients)?;
     let ran = machine.run(director);
-    // Whatever happened, nobody is left.
+    // Whatever happened, no process is left.
     let ended = machine.end_all();
     machine.refuse_unfit_copies();
     ran?;
@@ -294,13 +294,13 @@ pub fn run(
     machine.into_traced()
 }
 
-/// A file without a name for what an operation writes.
+/// Creates an unnamed file for the output of an operation.
 fn scratch() -> Result<File, TracerError> {
     tempfile::tempfile().map_err(TracerError::system("make a file for the output"))
 }
 
 fn content(mut file: File) -> Result<Vec<u8>, TracerError> {
-    /// What is kept of an output.
+    /// Maximum number of bytes kept of an output.
     const KEPT: u64 = 1 << 20;
     let mut content = Vec::new();
     file.rewind()

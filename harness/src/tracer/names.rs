@@ -1,6 +1,6 @@
 //! Names flags and commands as the manual pages do.
 
-/// The flags of an `open`.
+/// Formats the flags of an `open`.
 pub(super) fn open_flags(flags: i32) -> String {
     let access = match flags & libc::O_ACCMODE {
         libc::O_RDONLY => "O_RDONLY",
@@ -21,7 +21,7 @@ pub(super) fn open_flags(flags: i32) -> String {
         (libc::O_PATH, "O_PATH"),
         (libc::O_CLOEXEC, "O_CLOEXEC"),
     ] {
-        // `O_SYNC` holds the bit of `O_DSYNC`.
+        // `O_SYNC` includes the bit of `O_DSYNC`.
         let is_part = name == "O_DSYNC" && flags & libc::O_SYNC == libc::O_SYNC;
         if flags & flag == flag && !is_part {
             names.push(name);
@@ -30,7 +30,7 @@ pub(super) fn open_flags(flags: i32) -> String {
     names.join("|")
 }
 
-/// The flags of a `preadv2` or `pwritev2` whose meaning is known here.
+/// The known flags of `preadv2` and `pwritev2`.
 const VECTOR_FLAGS: [(i32, &str); 7] = [
     (libc::RWF_HIPRI, "RWF_HIPRI"),
     (libc::RWF_DSYNC, "RWF_DSYNC"),
@@ -41,7 +41,7 @@ const VECTOR_FLAGS: [(i32, &str); 7] = [
     (libc::RWF_DONTCACHE, "RWF_DONTCACHE"),
 ];
 
-/// The flags of a `preadv2` or `pwritev2`; what has no name here, as a number.
+/// Formats the flags of a `preadv2` or `pwritev2`; flags without a known name as a number.
 pub(super) fn vector_flags(flags: i32) -> String {
     let known = VECTOR_FLAGS.iter().filter(|(flag, _)| flags & flag != 0);
     let mut names: Vec<String> = known.map(|(_, name)| (*name).to_owned()).collect();
@@ -52,12 +52,12 @@ pub(super) fn vector_flags(flags: i32) -> String {
     names.join("|")
 }
 
-/// Those of the flags of a `preadv2` or `pwritev2` whose meaning is not known here.
+/// Returns the unknown flags of a `preadv2` or `pwritev2`.
 pub(super) fn unknown_vector_flags(flags: i32) -> i32 {
     VECTOR_FLAGS.iter().fold(flags, |rest, (flag, _)| rest & !flag)
 }
 
-/// The operation of a `flock`.
+/// Formats the operation of a `flock`.
 pub(super) fn flock_operation(operation: i32) -> String {
     let name = match operation & !libc::LOCK_NB {
         libc::LOCK_SH => "LOCK_SH",
@@ -68,7 +68,7 @@ pub(super) fn flock_operation(operation: i32) -> String {
     if operation & libc::LOCK_NB == 0 { name.to_owned() } else { format!("{name}|LOCK_NB") }
 }
 
-/// The command of an `fcntl`.
+/// Formats the command of an `fcntl`.
 pub(super) fn fcntl_command(command: i32) -> &'static str {
     match command {
         libc::F_DUPFD => "F_DUPFD",
@@ -81,7 +81,7 @@ pub(super) fn fcntl_command(command: i32) -> &'static str {
     }
 }
 
-/// The type of a record lock.
+/// Formats the type of a record lock.
 pub(super) fn lock_type(lock_type: i32) -> &'static str {
     match lock_type {
         libc::F_RDLCK => "F_RDLCK",

@@ -11,12 +11,12 @@ use nix::unistd::Pid;
 use crate::call::TEMPORARY;
 use crate::tracer::descriptor;
 
-/// Links on the way to one file, after which the kernel gives up (path_resolution(7)).
+/// Maximum number of links on the way to one file, after which the kernel gives up (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 /// `PROC_SUPER_MAGIC` of statfs(2).
 const PROC: i64 = 0x9fa0;
 
-/// The folders in which what is done is visible.
+/// The folders in which actions are visible.
 #[derive(Clone, Debug)]
 pub(super) struct Roots {
     pub(super) sandbox: PathBuf,
@@ -24,17 +24,17 @@ pub(super) struct Roots {
 }
 
 impl Roots {
-    /// Whether a path is one of them, or lies in one.
+    /// Whether a path is one of the folders, or lies in one.
     pub(super) fn contain(&self, path: &Path) -> bool {
         path.starts_with(&self.sandbox) || path.starts_with(&self.temporary)
     }
 
-    /// Whether a path is one of them.
+    /// Whether a path is one of the folders.
     fn are(&self, path: &Path) -> bool {
         path == self.sandbox || path == self.temporary
     }
 
-    /// The path that is shown so.
+    /// Returns the path that is displayed as `shown`.
     pub(super) fn real(&self, shown: &str) -> PathBuf {
         match Path::new(shown).strip_prefix(TEMPORARY) {
             Ok(inner) => self.temporary.join(inner),
@@ -43,19 +43,19 @@ impl Roots {
     }
 }
 
-/// How the text of a path is meant.
+/// How the text of a path is interpreted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Meant {
-    /// The folder behind this descriptor is where a relative path begins, and not the current one.
+    /// Descriptor of the folder at which a relative path begins, instead of the current one.
     pub(super) folder: Option<i32>,
-    /// That folder is the root for it (`RESOLVE_IN_ROOT`).
+    /// Whether that folder is the root of the path (`RESOLVE_IN_ROOT`).
     pub(super) is_root: bool,
-    /// Where its last part is a link, what that leads to is meant.
+    /// Whether a link in the last part is followed.
     pub(super) follows: bool,
 }
 
-/// Folders outside the watched ones of which it is known that they are no links, so that most paths of an interpreter
-/// need no look. A name that is moved or removed out there ends that: it might have been one of them.
+/// Folders outside the watched ones that are known not to be links, so that most paths of an interpreter need no
+/// lookup. Once a name out there is moved or removed, none are kept: it might have been one of them.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     folders: BTreeSet<PathBuf>,
@@ -63,7 +63,7 @@ pub(super) struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// Something out there is moved or removed.
+    /// Notes that a name outside was moved or removed.
     pub(super) fn change(&mut self) {
         self.folders.clear();
         self.is_changed = true;
@@ -76,9 +76,9 @@ impl Elsewhere {
     }
 }
 
-/// The path that `text` names in `thread`. A link that is its last part and lies in a watched folder keeps its name,
-/// also where the call follows it: that name is what stores share. What a link in there leads out to is named by the way
-/// through that link, since it is reached through the folder.
+/// Resolves the path `text` in `thread`. If its last part is a link in a watched folder, the link keeps its name, even
+/// if the call follows it: that name is what stores share. If a link in a watched folder leads out, its target is named
+/// by the path through that link, because it is reached through the folder.
 pub(super) fn resolve(
     thread: Pid,
     text: Vec<u8>,
@@ -86,7 +86,7 @@ pub(super) fn resolve(
     roots: &Roots,
     elsewhere: &mut Elsewhere,
 ) -> PathBuf {
-    // With a slash behind it a link is followed in any case.
+    // With a trailing slash, a link is always followed.
     let follows = meant.follows || text.ends_with(b"/") || text.ends_with(b"/.");
     let path = PathBuf::from(OsString::from_vec(text));
     let folder = || {
@@ -104,10 +104,10 @@ pub(super) fn resolve(
     Walk { thread, root, roots, keeps: true }.walk(from, &path, follows, elsewhere)
 }
 
-/// What a path leads to in the end, in `thread`.
+/// Returns the final target of a path, in `thread`.
 pub(super) fn followed(thread: Pid, path: &Path, roots: &Roots) -> PathBuf {
     let root = root_of(thread);
-    // The path itself is one that we see.
+    // The path itself is as we see it.
     let from = path.parent().unwrap_or(path).to_owned();
     let last = path.file_name().map(Path::new).unwrap_or(Path::new(""));
     Walk { thread, root, roots, keeps: false }.walk(from, last, true, &mut Elsewhere::default())
@@ -120,14 +120,14 @@ fn root_of(thread: Pid) -> PathBuf {
 /// A walk along a path as one thread sees it; all paths in it are as we see them.
 struct Walk<'a> {
     thread: Pid,
-    /// Where absolute paths of the thread begin (chroot(2)).
+    /// Root of the thread's absolute paths (chroot(2)).
     root: PathBuf,
     roots: &'a Roots,
-    /// Whether links in a watched folder keep their names, the last ones and those that lead out.
+    /// Whether links in a watched folder keep their names: those in the last part and those that lead out.
     keeps: bool,
 }
 
-/// One part of a path that is still to be walked.
+/// A part of a path that is still to be walked.
 enum Part {
     /// The thread's root.
     Root,
@@ -178,7 +178,7 @@ impl Walk<'_> {
                     here.pop();
                     left.extend(self.target(&here, &name, &target));
                 }
-                // It is there, and no link.
+                // It exists and is not a link.
                 Err(why) if why.raw_os_error() == Some(libc::EINVAL) && !is_last => {
                     elsewhere.note(&here, self.roots);
                 }
@@ -188,7 +188,7 @@ impl Walk<'_> {
         way_out.filter(|_| !self.roots.contain(&here)).unwrap_or(here)
     }
 
-    /// The parts of what a link leads to, the last first.
+    /// Returns the parts of a link's target, the last first.
     fn target(&self, folder: &Path, name: &OsStr, target: &Path) -> Vec<Part> {
         if let Some(own) = self.own_process(name, target) {
             return parts(&own);
@@ -201,7 +201,7 @@ impl Walk<'_> {
         parts
     }
 
-    /// `/proc/self` and `/proc/thread-self` say who reads them: that was us, and is to be the thread.
+    /// `/proc/self` and `/proc/thread-self` name their reader: that was us, and must be the thread.
     fn own_process(&self, name: &OsStr, target: &Path) -> Option<PathBuf> {
         let own = nix::unistd::getpid().to_string();
         if !target.starts_with(&own) {
@@ -216,7 +216,7 @@ impl Walk<'_> {
     }
 }
 
-/// The parts of a path, the last first.
+/// Splits a path into its parts, the last first.
 fn parts(path: &Path) -> Vec<Part> {
     let parts = path.components().rev().filter_map(|component| match component {
         Component::RootDir => Some(Part::Root),
@@ -227,7 +227,7 @@ fn parts(path: &Path) -> Vec<Part> {
     parts.collect()
 }
 
-/// A path with the parts that are left, the last first.
+/// Appends the remaining parts, which are stored last first, to a path.
 fn with(path: &Path, left: &[Part]) -> PathBuf {
     let mut path = path.to_owned();
     for part in left.iter().rev() {
@@ -246,12 +246,12 @@ fn is_proc(folder: &Path) -> bool {
     rustix::fs::statfs(folder).is_ok_and(|system| system.f_type == PROC)
 }
 
-/// The path of a descriptor's file.
+/// Returns the path of a descriptor's file.
 pub(super) fn of_descriptor(thread: Pid, descriptor: i32) -> PathBuf {
     std::fs::read_link(format!("/proc/{thread}/fd/{descriptor}")).unwrap_or_default()
 }
 
-/// As a person calls it: from the sandbox where it is in there, and by `$TMPDIR` where it is there.
+/// Formats a path for display: relative to the sandbox if it is in there, with `$TMPDIR` if it is in TMPDIR.
 pub(super) fn shown(path: &Path, roots: &Roots) -> String {
     if let Ok(inner) = path.strip_prefix(&roots.sandbox) {
         return if inner.as_os_str().is_empty() { ".".to_owned() } else { inner.display().to_string() };
@@ -263,7 +263,7 @@ pub(super) fn shown(path: &Path, roots: &Roots) -> String {
     }
 }
 
-/// Without `.` and `..`, as a person reads it: what is not watched is told as the call has it.
+/// Removes `.` and `..` for display: paths that are not watched are shown as in the call.
 pub(super) fn told(thread: Pid, folder: Option<i32>, text: Vec<u8>) -> PathBuf {
     let path = PathBuf::from(OsString::from_vec(text));
     let base = match folder {
@@ -296,7 +296,7 @@ mod tests {
         Roots { sandbox: folder.join("sandbox"), temporary: folder.join("tmp") }
     }
 
-    /// What a text names in this thread.
+    /// Resolves a text in this thread.
     fn named(text: &str, follows: bool, roots: &Roots) -> PathBuf {
         let meant = Meant { follows, ..Meant::default() };
         resolve(nix::unistd::gettid(), text.as_bytes().to_vec(), meant, roots, &mut Elsewhere::default())
@@ -318,7 +318,7 @@ mod tests {
         }
     }
 
-    /// A store that went to its file by `/proc/self/cwd`, a descriptor, or a link that lies elsewhere did all of its work
+    /// A store that reached its file through `/proc/self/cwd`, a descriptor, or a link outside did all of its work
     /// unseen, and every invariant held.
     #[test]
     fn links_are_followed_as_the_thread_sees_them() {
@@ -334,7 +334,7 @@ mod tests {
         let open = fs::File::open(&roots.sandbox).unwrap();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let db = roots.sandbox.join("db");
-        // Folders on the way are followed by every call, the last part only by those that do so.
+        // Links in folders on the way are followed by every call, a link in the last part only by some calls.
         for way in ["/proc/self", "/proc/thread-self", &format!("/proc/{}", std::process::id())] {
             assert_eq!(named(&format!("{way}/fd/{}/db", open.as_raw_fd()), false, &roots), db);
         }
@@ -343,17 +343,17 @@ mod tests {
         assert_eq!(named(&text(&roots.sandbox.join("sub/x")), false, &roots), roots.sandbox.join("real/x"));
         assert_eq!(named(&text(&folder.join("db-alias")), true, &roots), db);
         assert_eq!(named(&text(&folder.join("db-alias")), false, &roots), folder.join("db-alias"));
-        // What is reached through the sandbox is seen as before.
+        // Files reached through the sandbox are seen as before.
         let out = roots.sandbox.join("out/lib/x");
         assert_eq!(named(&text(&out), false, &roots), out);
-        // A link that lies in the sandbox keeps its name; a slash behind it means what it leads to.
+        // A link in the sandbox keeps its name; a trailing slash refers to its target.
         let link = roots.sandbox.join("link");
         assert_eq!(named(&text(&link), true, &roots), link);
         assert_eq!(followed(nix::unistd::gettid(), &link, &roots), db);
         assert_eq!(named(&format!("{}/", text(&folder.join("alias"))), false, &roots), roots.sandbox);
     }
 
-    /// What is known of a folder elsewhere must not outlive it.
+    /// Cached knowledge of a folder outside must not outlive the folder.
     #[test]
     fn a_folder_that_becomes_a_link_is_seen() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,21 +1,21 @@
 //! Accesses the registers of a stopped thread that hold a call's number, arguments and result.
 //!
-//! Where they stand is a table for each architecture, over the words of the set that the kernel hands out: so both are
-//! tested wherever the tests run.
+//! Their positions are a table for each architecture, over the words of the register set that the kernel returns: so
+//! both tables are tested wherever the tests run.
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
-/// The registers, as the kernel hands them out.
+/// The registers, as the kernel returns them.
 pub(super) type Registers = libc::user_regs_struct;
 
-/// The number of no call: the kernel skips it.
+/// Not a call number: the kernel skips the call.
 const NO_CALL: i32 = -1;
-/// Words of eight bytes in a set.
+/// Number of eight-byte words in a register set.
 const WORDS: usize = size_of::<Registers>() / size_of::<u64>();
 
-/// In which words of a register set things stand.
+/// Word indices in a register set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
     arguments: [usize; 6],
@@ -24,7 +24,7 @@ struct Layout {
     program_counter: usize,
     /// The number of a call, for the instruction that makes it.
     number: usize,
-    /// The number of the call that is about to be made; nothing where that is in a set of its own.
+    /// The number of the call about to be made; `None` if it is in a register set of its own.
     number_at_entry: Option<usize>,
     /// The length of the instruction that makes a call.
     instruction: u64,
@@ -68,7 +68,7 @@ impl Layout {
         self.arguments.into_iter().zip(arguments).for_each(|(place, value)| words[place] = value);
     }
 
-    /// The instruction that has just been executed is executed again, with this call.
+    /// Executes the last instruction again, with this call.
     fn make_again(&self, words: &mut [u64], number: u64, arguments: [u64; 6]) {
         words[self.program_counter] -= self.instruction;
         self.set_arguments(words, arguments);
@@ -85,7 +85,7 @@ impl Layout {
 
 fn words(registers: &Registers) -> [u64; WORDS] {
     #[expect(unsafe_code, reason = "the set is looked at as words, whatever the architecture calls them")]
-    // SAFETY: it is a C structure of words of eight bytes and nothing else, on every architecture there is a table for.
+    // SAFETY: it is a C structure of eight-byte words and nothing else, on every architecture that has a table.
     unsafe {
         std::mem::transmute(*registers)
     }
@@ -113,7 +113,7 @@ fn change(thread: Pid, change: impl FnOnce(&mut [u64])) -> Result<(), Errno> {
     write(thread, from_words(set))
 }
 
-/// Sets an argument of the call that is about to be made, counted from 0; what it was before.
+/// Sets an argument of the call about to be made, counted from 0; returns its previous value.
 pub(super) fn set_argument(thread: Pid, index: usize, value: u64) -> Result<u64, Errno> {
     let place = *HERE.arguments.get(index).ok_or(Errno::EINVAL)?;
     let mut before = 0;
@@ -121,34 +121,34 @@ pub(super) fn set_argument(thread: Pid, index: usize, value: u64) -> Result<u64,
     Ok(before)
 }
 
-/// Lets the call that is about to be made do nothing and return this error.
+/// Makes the call about to be made do nothing and return this error.
 pub(super) fn refuse(thread: Pid, errno: i32) -> Result<(), Errno> {
     #[cfg(target_arch = "aarch64")]
     set_number(thread, NO_CALL)?;
     change(thread, |words| HERE.refuse(words, errno))
 }
 
-/// After a call has returned: it is told that it failed with this error.
+/// After a call has returned: replaces its result by this error.
 pub(super) fn set_failure(thread: Pid, errno: i32) -> Result<(), Errno> {
     set_result(thread, i64::from(-errno))
 }
 
-/// Lets the call that is about to be made do nothing and return this.
+/// Makes the call about to be made do nothing and return this value.
 pub(super) fn answer(thread: Pid, value: i32) -> Result<(), Errno> {
     refuse(thread, -value)
 }
 
-/// After a call has returned: it is told this result.
+/// After a call has returned: replaces its result.
 pub(super) fn set_result(thread: Pid, result: i64) -> Result<(), Errno> {
     change(thread, |words| words[HERE.result] = result.cast_unsigned())
 }
 
-/// Where the stack ends.
+/// Returns the stack pointer.
 pub(super) fn stack_pointer(registers: &Registers) -> u64 {
     words(registers)[HERE.stack_pointer]
 }
 
-/// The number of the call stands in a register set of its own.
+/// Sets the number of the call, which is in a register set of its own.
 #[cfg(target_arch = "aarch64")]
 fn set_number(thread: Pid, number: i32) -> Result<(), Errno> {
     /// `NT_ARM_SYSTEM_CALL` of `elf.h`.
@@ -168,12 +168,12 @@ fn set_number(thread: Pid, number: i32) -> Result<(), Errno> {
     Errno::result(set).map(drop)
 }
 
-/// After a call has returned: lets the thread make it once more, with the arguments of `entry`.
+/// After a call has returned: makes the thread make it once more, with this number and these arguments.
 pub(super) fn make_again(thread: Pid, number: u64, arguments: [u64; 6]) -> Result<(), Errno> {
     change(thread, |words| HERE.make_again(words, number, arguments))
 }
 
-/// The arguments of the call that is about to be made.
+/// Returns the arguments of the call about to be made.
 pub(super) fn arguments(registers: &Registers) -> [u64; 6] {
     HERE.arguments(&words(registers))
 }
@@ -182,7 +182,8 @@ pub(super) fn arguments(registers: &Registers) -> [u64; 6] {
 mod tests {
     use super::*;
 
-    /// Of `openat(AT_FDCWD, 0x7ffe_1000, O_RDWR|O_CREAT|O_CLOEXEC, 0o666)`, stopped on its way in, as gdb shows it.
+    /// Registers of `openat(AT_FDCWD, 0x7ffe_1000, O_RDWR|O_CREAT|O_CLOEXEC, 0o666)`, stopped on entry, as gdb shows
+    /// them.
     const ON_X86_64: [u64; 27] = [
         0x15,
         0x14,
@@ -238,7 +239,7 @@ mod tests {
         AARCH64.make_again(&mut arm, 56, arguments);
         assert_eq!((X86_64.arguments(&set), AARCH64.arguments(&arm)), (arguments, arguments));
         assert_eq!((set[10], set[16], arm[8], arm[32]), (257, 0x40_1000, 56, 0x40_1000));
-        // On aarch64 the first argument stands where the result was.
+        // On aarch64 the first argument is in the register of the result.
         assert_eq!(arm[0], 1);
     }
 

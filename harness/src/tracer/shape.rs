@@ -11,35 +11,35 @@ pub(super) struct Shape {
     pub(super) form: Form,
 }
 
-/// Where the arguments stand that say what a call works on, counted from 0. `None` for a folder is the current one.
+/// Positions, counted from 0, of the arguments that say what a call works on. `None` for a folder is the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Opens a path; where folder, path and flags stand.
+    /// Opens a path; positions of folder, path and flags.
     Open { folder: Option<usize>, path: usize, flags: Flags },
     /// Works on one path.
     Path { folder: Option<usize>, path: usize },
     /// Works on two paths.
     Paths { folders: [Option<usize>; 2], paths: [usize; 2] },
-    /// Works on all files there are, those of the sandbox among them.
+    /// Works on all existing files, including those of the sandbox.
     Everything,
     /// Works on the file of a descriptor.
     File,
-    /// Reads or writes so many bytes through a descriptor.
+    /// Reads or writes `count` bytes through a descriptor.
     Bytes { count: usize },
-    /// Writes bytes that stand in memory.
+    /// Writes bytes from memory.
     Buffer { address: usize, count: usize },
     /// Reads or writes through a list of buffers.
     Vector { list: usize, count: usize },
-    /// Copies so many bytes, or fewer, from one descriptor to another.
+    /// Copies `count` bytes, or fewer, from one descriptor to another.
     Copy { from: usize, to: usize, count: usize },
-    /// Works on an extended attribute, or on the list of them: where its name stands, and its value and the length of that
-    /// if it is set.
+    /// Works on an extended attribute, or on the list of them: position of its name and, if it is set, of its value and
+    /// the value's length.
     Attribute { of: Of, name: Option<usize>, value: Option<Value> },
-    /// Gives a socket a name, which is one of a file if the socket is a Unix one: where the address and its length stand.
+    /// Gives a socket a name, which is a file name for a Unix socket: positions of the address and its length.
     Bind { address: usize, length: usize },
-    /// `ioctl`, if it lets files share content: the filter stops no other.
+    /// `ioctl` calls that let files share content: the filter stops no others.
     Ioctl,
-    /// Makes memory writable, which may be a map of a file: noted, and not told.
+    /// Makes memory writable, which may be a map of a file: noted, not reported.
     Protect,
     /// Maps a file into memory.
     Map,
@@ -51,28 +51,29 @@ pub(super) enum Form {
     Close,
     /// Closes descriptors from one to another.
     CloseRange,
-    /// Ends the process: told when it has ended, not as a call.
+    /// Ends the process: reported when it has ended, not as a call.
     Exit,
-    /// Tells where the C library keeps the thread's id: noted for copies, and not told.
+    /// Sets where the C library keeps the thread's id: noted for copies, not reported.
     TidAddress,
-    /// Sets a timer, which can end a wait: noted, and not told.
+    /// Sets a timer, which can end a wait: noted, not reported.
     Timer { value: TimerValue },
-    /// Makes a second descriptor; where its number is asked for.
+    /// Makes a second descriptor; position of the requested number.
     Duplicate { to: Option<usize> },
 }
 
-/// What has the extended attributes.
+/// Owner of the extended attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Of {
     /// The file of the path in argument 0.
     Path,
     /// The file of the descriptor in argument 0.
     Descriptor,
-    /// The file of the path in argument 1, from the folder in argument 0; of that descriptor, if the path is empty.
+    /// The file of the path in argument 1, from the folder in argument 0; the file of that descriptor if the path is
+    /// empty.
     At,
 }
 
-/// Where the value of an extended attribute stands.
+/// Position of the value of an extended attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     /// At this address, with this length.
@@ -81,7 +82,7 @@ pub(super) enum Value {
     Behind(usize),
 }
 
-/// Where the flags of an open stand.
+/// Position of the flags of an open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flags {
     /// In this argument.
@@ -93,7 +94,7 @@ pub(super) enum Flags {
     Creat,
 }
 
-/// Where it stands when a timer goes off.
+/// Position of the time at which a timer goes off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimerValue {
     /// This argument is the number of seconds.
@@ -117,7 +118,7 @@ mod numbers {
 
 macro_rules! shapes {
     ($($(#[$attribute:meta])* $call:ident $class:ident $form:expr;)*) => {
-        /// All of them.
+        /// All calls that can be visible.
         pub(super) const ALL: &[Shape] = &[$(
             $(#[$attribute])*
             Shape { number: numbers::$call, name: name(stringify!($call)), class: Class::$class, form: $form },
@@ -125,7 +126,7 @@ macro_rules! shapes {
     };
 }
 
-/// `SYS_open` is called `open`.
+/// Returns the name of a call: `SYS_open` is called `open`.
 const fn name(constant: &'static str) -> &'static str {
     constant.split_at(4).1
 }
@@ -147,7 +148,7 @@ const fn attribute(of: Of, name: Option<usize>, value: Option<Value>) -> Form {
     Form::Attribute { of, name, value }
 }
 
-/// Where `setxattr` and its like have the value.
+/// Position of the value in `setxattr` and its variants.
 const SET: Value = Value::Plain { address: 2, length: 3 };
 
 const PATHS_AT: Form = Form::Paths { folders: [Some(0), Some(2)], paths: [1, 3] };
@@ -261,7 +262,7 @@ shapes! {
     SYS_fcntl Lock Form::Fcntl;
 }
 
-/// The row of this call.
+/// Returns the row of this call.
 pub(super) fn find(number: u64) -> Option<&'static Shape> {
     ALL.iter().find(|shape| u64::try_from(shape.number).is_ok_and(|known| known == number))
 }

@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use crate::tracer::memory;
 use crate::tracer::stopped::Entry;
 
-/// Their numbers.
+/// Numbers of these calls.
 pub(super) const CALLS: &[i64] = &[
     libc::SYS_clone,
     libc::SYS_clone3,
@@ -18,7 +18,7 @@ pub(super) const CALLS: &[i64] = &[
     libc::SYS_execveat,
 ];
 
-/// The name of a call that starts something; nothing if it is another one.
+/// Returns the name of a call that starts something, or `None` for any other call.
 pub(super) fn name(entry: &Entry) -> Option<&'static str> {
     if entry.is_foreign {
         return None;
@@ -36,7 +36,7 @@ pub(super) fn name(entry: &Entry) -> Option<&'static str> {
     }
 }
 
-/// Whether it makes a thread of the same process.
+/// Whether it creates a thread of the same process.
 pub(super) fn makes_thread(thread: Pid, entry: &Entry) -> bool {
     let flags = match name(entry) {
         Some("clone") => entry.arguments[0],

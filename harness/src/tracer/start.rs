@@ -26,8 +26,8 @@ pub(super) struct Started {
     failure: OwnedFd,
 }
 
-/// Starts it: in a group of its own, seized with all that comes of it, before it runs a single call of the program.
-/// Its first events are those of the way to its program: it runs that from `Event::Executed` on.
+/// Starts it in a group of its own, seized with all its descendants, before it runs a single call of the program. Its
+/// first events belong to the way to its program, which runs from `Event::Executed` on.
 pub(super) fn start(
     traceable: &Traceable<'_>,
     stdout: &File,
@@ -78,7 +78,7 @@ pub(super) fn start(
 }
 
 impl Started {
-    /// What went wrong, where it ended before there was a program: the child tells it through the pipe.
+    /// Returns what went wrong if it ended before it ran a program: the child reports it through the pipe.
     pub(super) fn failure(self) -> TracerError {
         let mut code = [0; 4];
         let read = rustix::io::read(&self.failure, &mut code);
@@ -87,7 +87,7 @@ impl Started {
     }
 }
 
-/// Everything that the child needs, laid out so that it has to allocate nothing.
+/// Everything the child needs, prepared so that it need not allocate.
 struct Prepared {
     program: CString,
     cwd: CString,
@@ -130,13 +130,13 @@ impl Prepared {
         })
     }
 
-    /// What the child does. Tells the error number through `failure` where it cannot become the program.
+    /// Runs the child. Reports the error number through `failure` if it cannot become the program.
     ///
     /// # Safety
     /// Only for the child of a `fork`.
     #[expect(unsafe_code, reason = "see `start`")]
     unsafe fn become_the_program(&self, descriptors: [i32; 3], gate: i32, failure: i32) -> ! {
-        // SAFETY: all pointers are to what `self` owns, which lives in the copied memory; all calls are
+        // SAFETY: all pointers are to memory owned by `self`, which lives in the copied memory; all calls are
         // async-signal-safe.
         unsafe {
             let filter = libc::sock_fprog {
@@ -147,11 +147,11 @@ impl Prepared {
             let done = libc::setpgid(0, 0) == 0
                 && (0..3).all(|number| libc::dup2(descriptors[number as usize], number) >= 0)
                 && libc::chdir(self.cwd.as_ptr()) == 0
-                // The Rust runtime ignores it, and what is ignored stays so across exec.
+                // The Rust runtime ignores it, and ignored signals stay ignored across exec.
                 && libc::signal(libc::SIGPIPE, libc::SIG_DFL) != libc::SIG_ERR
                 // The gate is opened once this process is seized.
                 && libc::read(gate, (&raw mut byte).cast(), 1) == 1
-                // What picklock itself was given beside its standard streams is none of the store's business.
+                // The store must not inherit the descriptors that picklock was given besides its standard streams.
                 && libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) == 0
                 && libc::setrlimit(libc::RLIMIT_FSIZE, &raw const self.file_max) == 0
                 && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
@@ -166,7 +166,7 @@ impl Prepared {
     }
 }
 
-/// A program without a slash is looked for on the PATH.
+/// Looks up a program without a slash on the PATH.
 fn search(program: &std::path::Path) -> PathBuf {
     if program.as_os_str().as_bytes().contains(&b'/') {
         return program.to_owned();
@@ -178,7 +178,7 @@ fn search(program: &std::path::Path) -> PathBuf {
     found.unwrap_or_else(|| program.to_owned())
 }
 
-/// Ends the operations when their time is over, or when the only one can be seen never to go on.
+/// Ends the operations at their time limit, or when the only one is seen to be blocked forever.
 pub(super) struct Deadline {
     done: Option<OwnedFd>,
     is_over: Arc<AtomicBool>,
@@ -187,7 +187,7 @@ pub(super) struct Deadline {
     watcher: Option<JoinHandle<()>>,
 }
 
-/// How often an operation is looked at that may hang.
+/// Interval between checks of an operation that may hang.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl Deadline {
@@ -217,12 +217,12 @@ impl Deadline {
         Ok(Self { done: Some(done), is_over, hangs, groups, watcher: Some(watcher) })
     }
 
-    /// How an operation ended that was ended by it.
+    /// Returns how an operation ended that was ended by this deadline.
     pub(super) fn end(&self) -> End {
         if self.hangs.load(Ordering::SeqCst) { End::Stuck } else { End::TimedOut }
     }
 
-    /// One more group that is to be killed then; at once, if it is too late already.
+    /// Adds a group to kill at the deadline; kills it at once if the deadline has passed.
     pub(super) fn watch(&self, group: Pid) {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         groups.push(group);
@@ -231,7 +231,7 @@ impl Deadline {
         }
     }
 
-    /// A group whose leader was waited for: from now on its number may be another's.
+    /// Removes a group whose leader was waited for: from now on its number may be reused.
     pub(super) fn forget(&self, group: Pid) {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != group);
     }
@@ -241,7 +241,7 @@ impl Deadline {
     }
 }
 
-/// What the thread of a [`Deadline`] needs.
+/// State of the thread of a [`Deadline`].
 struct Watcher {
     ears: OwnedFd,
     stop: Option<OwnedFd>,
@@ -265,8 +265,8 @@ impl Watcher {
             let timeout = next.and_then(|next| Timespec::try_from(next).ok());
             let mut watched = vec![PollFd::new(&self.ears, PollFlags::IN)];
             watched.extend(self.stop.iter().map(|stop| PollFd::new(stop, PollFlags::IN)));
-            // The pipe is hung up as soon as all operations have ended; all else means that their time is over, or that it
-            // is to be looked at them.
+            // The pipe is hung up as soon as all operations have ended; anything else means that their time is over, or
+            // that they are due for a check.
             let Ok(woken) = poll(&mut watched, timeout.as_ref()) else { return };
             if watched.first().is_some_and(|ears| !ears.revents().is_empty()) {
                 return;
@@ -299,7 +299,7 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         self.done = None;
         if let Some(watcher) = self.watcher.take() {
-            // It only waits and kills, and has nothing to tell.
+            // It only waits and kills, and has nothing to report.
             let _ended = watcher.join();
         }
     }

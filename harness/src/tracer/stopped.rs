@@ -8,7 +8,7 @@ use crate::call::End;
 use crate::tracer::TracerError;
 use crate::tracer::filter::FOREIGN;
 
-/// Since the thread was seized, and not attached to, this event tells the first stop of a new one, and group stops.
+/// Because the thread was seized, not attached to, this event reports the first stop of a new thread, and group stops.
 const PTRACE_EVENT_STOP: i32 = 128;
 const PTRACE_LISTEN: libc::c_uint = 0x4208;
 
@@ -22,7 +22,7 @@ pub(super) struct Stopped(Pid);
 pub(super) struct Entry {
     pub(super) number: u64,
     pub(super) arguments: [u64; 6],
-    /// It is a call of another architecture, whose numbers mean other things.
+    /// Whether it is a call of another architecture, whose numbers mean other calls.
     pub(super) is_foreign: bool,
 }
 
@@ -31,13 +31,13 @@ pub(super) struct Entry {
 pub(super) enum Event {
     /// It is about to make a call that the filter stops.
     Entry(Stopped, Entry),
-    /// The call that it was let into has returned.
+    /// The call that it was allowed to make has returned.
     Exit(Stopped, Result<i64, i32>),
-    /// It made another thread or process.
+    /// It created another thread or process.
     Born(Stopped, Pid),
     /// It is new.
     Begun(Stopped),
-    /// Its process runs another program; its thread had this number before.
+    /// Its process runs another program; its thread had this id before.
     Executed(Stopped, Pid),
     /// Its process is stopped by SIGSTOP or the like.
     GroupStop(Stopped),
@@ -60,7 +60,7 @@ impl Entry {
 }
 
 impl Event {
-    /// Whom it happened to.
+    /// Returns the thread of the event.
     pub(super) fn thread(&self) -> Pid {
         match self {
             Self::Entry(stopped, _)
@@ -80,12 +80,12 @@ impl Stopped {
         self.0
     }
 
-    /// A thread that was left stopped, and whose stop nobody else has.
+    /// Returns a thread that was left stopped and whose stop is held nowhere else.
     pub(super) fn again(thread: Pid) -> Self {
         Self(thread)
     }
 
-    /// Lets it run until something happens, with this signal, by its number: real-time signals have no name.
+    /// Runs it until its next event, with this signal, by its number: real-time signals have no name.
     pub(super) fn go_on(self, signal: Option<i32>) -> Result<(), Errno> {
         let signal = usize::try_from(signal.unwrap_or(0)).unwrap_or(0);
         #[expect(unsafe_code, reason = "nix knows no real-time signals")]
@@ -94,12 +94,12 @@ impl Stopped {
         Errno::result(resumed).map(drop)
     }
 
-    /// Lets it run until the call returns that it is about to make.
+    /// Runs it until the call about to be made returns.
     pub(super) fn run_to_exit(self) -> Result<(), Errno> {
         ptrace::syscall(self.0, None)
     }
 
-    /// Leaves it stopped as it wants to be, until SIGCONT.
+    /// Leaves it in its group stop until SIGCONT.
     pub(super) fn stay_stopped(self) -> Result<(), Errno> {
         #[expect(unsafe_code, reason = "nix has no PTRACE_LISTEN")]
         // SAFETY: the request takes a thread and two unused arguments, and touches no memory of this process.
@@ -128,7 +128,7 @@ pub(super) fn wait_for(thread: Pid) -> Result<Event, TracerError> {
     }
 }
 
-/// The next event, where there is one already.
+/// Returns the next event, if there is one already.
 pub(super) fn poll() -> Result<Option<Event>, TracerError> {
     next(libc::WNOHANG)
 }
@@ -146,7 +146,7 @@ fn next(how: i32) -> Result<Option<Event>, TracerError> {
     }
 }
 
-/// The status of a thread, as the kernel has it: the safe wrappers refuse one that holds a real-time signal.
+/// Returns the status of a thread, as the kernel reports it: the safe wrappers refuse one with a real-time signal.
 fn waited(which: i32, how: i32) -> Result<Option<(Pid, i32)>, TracerError> {
     loop {
         let mut status = 0;
@@ -164,9 +164,9 @@ fn waited(which: i32, how: i32) -> Result<Option<(Pid, i32)>, TracerError> {
     }
 }
 
-/// What a status means; nothing where the thread was killed before it could be asked.
+/// Decodes a status; `None` if the thread was killed before it could be queried.
 fn decode(thread: Pid, status: i32) -> Option<Event> {
-    /// What `PTRACE_O_TRACESYSGOOD` adds to the signal of a stop at a call.
+    /// The bit that `PTRACE_O_TRACESYSGOOD` adds to the signal of a stop at a call.
     const AT_A_CALL: i32 = 0x80;
     if libc::WIFEXITED(status) {
         return Some(Event::Ended(thread, End::Exited(libc::WEXITSTATUS(status))));
@@ -216,7 +216,7 @@ fn result(thread: Pid) -> Option<Result<i64, i32>> {
     // SAFETY: `op` says that the kernel filled in `exit`.
     let exit = unsafe { info.u.exit };
     let failed = exit.is_error != 0;
-    // A wait that a signal ended: what the program is told is for the kernel to say later, mostly `EINTR`.
+    // A wait ended by a signal: the kernel decides later what result the program gets, mostly `EINTR`.
     let errno = |number: i64| match number {
         512..=514 | 516 => libc::EINTR,
         other => i32::try_from(other).unwrap_or(0),

@@ -1,11 +1,13 @@
 //! Templates: a process stopped at its first visible call, of which copies are made, so that a client need not start
 //! from nothing each time.
 //!
-//! A copy is made by a `clone` that the template is made to call in place of its own: `CLONE_PARENT`, so that the copy
-//! is our child and not its, and with the address that it gave to `set_tid_address`, which is cleared at its end. Then both have their registers back, and the copy makes the call that the template is stopped at.
-//! Copied may be what has one thread, no child, no armed timer, no shared writable map, a current folder outside the
-//! sandbox, and no descriptors but the first three and regular files opened to read, whose offsets are set back before
-//! each copy. What a copy shows is the business of whoever runs it: he compares it with a fresh start.
+//! A copy is made by a `clone` that the template is made to call instead of its own call: with `CLONE_PARENT`, so that
+//! the copy is our child and not the template's, and with the address given to `set_tid_address`, which is cleared at
+//! the copy's end. Then the registers of both are restored, and the copy makes the call at which the template is
+//! stopped. A process can be copied if it has one thread, no child, no armed timer, no shared writable map, a current
+//! folder outside the sandbox, and no descriptors but the first three and regular files opened for reading, whose
+//! offsets are reset before each copy. The caller is responsible for what a copy shows: it compares it with a fresh
+//! start.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -23,21 +25,22 @@ use crate::tracer::registers::{self, Registers};
 use crate::tracer::stopped::{Event, Stopped, wait_for};
 use crate::tracer::{Traceable, TracerError};
 
-/// Time-outs that were computed when a template was started would have run out in a copy of an old one; but one that
-/// takes long to start is worth some more. Where that makes a difference a copy does not do what a fresh start does.
+/// Maximum age of a template: time-outs computed when it was started would have expired in a copy of an old one. A
+/// template that takes long to start may be older. If that makes a difference, a copy does not do what a fresh start
+/// does.
 const AGE_MAX: Duration = Duration::from_secs(2);
 const AGE_MAX_OF_SLOW: Duration = Duration::from_secs(8);
 const STARTS: u32 = 40;
-/// Templates that are kept at a time: the operations of one execution.
+/// Maximum number of templates kept at a time: the operations of one execution.
 const TEMPLATES_MAX: usize = 16;
 
-/// The templates of a run. They are ended when this goes.
+/// The templates of a run. They are ended when this value is dropped.
 #[derive(Debug, Default)]
 pub struct Templates {
     all: Vec<Template>,
-    /// Why no copies are made of this target.
+    /// Reason why this target is not copied.
     refused: Option<String>,
-    /// Copies are told the process id of their template: what it kept of that is theirs then.
+    /// Whether copies see the process id of their template: what the template stored of it then fits them.
     keeps_pid: bool,
 }
 
@@ -50,12 +53,12 @@ struct Template {
     registers: Registers,
     entry_number: u64,
     tid_address: Option<u64>,
-    /// Files opened to read, and where they stood.
+    /// Files opened for reading, with their offsets.
     files: Vec<(OwnedFd, u64)>,
     output: (File, File),
 }
 
-/// What makes two starts the same.
+/// The properties that make two starts equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
     program: PathBuf,
@@ -63,7 +66,7 @@ struct Key {
     cwd: PathBuf,
     environment: Vec<(OsString, OsString)>,
     turn: u32,
-    /// Its filter stops other calls.
+    /// Whether it is scheduled: its filter then stops other calls.
     is_scheduled: bool,
 }
 
@@ -80,7 +83,7 @@ impl Key {
     }
 }
 
-/// A copy: stopped before the call that its template is stopped at.
+/// A copy, stopped before the call at which its template is stopped.
 pub(super) struct Copy {
     pub(super) process: Pid,
     pub(super) stopped: Stopped,
@@ -89,28 +92,28 @@ pub(super) struct Copy {
 }
 
 impl Templates {
-    /// Copies are told the process id of their template, or their own.
+    /// Sets whether copies see the process id of their template or their own.
     pub fn keep_pid(&mut self, keeps: bool) {
         self.keeps_pid = keeps;
     }
 
-    /// Whether they are.
+    /// Whether copies see the process id of their template.
     pub fn keeps_pid(&self) -> bool {
         self.keeps_pid
     }
 
-    /// No copies are made from now on, for this reason.
+    /// Disables copies from now on, for this reason.
     pub fn refuse(&mut self, why: impl Into<String>) {
         self.end();
         self.refused.get_or_insert(why.into());
     }
 
-    /// Why no copies are made.
+    /// Returns why no copies are made.
     pub fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }
 
-    /// The process groups of the templates.
+    /// Returns the process groups of the templates.
     pub fn groups(&self) -> Vec<i32> {
         self.all.iter().map(|template| template.process.as_raw()).collect()
     }
@@ -122,7 +125,7 @@ impl Templates {
         }
     }
 
-    /// A copy of the template of this operation, where there is one that is not too old.
+    /// Returns a copy of the template of this operation, if there is one that is not too old.
     pub(super) fn copy_of(
         &mut self,
         traceable: &Traceable<'_>,
@@ -138,8 +141,8 @@ impl Templates {
         Ok(copy)
     }
 
-    /// Makes a template of a process that is stopped at its first visible call, where it is fit for that; else it is
-    /// given back.
+    /// Makes a template of a process stopped at its first visible call, if it is fit for that; otherwise returns the
+    /// process.
     pub(super) fn keep(
         &mut self,
         traceable: &Traceable<'_>,
@@ -190,8 +193,8 @@ impl Drop for Templates {
 }
 
 impl Template {
-    /// Brings a process that is stopped before its call to the stop behind a call that did nothing, where the next
-    /// copies are made from.
+    /// Moves a process stopped before its call to the stop after a call that did nothing, from which the next copies
+    /// are made.
     fn begin(&self, stopped: Stopped) -> Result<(), TracerError> {
         registers::refuse(self.process, libc::ENOSYS).map_err(TracerError::system("hold a call back"))?;
         stopped.run_to_exit().map_err(TracerError::system("stop a template"))?;
@@ -215,8 +218,8 @@ impl Template {
                 .map_err(TracerError::system("empty an output"))?;
         }
         let flags = libc::CLONE_PARENT | libc::SIGCHLD;
-        // The id that the C library keeps stays the template's: it says who has a recursive mutex, such as the one that
-        // SQLite holds at its first visible call.
+        // The id kept by the C library stays the template's: it identifies the owner of a recursive mutex, such as the
+        // one that SQLite holds at its first visible call.
         let tid = if self.tid_address.is_some() { libc::CLONE_CHILD_CLEARTID } else { 0 };
         let arguments = [u64::from((flags | tid).unsigned_abs()), 0, 0, self.tid_address.unwrap_or(0), 0, 0];
         let number = u64::try_from(libc::SYS_clone).unwrap_or(0);
@@ -250,7 +253,7 @@ impl Template {
                 registers::make_again(copy, self.entry_number, arguments)
             })
             .map_err(TracerError::system("set the registers of a copy"))?;
-        // It has run no other program since it was made, so this is allowed (setpgid(2)).
+        // It has not run another program since it was created, so this is allowed (setpgid(2)).
         setpgid(copy, copy).map_err(TracerError::system("give a copy a group"))?;
         let clone = |file: &File| file.try_clone().map_err(TracerError::system("duplicate a descriptor"));
         Ok(Some(Copy {
@@ -262,7 +265,7 @@ impl Template {
     }
 
     fn end(self) {
-        // It is our child, and nobody else waits for it.
+        // It is our child, and nothing else waits for it.
         let _killed = kill(self.process, Signal::SIGKILL);
         while matches!(wait_for(self.process), Ok(event) if !matches!(event, Event::Ended(..))) {}
     }
@@ -272,7 +275,7 @@ fn unexpected(event: &Event) -> TracerError {
     TracerError::System { what: "copy a template", why: io::Error::other(format!("{event:?} came instead")) }
 }
 
-/// The files that a process has open to read, and where they stand; or why it cannot be copied.
+/// Returns the files that a process has open for reading, with their offsets, or why it cannot be copied.
 fn fitness(process: Pid, sandbox: &Roots, output: &(File, File)) -> Result<Vec<(OwnedFd, u64)>, String> {
     let proc = PathBuf::from(format!("/proc/{process}"));
     let count = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
@@ -322,12 +325,12 @@ fn fitness(process: Pid, sandbox: &Roots, output: &(File, File)) -> Result<Vec<(
     Ok(files)
 }
 
-/// A descriptor of another process, for us: the same open file description.
+/// Duplicates a descriptor of another process into this one: the same open file description.
 fn get_descriptor(process: Pid, fd: i32) -> io::Result<OwnedFd> {
     let pid = rustix::process::Pid::from_raw(process.as_raw()).ok_or(io::ErrorKind::NotFound)?;
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     #[expect(unsafe_code, reason = "rustix offers pidfd_getfd for descriptors that it made itself alone")]
-    // SAFETY: the call takes three numbers; what it returns is a new descriptor that nobody else has.
+    // SAFETY: the call takes three numbers; it returns a new descriptor that has no other owner.
     unsafe {
         let got = libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0);
         if got < 0 {

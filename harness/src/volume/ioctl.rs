@@ -9,22 +9,22 @@ use std::path::PathBuf;
 /// `LOOP_CTL_GET_FREE` and `LOOP_CONFIGURE` of `linux/loop.h`.
 const GET_FREE: u32 = 0x4C82;
 const CONFIGURE: u32 = 0x4C0A;
-/// `LO_FLAGS_AUTOCLEAR`: the device detaches itself when nobody uses it any more.
+/// `LO_FLAGS_AUTOCLEAR`: the device detaches itself when it is no longer used.
 const AUTOCLEAR: u32 = 4;
-/// The size of `struct loop_config`, and where the descriptor and the flags stand in it.
+/// Size of `struct loop_config`, and offsets of the descriptor and the flags in it.
 const CONFIG_SIZE: usize = 304;
 const CONFIG_DESCRIPTOR: usize = 0;
 const CONFIG_FLAGS: usize = 60;
-/// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`, and the argument by which not even the log is written any more.
+/// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`, and the argument that keeps even the log from being written.
 const SHUT_DOWN: u32 = 0x8004_587d;
 const WITHOUT_LOG: u32 = 2;
-/// Another process may have been quicker.
+/// Maximum number of attempts: another process may be quicker.
 const TRIES: u32 = 200;
 
-/// A loop device, open; it is gone when this is closed and nothing is mounted from it.
+/// An open loop device; it disappears when this is closed and nothing is mounted from it.
 pub(super) struct Device {
     pub(super) path: PathBuf,
-    /// What files on it have as their device.
+    /// Device number of the files on it.
     pub(super) number: u64,
     _open: File,
 }
@@ -50,7 +50,7 @@ pub(super) fn attach(image: &File) -> io::Result<Device> {
             Err(other) => return Err(other),
         };
         #[expect(unsafe_code, reason = "nobody has a safe name for it")]
-        // SAFETY: the request reads a `struct loop_config`, which is what stands there, of its whole size.
+        // SAFETY: the request reads a `struct loop_config`, and the buffer holds one in full size.
         let configured = unsafe { libc::ioctl(open.as_raw_fd(), CONFIGURE as libc::Ioctl, config.as_ptr()) };
         if configured == 0 {
             return Ok(Device { path, number: open.metadata()?.rdev(), _open: open });
@@ -63,7 +63,7 @@ pub(super) fn attach(image: &File) -> io::Result<Device> {
     Err(last)
 }
 
-/// Ends a mounted file system as a power loss does: nothing is written any more.
+/// Shuts a mounted file system down as a power loss does: nothing is written any more.
 pub(super) fn shut_down(root: BorrowedFd<'_>) -> io::Result<()> {
     let flags = WITHOUT_LOG;
     #[expect(unsafe_code, reason = "nobody has a safe name for it")]

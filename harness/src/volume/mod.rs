@@ -1,9 +1,9 @@
 //! Mounts a small real file system from an image and cuts its power.
 //!
-//! An image is a file in memory without a name, copied from a template that `mkfs` made once. It is mounted through a loop
-//! device that detaches itself, in a mount namespace of one thread and its children: whatever becomes of the process, the
-//! kernel takes mount, device and image away with it. ext4 and xfs are cut by the ioctl that their own crash tests use
-//! (`EXT4_IOC_SHUTDOWN`, no flush of the log); btrfs, which has none, by a copy of the image behind its back. All that was
+//! An image is an unnamed file in memory, copied from a template that `mkfs` made once. It is mounted through a loop
+//! device that detaches itself, in a mount namespace of one thread and its children: whatever happens to the process,
+//! the kernel removes mount, device and image with it. ext4 and xfs are cut by the ioctl that their own crash tests use
+//! (`EXT4_IOC_SHUTDOWN`, no flush of the log); btrfs has none, and is cut by a copy of the mounted image. Everything
 //! handed to the device by then is kept, and nothing else: no write is torn or lost in a disk's own cache.
 
 mod ioctl;
@@ -22,7 +22,7 @@ use rustix::fs::{MemfdFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-/// A file system that can be confirmed on.
+/// A file system on which findings can be confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// ext4, with its defaults.
@@ -33,23 +33,23 @@ pub enum Kind {
     Btrfs,
 }
 
-/// Why there is no such file system here.
+/// Why such a file system is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
-    /// The program that makes one is missing.
+    /// The program that makes the file system is missing.
     #[error("{program} is missing: install {package}")]
     NoProgram {
         /// The program.
         program: &'static str,
-        /// The Debian package that has it.
+        /// The Debian package that contains it.
         package: &'static str,
     },
     /// The system refused something.
     #[error("cannot {what}: {why}")]
     System {
-        /// What was tried.
+        /// The attempted action.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
 }
@@ -64,7 +64,7 @@ impl Kind {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
 
-    /// Its name, as `mount` and the profiles have it.
+    /// Returns its name, as in `mount` and the profiles.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
@@ -73,10 +73,10 @@ impl Kind {
         }
     }
 
-    /// The program that makes one, the package that has it, its arguments, and the size of the image in bytes.
+    /// Returns the program that makes it, the package that contains it, its arguments, and the image size in bytes.
     ///
-    /// The sizes are those from which on each behaves as a large one does: ext4 gives delayed allocation up where little is
-    /// free, xfs supports no less than 300 MiB, and btrfs flushes by itself where room is short.
+    /// From these sizes on, each behaves like a large one: ext4 gives up delayed allocation if little is free, xfs
+    /// supports no less than 300 MiB, and btrfs flushes by itself if space is short.
     fn recipe(self) -> (&'static str, &'static str, &'static [&'static str], u64) {
         const EXT4: &[&str] = &[
             "-q",
@@ -107,14 +107,13 @@ impl FromStr for Kind {
     }
 }
 
-/// Runs `work` in a thread with a mount namespace of its own, which its children share: what is mounted there ends with
-/// it.
+/// Runs `work` in a thread with its own mount namespace, which its children share: mounts made there end with it.
 ///
 /// # Errors
-/// Where this process may not have such a namespace.
+/// Fails if this process may not create such a namespace.
 ///
 /// # Panics
-/// Where `work` does.
+/// Panics if `work` does.
 pub fn in_a_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, VolumeError> {
     thread::scope(|scope| {
         let done = scope.spawn(|| {
@@ -129,7 +128,7 @@ pub fn in_a_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Vol
     })
 }
 
-/// A file system as `mkfs` made it.
+/// A file system as made by `mkfs`.
 #[derive(Debug)]
 pub struct Template {
     kind: Kind,
@@ -137,10 +136,10 @@ pub struct Template {
 }
 
 impl Template {
-    /// Makes one, with a file in this folder that is gone when it is made.
+    /// Makes one, through a temporary file in this folder.
     ///
     /// # Errors
-    /// Where the program is missing or fails.
+    /// Fails if the program is missing or fails.
     pub fn make(kind: Kind, folder: &Path) -> Result<Self, VolumeError> {
         let (program, package, arguments, size) = kind.recipe();
         let file = tempfile::NamedTempFile::new_in(folder)
@@ -161,14 +160,14 @@ impl Template {
     /// Mounts a copy of it.
     ///
     /// # Errors
-    /// Where the system refuses it.
+    /// Fails if the system refuses it.
     pub fn mount(&self, at: &Path) -> Result<Mounted, VolumeError> {
         let image = copy(&self.image).map_err(VolumeError::system("copy an image"))?;
         Mounted::new(self.kind, image, at)
     }
 }
 
-/// A file system that is mounted, for this thread and its children.
+/// A file system mounted for this thread and its children.
 #[derive(Debug)]
 pub struct Mounted {
     kind: Kind,
@@ -178,7 +177,7 @@ pub struct Mounted {
     at: PathBuf,
 }
 
-/// What a cut left.
+/// The image left by a power cut.
 #[derive(Debug)]
 pub struct Left {
     kind: Kind,
@@ -188,28 +187,28 @@ pub struct Left {
 impl Mounted {
     fn new(kind: Kind, image: File, at: &Path) -> Result<Self, VolumeError> {
         let device = ioctl::attach(&image).map_err(VolumeError::system("attach a loop device"))?;
-        // Two copies of one xfs may be there at a time.
+        // Two copies of one xfs may be mounted at a time.
         let options = if kind == Kind::Xfs { c"nouuid" } else { c"" };
         let flags = MountFlags::NODEV | MountFlags::NOSUID;
         rustix::mount::mount(&device.path, at, kind.name(), flags, options)
             .map_err(VolumeError::system("mount an image, which takes root"))?;
-        // From here on the mount alone holds the device.
+        // From here on only the mount holds the device.
         Ok(Self { kind, image: Some(image), device: device.number, at: at.to_owned() })
     }
 
     /// Waits until everything is on the disk.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Fails if the data cannot be written.
     pub fn sync(&self) -> Result<(), VolumeError> {
         let root = File::open(&self.at).map_err(VolumeError::system("open a mounted image"))?;
         rustix::fs::syncfs(&root).map_err(VolumeError::system("sync a mounted image"))
     }
 
-    /// Cuts its power, and unmounts it. Nothing may be open on it.
+    /// Cuts its power, and unmounts it. No file on it may be open.
     ///
     /// # Errors
-    /// Where the system refuses it.
+    /// Fails if the system refuses it.
     pub fn cut(mut self) -> Result<Left, VolumeError> {
         let Some(image) = self.image.take() else {
             return Err(VolumeError::System { what: "cut the power", why: io::ErrorKind::NotFound.into() });
@@ -227,7 +226,7 @@ impl Mounted {
 
     fn shut_down(&self) -> io::Result<()> {
         let root = File::open(&self.at)?;
-        // On the wrong file system this would end the machine.
+        // On the wrong file system this would take the machine down.
         if root.metadata()?.dev() != self.device {
             return Err(io::Error::other("it is not mounted there"));
         }
@@ -242,7 +241,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // One that was cut is unmounted; what cannot be ends with the thread's namespace.
+        // After a cut it is unmounted already; a mount that cannot be removed ends with the thread's namespace.
         if self.image.is_some() {
             let _unmounted = self.unmount();
         }
@@ -250,10 +249,10 @@ impl Drop for Mounted {
 }
 
 impl Left {
-    /// Mounts what is left, which the file system mends as after a power loss.
+    /// Mounts the remaining image; the file system repairs it as after a power loss.
     ///
     /// # Errors
-    /// Where the system refuses it.
+    /// Fails if the system refuses it.
     pub fn mount(self, at: &Path) -> Result<Mounted, VolumeError> {
         Mounted::new(self.kind, self.image, at)
     }
@@ -261,12 +260,12 @@ impl Left {
 
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Where administrators' programs are, and users' paths do not lead.
+    // Folders of administrators' programs, which are not on users' paths.
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 
-/// A copy in memory of what is no hole in a file.
+/// Copies a file into memory, except its holes.
 fn copy(from: &File) -> io::Result<File> {
     const CHUNK: u64 = 1 << 20;
     let copy = File::from(rustix::fs::memfd_create("picklock-image", MemfdFlags::CLOEXEC)?);
@@ -276,7 +275,7 @@ fn copy(from: &File) -> io::Result<File> {
     loop {
         let start = match rustix::fs::seek(from, SeekFrom::Data(end)) {
             Ok(start) => start,
-            // There is nothing but a hole left.
+            // Only a hole is left.
             Err(Errno::NXIO) => return Ok(copy),
             Err(other) => return Err(other.into()),
         };
@@ -285,7 +284,7 @@ fn copy(from: &File) -> io::Result<File> {
         while at < end {
             chunk.resize(usize::try_from(CHUNK.min(end - at)).unwrap_or(0), 0);
             from.read_exact_at(&mut chunk, at)?;
-            // What `mkfs` wrote as zeros is a hole in the copy.
+            // Zeros written by `mkfs` become a hole in the copy.
             if chunk.iter().any(|byte| *byte != 0) {
                 copy.write_all_at(&chunk, at)?;
             }

@@ -6,14 +6,14 @@ use std::process::Command;
 
 use crate::{ON_A_KIND_DISK, expect_status, picklock, script, stderr, stdout};
 
-/// One thing that can be wrong, and what is said of it.
+/// One bad input, and the expected message.
 struct Row {
     what: &'static str,
     arguments: &'static [&'static str],
-    /// Files to make first: name, content, and whether it can be run.
+    /// Files to create first: name, content, and whether it is executable.
     files: &'static [(&'static str, &'static str, bool)],
     status: i32,
-    /// What the report or the error must say.
+    /// Texts that the report or the error must contain.
     says: &'static [&'static str],
 }
 
@@ -367,7 +367,7 @@ fn everything_that_is_wrong_gets_a_clear_error_and_its_own_exit_status() {
                 fs::write(folder.path().join(name), content).unwrap();
             }
         }
-        // Sandboxes go where nothing else is, so that a leftover shows.
+        // Sandboxes are created in an otherwise empty folder, so that a leftover shows.
         let base = folder.path().join("base");
         fs::create_dir(&base).unwrap();
         let mut command = picklock(folder.path(), &row.arguments[..1]);
@@ -377,7 +377,7 @@ fn everything_that_is_wrong_gets_a_clear_error_and_its_own_exit_status() {
         let output = command.args(&row.arguments[1..]).output().unwrap();
         println!("--- {}\n{}{}", row.what, stdout(&output), stderr(&output));
         expect_status(&output, row.status);
-        // Wrapped lines are one text.
+        // Joins wrapped lines into one text.
         let text: Vec<String> =
             format!("{}{}", stdout(&output), stderr(&output)).split_whitespace().map(String::from).collect();
         let text = text.join(" ");
@@ -390,8 +390,8 @@ fn everything_that_is_wrong_gets_a_clear_error_and_its_own_exit_status() {
     }
 }
 
-/// Numbers out of all proportion, folders that are not there, file systems that cannot be had and parts of parts were looked
-/// at after the report was opened, which emptied it.
+/// Absurdly large numbers, missing folders, unavailable file systems and shards divided too far were detected only
+/// after the report was opened, which emptied it.
 #[test]
 fn a_slip_in_the_arguments_does_not_cost_the_report_of_the_last_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -408,8 +408,8 @@ fn a_slip_in_the_arguments_does_not_cost_the_report_of_the_last_run() {
         (&["--html", "nowhere/page.html"], "--html: \"nowhere/page.html\" cannot be written"),
     ];
     for (slip, told) in slips {
-        // Descriptors are as many as the machine allows, which may be more than anybody asks for. Who may mount here may not
-        // in a namespace of his own.
+        // The machine may allow more descriptors than any test needs, so their number is limited. A user who may mount
+        // here may not do so in its own user namespace.
         let output = Command::new("sh")
             .args(["-c", "ulimit -n 1000; exec unshare --user \"$@\"", "-", env!("CARGO_BIN_EXE_picklock")])
             .args(["check", "--demo", "--output", "report.txt"])
@@ -428,7 +428,7 @@ fn a_full_and_a_read_only_file_system_are_told_apart_from_a_broken_store() {
     let picklock = env!("CARGO_BIN_EXE_picklock");
     for (options, says) in [("size=32k", "No space left on device"), ("ro", "Read-only file system")] {
         let folder = tempfile::tempdir().unwrap();
-        // In a mount namespace of its own, so that nothing stays mounted whatever happens.
+        // It runs in its own mount namespace, so that nothing stays mounted whatever happens.
         let commands = "mount -t tmpfs -o \"$1\" none \"$2\" && exec \"$3\" check --demo --dir \"$2\"";
         let output = Command::new("unshare")
             .args(["--user", "--map-root-user", "--mount", "sh", "-c", commands, "-", options])

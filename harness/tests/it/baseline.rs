@@ -33,7 +33,7 @@ fn what_is_known_passes_until_its_day_and_what_is_gone_is_said() {
     let path = folder.path().join("known.toml");
     let known = ["--baseline", "known.toml"];
     let update = [&known[..], &["--update-baseline"]].concat();
-    // What it is to hold then is not known yet when it is written for the first time.
+    // When the baseline is written for the first time, its violations are not known yet.
     checked(folder.path(), &update, 1);
     let text = fs::read_to_string(&path).unwrap();
     assert!(
@@ -55,14 +55,14 @@ fn what_is_known_passes_until_its_day_and_what_is_gone_is_said() {
     fs::write(&path, text.replace("not explained yet", "#7")).unwrap();
     checked(folder.path(), &update, 0);
     assert!(fs::read_to_string(&path).unwrap().contains("#7"));
-    // What was not looked for stays.
+    // Entries that were not looked for stay.
     let elsewhere = format!(
         "{text}\n[[known]]\ninvariant = \"no-torn-read\"\nscenario = \"crash\"\nreason = \"#8\"\nexpires = \"2030-01-01\"\n"
     );
     fs::write(&path, elsewhere).unwrap();
     checked(folder.path(), &update, 0);
     assert!(fs::read_to_string(&path).unwrap().contains("#8"));
-    // Another cause is another defect, and one whose day is over counts again.
+    // Another cause is another defect, and an expired entry counts again.
     fs::write(&path, text.replace("shared-temp-name", "read-before-lock")).unwrap();
     let told = checked(folder.path(), &known, 1);
     assert!(
@@ -72,7 +72,7 @@ fn what_is_known_passes_until_its_day_and_what_is_gone_is_said() {
     let day = regex::Regex::new("expires = \".*\"").unwrap();
     fs::write(&path, day.replace(&text, "expires = \"2020-01-01\"").into_owned()).unwrap();
     assert!(checked(folder.path(), &known, 1).contains("was known until 2020-01-01"));
-    // A run that ends at the first violation does not end at one that is known.
+    // A run that ends at the first violation does not end at a known one.
     fs::write(&path, &text).unwrap();
     checked(folder.path(), &[&known[..], &["--fail-fast"]].concat(), 0);
 }

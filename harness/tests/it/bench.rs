@@ -27,7 +27,7 @@ fn every_lock_excludes_and_every_rate_stands_beside_fairness_waits_and_a_flush()
         assert!(row["wait"]["max"].as_u64() >= row["wait"]["p50"].as_u64(), "{row}");
         let jain = row["jain"].as_f64().unwrap();
         assert!((0.2..=1.0001).contains(&jain), "{row}");
-        // Whoever has a lock for a millisecond has it less than a thousand times a second.
+        // A lock that is held for a millisecond is taken less than a thousand times a second.
         let is_held = row["hold_ns"] == 1_000_000;
         assert!(!is_held || row["rate"]["median"].as_f64().unwrap() < 1_000.0, "{row}");
     }
@@ -37,7 +37,7 @@ fn every_lock_excludes_and_every_rate_stands_beside_fairness_waits_and_a_flush()
     assert!(page.contains(">o-excl<") && !page.contains("NaN"));
 }
 
-/// The check of mutual exclusion can fail.
+/// Shows that the check of mutual exclusion can fail.
 #[test]
 fn who_takes_no_lock_is_found_inside_with_another() {
     let folder = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ fn nothing_is_written_over_by_a_measurement_that_makes_no_sense() {
 #[test]
 fn a_store_is_measured_one_shot_and_in_sessions_as_it_grows_and_beside_another() {
     let folder = tempfile::tempdir().unwrap();
-    // It reads, waits, and writes: whoever comes between loses.
+    // It reads, waits, and writes: an update in between is lost.
     let loser = "#!/bin/sh\ncase $1 in add) old=$(cat \"$2\" 2>/dev/null); sleep 0.02; echo \"$old $3\" > \"$2\";; list) tr ' ' '\\n' < \"$2\";; esac\n";
     script(folder.path(), "loser", loser);
     let adapter = "[data]\npath = \"a.txt\"\n[ops]\nadd = [\"./loser\", \"add\", \"{data}\", \"{id}\"]\nlist = [\"./loser\", \"list\", \"{data}\"]\n";
@@ -92,7 +92,7 @@ fn a_store_is_measured_one_shot_and_in_sessions_as_it_grows_and_beside_another()
         let of = rows.iter().filter(|row| row["name"].as_str().unwrap().starts_with(name));
         of.map(|row| row["violations"].as_u64().unwrap()).collect::<Vec<_>>()
     };
-    // Four clients of a store without a lock lose updates; what they save in time is not earned.
+    // Four clients of a store without a lock lose updates: the time they save does not count.
     assert_eq!((lost("store-journal"), lost("loser.toml").len()), (vec![0; 4], 2), "{measured:#}");
     assert!(lost("loser.toml")[1] > 0, "{measured:#}");
     assert_eq!(measured["comparison"].as_array().unwrap().len(), 2, "{measured:#}");
@@ -100,7 +100,7 @@ fn a_store_is_measured_one_shot_and_in_sessions_as_it_grows_and_beside_another()
     assert!(growth.iter().any(|one| one["name"].as_str().unwrap().ends_with("session")), "{measured:#}");
 }
 
-/// What cannot be read any more is lost, and what never succeeded meets no requirement.
+/// Records that can no longer be read are lost, and a store that never succeeded meets no requirement.
 #[test]
 fn a_store_that_fails_under_load_earns_no_figure() {
     let folder = tempfile::tempdir().unwrap();

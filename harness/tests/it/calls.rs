@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::programs::python_script;
 use crate::{expect_status, picklock, stdout};
 
-/// How each store here begins: `data` is the path of the data file, `folder` its folder, `at` a path in there, and `call` a
-/// system call by its number on x86-64.
+/// Head of each store here: `data` is the path of the data file, `folder` its folder, `at` a path in that folder, and
+/// `call` makes a system call by its number on x86-64.
 const HEAD: &str = "import ctypes, fcntl, mmap, os, socket, struct, sys\n\
                     data = sys.argv[2]\n\
                     folder = os.path.dirname(data)\n\
@@ -19,7 +19,7 @@ const HEAD: &str = "import ctypes, fcntl, mmap, os, socket, struct, sys\n\
                     \x20   if result == -1: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))\n\
                     \x20   return result\n";
 
-/// The trace of an `add` of a store in Python, whose first, untraced `add` runs the same text.
+/// Returns the trace of an `add` of a Python store, whose first, untraced `add` runs the same text.
 #[track_caller]
 fn trace(folder: &Path, text: &str) -> Value {
     python_script(folder, "store", &format!("{HEAD}{text}"));
@@ -30,14 +30,14 @@ fn trace(folder: &Path, text: &str) -> Value {
     trace
 }
 
-/// The effects of the calls of this name, in order; null for none.
+/// Returns the effects of the calls of this name, in order; null for none.
 fn effects(trace: &Value, name: &str) -> Vec<Value> {
     let calls = trace["calls"].as_array().unwrap().iter();
     calls.filter(|call| call["name"] == name).map(|call| call["effect"].clone()).collect()
 }
 
-/// `pwritev2` was taken for a write at the offset that it was given, whatever its flags: a right store was told that its
-/// appends overwrite each other.
+/// `pwritev2` was taken for a write at the given offset, whatever its flags: a correct store was reported to overwrite
+/// its own appends.
 #[test]
 fn flags_of_a_vector_call_place_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ fn flags_of_a_vector_call_place_it() {
     assert!(shown.contains("RWF_DSYNC|RWF_APPEND") && shown.contains("RWF_HIPRI"), "{shown}");
 }
 
-/// A flag that is not known may mean anything: such a write was taken for one at its offset.
+/// An unknown flag may mean anything: such a write was taken for one at its offset.
 #[test]
 fn an_unknown_flag_is_not_modelled() {
     let folder = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ fn an_unknown_flag_is_not_modelled() {
     assert!(trace["calls"].to_string().contains("0x40"));
 }
 
-/// `F_SETFL` sets `O_APPEND` after the open, and writes were taken for such at their offset.
+/// `F_SETFL` sets `O_APPEND` after the open, and such appends were taken for writes at their offset.
 #[test]
 fn an_append_is_told_from_a_write() {
     let folder = tempfile::tempdir().unwrap();
@@ -121,7 +121,7 @@ fn reads_have_offsets_and_see_the_end() {
     assert_eq!(effects(&trace, "mmap"), [read(0, 10, true)]);
 }
 
-/// Who seeks to the end or asks for the status of a file reads its size, even before it opens it.
+/// A store that seeks to the end or requests the status of a file reads its size, even before it opens it.
 #[test]
 fn a_size_that_is_read_is_seen() {
     let folder = tempfile::tempdir().unwrap();
@@ -136,15 +136,15 @@ fn a_size_that_is_read_is_seen() {
          os.lseek(fd, 0, os.SEEK_SET)\n",
     );
     let size = json!({ "size-read": { "file": 1 } });
-    // The C library has one call for all of them, or one for each.
+    // The C library uses one call for all of them, or one for each.
     let looked: Vec<Value> =
         ["stat", "newfstatat", "fstat"].iter().flat_map(|name| effects(&trace, name)).collect();
     assert_eq!(looked, [Value::Null, size.clone(), size.clone()], "{trace:#}");
     assert_eq!(effects(&trace, "lseek"), [size, Value::Null], "{trace:#}");
 }
 
-/// Each of these was missing in the table of calls, or not told from others: the lines do something to what a line before
-/// left, then comes the call, and what it does.
+/// Each of these calls was missing in the table, or not distinguished from others. A row has lines that act on what
+/// earlier lines left, the line with the call, the call's name, and its effect.
 #[test]
 fn calls_are_seen_with_what_they_do() {
     let times = "struct.pack('qqqq', 1, 0, 1, 0)";
@@ -261,7 +261,7 @@ fn calls_are_seen_with_what_they_do() {
         );
         let made = effects(&trace, name);
         let Some(mut made) = made.into_iter().next_back() else {
-            // What this kernel does not have cannot be seen either, nor what another library has another call for.
+            // Calls that this kernel lacks cannot be seen, nor those for which another library uses a different call.
             assert!(
                 expected == "none" || name.ends_with("at") && name.contains("xattr"),
                 "no {name}: {trace:#}"
@@ -277,8 +277,8 @@ fn calls_are_seen_with_what_they_do() {
     }
 }
 
-/// A file that is opened by its handle, and one whose path begins at another root, are the files that they are: what was
-/// written to them was told of no file.
+/// A file opened by its handle, and one whose path begins at another root, are recognized: writes to them were assigned
+/// to no file.
 #[test]
 fn files_reached_without_their_paths_are_known() {
     let by_handle = "handle = ctypes.create_string_buffer(struct.pack('Ii', 128, 0) + bytes(128))\n\
@@ -298,7 +298,7 @@ fn files_reached_without_their_paths_are_known() {
     }
 }
 
-/// A map that is made writable later was taken for one that is only read.
+/// A map made writable later was taken for a read-only one.
 #[test]
 fn a_map_made_writable_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -314,8 +314,8 @@ fn a_map_made_writable_is_named() {
     assert!(map("libc.mprotect(address, 4096, 3)").contains("store.json shared and writable"));
 }
 
-/// Right stores of kinds that could never get a verdict: each does `add` by its own means, and what a kill or a power loss
-/// leaves of it is derived.
+/// Correct stores of kinds that could never get a verdict: each does `add` by its own means, and the states after a
+/// kill or a power loss are derived.
 #[test]
 fn right_designs_have_derived_states() {
     let load = "if sys.argv[1] == 'list':\n    print(open(data).read(), end='')\n    sys.exit()\n\

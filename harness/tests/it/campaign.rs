@@ -6,14 +6,14 @@ use std::process::Command;
 
 use crate::stderr;
 
-/// They bring the schemas along: that of workflows, and those of Kubernetes.
+/// They bundle the schemas of workflows and of Kubernetes.
 const LIBRARIES: [&str; 2] = ["check-jsonschema==0.39.0", "kubernetes-validate==1.37.0"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// A folder with the libraries.
+/// Returns a folder with the libraries.
 fn library() -> PathBuf {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("campaign-schemas");
     if !library.join("done").is_file() {
@@ -29,7 +29,7 @@ fn library() -> PathBuf {
     library
 }
 
-/// Why a file is not what it should be; nothing where it is.
+/// Returns why a file is not valid, or `None` if it is.
 fn wrong(arguments: &[&str], file: &Path) -> Option<String> {
     let output = Command::new("python3")
         .env("PYTHONPATH", library())
@@ -61,7 +61,7 @@ fn the_workflow_and_the_job_are_valid_and_broken_ones_are_not() {
     }
 }
 
-/// What they run is what `picklock` takes, and as many shards are run as are named.
+/// `picklock` accepts their commands, and they run as many shards as they declare.
 #[test]
 fn the_commands_in_them_are_taken_by_the_program() {
     let workflow = fs::read_to_string(root().join("ci/matrix.yml")).unwrap();

@@ -11,10 +11,14 @@ fn the_embedded_store_holds_whole() {
     assert_eq!(report["verdict"], "holds");
 }
 
-/// Right and broken, in Python, one with names that are never the same.
+/// Correct and broken Python stores, one of them with names that are never the same.
 #[test]
 fn copies_of_python_stores_show_what_fresh_starts_show() {
-    copies_show_what_fresh_starts_show(&[("./right", "db.json", 0), ("./litters", "db.json", 1)]);
+    copies_show_what_fresh_starts_show(&[
+        ("./right", "db.json", 0),
+        ("./litters", "db.json", 1),
+        ("./shell", "db.txt", 1),
+    ]);
 }
 
 #[test]
@@ -24,7 +28,7 @@ fn a_store_in_python_holds_whole() {
     judge(folder.path(), 0, &["--skip", "interleave-crash", "--budget", "10m", "--", "./store"]);
 }
 
-/// Every form of the reference store holds under every scenario there is, whatever later ones are added.
+/// Every form of the reference store holds under every existing scenario, including those added later.
 #[test]
 fn every_form_of_the_reference_store_holds_whole() {
     for form in ["document", "saved", "in-place", "trades", "journal", "ledger", "context", "shards"] {
@@ -42,8 +46,8 @@ fn every_form_of_the_reference_store_holds_whole() {
     }
 }
 
-/// Of three clients for each form that is one operation a process; those of a conversation are too many, and are run with
-/// two.
+/// Three clients for each form that has one operation per process; the forms of a conversation have too many schedules
+/// and run with two clients.
 #[test]
 fn all_schedules_of_each_form_are_run_and_hold() {
     let two = ["ledger", "saved", "shards", "context"].map(|form| (form, "2"));

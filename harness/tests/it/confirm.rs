@@ -11,7 +11,7 @@ use crate::programs::{invariant, python_script};
 use crate::report::expect_valid;
 use crate::{interruptible, picklock, stderr, stdout};
 
-/// Right but for the sync of the folder, which every file system here needs.
+/// Correct except for the missing sync of the folder, which every file system here needs.
 const STORE: &str = r#"import fcntl, os, sys
 verb, path = sys.argv[1], sys.argv[2]
 def load():
@@ -32,7 +32,7 @@ with open(path + ".tmp", "w") as f:
 os.rename(path + ".tmp", path)
 "#;
 
-/// Far more than it takes.
+/// Far more time than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const ARGUMENTS: [&str; 9] = [
@@ -47,7 +47,7 @@ const ARGUMENTS: [&str; 9] = [
     "./store",
 ];
 
-/// Whether there can be such file systems here; said where not, since nothing is judged then.
+/// Whether such file systems are available here; prints the reason if not, because nothing is judged then.
 fn can_confirm(folder: &Path) -> bool {
     let output =
         picklock(folder, &["check", "--demo", "--confirm", "ext4", "--only", "control"]).output().unwrap();
@@ -59,13 +59,13 @@ fn can_confirm(folder: &Path) -> bool {
     true
 }
 
-/// The loop devices that are mounted somewhere below a folder, in whatever namespace, of whatever thread.
+/// Returns the loop devices mounted below a folder, in any namespace of any thread.
 fn mounted_below(folder: &Path) -> BTreeSet<String> {
     let below = folder.to_str().unwrap();
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let threads = processes.filter_map(|process| fs::read_dir(process.path().join("task")).ok());
     let tables = threads.flatten().flatten().filter_map(|thread| {
-        // One that is gone meanwhile has none.
+        // A thread that has ended meanwhile has none.
         fs::read_to_string(thread.path().join("mountinfo")).ok()
     });
     let mut devices = BTreeSet::new();
@@ -78,14 +78,14 @@ fn mounted_below(folder: &Path) -> BTreeSet<String> {
     devices
 }
 
-/// Whether an image of picklock's is behind a loop device.
+/// Whether a loop device is backed by an image of picklock.
 fn has_image(device: &str) -> bool {
     let name = device.trim_start_matches("/dev/");
     fs::read_to_string(format!("/sys/block/{name}/loop/backing_file"))
         .is_ok_and(|path| path.contains("picklock-image"))
 }
 
-/// Whether somebody else has got this device meanwhile: another test, whose images are mounted elsewhere.
+/// Whether something else got this device meanwhile: another test, whose images are mounted elsewhere.
 fn is_another_s(device: &str) -> bool {
     mounted_below(Path::new("/")).contains(device)
 }
@@ -122,7 +122,7 @@ fn a_run_that_is_ended_while_it_confirms_leaves_no_mount_and_no_device() {
         let mut command = interruptible(folder.path(), &ARGUMENTS[..1]);
         command.arg("--dir").arg(&base).arg("--cases").arg(&cases).args(&ARGUMENTS[1..]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // A finding is saved before it is tried: what is mounted from then on is mounted to try it.
+        // A finding is saved before it is confirmed: mounts from then on serve to confirm it.
         let mut devices = BTreeSet::new();
         while devices.is_empty() {
             assert!(child.try_wait().unwrap().is_none(), "it ended before it tried anything");
@@ -133,7 +133,7 @@ fn a_run_that_is_ended_while_it_confirms_leaves_no_mount_and_no_device() {
         }
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         child.wait().unwrap();
-        // Whoever was killed is followed by the kernel and by the supervisor, each in their own time.
+        // The kernel and the supervisor clean up after a killed process, each in its own time.
         let is_left = || {
             !mounted_below(&base).is_empty()
                 || fs::read_dir(&base).unwrap().count() > 0

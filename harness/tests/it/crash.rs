@@ -15,7 +15,7 @@ use picklock::target::flags::Flags;
 use crate::programs::{invariant, judge, python_script};
 use crate::{ON_A_KIND_DISK, expect_status, script, stdout};
 
-/// A report without its times, which are all that two equal runs may differ in.
+/// Returns a report without its times, the only part in which two equal runs may differ.
 fn timeless(mut report: Value) -> Value {
     for pointer in ["/elapsed_ms", "/estimate_ms", "/scenarios/0/elapsed_ms"] {
         *report.pointer_mut(pointer).unwrap() = Value::Null;
@@ -41,8 +41,8 @@ fn every_crash_point_is_tried_and_two_runs_give_the_same_report() {
     assert_eq!(timeless(report), timeless(run()));
 }
 
-/// A rewrite in place loses all between its truncation and its write: two calls that a random kill hardly ever hits,
-/// and that this one always does.
+/// A rewrite in place loses everything between its truncation and its write: a random kill hardly ever hits these two
+/// calls, and this one always does.
 #[test]
 fn a_kill_between_truncation_and_write_is_always_found() {
     let folder = tempfile::tempdir().unwrap();
@@ -76,7 +76,7 @@ fn a_lock_file_that_survives_its_owner_is_always_found() {
     assert!(recovers["violations"].as_u64().unwrap() >= 3, "{report:#}");
 }
 
-/// Whoever is traced already, as in a container that forbids it, cannot be traced again.
+/// A process that is traced already, as in a container that forbids tracing, cannot be traced again.
 #[test]
 fn where_nobody_may_trace_the_rest_is_judged_and_the_reason_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -102,8 +102,8 @@ fn where_nobody_may_trace_the_rest_is_judged_and_the_reason_told() {
     assert!(reason.contains("ptrace is not allowed here"), "{reason}");
 }
 
-/// An operation that `[session]` says removes records was killed like any other, and a right store was accused of
-/// losing what it was told to remove.
+/// An operation that removes records according to `[session]` was killed like any other, and a correct store was
+/// accused of losing records that it was asked to remove.
 #[test]
 fn an_operation_that_removes_records_is_no_loss() {
     let folder = tempfile::tempdir().unwrap();
@@ -116,7 +116,7 @@ fn an_operation_that_removes_records_is_no_loss() {
                    list = [\"cat\", \"{data}\"]\n[ops.other]\nclear = [\"truncate\", \"-s0\", \"{data}\"]\n\
                    [session]\ncommand = [\"true\"]\nremoves = [\"clear\"]\n";
     std::fs::write(folder.path().join("picklock.toml"), adapter).unwrap();
-    // What is named as its session is none.
+    // The configured session is not one.
     let report = judge(
         folder.path(),
         0,
@@ -135,8 +135,8 @@ fn an_operation_that_removes_records_is_no_loss() {
     assert!(bound.contains("of add") && !bound.contains("clear"), "{bound}");
 }
 
-/// What is derived from the calls of one baseline run is what real kills leave, content, names and permissions, at every
-/// crash point.
+/// The states derived from the calls of one baseline run equal those left by real kills, in content, names and
+/// permissions, at every crash point.
 #[test]
 fn derived_states_are_what_real_kills_leave() {
     let folder = tempfile::tempdir().unwrap();
@@ -186,7 +186,7 @@ fn derived_states_are_what_real_kills_leave() {
     }
 }
 
-/// Of a long write a dozen page cuts were tried, and the scenario called itself complete.
+/// A dozen page cuts of a long write were tried, and the scenario called itself complete.
 #[test]
 fn what_is_left_out_of_a_long_write_is_told_and_nothing_is_called_complete() {
     let folder = tempfile::tempdir().unwrap();

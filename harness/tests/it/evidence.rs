@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::programs::{invariant, judge, python_script};
 use crate::{expect_status, picklock, script, stderr, stdout};
 
-/// A right store in one process that counts to `SLOWLY` for an operation, under its lock; only `sync` and `mv` are programs of their own.
+/// A correct store in one process that counts to `SLOWLY` per operation, under its lock; only `sync` and `mv` are
+/// separate programs.
 const STORE: &str = r#"#!/bin/sh
 work() { n=0; while [ $n -lt SLOWLY ]; do n=$((n + 1)); done; }
 [ "$1" = list ] && { work; [ ! -e "$2" ] || cat "$2"; exit; }
@@ -29,7 +30,7 @@ fn verdicts(report: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
         .map(|one| (one["id"].as_str().unwrap(), one["verdict"].as_str().unwrap(), &one["evidence"]))
 }
 
-/// A program that takes a second an operation was found to hold on the few schedules that fit in the time.
+/// A program that takes a second per operation was found to hold on the few schedules that fit into the time.
 #[test]
 fn of_a_store_of_one_execution_a_second_nothing_holds_that_was_not_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -50,7 +51,7 @@ fn of_a_store_of_one_execution_a_second_nothing_holds_that_was_not_run() {
     assert!(report["estimate_ms"].as_u64().unwrap() > 15_000, "{}", report["estimate_ms"]);
 }
 
-/// What takes more time may be left for another day; what more time does not bring may not.
+/// With `--allow-partial`, checks that need more time may stay open; those that more time does not help may not.
 #[test]
 fn with_allow_partial_want_of_time_alone_is_no_failure() {
     let folder = tempfile::tempdir().unwrap();
@@ -60,7 +61,7 @@ fn with_allow_partial_want_of_time_alone_is_no_failure() {
         let output =
             picklock(folder.path(), &[&arguments, more, &["--", "./store"]].concat()).output().unwrap();
         expect_status(&output, status);
-        // Wrapped lines are one text.
+        // Joins wrapped lines into one text.
         stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ")
     };
     let slow = "inheritance,interleave,no-leaked-lock,no-lost-update";
@@ -76,7 +77,7 @@ fn with_allow_partial_want_of_time_alone_is_no_failure() {
 #[test]
 fn a_fault_of_a_call_that_is_not_made_again_is_no_evidence() {
     let folder = tempfile::tempdir().unwrap();
-    // From run to run it syncs once less.
+    // Each run syncs once less than the one before.
     python_script(
         folder.path(),
         "store",
@@ -118,7 +119,7 @@ fn the_last_line_says_from_which_state_and_with_how_many_injections_it_was_tried
     assert_eq!(report["scope"], "from a store of one record, one injection at a time");
 }
 
-/// Without a target the reference store was judged: a typing error in CI was a green run of something else.
+/// Without a target, the reference store was judged: a typing error in CI gave a successful run of something else.
 #[test]
 fn where_no_store_is_named_nothing_is_judged_and_the_nearest_adapter_file_is_taken() {
     let folder = tempfile::tempdir().unwrap();

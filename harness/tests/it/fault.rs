@@ -78,7 +78,7 @@ int main(int count, char **words) {
 }
 "#;
 
-/// A row that no call comes to would be a check that cannot fail.
+/// A row that no call reaches would be a check that cannot fail.
 #[test]
 fn every_fault_of_the_table_reaches_a_store_that_looks_at_its_results() {
     let folder = tempfile::tempdir().unwrap();
@@ -121,7 +121,8 @@ fn every_fault_of_the_table_reaches_a_store_that_looks_at_its_results() {
     assert_eq!(swept.unwrap().cut, None);
     let unreached: Vec<&str> = ALL.iter().map(|fault| fault.id).filter(|id| !reached.contains(*id)).collect();
     assert_eq!(unreached, [""; 0], "no call of the store comes to these");
-    // It looks at every result but those of one `unlink`, which need not succeed, and of a failed sync that it has told.
+    // It checks every result except that of one `unlink`, which need not succeed, and of a failed sync that it has
+    // reported.
     let is_known = |(fault, request, told): &(String, Request, Option<String>)| {
         let told = told.as_deref().unwrap_or_default();
         matches!(request, Request::Add { .. })
@@ -133,8 +134,8 @@ fn every_fault_of_the_table_reaches_a_store_that_looks_at_its_results() {
     assert!(taken_for_success.is_empty(), "{taken_for_success:?}");
 }
 
-/// A store that runs on without its lock is told from one that does not by a second client; what only a manual page allows,
-/// and no local file system does, is a remark.
+/// A second client distinguishes a store that continues without its lock from one that does not. Errors permitted only
+/// by a manual page, which no local file system returns, are remarks.
 #[test]
 fn a_lock_that_fails_is_tried_beside_a_second_client() {
     let folder = tempfile::tempdir().unwrap();
@@ -154,8 +155,8 @@ fn a_lock_that_fails_is_tried_beside_a_second_client() {
     assert!(shown.contains("lock-error-ignored"), "{shown}");
 }
 
-/// A child whose program could not be started ended by `exit`, and wrote what its parent was about to write: no start of a
-/// process ever failed, and the store was told that it holds.
+/// A child whose program could not be started ended by `exit`, and wrote its parent's pending output: no start of a
+/// process ever failed, and the store was reported to hold.
 #[test]
 fn a_start_that_fails_is_a_fault() {
     let folder = tempfile::tempdir().unwrap();
@@ -186,7 +187,7 @@ fn a_start_that_fails_is_a_fault() {
     let found = judged(1)["invariants"].to_string();
     assert!(found.contains("execve of a program, failed with exec-"), "{found}");
     store("", write);
-    // No two adds overlapped, which `no-lost-update` needs to hold.
+    // No two adds overlapped, which `no-lost-update` requires to hold.
     let report = judged(3);
     assert!(!report["invariants"].to_string().contains("\"violated\""), "{report}");
     assert!(scenario(&report, "fault").to_string().contains("faults of the process starts of add"));

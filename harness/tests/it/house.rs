@@ -9,7 +9,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// All Rust sources of the repository but the tests of the program.
+/// Returns all Rust sources of the repository except the tests of the program.
 fn sources() -> Vec<(PathBuf, String)> {
     sources_in(&["src", "harness/src", "fixtures/src", "fixtures/tests", "benches"])
 }
@@ -40,7 +40,7 @@ fn every_file_opens_with_a_sentence() {
     }
 }
 
-/// Data flows one way: which rooms of the harness each of them may use.
+/// Data flows one way: lists which modules of the harness each of them may use.
 #[test]
 fn rooms_use_only_what_lies_below_them() {
     let floors: &[(&str, &[&str])] = &[
@@ -148,7 +148,8 @@ fn rooms_use_only_what_lies_below_them() {
 fn only_the_front_door_names_the_reference_store() {
     for (path, text) in sources() {
         let within = path.strip_prefix(root()).unwrap();
-        // `main.rs` is the store under another name; a locker takes its lock, beside all others, to be measured.
+        // `main.rs` is the store under another name; a locker takes the store's lock, besides all others, to measure
+        // it.
         let is_front_door =
             ["harness/src/main.rs", "harness/src/cli/locker.rs"].iter().any(|door| within == Path::new(door));
         if within.starts_with("harness/src") && !is_front_door {
@@ -161,7 +162,7 @@ fn only_the_front_door_names_the_reference_store() {
 fn unsafe_code_stands_in_two_rooms_alone() {
     for (path, text) in sources() {
         let within = path.strip_prefix(root()).unwrap();
-        // The store's tests install a signal handler, which nothing safe does the way they need it.
+        // The store's tests install a signal handler, which no safe API does in the way they need.
         let is_allowed =
             ["harness/src/tracer", "harness/src/volume"].iter().any(|room| within.starts_with(room));
         if !is_allowed && within != Path::new("src/lock.rs") {
@@ -209,8 +210,8 @@ fn the_changelog_names_the_current_version() {
     assert!(changelog.contains(&format!("## {}", env!("CARGO_PKG_VERSION"))));
 }
 
-/// The README's tables are made from the sources: `UPDATE_README=1 cargo test` writes them, and they are compared
-/// everywhere else.
+/// The README's tables are generated from the sources: `UPDATE_README=1 cargo test` writes them; without it they are
+/// compared.
 #[test]
 fn the_tables_of_the_readme_are_those_of_the_catalogues() {
     let path = root().join("README.md");

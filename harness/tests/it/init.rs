@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{expect_status, picklock, script, stderr, stdout};
 
-/// A store of the plain convention.
+/// A store with the default command line.
 const STORE: &str = "#!/bin/sh\ncase $1 in add) printf '%s\\n' \"$3\" >> \"$2\";; list) cat \"$2\";; init) : > \"$2\";; *) exit 2;; esac\n";
 
 #[test]
@@ -28,9 +28,9 @@ fn an_adapter_is_written_that_the_control_has_passed_with_and_check_takes_it() {
     let again = picklock(folder.path(), &["init", "--", "./store"]).output().unwrap();
     expect_status(&again, 2);
     assert!(stderr(&again).contains("is there already") && stderr(&again).contains("--force"));
-    // What `-- ./store` means by its exit statuses is meant by the adapter too.
+    // The adapter gives exit statuses the same meaning as `-- ./store`.
     assert!(text.contains("\n[exit]\nrefused = [3]") && text.contains("\nbusy = [75]"), "{text}");
-    // Every line that is only proposed makes sense once it is there; the first two are prose.
+    // Every line that is only proposed is valid once it is active; the first two are prose.
     let is_proposed = |line: &str| line.starts_with("# [") || line.split_once(" = ").is_some();
     let uncommented = |line: &str| match line.strip_prefix("# ") {
         Some(proposed) if is_proposed(line) => proposed.to_owned(),

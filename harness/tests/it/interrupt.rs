@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::{interruptible, script};
 
-/// How many runs are ended.
+/// Number of runs to end.
 const RUNS: u32 = 100;
-/// What an ended run may take to be gone.
+/// Maximum time until an ended run is gone.
 const GONE_MAX: Duration = Duration::from_secs(10);
 
-/// A store that leaves children in sessions of their own: the parent-death signal and process groups miss those.
+/// A store that leaves children in their own sessions, which the parent-death signal and process groups miss.
 const STORE: &str = "#!/bin/sh
 setsid sleep 1000 &
 [ \"$1\" = list ] && { cat \"$2\"; exit; }
@@ -41,7 +41,7 @@ fn start(folder: &Path, store: &Path) -> Child {
         "--list",
         &list,
     ];
-    // In a group of its own, as a shell starts it.
+    // It runs in a group of its own, as if started by a shell.
     interruptible(folder, &arguments)
         .process_group(0)
         .stdout(Stdio::piped())
@@ -50,7 +50,7 @@ fn start(folder: &Path, store: &Path) -> Child {
         .unwrap()
 }
 
-/// Processes whose command line or working sandbox names `folder`.
+/// Returns the processes whose command line or working sandbox names `folder`.
 fn processes_of(folder: &Path) -> Vec<String> {
     let name = folder.to_str().unwrap();
     let mut found = Vec::new();
@@ -91,8 +91,8 @@ fn kill(signal: &str, process: &str) {
     assert!(status.success());
 }
 
-/// A run is ended at 200 moments, spread over its first third of a second: by the signals of Ctrl-C and of a CI system,
-/// and by those that nobody can handle, sent to the process, to its whole group, or to the one that does the work.
+/// Runs are ended at `RUNS` moments, spread over their first third of a second: by the signals of Ctrl-C and of a CI
+/// system, and by those that cannot be handled, sent to the process, to its whole group, or to the worker.
 #[test]
 fn a_run_ended_at_any_moment_leaves_no_process_and_no_folder() {
     let folder = tempfile::tempdir().unwrap();
@@ -102,7 +102,7 @@ fn a_run_ended_at_any_moment_leaves_no_process_and_no_folder() {
     for run in 0..RUNS {
         let mut child = start(folder.path(), &store);
         let pid = child.id();
-        // Every moment of start, control and first round comes up: 100 steps that are prime to the kinds of ends.
+        // Covers every moment of start, control and first round: 100 steps, coprime to the kinds of ends.
         let moment = Duration::from_micros(u64::from(run * 7919 % RUNS) * 3000);
         let begun = Instant::now();
         while begun.elapsed() < moment {
@@ -130,18 +130,18 @@ fn a_run_ended_at_any_moment_leaves_no_process_and_no_folder() {
         child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         let status = child.wait().unwrap();
         if handles {
-            // Before its handlers stand, a program dies of the signal itself.
+            // Before its handlers are installed, a program dies of the signal itself.
             let early = status.code().is_none() && begun.elapsed() < Duration::from_millis(500);
             assert!(status.code() == Some(130) || early, "{kind}: {status}: {errors}");
             assert!(asked.elapsed() < GONE_MAX);
-            // Asked to end before it had begun, it has nothing to report.
+            // If it is ended before it has begun, it has nothing to report.
             if status.code() == Some(130) && !errors.contains("before anything was run") {
                 let report: serde_json::Value = serde_json::from_str(&report).unwrap();
                 assert_eq!(report["interrupted"], true);
             }
         }
         expect_gone(&format!("run {run}, {kind}: processes are left"), || processes_of(&base));
-        // Whoever was killed outright cannot clean up, but the other of the two does.
+        // A process that was killed cannot clean up, but the other of the two does.
         expect_gone(&format!("run {run}, {kind}: it said {errors:?}, and folders are left"), || {
             entries(&base)
         });

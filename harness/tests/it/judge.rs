@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use crate::{expect_status, picklock, stderr, stdout};
 
-/// Two clients of a store by key: the second put never returned, and was seen.
+/// Two clients of a key-value store: the second put never returned, and a client saw it.
 const GOOD: &str = r#"{"client":1,"op":"put","key":"k","value":"v","invoke":12,"return":19}
 {"client":2,"op":"put","key":"k","value":"w","invoke":13,"return":null}
 {"client":1,"op":"get","key":"k","result":"w","invoke":20,"return":25}
 "#;
 
-/// The write of 2 had returned before anybody read, and 1 was read.
+/// The write of 2 had returned before any client read, and 1 was read.
 const STALE_READ: &str = "\
 INFO  jepsen.util - 0\t:invoke\t:write\t1
 INFO  jepsen.util - 0\t:ok\t:write\t1
@@ -26,7 +26,7 @@ INFO  jepsen.util - 2\t:invoke\t:read\tnil
 INFO  jepsen.util - 2\t:ok\t:read\t1
 ";
 
-/// The same, but for an exchange that never returned and that a later read shows.
+/// The same, except for an exchange that never returned and that a later read shows.
 const EXCHANGED: &str = "\
 {:process 0, :type :invoke, :f :write, :value 1, :index 0, :time 10}
 {:process 0, :type :ok, :f :write, :value 1, :index 1, :time 20}
@@ -40,7 +40,7 @@ const EXCHANGED: &str = "\
 {:process 2, :type :ok, :f :read, :value 2, :index 9, :time 100}
 ";
 
-/// `picklock judge` of this text.
+/// Runs `picklock judge` on this text.
 fn judged(text: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("h"), text).unwrap();

@@ -9,8 +9,8 @@ use crate::{ON_A_KIND_DISK, expect_status, picklock, script};
 
 const PICKLOCK: &str = env!("CARGO_BIN_EXE_picklock");
 
-/// A crowd that the budget cut short had not come to all the records of its plan, and the add that closes the round
-/// took the number of one that was in already: a right store was accused of having it twice.
+/// A stress round that the budget cut short had not reached all records of its plan, and the add that closes the round
+/// took the number of a record already added: a correct store was accused of having it twice.
 #[test]
 fn a_round_that_the_budget_cuts_short_accuses_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -37,7 +37,7 @@ fn a_round_that_the_budget_cuts_short_accuses_nobody() {
     assert_ne!(output.status.code(), Some(1), "{report:#}");
 }
 
-/// A worker that leaves its process group was not killed with its operation: it finished its torn rewrite in peace,
+/// A worker that left its process group was not killed with its operation: it finished its torn rewrite undisturbed,
 /// and a broken store held.
 #[test]
 fn a_process_that_leaves_the_group_is_killed_with_its_operation() {
@@ -97,7 +97,7 @@ fn children_that_were_there_before_picklock_are_left_alone() {
     assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success(), "the service is gone");
 }
 
-/// `nohup` asks to ignore the hang-up; handlers of our own took that back.
+/// `nohup` ignores SIGHUP; picklock's own handlers undid that.
 #[test]
 fn a_hang_up_that_is_ignored_stays_ignored() {
     let folder = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ fn a_hang_up_that_is_ignored_stays_ignored() {
         .process_group(0)
         .spawn()
         .unwrap();
-    // Once the sandbox is there, the handlers are too; it is named in the environment of every client.
+    // Once the sandbox exists, the handlers are installed; every client's environment contains its path.
     let has_children = || {
         let path = format!("/proc/{0}/task/{0}/children", child.id());
         fs::read_to_string(path).is_ok_and(|children| !children.trim().is_empty())
@@ -138,7 +138,7 @@ fn placeholders_in_the_environment_are_those_of_the_operation() {
     judge(folder.path(), 0, &chosen);
 }
 
-/// `{data}` may be a folder with a file for each record, and records may be known by their numbers alone.
+/// `{data}` may be a folder with a file for each record, and records may be known by their numbers only.
 #[test]
 fn a_folder_of_records_known_by_number_holds() {
     let folder = tempfile::tempdir().unwrap();
@@ -152,7 +152,7 @@ fn a_folder_of_records_known_by_number_holds() {
         &[
             "--allow-partial",
             "--budget",
-            "20s",
+            "12s",
             "--skip",
             ON_A_KIND_DISK,
             "--skip",
@@ -171,7 +171,8 @@ fn a_folder_of_records_known_by_number_holds() {
     );
 }
 
-/// With a `recover` that does nothing, only that was judged, and a store that was stuck for ever was said to recover.
+/// With a `recover` that does nothing, only that was judged, and a store that was blocked forever was reported to
+/// recover.
 #[test]
 fn a_recover_that_does_nothing_saves_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -186,7 +187,7 @@ fn a_recover_that_does_nothing_saves_nobody() {
     assert_eq!(invariant(&report, "recovers-after-crash")["verdict"], "violated", "{report:#}");
 }
 
-/// A slip in the arguments emptied the report of the run before.
+/// A usage error emptied the report of the run before.
 #[test]
 fn a_usage_error_leaves_the_last_report_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -198,12 +199,12 @@ fn a_usage_error_leaves_the_last_report_alone() {
     assert_eq!(fs::read_to_string(folder.path().join("r.json")).unwrap(), "the last one");
 }
 
-/// The main thread reaped orphans by waiting for any child, and so took the stops of orphans that a worker thread
-/// traced: those stayed stopped for ever, and the operations beside them were said not to end.
+/// The main thread reaped orphans by waiting for any child, and so took the stops of orphans traced by a worker thread:
+/// those stayed stopped forever, and concurrent operations were reported not to end.
 #[test]
 fn the_stop_of_an_orphan_that_is_traced_is_taken_by_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
-    // The orphan opens a file again and again, for longer than the main thread waits between two looks.
+    // The orphan opens a file again and again, for longer than the main thread waits between two checks.
     let store = "#!/bin/sh\n\
                  (i=0; while [ $i -lt 4000 ]; do : < /dev/null; i=$((i+1)); done) &\n\
                  exec flock \"$1.lock\" sh -c 'echo $2 >> \"$1\"' - \"$1\" \"$2\"\n";
@@ -215,8 +216,8 @@ fn the_stop_of_an_orphan_that_is_traced_is_taken_by_nobody_else() {
     assert_eq!(scenario(&report, "crash")["operations"]["failed"], 0, "{report:#}");
 }
 
-/// A store that polls for the lock file of a dead one was said to recover: its time limit was longer than the share of the
-/// scenario, and what hung when the time was up was forgotten.
+/// A store that polls for the lock file of a dead process was reported to recover: its time limit was longer than the
+/// scenario's share of the budget, and operations that hung when the time was up were forgotten.
 #[test]
 fn who_hangs_after_a_kill_until_the_time_is_up_is_not_said_to_recover() {
     let folder = tempfile::tempdir().unwrap();

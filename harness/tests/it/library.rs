@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use crate::script;
 
-/// In the environment of the process that is killed: the folder of its store.
+/// Environment variable of the killed process: the folder of its store.
 const FOLDER: &str = "PICKLOCK_TEST_OF_A_KILLED_CHECK";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// It tells where it works, which is in the sandbox.
+/// The store writes down its working folder, which is in the sandbox.
 const STORE: &str = "#!/bin/sh\ndirname \"$2\" > \"${0%/*}/told.new\" && mv \"${0%/*}/told.new\" \"${0%/*}/told\"\n\
                      case $1 in add) echo \"$3\" >> \"$2\";; list) cat \"$2\";; esac\n";
 
-/// Ctrl-C ends `cargo test` and all its tests at once: a check among them left its sandbox in memory, for good.
+/// Ctrl-C ends `cargo test` and all its tests at once: a running check left its sandbox in memory for good.
 #[test]
 fn a_check_whose_test_is_killed_leaves_no_folder() {
     if let Some(folder) = env::var_os(FOLDER) {
-        // The one that is killed, started below.
+        // The process that is killed, started below.
         picklock::check(Path::new(&folder).join("store")).data("db.txt").exhaustive().assert_holds();
         return;
     }

@@ -10,7 +10,7 @@ use picklock::locks::{Descriptions, END, FileId, Kind, Lock, LockTable, Mode, Ow
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// A process that does what it is told, one call a line, and answers whether it succeeded.
+/// A process that makes one call for each input line, and answers whether it succeeded.
 const ACTOR: &str = r#"
 import fcntl, os, struct, sys
 fds = {}
@@ -68,7 +68,7 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // It waits for its next line, and would for ever.
+        // It waits for its next line, and would wait forever.
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -95,7 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the model knows: the descriptors of every actor, and the table under test.
+/// State of the model: the descriptors of every actor, and the table under test.
 #[derive(Default)]
 struct Model {
     slots: [[Option<(u32, FileId)>; SLOTS]; ACTORS],
@@ -113,7 +113,7 @@ impl Model {
     }
 }
 
-/// The system's own table for these files: kind, mode and range of every lock.
+/// Returns the system's own table for these files: kind, mode and range of every lock.
 fn system_table(files: &[FileId]) -> Vec<(FileId, Kind, Mode, Range)> {
     let mut found = Vec::new();
     for line in fs::read_to_string("/proc/locks").unwrap().lines() {
@@ -178,7 +178,7 @@ fn run(actors: &mut [Actor], files: &[(String, FileId)], steps: &[Step]) {
                     Kind::Posix => Owner::Process(u32::try_from(*actor).unwrap()),
                     Kind::Flock | Kind::Ofd => Owner::Description(description),
                 };
-                // A length of 0 is up to the end of the file.
+                // A length of 0 extends to the end of the file.
                 let end = if *length == 0 { END } else { start + length - 1 };
                 let range = if *kind == Kind::Flock { Range::ALL } else { Range { start: *start, end } };
                 let expected = match mode {
@@ -210,7 +210,7 @@ fn run(actors: &mut [Actor], files: &[(String, FileId)], steps: &[Step]) {
                 assert_eq!(actors[*actor].tell(&line), expected, "{line}: the system decides otherwise");
             }
         }
-        // The system tells its table line by line while others change it, so that a line may come twice.
+        // The system lists its table line by line while others change it, so that a line may appear twice.
         let expected = model_table(&model.table);
         let is_told = (0..50).any(|_| system_table(&ids) == expected);
         assert!(is_told, "after {step:?}: {expected:?} is not {:?}", system_table(&ids));
@@ -218,7 +218,7 @@ fn run(actors: &mut [Actor], files: &[(String, FileId)], steps: &[Step]) {
 }
 
 /// Random calls of three processes on two files, each descriptor possibly duplicated: after every call the table and
-/// the system agree on who was refused and on every lock that is held.
+/// the system agree on refusals and on every lock that is held.
 #[test]
 fn the_lock_table_is_the_system_s_own_over_random_calls() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -34,22 +34,22 @@ mod ways;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// For `--skip` where `interleave` is not chosen: what rests on it alone.
+/// For `--skip` if `interleave` is not selected: the invariants that only it exercises.
 pub(crate) const OF_INTERLEAVE: &str = "linearizable,mutual-exclusion";
 
-/// For `--skip`: stores that do not expect the worst of their disk.
+/// For `--skip` with stores that do not expect disk failures.
 pub(crate) const ON_A_KIND_DISK: &str =
     "fault,honest-failure,failed-write-keeps-old,power-loss,power-loss-atomic,acked-survives-power-loss";
 
-/// `picklock` with these arguments, run in `folder`.
+/// Returns a `picklock` command with these arguments, run in `folder`.
 pub(crate) fn picklock(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_picklock"));
     command.current_dir(folder).args(arguments);
     command
 }
 
-/// The same, which a SIGINT ends: where the tests run in the background of a script, it would be ignored, and picklock
-/// leaves it so.
+/// The same, ended by SIGINT: if the tests run in the background of a script, SIGINT would be ignored, and picklock
+/// keeps it ignored.
 pub(crate) fn interruptible(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("env");
     command
@@ -59,24 +59,24 @@ pub(crate) fn interruptible(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a command wrote to standard output.
+/// Returns the standard output of a command.
 pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// What a command wrote to standard error.
+/// Returns the standard error of a command.
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The exit status, with all that was written where it is another one.
+/// Asserts the exit status; prints all output if it differs.
 #[track_caller]
 pub(crate) fn expect_status(output: &Output, status: i32) {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), stderr(output));
     assert_eq!(output.status.code(), Some(status), "\n{out}\n{err}");
 }
 
-/// A file in `folder` that can be run.
+/// Creates an executable file in `folder`.
 pub(crate) fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
     let path = folder.join(name);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::programs::{invariant, judge};
 use crate::{OF_INTERLEAVE, ON_A_KIND_DISK, expect_status, picklock, stdout};
 
-/// One C program for all: a store that appends under `flock`, and before that does what the macro says.
+/// One C program for all tests: a store that appends under `flock`, and before that does what the macro selects.
 const STORE: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -165,7 +165,7 @@ fn compile(folder: &Path, macros: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Judged without a hang, a panic or a doubt about the tracer: the report.
+/// Judges the store without a hang, a panic or a doubt about the tracer; returns the report.
 #[track_caller]
 fn judged(folder: &Path, scenarios: &str, status: i32) -> Value {
     let report = judge(
@@ -208,8 +208,9 @@ fn stores_of_every_kind_are_traced_killed_and_judged() {
     }
 }
 
-/// The second client comes to its read long after its first thread sleeps, and until then the first one is held: on a
-/// busy machine the case replayed eleven times of twelve. The moment itself is told by a test beside the tracer's looks.
+/// The second client reaches its read long after its first thread sleeps, and until then the first client is held: on a
+/// busy machine the case replayed eleven times out of twelve. A unit test of the tracer's checks covers the moment
+/// itself.
 #[test]
 fn threads_that_wake_each_other_have_not_come_to_rest() {
     let folder = tempfile::tempdir().unwrap();
@@ -227,21 +228,21 @@ fn threads_that_wake_each_other_have_not_come_to_rest() {
     }
 }
 
-/// The ids of processes are others inside, and the tracer sees them from outside.
+/// Process ids differ inside, and the tracer sees them from outside.
 #[test]
 fn a_store_that_makes_its_own_namespaces_is_judged() {
     let folder = tempfile::tempdir().unwrap();
     compile(folder.path(), &["-DNAMESPACES"]);
     let alone = Command::new(folder.path().join("store")).args(["add", "/dev/null", "x"]).status().unwrap();
     if alone.code() == Some(77) {
-        // Without the right to make them it is a store that fails, and the control says so.
+        // Without the right to make namespaces the store fails, and the control reports it.
         judge(folder.path(), 4, &["--only", "crash", "--data", "db.txt", "--", "./store"]);
     } else {
         judged(folder.path(), "crash,inheritance", 0);
     }
 }
 
-/// Their numbers mean other calls: they are let through, and named.
+/// Their numbers mean other calls: they are let through and reported.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn calls_of_a_32_bit_program_are_named_as_not_seen() {
@@ -256,7 +257,7 @@ fn calls_of_a_32_bit_program_are_named_as_not_seen() {
     assert!(trace["calls"].to_string().contains("flock"));
 }
 
-/// Under ptrace a set-uid program runs without its privilege: what fails then is no fault of the store.
+/// Under ptrace a set-uid program runs without its privilege: resulting failures are not the store's fault.
 #[test]
 fn a_set_uid_store_runs_without_its_privilege_and_that_is_said() {
     let folder = tempfile::tempdir().unwrap();

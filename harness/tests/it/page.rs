@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::programs::python_script;
 use crate::{expect_status, interruptible, picklock, stderr, stdout};
 
-/// A rewrite in place, whose lock file and complaints are what a page must not take for its own.
+/// A store that rewrites in place; the page must not treat the name of its lock file or its messages as markup.
 const HOSTILE: &str = "import fcntl, json, os, sys\n\
     verb, path = sys.argv[1:3]\n\
     def load():\n\
@@ -26,14 +26,14 @@ const HOSTILE: &str = "import fcntl, json, os, sys\n\
     records = load() + [sys.argv[3]]\n\
     with open(path, 'w') as new: json.dump(records, new)\n";
 
-/// Keeps what goes wrong from the first script on.
+/// Records errors from the first script on.
 const BEFORE: &str = "<script>\n\
     const errors = [];\n\
     addEventListener('error', (event) => errors.push(String(event.message)));\n\
     addEventListener('securitypolicyviolation', (event) => errors.push(event.violatedDirective));\n\
     </script>";
 
-/// Presses keys as a reader does, and notes what comes of it.
+/// Presses keys as a reader does, and records the results.
 const AFTER: &str = r##"<script>
 const press = (key) => (document.activeElement ?? document.body)
   .dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
@@ -58,15 +58,15 @@ seen.errors = errors;
 document.body.append(Object.assign(document.createElement("output"), { id: "seen", textContent: JSON.stringify(seen) }));
 </script>"##;
 
-/// The page of a run on the hostile store.
+/// Creates the page of a run on the hostile store.
 fn made(folder: &Path) -> PathBuf {
     python_script(folder, "store", HOSTILE);
-    let arguments = ["check", "--only", "crash", "--html", "page.html", "--", "./store"];
+    let arguments = ["check", "--only", "crash", "--budget", "10s", "--html", "page.html", "--", "./store"];
     expect_status(&picklock(folder, &arguments).output().unwrap(), 1);
     folder.join("page.html")
 }
 
-/// What the page is when all its scripts have run, in a browser that is told this beside.
+/// Returns the page after all its scripts have run, in a browser with these additional arguments.
 fn rendered(folder: &Path, page: &Path, beside: &[&str]) -> String {
     let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
         Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
@@ -141,7 +141,7 @@ fn a_run_that_is_interrupted_leaves_the_page_so_far() {
     let arguments =
         ["check", "--demo", "--exhaustive", "--ops", "100000", "--only", "stress", "--html", "page.html"];
     let run = interruptible(folder.path(), &arguments).stdout(Stdio::null()).spawn().unwrap();
-    // It is opened before anything runs.
+    // The page is opened before anything runs.
     while !page.exists() {
         thread::sleep(Duration::from_millis(10));
     }
@@ -151,10 +151,11 @@ fn a_run_that_is_interrupted_leaves_the_page_so_far() {
     assert!(fs::read_to_string(page).unwrap().contains("interrupted, this is the report so far"));
 }
 
-/// It bundles axe-core 4.12.1, which is under the MPL 2.0; nothing else of it is wanted.
+/// It bundles axe-core 4.12.1, which is under the MPL 2.0; nothing else of it is used.
 const AXE: &str = "axe-playwright-python==0.1.8";
 
-/// Judges the page as it is, with all its counterexamples open, while it is searched, and with its help; told once a rule and state.
+/// Audits the page as it is, with all its counterexamples open, during a search, and with its help; one result per rule
+/// and state.
 const AUDIT: &str = r##"<script>
 (async () => {
   const found = new Set();
@@ -186,7 +187,7 @@ const AUDIT: &str = r##"<script>
 });
 </script>"##;
 
-/// axe-core's script, as the package index has it.
+/// Returns axe-core's script, as published in the package index.
 fn axe() -> String {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("axe-playwright-python-0.1.8");
     let script = library.join("axe_playwright_python/axe.min.js");
@@ -202,7 +203,8 @@ fn axe() -> String {
     fs::read_to_string(script).unwrap()
 }
 
-/// What axe-core finds on a page, in a window of this size, on light or dark paper: each rule with the first place.
+/// Returns what axe-core finds on a page, in a window of this size, in the light or dark scheme: each rule with its
+/// first place.
 fn audited(folder: &Path, page: &str, (width, height): (u32, u32), is_dark: bool) -> Vec<String> {
     let copy = folder.join("audit.html");
     fs::write(&copy, format!("{page}<script>{}</script>{AUDIT}", axe())).unwrap();
@@ -214,7 +216,7 @@ fn audited(folder: &Path, page: &str, (width, height): (u32, u32), is_dark: bool
     let told =
         told.replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", "\u{a0}").replace("&amp;", "&");
     let told: Value = serde_json::from_str(&told).unwrap();
-    // It was judged, and as asked for.
+    // The audit ran, and with the requested settings.
     assert!(told["passed"].as_u64().is_some_and(|passed| passed >= 15), "{told:#}");
     assert_eq!((&told["dark"], &told["width"]), (&is_dark.into(), &width.into()), "{told:#}");
     told["found"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
@@ -222,7 +224,7 @@ fn audited(folder: &Path, page: &str, (width, height): (u32, u32), is_dark: bool
 
 #[test]
 fn axe_finds_no_barrier_on_a_page_and_finds_those_that_are_put_there() {
-    // Low, so that the panel does not hold all its text; narrow, so that the story does not: no window is narrower.
+    // Low, so that the panel overflows; narrow, so that the story overflows: no window is narrower.
     const LOW: (u32, u32) = (1400, 420);
     const NARROW: (u32, u32) = (500, 800);
     let folder = tempfile::tempdir().unwrap();
@@ -235,7 +237,7 @@ fn axe_finds_no_barrier_on_a_page_and_finds_those_that_are_put_there() {
     assert!(picklock(folder.path(), &holds).output().is_ok());
     let holds = fs::read_to_string(folder.path().join("holds.html")).unwrap();
     assert_eq!(audited(folder.path(), &holds, LOW, true), [""; 0]);
-    // One barrier each: the rule that finds it, and what is taken away, with what stands there then.
+    // One barrier each: the rule that finds it, the text to remove, and its replacement.
     let barriers = [
         ("button-name", "<button>Close</button>", "<button></button>"),
         ("color-contrast", "--soft: #68645c", "--soft: #b8b4ac"),
@@ -252,7 +254,7 @@ fn axe_finds_no_barrier_on_a_page_and_finds_those_that_are_put_there() {
     assert_eq!(Vec::from_iter(rules), barriers.map(|(rule, ..)| rule), "{found:#?}");
 }
 
-/// A benchmark's page is plots and a table; the store's name is whatever its adapter says.
+/// A benchmark's page has plots and a table; the store's name is whatever its adapter gives.
 #[test]
 fn the_page_of_a_benchmark_has_no_barrier_and_nothing_of_a_name_runs() {
     const NAME: &str = "</title><img src=x onerror=alert(1)><script>document.title = 1</script>";
@@ -280,7 +282,7 @@ fn the_page_of_a_benchmark_has_no_barrier_and_nothing_of_a_name_runs() {
     assert!(
         page.matches("<svg role=\"img\"").count() == 3 && !page.contains("<img") && !page.contains("<script")
     );
-    // It has no script of its own, and lets none run: the audit is one.
+    // The page has no script of its own and allows none, but the audit is one.
     let open = page.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';");
     assert_ne!(open, page);
     for (window, is_dark) in [((1400, 420), true), ((500, 800), false)] {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::programs::{invariant, judge, python_script};
 use crate::{expect_status, picklock, stderr, stdout};
 
-/// A rewrite in place; `WRITES` is how it writes.
+/// A store that rewrites in place; `WRITES` is its way of writing.
 const STORE: &str = "import fcntl, json, os, sys\n\
     verb, path = sys.argv[1:3]\n\
     load = lambda: json.load(open(path)) if os.path.exists(path) else []\n\
@@ -23,7 +23,7 @@ fn store(folder: &Path, writes: &str) {
     python_script(folder, "store", &STORE.replace("WRITES", writes));
 }
 
-/// The first counterexample of `crash-atomic`, of a store that rewrites its file in place.
+/// Returns the first counterexample of `crash-atomic`, of a store that rewrites its file in place.
 fn finding(folder: &Path) -> Value {
     store(folder, IN_PLACE);
     let report = judge(folder, 1, &["--only", "crash", "--", "./store"]);
@@ -32,7 +32,7 @@ fn finding(folder: &Path) -> Value {
     violated["counterexamples"][0].clone()
 }
 
-/// The command that the report prints, run as a shell runs it.
+/// Runs the command that the report prints, as a shell would.
 fn run_printed(folder: &Path, finding: &Value) -> std::process::Output {
     let printed = finding["replay"].as_str().unwrap();
     let words = shell_words::split(printed).unwrap();
@@ -63,7 +63,7 @@ fn the_printed_command_reproduces_the_finding_call_by_call() {
 fn a_store_that_was_mended_without_another_way_to_the_kill_is_fixed_and_one_that_goes_another_way_diverges() {
     let folder = tempfile::tempdir().unwrap();
     let finding = finding(folder.path());
-    // The same calls up to the kill, and whoever finds the file empty knows what was in it: nothing is lost.
+    // The same calls up to the kill, and an operation that finds the file empty knows its content: nothing is lost.
     let heals = STORE
         .replace(
             "json.load(open(path)) if os.path.exists(path) else []",
@@ -84,7 +84,8 @@ fn a_store_that_was_mended_without_another_way_to_the_kill_is_fixed_and_one_that
     assert!(text.contains("diverged at step") && text.contains("store.json"), "{text}");
 }
 
-/// Two of three cases diverged where a lock in TMPDIR had a random name, or a folder one with the process id of a child.
+/// Two of three cases diverged if a lock in TMPDIR had a random name, or a folder a name with the process id of a
+/// child.
 #[test]
 fn names_of_chance_do_not_keep_a_case_from_replaying() {
     let folder = tempfile::tempdir().unwrap();
@@ -102,7 +103,7 @@ fn names_of_chance_do_not_keep_a_case_from_replaying() {
         os.path.exists('%s.%d/y' % (path, child))\n\
         shutil.rmtree('%s.%d' % (path, child))\n";
     store(folder.path(), &format!("{writes}{IN_PLACE}"));
-    let report = judge(folder.path(), 1, &["--only", "crash", "--budget", "20s", "--", "./store"]);
+    let report = judge(folder.path(), 1, &["--only", "crash", "--budget", "12s", "--", "./store"]);
     let findings = invariant(&report, "crash-atomic")["counterexamples"].as_array().unwrap();
     assert!(!findings.is_empty(), "{report:#}");
     for finding in findings.iter().take(2) {
@@ -112,7 +113,7 @@ fn names_of_chance_do_not_keep_a_case_from_replaying() {
     }
 }
 
-/// A case names commands, and may come from anybody.
+/// A case contains commands, and may come from anyone.
 #[test]
 fn commands_that_are_not_those_at_hand_are_shown_and_run_only_when_the_case_is_trusted() {
     let folder = tempfile::tempdir().unwrap();

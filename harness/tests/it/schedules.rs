@@ -14,7 +14,8 @@ use picklock::target::flags::Flags;
 
 use crate::programs::{invariant, judge, python_script, scenario};
 
-/// The studied programs: each does its few calls, and nothing else that is visible. Their first argument says which.
+/// The studied programs: each makes its few calls, and nothing else that is visible. The first argument selects the
+/// program.
 const PROGRAMS: &str = r#"
 #include <fcntl.h>
 #include <stdio.h>
@@ -205,7 +206,7 @@ static COMPILED: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     (folder, program)
 });
 
-/// How many classes of schedules so many clients of a program have that add one record each.
+/// Returns the number of classes of schedules of this many clients of a program that add one record each.
 fn count(program: char, clients: u32, intervals: bool) -> u64 {
     let store = COMPILED.1.display();
     let flags = Flags {
@@ -225,9 +226,9 @@ fn count(program: char, clients: u32, intervals: bool) -> u64 {
     counted
 }
 
-/// The counts of the studies, which come of a simulation, on real processes. Without invocations and returns a program has
-/// as many classes as its calls have. F has 120 in the study, with a beginning and an end of its critical section that are
-/// steps; with nothing in it, as here, it has the 72 that the study names for that.
+/// The counts of the studies, which were simulated, on real processes. Without invocations and returns, a program has
+/// as many classes as its calls have. F has 120 in the study, in which the beginning and end of its critical section
+/// are steps; with nothing in it, as here, it has the 72 that the study states for that case.
 #[test]
 fn the_studied_programs_have_as_many_classes_as_real_processes() {
     assert_eq!((count('A', 2, false), count('A', 3, false), count('A', 3, true)), (2, 6, 42));
@@ -237,8 +238,8 @@ fn the_studied_programs_have_as_many_classes_as_real_processes() {
     assert_eq!((count('F', 2, false), count('F', 3, false)), (6, 72));
 }
 
-/// The end of a child was no step, and what depends on the lock that goes with it was taken to depend on nothing: such
-/// orders were left out as if others were equal to them.
+/// The end of a child was not a step, and calls that depend on the lock released by it were taken to be independent:
+/// such orders were skipped as equivalent to others.
 #[test]
 fn the_end_of_a_child_gives_locks_up() {
     let (by_its_end, before) = (count('K', 2, false), count('k', 2, false));
@@ -246,14 +247,14 @@ fn the_end_of_a_child_gives_locks_up() {
     assert!(before > 2, "{before}");
 }
 
-/// So was the start of another program, which closes what is to be closed on exec.
+/// The same held for the start of another program, which closes close-on-exec descriptors.
 #[test]
 fn the_start_of_a_program_gives_locks_up() {
     let (by_its_start, before) = (count('X', 2, false), count('k', 2, false));
     assert_eq!(by_its_start, before);
 }
 
-/// What the scenario `interleave` says of a program, with nothing else.
+/// Judges a program with the scenario `interleave` and nothing else.
 fn explored(program: char, arguments: &[&str], status: i32) -> Value {
     let store = COMPILED.1.display();
     let folder = tempfile::tempdir().unwrap();
@@ -264,8 +265,9 @@ fn explored(program: char, arguments: &[&str], status: i32) -> Value {
     judge(folder.path(), status, &[&chosen, arguments, &target].concat())
 }
 
-/// Who read on and on was taken for one who waits, and kept from going on: of a store with no lock at all one schedule was
-/// run, "all inequivalent schedules", and it held. Only who asks in vain for what one alone can have is a waiter.
+/// A client that read repeatedly was taken for a waiting one and kept from continuing: for a store without any lock,
+/// one schedule was run, called "all inequivalent schedules", and the store held. Only a client that requests without
+/// success what one client alone can have is waiting.
 #[test]
 fn who_reads_on_and_on_is_not_taken_for_one_who_waits() {
     assert_eq!(count('P', 2, false), 2);
@@ -273,8 +275,8 @@ fn who_reads_on_and_on_is_not_taken_for_one_who_waits() {
     assert_eq!(invariant(&report, "no-lost-update")["verdict"], "violated", "{report:#}");
 }
 
-/// `F_GETLK` was no visible call, the links of a folder changed with no step that touched it, and what was emptied through
-/// a symbolic link was taken for the link: each hid the one order that loses a record.
+/// `F_GETLK` was not a visible call, a folder's link count changed without a step that touched the folder, and
+/// truncation through a symbolic link was assigned to the link: each hid the one order that loses a record.
 #[test]
 fn what_is_looked_at_in_a_roundabout_way_is_looked_at() {
     for program in ['G', 'S', 'L'] {
@@ -283,7 +285,7 @@ fn what_is_looked_at_in_a_roundabout_way_is_looked_at() {
     }
 }
 
-/// A sleep of a negative time is refused by the kernel, and one for ever ends with a signal: neither makes a clock of it.
+/// The kernel refuses a sleep of negative time, and an endless sleep ends with a signal: neither advances the clock.
 #[test]
 fn a_sleep_that_is_none_is_left_to_the_system() {
     let report = explored('Z', &["--clients", "2", "--ops", "1", "--exhaustive"], 3);
@@ -292,7 +294,7 @@ fn a_sleep_that_is_none_is_left_to_the_system() {
     assert!(doubts.iter().any(|doubt| reason.contains(doubt)), "{reason}");
 }
 
-/// A store in Python that polls for its lock as a widely used library does.
+/// A Python store that polls for its lock as a widely used library does.
 const POLLING: &str = r#"import json, os, sys
 sys.path.insert(0, os.environ["LIBRARY"])
 from filelock import FileLock
@@ -315,8 +317,8 @@ with FileLock(path + (".lock" if verb == "add" else "")):
     os.rename(path + ".tmp", path)
 "#;
 
-/// Two clients with `filelock` from the package index, on a lock file of its own: each schedule is run, as far as who sleeps
-/// in vain sleeps on.
+/// Two clients with `filelock` from the package index, on a dedicated lock file: each schedule is run, if pollers
+/// without progress sleep on.
 #[test]
 fn a_python_store_with_a_polling_lock_library_is_explored_and_holds() {
     let folder = tempfile::tempdir().unwrap();
@@ -337,7 +339,7 @@ fn a_python_store_with_a_polling_lock_library_is_explored_and_holds() {
     );
     fs::write(folder.path().join("picklock.toml"), &adapter).unwrap();
     let only = ["--only", "interleave,no-lost-update", "--clients", "2", "--ops", "1", "--exhaustive"];
-    // Whether it gives up in the end depends on its clock.
+    // Its clock decides whether it gives up in the end.
     let report = judge(folder.path(), 3, &only);
     assert!(invariant(&report, "no-lost-update")["reason"].as_str().unwrap().contains("polls"), "{report:#}");
     let interleave = scenario(&report, "interleave");

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::programs::{invariant, judge, python_script, scenario};
 
-/// A store with a thread for each request; `under_lock` runs under the lock before the write, `on_cancel` when a request
-/// is to be given up.
+/// A store with a thread for each request; `under_lock` runs under the lock before the write, `on_cancel` when a
+/// request is cancelled.
 fn threaded_store(folder: &Path, under_lock: &str, on_cancel: &str) {
     let store = format!(
         "import fcntl, json, os, sys, threading, time\n\
@@ -54,8 +54,8 @@ fn adapter(folder: &Path, more: &str) {
 
 const ONLY: [&str; 2] = ["--only", "session,memory-matches-file"];
 
-/// A session of which one thread waited for a lock was asked no more, though the holder only slept: what it would have
-/// listed was not listed, and the data file was judged as if it had.
+/// A session in which one thread waited for a lock got no more requests, though the holder only slept: it was not asked
+/// for its list, and the data file was judged as if it had been.
 #[test]
 fn a_session_whose_holder_sleeps_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -63,7 +63,7 @@ fn a_session_whose_holder_sleeps_is_waited_for() {
     adapter(folder.path(), "");
     let report = judge(folder.path(), 0, &[&ONLY[..], &["--budget", "10m"]].concat());
     let memory = invariant(&report, "memory-matches-file");
-    // A session beside one-shot operations and beside another session is not asked what it remembers.
+    // A session that runs concurrently with one-shot operations or with another session is not asked what it remembers.
     let judged = memory["judged"].as_u64().unwrap();
     let bound = scenario(&report, "session")["bound"].as_str().unwrap().to_owned();
     assert!(
@@ -72,7 +72,7 @@ fn a_session_whose_holder_sleeps_is_waited_for() {
     );
 }
 
-/// An answer longer than the buffer it was read into was never heard.
+/// An answer longer than the read buffer was never received.
 #[test]
 fn an_answer_may_be_long() {
     let folder = tempfile::tempdir().unwrap();
@@ -83,7 +83,8 @@ fn an_answer_may_be_long() {
     assert!(memory["judged"].as_u64() > Some(0) && memory["violations"] == 0, "{memory:#}");
 }
 
-/// A session that dies of a cancellation answers nothing: what it believed is then not known, and is not said to hold.
+/// A session that dies of a cancellation answers nothing: what it believed is then unknown, and is not reported to
+/// hold.
 #[test]
 fn a_session_that_dies_is_not_said_to_remember() {
     let folder = tempfile::tempdir().unwrap();
@@ -94,8 +95,8 @@ fn a_session_that_dies_is_not_said_to_remember() {
     assert!(memory["reason"].as_str().unwrap().contains("never answered"), "{report:#}");
 }
 
-/// Two rebuilds within one second made the same date, and the third, in the next, was held against a right store; and a
-/// rebuild that empties the data file for a moment was taken for one that finds it empty.
+/// Two rebuilds within one second wrote the same date, and the third, in the next second, was held against a correct
+/// store; a rebuild that empties the data file for a moment was taken for one that finds it empty.
 #[test]
 fn a_date_in_a_derived_file_is_no_damage_and_a_source_that_is_emptied_is() {
     let judged = |touch: &str, status: i32| {

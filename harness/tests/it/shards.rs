@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{expect_status, picklock, stderr, stdout};
 
-/// A store that loses updates, killed, scheduled, struck by faults and by power losses.
+/// A store that loses updates; it is killed, scheduled, and injected with faults and power losses.
 const STORE: [&str; 7] = [
     "--add",
     "{critical} add {data} {id}",
@@ -25,11 +25,12 @@ fn checked(folder: &Path, more: &[&str], status: i32) -> Value {
     serde_json::from_str(&stdout(&output)).unwrap()
 }
 
-/// What must be the same of a whole run and of its shards together. Executions may be more, and are none here.
+/// Returns the parts that must be equal for a whole run and its merged shards. Executions may be more, but are not
+/// here.
 fn essence(report: &Value) -> (Vec<Value>, Vec<Value>, u64) {
     let scenarios = report["scenarios"].as_array().unwrap();
     let executions = scenarios.iter().map(|one| one["executions"].as_u64().unwrap()).sum();
-    // The bound has the crash points, and the schedules of each plan: its classes.
+    // The bound contains the crash points, and the schedules of each plan: its classes.
     let of_scenario = |one: &Value| {
         let keys = ["id", "states", "coverage", "bound", "operations"];
         keys.into_iter().map(|key| one[key].clone()).collect::<Value>()
@@ -68,7 +69,7 @@ fn the_union_of_four_shards_is_the_whole_run_and_a_lost_one_leaves_it_open() {
         (serde_json::from_str::<Value>(&stdout(&output)).unwrap(), stderr(&output))
     };
     let (all, _) = merged(&["3.json", "1.json", "4.json", "2.json"], 1);
-    // Of findings that are alike a run keeps the first one, and each shard has its own.
+    // Of similar findings a run keeps the first one, and each shard has its own.
     let without_cases = |report: &Value| {
         let (scenarios, invariants, executions) = essence(report);
         let split = |mut one: Value| {
@@ -92,7 +93,7 @@ fn the_union_of_four_shards_is_the_whole_run_and_a_lost_one_leaves_it_open() {
     assert!(told.contains("the report of shard 3/4 is missing"), "{told}");
     let holds = |report: &Value| report.to_string().matches("\"verdict\":\"holds\"").count();
     assert_eq!((holds(&lost), holds(&all) > 3), (0, true), "what was lost might have violated anything");
-    // The same in threads of one process.
+    // The same with threads of one process.
     agrees_with_whole(&checked(folder.path(), &["--jobs", "3"], 1));
 }
 
@@ -110,7 +111,7 @@ fn what_is_no_shard_is_refused_with_what_to_do() {
     std::fs::write(folder.path().join("a.json"), "{\"schema\": 7}").unwrap();
     assert!(told(&["merge", "a.json"]).contains("has schema 7"));
     assert!(told(&["merge", "b.json"]).contains("cannot be read"));
-    // A shard that was killed leaves the file that it was to write.
+    // A shard that was killed leaves an unfinished report file.
     std::fs::write(folder.path().join("empty.json"), "").unwrap();
     let nothing = told(&["merge", "empty.json"]);
     assert!(

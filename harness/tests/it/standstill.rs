@@ -10,14 +10,14 @@ use crate::{OF_INTERLEAVE, ON_A_KIND_DISK, script};
 
 const ALONE: &str = "reentry,inheritance";
 
-/// The first counterexample of an invariant that is violated.
+/// Returns the first counterexample of a violated invariant.
 #[track_caller]
 fn seen<'a>(report: &'a Value, id: &str) -> &'a str {
     assert_eq!(invariant(report, id)["verdict"], "violated", "{report:#}");
     invariant(report, id)["counterexamples"][0]["summary"].as_str().unwrap()
 }
 
-/// A shell store with an operation `rotate` of its own.
+/// A shell store with its own operation `rotate`.
 fn shell_with_rotate(folder: &Path, rotate: &str) {
     let store = format!(
         "#!/bin/sh\nset -e\nexec 9>> \"$2.lock\"\n\
@@ -31,8 +31,8 @@ fn shell_with_rotate(folder: &Path, rotate: &str) {
     fs::write(folder.join("picklock.toml"), adapter).unwrap();
 }
 
-/// A parent that has the lock waits for its child, which wants it: nobody can go on, and that is seen at once, long
-/// before the minute is over that an operation may take.
+/// A parent that holds the lock waits for its child, which requests it: no process can continue, and that is detected
+/// at once, long before the operation's time limit of one minute.
 #[test]
 fn a_child_that_wants_the_lock_of_the_parent_that_waits_for_it_is_a_self_deadlock() {
     let folder = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ fn a_child_that_wants_the_lock_of_the_parent_that_waits_for_it_is_a_self_deadloc
     assert_eq!(diagnosis, "second-descriptor-same-lock");
 }
 
-/// The same with a time-out: it can go on by itself, and does.
+/// The same with a time-out: it can continue by itself, and does.
 #[test]
 fn a_wait_for_oneself_that_has_a_time_out_is_none() {
     let folder = tempfile::tempdir().unwrap();
@@ -61,7 +61,8 @@ fn a_wait_for_oneself_that_has_a_time_out_is_none() {
     assert_eq!(invariant(&report, "no-self-deadlock")["verdict"], "holds", "{report:#}");
 }
 
-/// Two locks in two orders: with `flock` they wait for ever; of POSIX locks the kernel refuses one, which is honest.
+/// Two locks in two orders: with `flock` both clients wait forever; of POSIX locks the kernel refuses one, which is
+/// honest.
 #[test]
 fn two_locks_in_two_orders_are_a_deadlock_but_with_posix_locks() {
     let folder = tempfile::tempdir().unwrap();
@@ -95,7 +96,7 @@ fn two_locks_in_two_orders_are_a_deadlock_but_with_posix_locks() {
     assert!(remarks.contains("deadlock avoided"), "{remarks}");
 }
 
-/// `flock` gives the shared lock up before it waits for the exclusive one: of two that upgrade one gets in.
+/// `flock` releases the shared lock before it waits for the exclusive one: of two upgrading clients, one gets it.
 #[test]
 fn an_upgrade_of_a_flock_by_two_is_no_deadlock_but_loses_an_update() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,7 +118,7 @@ fn an_upgrade_of_a_flock_by_two_is_no_deadlock_but_loses_an_update() {
     assert!(seen(&report, "no-lost-update").contains("while another client came"));
 }
 
-/// A client that polls is not waited for: what it waits for is let go on.
+/// A polling client is not waited for: the client it waits for is allowed to continue.
 #[test]
 fn a_store_that_polls_is_judged_without_waiting_for_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -145,7 +146,7 @@ fn a_store_that_polls_is_judged_without_waiting_for_it() {
     assert!(diagnoses.iter().any(|diagnosis| diagnosis["id"] == "poll-lock"), "{diagnoses:?}");
 }
 
-/// A session that takes the lock once more for its second handle never answers.
+/// A session that takes the lock again for its second handle never answers.
 #[test]
 fn two_handles_of_a_session_on_one_path_must_not_wait_for_each_other() {
     let folder = tempfile::tempdir().unwrap();
@@ -189,7 +190,7 @@ fn two_handles_of_a_session_on_one_path_must_not_wait_for_each_other() {
     assert!(seen(&report, "no-self-deadlock").contains("a session with two handles on one path"));
 }
 
-/// A list of buffers is cut like one buffer, and what the store is told is what was written.
+/// A list of buffers is cut like one buffer, and the store gets the number of bytes really written.
 #[test]
 fn a_write_of_several_buffers_is_cut_for_real() {
     let folder = tempfile::tempdir().unwrap();
@@ -206,11 +207,12 @@ fn a_write_of_several_buffers_is_cut_for_real() {
     let report = judge(folder.path(), 1, &["--only", "torn-write", "--data", "db.txt", "--", "./store"]);
     let told = seen(&report, "crash-atomic");
     assert!(told.contains("writev(") && told.contains("had written"), "{told}");
-    // Told that it wrote less, it says so and fails: nothing is lost that was acknowledged, but for what is glued to it.
+    // The store gets a short count, reports it and fails: no acknowledged record is lost, except those glued to the
+    // torn one.
     assert!(report["remarks"].to_string().contains("half a line is written"), "{report:#}");
 }
 
-/// A Python store that is right, but for `BEFORE`, which it does with its lock held and before it saves.
+/// A correct Python store, except for `BEFORE`, which it does with its lock held and before it saves.
 fn store_that(folder: &Path, before: &str) {
     let text = "import fcntl, json, os, signal, subprocess, sys, threading, time\n\
         verb, path = sys.argv[1:3]\n\
@@ -245,7 +247,7 @@ fn a_real_time_signal_is_a_signal_like_others() {
     assert_eq!(invariant(&report, "no-lost-update")["verdict"], "holds", "{report:#}");
 }
 
-/// One that waits for itself and is sent a signal by another thread was taken for one that waits for ever: in the
+/// A process that waits for itself and gets a signal from another thread was taken for one that waits forever: in the
 /// kernel the signal ends the wait.
 #[test]
 fn a_wait_that_a_signal_ends_is_no_deadlock() {
@@ -264,7 +266,8 @@ fn a_wait_that_a_signal_ends_is_no_deadlock() {
     assert_eq!(invariant(&report, "no-self-deadlock")["verdict"], "holds", "{report:#}");
 }
 
-/// A lock that the kernel refuses at once, since the file is not open for writing, was taken for one that is waited for.
+/// A lock that the kernel refuses at once, because the file is not open for writing, was taken for one that is waited
+/// for.
 #[test]
 fn a_lock_that_does_not_fit_its_descriptor_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -281,7 +284,7 @@ fn a_lock_that_does_not_fit_its_descriptor_is_not_waited_for() {
     assert_eq!(invariant(&report, "no-self-deadlock")["verdict"], "holds", "{report:#}");
 }
 
-/// A parent that collects the output of its child waits in `poll`: for its own child, and for nobody else.
+/// A parent that collects its child's output waits in `poll`: for its own child, and for no other process.
 #[test]
 fn a_child_whose_output_is_collected_is_waited_for_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -290,7 +293,7 @@ fn a_child_whose_output_is_collected_is_waited_for_too() {
         "if len(os.listdir(os.path.dirname(path))) > 2 and sys.argv[3] == 'r000002': \
          subprocess.run([sys.executable, '-SEI', sys.argv[0], 'sub', path], capture_output=True)",
     );
-    // The folder has more than the data and its lock only where this puts something there.
+    // The folder contains more than the data and its lock only if this adds something.
     let text = fs::read_to_string(folder.path().join("store")).unwrap().replace("> 2 and", "> 0 and");
     python_script(folder.path(), "store", text.split_once('\n').unwrap().1);
     let adapter = "[ops]\nadd = [\"./store\", \"add\", \"{data}\", \"{id}\"]\nlist = [\"./store\", \"list\", \"{data}\"]\n\
@@ -302,8 +305,8 @@ fn a_child_whose_output_is_collected_is_waited_for_too() {
     assert!(began.elapsed().as_secs() < 9, "the time limit was waited for");
 }
 
-/// Neither a parent in `vfork`, nor a first thread that has ended, nor a client that tries again without a pause, keeps
-/// the others from going on.
+/// Neither a parent in `vfork`, nor a first thread that has ended, nor a client that retries without a pause keeps the
+/// others from continuing.
 #[test]
 fn what_never_sleeps_does_not_keep_the_others_waiting() {
     let folder = tempfile::tempdir().unwrap();
@@ -330,7 +333,7 @@ fn what_never_sleeps_does_not_keep_the_others_waiting() {
     assert_eq!(invariant(&report, "no-lost-update")["verdict"], "holds", "{report:#}");
 }
 
-/// The time limit killed the group of the operation, and one that had left its group hung for ever.
+/// The time limit killed the group of the operation, and a process that had left its group hung forever.
 #[test]
 fn an_operation_that_leaves_its_group_ends_at_its_time_limit_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -353,8 +356,8 @@ fn an_operation_that_leaves_its_group_ends_at_its_time_limit_too() {
     assert_eq!(trace["timed_out"], true);
 }
 
-/// A helper that outlives the operation was ended with it, though nothing was to be disturbed, and what it had not done
-/// yet was held against the store.
+/// A helper that outlives the operation was ended with it, though no injection was planned, and its unfinished work was
+/// held against the store.
 #[test]
 fn work_of_a_process_that_picklock_ended_is_not_held_against_the_store() {
     let folder = tempfile::tempdir().unwrap();

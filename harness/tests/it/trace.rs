@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::programs::python_script;
 use crate::{expect_status, picklock, script, stderr, stdout};
 
-/// The trace of an operation, as JSON.
+/// Returns the trace of an operation, as JSON.
 #[track_caller]
 fn trace(folder: &Path, arguments: &[&str]) -> Value {
     let arguments: Vec<&str> = ["trace", "--format", "json"].iter().chain(arguments).copied().collect();
@@ -17,12 +17,12 @@ fn trace(folder: &Path, arguments: &[&str]) -> Value {
     serde_json::from_str(&stdout(&output)).unwrap()
 }
 
-/// The calls' names, in order.
+/// Returns the calls' names, in order.
 fn names(trace: &Value) -> Vec<&str> {
     trace["calls"].as_array().unwrap().iter().map(|call| call["name"].as_str().unwrap()).collect()
 }
 
-/// The names of the calls that took, refused or released a lock, with what they did.
+/// Returns the names of the calls that took, refused or released a lock, with their effect.
 fn lock_story(trace: &Value) -> Vec<String> {
     let calls = trace["calls"].as_array().unwrap().iter();
     calls
@@ -67,7 +67,7 @@ fn a_child_that_inherits_the_lock_is_followed_and_the_lock_ends_with_the_last_wh
     assert_eq!(calls.last().unwrap()["process"], 1);
 }
 
-/// SQLite's "How To Corrupt", 2.2: the lock is gone with the first close of any descriptor of its file.
+/// SQLite's "How To Corrupt", 2.2: the lock is lost with the first close of any descriptor of its file.
 #[test]
 fn a_posix_lock_is_seen_to_go_with_the_close_of_another_descriptor() {
     let folder = tempfile::tempdir().unwrap();
@@ -151,7 +151,7 @@ fn a_writable_shared_map_is_named_as_not_covered_and_io_uring_is_refused() {
 }
 
 /// A store that stops itself, one that ignores SIGTERM and never ends, one that dies of a signal, one that leaves a
-/// process behind, and one that runs another program from a thread: a line for each, and no hang.
+/// process behind, and one that runs another program from a thread: one line each, and no hang.
 #[test]
 fn odd_stores_are_traced_to_their_end() {
     let folder = tempfile::tempdir().unwrap();
@@ -160,7 +160,7 @@ fn odd_stores_are_traced_to_their_end() {
         let toml =
             format!("[ops]\nadd = [\"./{name}\", \"{{data}}\", \"{{id}}\"]\n[limits]\ntimeout = \"1s\"\n");
         fs::write(folder.path().join("picklock.toml"), toml).unwrap();
-        // What comes before, the first add, is not traced and ends well.
+        // The preceding first add is not traced and succeeds.
         trace(folder.path(), &[])
     };
     let head = "import os, signal, sys, threading, time\n\

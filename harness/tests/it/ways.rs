@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::programs::{invariant, judge, python_script};
 use crate::{OF_INTERLEAVE, ON_A_KIND_DISK, expect_status, picklock, stdout};
 
-/// What an `add` of this store does, after its first, which only makes the file.
+/// Returns the trace of an `add` of this store that does this; its first `add` only makes the file.
 fn traced(folder: &Path, does: &str) -> Value {
     let text = format!(
         "import os, sys\n\
@@ -30,7 +30,7 @@ fn trace_of(folder: &Path) -> Value {
     trace
 }
 
-/// Each call with the names that it works on.
+/// Returns each call with the names that it works on.
 fn told(trace: &Value) -> Vec<String> {
     let calls = trace["calls"].as_array().unwrap().iter();
     calls
@@ -53,7 +53,7 @@ fn expect_calls(trace: &Value, expected: &[&str]) {
     }
 }
 
-/// A store that wrote to TMPDIR did that unseen: half of a full disk's file became its data, and it held.
+/// A store that wrote to TMPDIR did so unseen: half of a file from a full disk became its data, and it held.
 #[test]
 fn what_is_done_in_tmpdir_is_seen() {
     let folder = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ fn what_is_done_in_tmpdir_is_seen() {
     assert!(effects.iter().any(|effect| effect["created"]["path"] == "$TMPDIR/sub/new"), "{effects:#?}");
 }
 
-/// Staged in TMPDIR, with nobody looking at what `write` says.
+/// The data is staged in TMPDIR, and the result of `write` is ignored.
 #[test]
 fn an_ignored_failure_in_tmpdir_is_found() {
     let folder = tempfile::tempdir().unwrap();
@@ -101,7 +101,7 @@ fn an_ignored_failure_in_tmpdir_is_found() {
     assert_eq!(invariant(&report, "honest-failure")["verdict"], "violated", "{report:#}");
 }
 
-/// The system clears TMPDIR: what a kill leaves there is no residue, and the next operation finds it there.
+/// The system clears TMPDIR: files that a kill leaves there are no residue, and the next operation finds them.
 #[test]
 fn leftovers_in_tmpdir_stay_and_are_no_residue() {
     let folder = tempfile::tempdir().unwrap();
@@ -139,7 +139,8 @@ fn leftovers_in_tmpdir_stay_and_are_no_residue() {
     assert_eq!(invariant(&report, "no-residue")["verdict"], "holds", "{report:#}");
 }
 
-/// Decided by the text, all of this was done unseen, or under names that were not those of the same file elsewhere.
+/// When the path's text decided, all of this was done unseen, or under names that differed from those of the same file
+/// elsewhere.
 #[test]
 fn aliases_of_a_path_have_its_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -179,7 +180,7 @@ fn aliases_of_a_path_have_its_name() {
     );
 }
 
-/// A store that reads before it takes its lock, all by `/proc/self/cwd`: no call of it was seen, and it held.
+/// A store that reads before it takes its lock, all through `/proc/self/cwd`: none of its calls was seen, and it held.
 #[test]
 fn a_race_by_proc_self_cwd_is_found() {
     let folder = tempfile::tempdir().unwrap();
@@ -206,7 +207,7 @@ fn a_race_by_proc_self_cwd_is_found() {
     assert_eq!(invariant(&report, "no-lost-update")["verdict"], "violated", "{report:#}");
 }
 
-/// A store that gets descriptors by other ways than its own opens.
+/// A store that gets descriptors in other ways than by its own opens.
 const DESCRIPTORS: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -297,7 +298,8 @@ int main(int count, char **words) {
 }
 "#;
 
-/// They worked on the file unseen, and its lock was taken for freed when the one who had opened it ended.
+/// Such descriptors worked on the file unseen, and the file's lock was taken for released when the process that had
+/// opened it ended.
 #[test]
 fn descriptors_from_elsewhere_are_known_by_their_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,20 +8,20 @@ use crate::locks::FileId;
 
 const KINDS: [Access; 4] = [Access::Read, Access::Write, Access::One, Access::Other];
 
-/// The places of some steps, each list in increasing order.
+/// Indices of some steps, in increasing order.
 type Places = Vec<usize>;
 
-/// The steps so far, by client and by what they touch.
+/// Steps so far, by client and by what they touch.
 #[derive(Debug, Default)]
 pub(super) struct Index<'a> {
     width: usize,
     /// For each resource and client, the last step that touched it in each way.
     touched: HashMap<&'a Resource, Vec<[Option<usize>; KINDS.len()]>>,
-    /// For each locked file, what each client did to its locks, and in which steps.
+    /// For each locked file, the lock operations of each client, and their steps.
     locks: HashMap<FileId, BTreeMap<(usize, Locking), Places>>,
     /// For each client, its last step that touches anything.
     any: Vec<Option<usize>>,
-    /// For each client, its last step of which nobody knows what it touches.
+    /// For each client, its last step with an unknown footprint.
     unknown: Vec<Option<usize>>,
 }
 
@@ -30,7 +30,7 @@ impl<'a> Index<'a> {
         Self { width, any: vec![None; width], unknown: vec![None; width], ..Self::default() }
     }
 
-    /// Adds the step at the place `at`, which comes after all others.
+    /// Adds the step at index `at`, which comes after all others.
     pub(super) fn push(&mut self, at: usize, step: &'a Step) {
         let client = step.client as usize;
         let footprint = &step.footprint;
@@ -54,7 +54,7 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// For each client, its last step so far that conflicts with this footprint and that `counts` accepts.
+    /// Returns, for each client, its last step so far that conflicts with this footprint and that `counts` accepts.
     pub(super) fn last_conflicting(
         &self,
         footprint: &Footprint,
@@ -74,7 +74,7 @@ impl<'a> Index<'a> {
         for locking in &footprint.locks {
             let of_file = self.locks.get(&locking.lock().file).into_iter().flatten();
             for ((client, _), places) in of_file.filter(|((_, other), _)| !locking.commutes(other)) {
-                // Steps that do not count are looked at once, and only behind the last one that does.
+                // Steps that do not count are checked once, and only after the last one that does.
                 let is_later = |place: &usize| last[*client].is_none_or(|known| *place > known);
                 let found = places.iter().rev().copied().take_while(is_later).find(|place| counts(*place));
                 last[*client] = found.or(last[*client]);

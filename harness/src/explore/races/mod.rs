@@ -1,13 +1,14 @@
 //! Computes vector clocks and the reversible races of an execution (source-DPOR), in time linear in steps × clients.
 //!
-//! The analysis of source-DPOR (Abdulla, Aronis, Jonsson, Sagonas, POPL 2014 and JACM 2017) over all races, with one
-//! addition for locks that are waited for: a step that gets one comes after the step that gave it up, and never the other
-//! way round; the race is between the two that wanted it. Steps that give a lock up are therefore ignored when the
-//! analysis asks what lies between two steps.
+//! Implements the analysis of source-DPOR (Abdulla, Aronis, Jonsson, Sagonas, POPL 2014 and JACM 2017) over all races,
+//! with one addition for blocking locks: a step that gets a lock always comes after the step that released it; the race
+//! is between the two requests. Steps that release a lock are therefore ignored when the analysis determines what lies
+//! between two steps.
 //!
-//! Only the last conflicting step of each other client can race with a step, because the earlier ones of that client come
-//! before it by program order. `index` finds these without a search. `pairwise` is the same analysis by a comparison of
-//! all pairs: it was the first version, took minutes for an execution of some thousand steps, and is the oracle now.
+//! Only the last conflicting step of each other client can race with a step, because the earlier ones of that client
+//! come before it by program order. `index` finds these without a search. `pairwise` is the same analysis by a
+//! comparison of all pairs: it was the first version, took minutes for an execution of some thousand steps, and now
+//! serves as the oracle.
 
 mod index;
 #[cfg(test)]
@@ -23,20 +24,20 @@ use crate::op::ClientId;
 use super::footprint::{Footprint, Locking};
 use index::Index;
 
-/// The other way round: after the steps before `at`, some clients make one step each, the later step of the race last.
+/// A reversed race: after the steps before `at`, some clients make one step each, the later step of the race last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reversal {
-    /// How many steps stay as they are: the next one is the earlier of the race.
+    /// Number of steps that stay unchanged; the next one is the earlier step of the race.
     pub at: usize,
-    /// The later step of the race; behind the last where it was never made.
+    /// Index of the later step; after the last step if it was never executed.
     pub later: usize,
-    /// The clients that may come first.
+    /// Clients that may come first.
     pub initials: BTreeSet<ClientId>,
-    /// Whether it is known that it can be run; where not, every client that can go at `at` has to be tried.
+    /// Whether the reversal is known to be executable; if not, every client enabled at `at` must be tried.
     pub is_sure: bool,
-    /// The client of the later step.
+    /// Client of the later step.
     client: ClientId,
-    /// For each client, the place of the last of its steps that comes before the later step.
+    /// For each client, the place of its last step that comes before the later step.
     kept: Vec<u32>,
 }
 
@@ -44,7 +45,7 @@ pub struct Reversal {
 pub struct Order<'a> {
     steps: &'a [Step],
     index: Index<'a>,
-    /// For each step, how many steps of each client happened before it or are it.
+    /// For each step, how many steps of each client happened before it, itself included.
     clocks: Vec<Clock>,
     /// For each step, its place among the steps of its client, from 1.
     places: Vec<u32>,
@@ -52,24 +53,24 @@ pub struct Order<'a> {
     by_client: Vec<Vec<usize>>,
     /// For each step, the last conflicting steps of the other clients that may race with it.
     candidates: Vec<Vec<Option<usize>>>,
-    /// For each step that waits for a lock, its clock but for steps that only gave the lock up.
+    /// For each step that waits for a lock, its clock without steps that only released the lock.
     unadmitted: HashMap<usize, Clock>,
-    /// The locks that are held before each step, and after the last.
+    /// Locks held before each step, and after the last.
     held: Vec<Rc<LockTable>>,
-    /// The steps that take or give up a lock.
+    /// Steps that take or release a lock.
     locking: Vec<usize>,
-    /// The steps that take a lock, by its file, kind and owner.
+    /// Steps that take a lock, by its file, kind and owner.
     takers: BTreeMap<(FileId, Kind, Owner), Vec<usize>>,
 }
 
 type Clock = Vec<u32>;
 
-/// A step as the later one of a race: one that was made, or one that a blocked client would have made.
+/// The later step of a race: one that was executed, or one that a blocked client would have made.
 struct Later<'a> {
     client: ClientId,
     footprint: &'a Footprint,
     at: usize,
-    /// As its clock, but for steps that only gave up the lock that it waited for.
+    /// Its clock, without steps that only released the lock that it waited for.
     clock: Clock,
     candidates: Vec<Option<usize>>,
 }
@@ -141,8 +142,8 @@ impl<'a> Order<'a> {
         clock
     }
 
-    /// The clock of a next step that waits for a lock, without steps that only give the lock up, and the last conflicting
-    /// steps that are left.
+    /// Returns the clock of a next step that waits for a lock, without steps that only release the lock, and the
+    /// remaining last conflicting steps.
     fn unadmitted(&self, client: usize, footprint: &Footprint) -> (Clock, Vec<Option<usize>>) {
         let counts = |at: usize| !self.steps[at].footprint.only_admits(footprint);
         let conflicting = self.index.last_conflicting(footprint, &counts);
@@ -159,8 +160,8 @@ impl<'a> Order<'a> {
         clock.get(client).is_some_and(|known| *known >= self.places[earlier])
     }
 
-    /// What is the same for all executions that differ in the order of independent steps alone: for each client, the
-    /// clocks of its steps, one after another.
+    /// Returns what is equal for all executions that differ only in the order of independent steps: for each client,
+    /// the clocks of its steps, in order.
     pub fn class(&self) -> Vec<(ClientId, Vec<Clock>)> {
         let clients: BTreeSet<ClientId> = self.steps.iter().map(|step| step.client).collect();
         let of = |client: ClientId| {
@@ -170,8 +171,8 @@ impl<'a> Order<'a> {
         clients.into_iter().map(|client| (client, of(client))).collect()
     }
 
-    /// The reversals of all races whose later step is not among the first `from`, with those of the clients that are
-    /// blocked in the end.
+    /// Returns the reversals of all races whose later step is not among the first `from`, including those of clients
+    /// that are blocked at the end.
     pub fn reversals(&self, from: usize, blocked: &[Pending]) -> Vec<Reversal> {
         let mut all = Vec::new();
         for at in from..self.steps.len() {
@@ -191,8 +192,8 @@ impl<'a> Order<'a> {
         Later { client: *client, footprint, at, clock, candidates: self.candidates[at].clone() }
     }
 
-    /// The reversals of pairs of steps that conflict, with others between them or not, if it is known that they can be run:
-    /// those whose steps are nearest to each other first, at most `most` of them.
+    /// Returns reversals of conflicting pairs of steps, with or without others between them, that are known to be
+    /// executable: nearest pairs first, at most `most` of them.
     pub fn swaps(&self, most: usize) -> Vec<Reversal> {
         let mut all = Vec::new();
         for distance in 1..self.steps.len() {
@@ -211,7 +212,7 @@ impl<'a> Order<'a> {
         all
     }
 
-    /// The clients of the steps that come after the first [`Reversal::at`], one after another.
+    /// Returns the clients of the steps after the first [`Reversal::at`], in order.
     pub fn clients(&self, reversal: &Reversal) -> Vec<ClientId> {
         let is_kept = |at: &usize| self.places[*at] <= reversal.kept[self.steps[*at].client as usize];
         let kept = (reversal.at + 1..reversal.later).filter(is_kept).map(|at| self.steps[at].client);
@@ -230,8 +231,8 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// Whether a step lies between a step and a later one, in the order of what happened before what. If any of a client
-    /// does, the last one does that happened before the later one.
+    /// Whether a step lies between two steps in the happens-before order. If any step of a client does, its last step
+    /// that happened before the later one does.
     fn has_between(&self, at: usize, later: &Later<'_>) -> bool {
         self.by_client.iter().zip(&later.clock).any(|(own, known)| {
             let count = own.partition_point(|step| *step < later.at).min(*known as usize);
@@ -240,9 +241,9 @@ impl<'a> Order<'a> {
         })
     }
 
-    /// Adds the reversal of a race. If the later step cannot come first because a client holds the lock that it waits for,
-    /// adds that of the race for that lock too: what the holder did meanwhile, such as to ask for it once more without
-    /// success, lies between those two, and would hide that they race.
+    /// Adds the reversal of a race. If the later step cannot come first because a client holds the lock that it waits
+    /// for, also adds the reversal of the race for that lock: steps of the holder in between, such as another request
+    /// for it without success, would hide that race.
     fn reverse(&self, at: usize, later: &Later<'_>, all: &mut Vec<Reversal>) {
         let reversal = self.reversal(at, later);
         let is_sure = reversal.is_sure;
@@ -258,17 +259,17 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// How many of a client's steps come before `at`.
+    /// Returns the number of a client's steps before `at`.
     fn count_before(&self, client: usize, at: usize) -> usize {
         self.by_client[client].partition_point(|step| *step < at)
     }
 
-    /// How many of a client's first steps did not happen after the step at `at`: the others all did.
+    /// Returns the number of a client's first steps that did not happen after the step at `at`; all the others did.
     fn count_not_after(&self, client: usize, at: usize) -> usize {
         self.by_client[client].partition_point(|step| *step != at && !self.happens_before(at, *step))
     }
 
-    /// All that came after the step at `at` and does not depend on it, then the later step.
+    /// Returns the reversal of a race: all steps after the one at `at` that do not depend on it, then the later step.
     fn reversal(&self, at: usize, later: &Later<'_>) -> Reversal {
         let clients = || 0..self.by_client.len();
         let from: Vec<usize> = clients().map(|client| self.count_before(client, at + 1)).collect();
@@ -278,7 +279,8 @@ impl<'a> Order<'a> {
             })
             .collect();
         let mut is_sure = true;
-        // A client that holds what the later one waits for, and gives it up only after the later step, must not take it.
+        // A client that holds the lock that the later step waits for, and releases it only after that step, must not
+        // take it.
         while let Some(lock) = later.footprint.awaited() {
             let locking = || {
                 let first = self.locking.partition_point(|step| *step <= at);
@@ -303,7 +305,7 @@ impl<'a> Order<'a> {
                 kept[client] = kept[client].min(self.count_not_after(client, taker)).max(from[client]);
             }
         }
-        // What its own client did before must come before it.
+        // The earlier steps of its own client must come before it.
         let own = later.client as usize;
         is_sure &= own >= kept.len() || kept[own] == self.count_before(own, later.at);
         let first = |client: usize| self.by_client[client][from[client]];

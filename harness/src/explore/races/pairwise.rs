@@ -8,25 +8,25 @@ use crate::op::ClientId;
 
 use crate::explore::footprint::{Footprint, Locking};
 
-/// The other way round: after the steps before `at`, these clients make one step each, in this order.
+/// A reversed race: after the steps before `at`, these clients make one step each, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::explore) struct Reversal {
-    /// How many steps stay as they are: the next one is the earlier of the race.
+    /// Number of steps that stay unchanged; the next one is the earlier step of the race.
     pub(in crate::explore) at: usize,
-    /// The later step of the race; behind the last where it was never made.
+    /// Index of the later step; after the last step if it was never executed.
     pub(in crate::explore) later: usize,
-    /// Whose steps come then.
+    /// Clients of the steps that follow.
     pub(in crate::explore) clients: Vec<ClientId>,
-    /// Those of them who may come first.
+    /// Those of them that may come first.
     pub(in crate::explore) initials: BTreeSet<ClientId>,
-    /// Whether it is known that it can be run; where not, everybody who can go at `at` has to be tried.
+    /// Whether the reversal is known to be executable; if not, every client enabled at `at` must be tried.
     pub(in crate::explore) is_sure: bool,
 }
 
 /// The partial order of an execution.
 pub(in crate::explore) struct Order<'a> {
     steps: &'a [Step],
-    /// For each step, how many steps of each client happened before it or are it.
+    /// For each step, how many steps of each client happened before it, itself included.
     clocks: Vec<Clock>,
     /// For each step, its place among the steps of its client, from 1.
     places: Vec<u32>,
@@ -34,17 +34,17 @@ pub(in crate::explore) struct Order<'a> {
 
 type Clock = Vec<u32>;
 
-/// A step as the later one of a race: one that was made, or one that a client that is blocked would have made.
+/// The later step of a race: one that was executed, or one that a blocked client would have made.
 struct Later<'a> {
     client: ClientId,
     footprint: &'a Footprint,
     at: usize,
-    /// As its clock, but for those who only gave up the lock that it waited for.
+    /// Its clock, without steps that only released the lock that it waited for.
     clock: Clock,
 }
 
 impl<'a> Order<'a> {
-    /// Of these steps.
+    /// Computes the order of these steps.
     pub(in crate::explore) fn of(steps: &'a [Step]) -> Self {
         let width = steps.iter().map(|step| step.client).max().map_or(0, |client| client as usize + 1);
         let mut order = Self { steps, clocks: Vec::with_capacity(steps.len()), places: Vec::new() };
@@ -61,7 +61,8 @@ impl<'a> Order<'a> {
         order
     }
 
-    /// What happened before a step of this client and this footprint that comes after the first `at`.
+    /// Computes the clock of what happened before a step of this client with this footprint, after the first `at`
+    /// steps.
     fn clock_before(
         &self,
         at: usize,
@@ -92,8 +93,8 @@ impl<'a> Order<'a> {
         clock.get(client).is_some_and(|known| *known >= self.places[earlier])
     }
 
-    /// The other ways round of all races whose later step is not among the first `from`, those of who is blocked in the
-    /// end among them.
+    /// Returns the reversals of all races whose later step is not among the first `from`, including those of clients
+    /// that are blocked at the end.
     pub(in crate::explore) fn reversals(&self, from: usize, blocked: &[Pending]) -> Vec<Reversal> {
         let mut all = Vec::new();
         for (at, step) in self.steps.iter().enumerate().skip(from) {
@@ -130,9 +131,9 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// The other way round of a race; and where the later step cannot come first since somebody has the lock that it waits
-    /// for, that of the race for that lock. What its holder did meanwhile, such as to ask for it once more in vain, lies
-    /// between those two, and would hide that they race.
+    /// Adds the reversal of a race. If the later step cannot come first because a client holds the lock that it waits
+    /// for, also adds the reversal of the race for that lock: steps of the holder in between, such as another request
+    /// for it without success, would hide that race.
     fn reverse(&self, at: usize, later: &Later<'_>, all: &mut Vec<Reversal>) {
         let reversal = self.reversal(at, later);
         let is_sure = reversal.is_sure;
@@ -146,12 +147,13 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// All that came after the step at `at` and does not depend on it, then the later step.
+    /// Returns the reversal of a race: all steps after the one at `at` that do not depend on it, then the later step.
     fn reversal(&self, at: usize, later: &Later<'_>) -> Reversal {
         let mut kept: Vec<usize> =
             (at + 1..later.at).filter(|between| !self.happens_before(at, *between)).collect();
         let mut is_sure = true;
-        // Who holds what the later one waits for, and gives it up only after what is to come later, must not take it.
+        // A client that holds the lock that the later step waits for, and releases it only after that step, must not
+        // take it.
         while let Some(lock) = later.footprint.awaited() {
             let held = self.held_after(at, &kept);
             let obstacles = held.obstacles(lock);
@@ -162,7 +164,7 @@ impl<'a> Order<'a> {
             };
             kept.retain(|other| *other != taker && !self.happens_before(taker, *other));
         }
-        // What its own client did before must come before it.
+        // The earlier steps of its own client must come before it.
         is_sure &= (at + 1..later.at)
             .all(|between| self.steps[between].client != later.client || kept.contains(&between));
         let mut initials = BTreeSet::new();
@@ -182,7 +184,7 @@ impl<'a> Order<'a> {
         Reversal { at, later: later.at, clients, initials, is_sure }
     }
 
-    /// The locks that are held after the first `at` steps and then these.
+    /// Returns the locks held after the first `at` steps followed by these.
     fn held_after(&self, at: usize, then: &[usize]) -> LockTable {
         let mut table = LockTable::default();
         for step in self.steps[..at].iter().chain(then.iter().map(|index| &self.steps[*index])) {

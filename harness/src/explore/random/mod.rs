@@ -1,7 +1,7 @@
 //! Chooses random schedules where there are too many to run them all.
 //!
-//! The portfolio is half partial order sampling, a quarter random walk, a quarter PCT with depth 3: the first finds rare
-//! bugs most often, the others differ from it in what they miss.
+//! The portfolio is half partial order sampling, a quarter random walk, a quarter PCT with depth 3: the first finds
+//! rare bugs most often, the others miss different bugs.
 
 pub mod pct;
 pub mod pos;
@@ -17,7 +17,7 @@ use crate::explore::{Choice, Explorer, Pending, Step};
 pub struct Portfolio {
     seed: u64,
     drawn: u64,
-    /// Steps of the longest execution so far, and clients.
+    /// Number of steps of the longest execution so far, and of clients.
     size: (u32, u32),
     steps: u32,
     current: Current,
@@ -31,19 +31,19 @@ enum Current {
 }
 
 impl Portfolio {
-    /// The schedules that come of this seed.
+    /// Creates a portfolio with this seed.
     pub fn new(seed: u64) -> Self {
         let current = Current::Walk(walk::Walk::new(generator(seed, 0)));
         Self { seed, drawn: 0, size: (1, 1), steps: 0, current }
     }
 
-    /// How many schedules were drawn.
+    /// Returns the number of schedules drawn.
     pub fn drawn(&self) -> u64 {
         self.drawn
     }
 }
 
-/// A generator for the schedule of this number.
+/// Creates the generator for the schedule with this number.
 fn generator(seed: u64, number: u64) -> Pcg64Mcg {
     Pcg64Mcg::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(number))
 }

@@ -17,21 +17,21 @@ use crate::op::ClientId;
 pub struct Pct {
     random: Pcg64Mcg,
     priorities: BTreeMap<ClientId, u64>,
-    /// Before these steps the priorities change.
+    /// Steps before which the priorities change.
     changes: BTreeSet<u32>,
     step: u32,
-    /// Below all that were drawn, and lower each time.
+    /// Lowest priority: below all that were drawn, and decreasing.
     lowest: u64,
 }
 
 impl Pct {
-    /// For bugs of this depth, in executions of about so many steps.
+    /// Draws change points for bugs of this depth, in executions of about `steps` steps.
     pub fn new(mut random: Pcg64Mcg, depth: u32, steps: u32) -> Self {
         let changes = (1..depth).map(|_| random.random_range(0..steps.max(1))).collect();
         Self { random, priorities: BTreeMap::new(), changes, step: 0, lowest: u64::from(depth) }
     }
 
-    /// Whose turn it is.
+    /// Chooses the next client.
     pub fn choose(&mut self, pending: &[Pending]) -> Choice {
         for one in pending {
             let drawn = self.random.random_range(1_u64 << 32..u64::MAX);

@@ -20,12 +20,12 @@ pub struct PartialOrderSampling {
 }
 
 impl PartialOrderSampling {
-    /// The priorities that this generator draws.
+    /// Creates priorities drawn by this generator.
     pub fn new(random: Pcg64Mcg) -> Self {
         Self { random, priorities: BTreeMap::new(), pending: Vec::new() }
     }
 
-    /// Whose turn it is.
+    /// Chooses the next client.
     pub fn choose(&mut self, pending: &[Pending]) -> Choice {
         self.pending = pending.to_vec();
         for one in pending {
@@ -36,7 +36,7 @@ impl PartialOrderSampling {
         enabled(pending).max_by_key(priority).map_or(Choice::Abandon, Choice::Go)
     }
 
-    /// A step was made.
+    /// Records an executed step.
     pub fn executed(&mut self, step: &Step) {
         self.priorities.remove(&step.client);
         let racing = self.pending.iter().filter(|one| one.footprint.conflicts(&step.footprint));

@@ -12,12 +12,12 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// The walk that this generator makes.
+    /// Creates a walk with this generator.
     pub fn new(random: Pcg64Mcg) -> Self {
         Self { random }
     }
 
-    /// Whose turn it is.
+    /// Chooses the next client.
     pub fn choose(&mut self, pending: &[Pending]) -> Choice {
         enabled(pending).choose(&mut self.random).map_or(Choice::Abandon, Choice::Go)
     }

@@ -1,19 +1,19 @@
 //! Histories of a register as Jepsen logs them: one event a line.
 //!
-//! Either as EDN maps, whose further keys are left alone,
+//! Either as EDN maps, whose other keys are ignored,
 //! ```text
 //! {:process 0, :type :invoke, :f :cas, :value [1 2], :index 0, :time 123}
 //! {:process 0, :type :ok, :f :cas, :value [1 2], :index 1, :time 456}
 //! ```
-//! or as Jepsen writes them to the console, with or without what stands in front there:
+//! or as Jepsen writes them to the console, with or without the logger's prefix:
 //! ```text
 //! INFO  jepsen.util - 4    :invoke  :read  nil
 //! INFO  jepsen.util - 4    :ok      :read  3
 //! ```
-//! Both are found in the test data of knossos and porcupine. The order of the lines is the order of the events, so that
-//! the times of a history read here are its line numbers. Events belong to each other by their process; what failed
-//! (`:fail`) did not happen and is left out, and what ended with `:info`, or not at all, is indeterminate. Events of a
-//! process without a number, such as `:nemesis`, are none of a client.
+//! Both occur in the test data of knossos and porcupine. The order of the lines is the order of the events, so the
+//! times of a history read here are its line numbers. Events are matched by process. An operation that failed (`:fail`)
+//! did not happen and is skipped; one that ended with `:info`, or not at all, is indeterminate. Events of a process
+//! without a number, such as `:nemesis`, belong to no client.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -25,7 +25,7 @@ use crate::history::model::register::{Call, Content, Register};
 use crate::history::{History, Operation};
 use crate::op::ClientId;
 
-/// As much of EDN as such logs have.
+/// The subset of EDN that such logs use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Edn {
     Nil,
@@ -33,7 +33,7 @@ enum Edn {
     Atom(String),
     /// A vector or a list.
     Many(Vec<Edn>),
-    /// A map: keys and values in turn.
+    /// A map: alternating keys and values.
     Map(Vec<Edn>),
 }
 
@@ -64,7 +64,7 @@ impl<'a> Reader<'a> {
         Self { text, at: text.char_indices().peekable() }
     }
 
-    /// The next value; `None` at the end.
+    /// Reads the next value; `None` at the end.
     fn next(&mut self) -> Result<Option<Edn>, String> {
         while self.at.next_if(|(_, c)| c.is_whitespace() || *c == ',').is_some() {}
         let Some((start, first)) = self.at.next() else { return Ok(None) };
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
                 let end = self.at.peek().map_or(self.text.len(), |(end, _)| *end);
                 match &self.text[start..end] {
                     "nil" => Ok(Some(Edn::Nil)),
-                    // What a value is tagged with says nothing here.
+                    // Tags of values are ignored.
                     tag if tag.starts_with('#') => self.next(),
                     atom => Ok(Some(Edn::Atom(atom.to_owned()))),
                 }
@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether the line is of such a log.
+/// Whether the line belongs to such a log.
 pub fn is_event(line: &str) -> bool {
     let line = line.trim_start();
     match line.strip_prefix('{') {
@@ -119,7 +119,7 @@ pub fn is_event(line: &str) -> bool {
     }
 }
 
-/// One line: whose event, of which type, and of what.
+/// Event of one line.
 struct Event {
     process: Edn,
     kind: Edn,
@@ -130,7 +130,7 @@ struct Event {
 impl Event {
     fn read(line: usize, text: &str) -> Result<Self, Bad> {
         let text = text.trim();
-        // What the logger puts in front.
+        // Prefix of the logger.
         let text = match text.strip_prefix("INFO") {
             Some(rest) => rest.split_once(" - ").map_or(rest, |(_, event)| event),
             None => text,
@@ -170,7 +170,7 @@ pub fn read(text: &str, choice: Choice) -> Result<Option<Judged>, Bad> {
         ));
     }
     let mut operations: Vec<Option<Operation<Call>>> = Vec::new();
-    // What each process waits for: which operation, and what it was invoked with.
+    // Pending operation of each process: its index, and the function and value of its invocation.
     let mut waiting: BTreeMap<ClientId, (usize, Edn, Edn)> = BTreeMap::new();
     for (line, text) in (1..).zip(text.lines()) {
         if text.trim().is_empty() || text.trim_start().starts_with(';') {
@@ -224,7 +224,7 @@ pub fn read(text: &str, choice: Choice) -> Result<Option<Judged>, Bad> {
     Ok(Some(Judged::Register(Register, History::new(operations)?)))
 }
 
-/// What was asked with `value`, and answered with `answer` if it was.
+/// Builds a call from the invoked `value`, and from `answer` if it was answered.
 fn call(line: usize, f: &Edn, value: &Edn, answer: Option<&Edn>) -> Result<Call, Bad> {
     match f.text().as_str() {
         ":read" => Ok(Call::Read(answer.map(Edn::content))),

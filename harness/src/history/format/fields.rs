@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use super::Bad;
 use crate::catalogue::nearest;
 
-/// The fields of the line `line` that nobody asked for yet.
+/// Fields of the line `line` that were not read yet.
 pub(super) struct Fields {
     pub(super) line: usize,
     left: Map<String, Json>,
@@ -20,7 +20,7 @@ impl Fields {
             Ok(Json::Object(left)) => Ok(Self { line, left }),
             Ok(_) => Err(Bad::new(line, "", "is no JSON object").help("each line tells of one operation")),
             Err(why) => {
-                // The line within it is always the first.
+                // The line number in the error is always 1.
                 let why = why.to_string();
                 let why = why.rsplit_once(" at line").map_or(why.as_str(), |(why, _)| why);
                 Err(Bad::new(line, "", format!("is no JSON: {why}")))
@@ -28,22 +28,22 @@ impl Fields {
         }
     }
 
-    /// What is wrong with this key.
+    /// Creates an error about this key.
     pub(super) fn bad(&self, key: &str, message: impl Into<String>) -> Bad {
         Bad::new(self.line, key, message)
     }
 
-    /// Whether the key is there.
+    /// Whether the key exists.
     pub(super) fn has(&self, key: &str) -> bool {
         self.left.contains_key(key)
     }
 
-    /// The key's text, to look at.
+    /// Returns the key's text without removing it.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.left.get(key).and_then(Json::as_str)
     }
 
-    /// That there are no fields but these.
+    /// Checks that there are no fields but these.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Bad> {
         for key in self.left.keys() {
             if !known.contains(&key.as_str()) {
@@ -58,18 +58,18 @@ impl Fields {
         Ok(())
     }
 
-    /// The value of a key that has to be there.
+    /// Removes and returns the value of a required key.
     pub(super) fn take(&mut self, key: &str) -> Result<Json, Bad> {
         self.left.remove(key).ok_or_else(|| self.bad(key, "is missing"))
     }
 
-    /// A whole number that is not negative.
+    /// Reads a whole number that is not negative.
     pub(super) fn number(&mut self, key: &str) -> Result<u64, Bad> {
         let value = self.take(key)?;
         value.as_u64().ok_or_else(|| self.bad(key, format!("{value} is no whole number from 0 on")))
     }
 
-    /// The same, or `null`.
+    /// Reads such a number, or `null`.
     pub(super) fn number_or_null(&mut self, key: &str) -> Result<Option<u64>, Bad> {
         if self.left.get(key).is_some_and(Json::is_null) {
             self.left.remove(key);
@@ -78,24 +78,24 @@ impl Fields {
         self.number(key).map(Some)
     }
 
-    /// A whole number.
+    /// Reads a whole number.
     pub(super) fn signed(&mut self, key: &str) -> Result<i64, Bad> {
         let value = self.take(key)?;
         value.as_i64().ok_or_else(|| self.bad(key, format!("{value} is no whole number")))
     }
 
-    /// Any value, as JSON; `None` for `null`.
+    /// Reads any value, as JSON; `None` for `null`.
     pub(super) fn content(&mut self, key: &str) -> Result<Option<Arc<str>>, Bad> {
         let value = self.take(key)?;
         Ok((!value.is_null()).then(|| value.to_string().into()))
     }
 
-    /// Any value but `null`, as JSON.
+    /// Reads any value but `null`, as JSON.
     pub(super) fn value(&mut self, key: &str) -> Result<Arc<str>, Bad> {
         self.content(key)?.ok_or_else(|| self.bad(key, "null stands for nothing").help("leave no value out"))
     }
 
-    /// `"ok"` or `"refused"`; nothing is `"ok"` too where `may_be_left_out`.
+    /// Reads `"ok"` or `"refused"`; a missing result is `"ok"` if `may_be_left_out`.
     pub(super) fn done(&mut self, may_be_left_out: bool) -> Result<bool, Bad> {
         if may_be_left_out && !self.has("result") {
             return Ok(true);
@@ -108,7 +108,7 @@ impl Fields {
         }
     }
 
-    /// `"ok"`, or nothing, where there is no other answer.
+    /// Reads `"ok"` or no result, for calls that have no other answer.
     pub(super) fn acknowledged(&mut self) -> Result<(), Bad> {
         if self.done(true)? {
             return Ok(());

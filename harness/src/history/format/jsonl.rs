@@ -55,7 +55,7 @@ pub fn read(text: &str, choice: Choice) -> Result<Option<Judged>, Bad> {
     }))
 }
 
-/// The model that the operations speak of, if they do.
+/// Infers the model from the operations, if possible.
 fn recognised(lines: &[Fields], limit: Option<usize>) -> Option<Kind> {
     let ops: BTreeSet<&str> = lines.iter().filter_map(|fields| fields.text("op")).collect();
     let any = |names: &[&str]| names.iter().any(|name| ops.contains(name));
@@ -74,7 +74,7 @@ fn recognised(lines: &[Fields], limit: Option<usize>) -> Option<Kind> {
     }
 }
 
-/// The operations of a model, each with the fields that it has beside those that all have.
+/// Returns the operations of a model, each with its fields beyond the common ones.
 fn operations_of(kind: Kind) -> &'static [(&'static str, &'static [&'static str])] {
     match kind {
         Kind::Set | Kind::GuardedSet => &[("add", &["value", "result"]), ("list", &["result"])],
@@ -91,7 +91,7 @@ fn operations_of(kind: Kind) -> &'static [(&'static str, &'static [&'static str]
     }
 }
 
-/// The history of these lines; `call` reads what is particular to an operation, and is told whether it is answered.
+/// Builds the history of these lines; `call` reads the specific fields of an operation, given whether it is answered.
 fn history<C>(
     lines: Vec<Fields>,
     kind: Kind,
@@ -160,7 +160,7 @@ fn counter_call(op: &str, fields: &mut Fields, is_answered: bool) -> Result<coun
     Ok(counter::Call::Add(amount))
 }
 
-/// A call of a register, or of one key.
+/// Reads a call of a register, or of one key.
 fn register_call(op: &str, fields: &mut Fields, is_answered: bool) -> Result<register::Call, Bad> {
     Ok(match op {
         "read" | "get" => register::Call::Read(is_answered.then(|| fields.content("result")).transpose()?),

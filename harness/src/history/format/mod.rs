@@ -2,9 +2,9 @@
 //!
 //! # One JSON object a line
 //!
-//! Each tells of one operation, in any order. Times are whole numbers of any unit, by one clock for all clients; `return`
-//! is `null` where no answer ever came, and then there is no `result`. A `result` of `"ok"` may be left out where the
-//! table says so. Values are strings, numbers or any other JSON but `null`, which stands for nothing.
+//! Each object describes one operation, in any order. Times are whole numbers of any unit, from one clock for all
+//! clients; `return` is `null` if no answer came, and then there is no `result`. A `result` of `"ok"` may be omitted if
+//! the table says so. Values are strings, numbers or any other JSON but `null`, which means no value.
 //!
 //! | model | fields beside `client`, `op`, `invoke` and `return` |
 //! | --- | --- |
@@ -37,7 +37,7 @@
 //! {"client":1,"op":"put","key":"k","value":"v","invoke":12,"return":19}
 //! {"client":2,"op":"get","key":"k","result":"v","invoke":20,"return":25}
 //! ```
-//! a `kv`. Which model it is follows from the operations, where they tell.
+//! a `kv`. The model is inferred from the operations, if possible.
 //!
 //! # Jepsen's logs of a register
 //!
@@ -55,7 +55,7 @@ use super::model::set::{self, Set};
 use super::model::{Kind, Model};
 use super::{History, Invalid, Verdict, judge, unique};
 
-/// A history with the model that it is to be judged by.
+/// A history with the model to judge it by.
 #[derive(Clone, Debug)]
 pub enum Judged {
     /// A set.
@@ -71,7 +71,7 @@ pub enum Judged {
 }
 
 impl Judged {
-    /// Its model's name.
+    /// Returns the kind of its model.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Set(..) => Kind::Set,
@@ -82,7 +82,7 @@ impl Judged {
         }
     }
 
-    /// How many operations there are, and how many of them never returned.
+    /// Returns the number of operations, and of those that never returned.
     pub fn counts(&self) -> (usize, usize) {
         fn of<C>(history: &History<C>) -> (usize, usize) {
             (history.operations().len(), history.indeterminate())
@@ -95,7 +95,7 @@ impl Judged {
         }
     }
 
-    /// The verdict, within `bound` steps where it takes a search.
+    /// Returns the verdict, within `bound` steps if a search is needed.
     pub fn verdict(&self, bound: u64) -> Verdict {
         fn searched<M: Model>(model: &M, history: &History<M::Call>, bound: u64) -> Verdict {
             judge(model, history, bound)
@@ -112,16 +112,16 @@ impl Judged {
     }
 }
 
-/// What is wrong with a text that was to be a history.
+/// An error in the text of a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bad {
-    /// The line, from 1; `None` where it is about the choice of the model.
+    /// Line, from 1; `None` if the error is about the choice of the model.
     pub line: Option<usize>,
-    /// The key; empty where it is about the whole line.
+    /// Key; empty if the error is about the whole line.
     pub key: String,
-    /// What is wrong.
+    /// Description of the error.
     pub message: String,
-    /// What would be right.
+    /// Hint for a correction.
     pub help: Option<String>,
 }
 
@@ -135,7 +135,7 @@ impl Bad {
         self
     }
 
-    /// The model is to be chosen in another way.
+    /// Creates an error about the choice of the model.
     fn choice(key: &str, message: &str, help: &str) -> Self {
         Self { line: None, ..Self::new(0, key, message) }.help(help)
     }
@@ -147,7 +147,7 @@ impl From<Invalid> for Bad {
     }
 }
 
-/// How a history is to be judged, as far as that was said.
+/// Settings for judging a history, as far as given.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Choice {
     /// The model.
@@ -156,7 +156,7 @@ pub struct Choice {
     pub limit: Option<usize>,
 }
 
-/// Reads a history in either format, which its first line tells; `None` where nothing is in it.
+/// Reads a history in either format, detected by its first line; `None` if it is empty.
 pub fn read(text: &str, choice: Choice) -> Result<Option<Judged>, Bad> {
     if choice.limit.is_some() && choice.kind.is_some_and(|kind| kind != Kind::GuardedSet) {
         return Err(Bad::choice(

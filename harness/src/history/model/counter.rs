@@ -5,13 +5,13 @@ use super::{Model, Pending};
 /// A call of a counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// Adds this, which may be less than nothing.
+    /// Adds this amount, which may be negative.
     Add(i64),
-    /// Tells the sum; `None` where it never told.
+    /// Reads the sum; `None` if unanswered.
     Read(Option<i64>),
 }
 
-/// The model of a counter. Sums are wider than what is added, so that none overflows.
+/// The model of a counter. Sums are wider than the amounts, so they do not overflow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counter;
 
@@ -38,8 +38,8 @@ impl Model for Counter {
         matches!(call, Call::Read(_) | Call::Add(0))
     }
 
-    /// Additions commute, so a row of them grows from the least to the greatest; and it ends where all that is left
-    /// cannot make up the difference.
+    /// Additions commute, so a row of them is sorted in ascending order. It ends if the remaining calls cannot make up
+    /// the difference.
     fn helpers(
         &self,
         state: &i128,
@@ -64,7 +64,7 @@ impl Model for Counter {
             helpers.push(index);
         }
         let difference = i128::from(*sum) - state;
-        // What is added from here on is no less than `least`: where that goes up, it must not go too far.
+        // All further amounts are at least `least`: if that is positive, an amount must not exceed the difference.
         helpers.retain(|index| match *pending[*index].call {
             Call::Add(amount) => amount < 0 || i128::from(amount) <= difference,
             Call::Read(_) => false,

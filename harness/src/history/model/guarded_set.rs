@@ -4,17 +4,17 @@ use super::members::Members;
 use super::set::{Call, describe, next_missing};
 use super::{Model, Names, Pending};
 
-/// The model of a set with a limit. Adding what is in already changes nothing, at the limit too.
+/// The model of a set with a limit. Adding a record that is already in changes nothing, at the limit too.
 #[derive(Clone, Debug)]
 pub struct GuardedSet {
-    /// How many records it takes.
+    /// Maximum number of records.
     pub limit: usize,
-    /// What the records are called.
+    /// Names of the records.
     pub names: Names,
 }
 
 impl GuardedSet {
-    /// A set that takes `limit` records.
+    /// Makes a set with a limit of `limit` records.
     pub fn new(limit: usize, names: Names) -> Self {
         Self { limit, names }
     }
@@ -51,7 +51,8 @@ impl Model for GuardedSet {
         matches!(call, Call::List(_) | Call::Add { done: Some(false), .. })
     }
 
-    /// Any records fill the set up, in the order of their numbers; a list tells which.
+    /// For a refused add, any records fill the set up, in ascending order of their numbers; a list determines which
+    /// records.
     fn helpers(
         &self,
         state: &Members,

@@ -8,7 +8,7 @@ use super::{Model, Pending, Value};
 pub struct Call {
     /// The key.
     pub key: Value,
-    /// What is asked of it; a delete writes nothing.
+    /// The call on this key; a delete writes `None`.
     pub call: register::Call,
 }
 

@@ -1,19 +1,19 @@
 //! The records of a set, as a row of bits by their numbers.
 
-/// Which records are in.
+/// A set of records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Members {
-    /// Never with a zero at its end, so that equal sets are equal rows.
+    /// Never ends with a zero word, so that equal sets have equal rows.
     words: Vec<u64>,
 }
 
 impl Members {
-    /// Whether the record is in.
+    /// Returns whether the record is in.
     pub fn contains(&self, record: u32) -> bool {
         self.words.get(record as usize / 64).is_some_and(|word| word >> (record % 64) & 1 == 1)
     }
 
-    /// The same with the record in it.
+    /// Returns a copy with the record added.
     #[must_use]
     pub fn with(&self, record: u32) -> Self {
         let at = record as usize / 64;
@@ -23,19 +23,19 @@ impl Members {
         Self { words }
     }
 
-    /// How many are in.
+    /// Returns the number of records.
     pub fn count(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether these are the records, each named once.
+    /// Returns whether these are exactly the records, each listed once.
     pub fn are(&self, sorted: &[u32]) -> bool {
         is_strictly_sorted(sorted)
             && self.count() == sorted.len()
             && sorted.iter().all(|record| self.contains(*record))
     }
 
-    /// All of them, sorted.
+    /// Returns all records, sorted.
     pub fn all(&self) -> Vec<u32> {
         let bits = self.words.iter().enumerate().flat_map(|(at, word)| {
             let set = (0..64).filter(move |bit| word >> bit & 1 == 1);
@@ -45,7 +45,7 @@ impl Members {
     }
 }
 
-/// Whether the list is sorted and names nothing twice.
+/// Returns whether the list is sorted and has no duplicates.
 pub fn is_strictly_sorted(list: &[u32]) -> bool {
     list.windows(2).all(|pair| pair[0] < pair[1])
 }

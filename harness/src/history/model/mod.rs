@@ -12,49 +12,48 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// A value of a register or of a key, as the text that stood for it.
+/// A value of a register or of a key, as its text.
 pub type Value = Arc<str>;
 
-/// A call that some unanswered operations ask for, and that none of them was needed for so far.
+/// A call of unanswered operations that are not in the order so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Pending<'a, C> {
     /// The call.
     pub call: &'a C,
-    /// How many operations are left that ask for it.
+    /// Number of unanswered operations with this call that are left.
     pub left: usize,
 }
 
 /// A sequential model.
 ///
-/// The search takes an unanswered operation into its order only where the next answer needs it (see
-/// [`super::search`]). For that every model keeps this law: where a call with its answer is possible in a state, and
-/// also after a row of unanswered calls from that state, the state which it leaves in the second case can be reached
-/// from the one that it leaves in the first by some of these unanswered calls. In other words, what is unanswered can
-/// be put off. A test holds each model to it.
+/// The search takes an unanswered operation into its order only if the next answer needs it (see [`super::search`]).
+/// This requires a law of every model: if a call with its answer is possible in a state, and also after a row of
+/// unanswered calls from that state, then some of these unanswered calls lead from the state after the first case to
+/// the state after the second. In other words, unanswered calls can be delayed. A test checks this for each model.
 pub trait Model {
-    /// What is there between two calls.
+    /// State between two calls.
     type State: Clone + Eq + Hash + fmt::Debug;
-    /// A call with its answer, where it has one.
+    /// A call with its answer, if it has one.
     type Call: Clone + Eq + Hash + fmt::Debug;
-    /// What tells calls apart that have nothing to do with each other.
+    /// Key that separates independent calls.
     type Key: Clone + Ord;
 
-    /// The part that the call belongs to. Each part is judged alone: linearizability is a local property.
+    /// Returns the part that the call belongs to. Each part is judged alone: linearizability is a local property.
     fn key(&self, call: &Self::Call) -> Self::Key;
 
-    /// What is there before the first call of a part.
+    /// Returns the state before the first call of a part.
     fn initial(&self) -> Self::State;
 
-    /// What is there after the call; `None` where it is not answered so in this state. A call without an answer is
-    /// possible in every state.
+    /// Returns the state after the call; `None` if the call cannot have this answer in this state. A call without an
+    /// answer is possible in every state.
     fn step(&self, state: &Self::State, call: &Self::Call) -> Option<Self::State>;
 
-    /// Whether the call changes nothing in any state, so that it tells nothing where it is unanswered.
+    /// Returns whether the call changes nothing in any state, so that it is no evidence if it is unanswered.
     fn only_reads(&self, call: &Self::Call) -> bool;
 
-    /// Which of `pending` may come next in a row of unanswered calls, none of them idle, that makes `goal` possible:
-    /// indices into `pending`, whose calls differ. `goal` is not possible in `state`; `last` is the call of the row that
-    /// led to `state`, where there is one.
+    /// Returns which of `pending` may come next in a row of unanswered calls that makes `goal` possible, in which each
+    /// call changes the state: indices into `pending`, whose calls differ. `goal` is not possible in `state`; `last` is
+    /// the call of the row that led to `state`, if there is one.
     fn helpers(
         &self,
         state: &Self::State,
@@ -63,10 +62,10 @@ pub trait Model {
         last: Option<&Self::Call>,
     ) -> Vec<usize>;
 
-    /// The call in words, with its answer.
+    /// Describes the call with its answer.
     fn describe(&self, call: &Self::Call) -> String;
 
-    /// The state in words: what is there.
+    /// Describes the state.
     fn describe_state(&self, state: &Self::State) -> String;
 }
 
@@ -89,7 +88,7 @@ impl Kind {
     /// All models.
     pub const ALL: [Self; 5] = [Self::Set, Self::Counter, Self::Register, Self::Kv, Self::GuardedSet];
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Set => "set",
@@ -115,12 +114,12 @@ pub struct Names {
 }
 
 impl Names {
-    /// The number of this name.
+    /// Returns the number of this name, and assigns one if it is new.
     pub fn number(&mut self, name: &str) -> u32 {
         if let Some(number) = self.numbers.get(name) {
             return *number;
         }
-        // A history of more names than that does not fit into memory.
+        // A history with more names than that does not fit into memory.
         let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         let name: Arc<str> = name.into();
         self.names.push(Arc::clone(&name));
@@ -128,12 +127,12 @@ impl Names {
         number
     }
 
-    /// The name of this number.
+    /// Returns the name of this number.
     pub fn name(&self, number: u32) -> String {
         self.names.get(number as usize).map_or_else(|| format!("#{number}"), ToString::to_string)
     }
 
-    /// Some records by name: the first few, and how many there are beside.
+    /// Lists the names of the first few records and the number of the others.
     pub fn some(&self, records: impl ExactSizeIterator<Item = u32>) -> String {
         const SHOWN: usize = 8;
         let count = records.len();
@@ -154,7 +153,7 @@ mod tests {
         counter::Counter, guarded_set::GuardedSet, kv::Kv, register::Register, set::Set,
     };
 
-    /// All states that rows of up to three of these calls, none twice, lead to.
+    /// Returns all states reached by rows of up to `depth` of these calls, each used at most once.
     fn reached<M: Model>(model: &M, from: &M::State, calls: &[M::Call], depth: usize) -> HashSet<M::State> {
         let mut all = HashSet::from([from.clone()]);
         if depth > 0 {

@@ -4,23 +4,23 @@ use std::collections::HashSet;
 
 use super::{Model, Pending, Value};
 
-/// What a register holds; `None` before anything was written.
+/// Content of a register; `None` before the first write.
 pub type Content = Option<Value>;
 
 /// A call of a register.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// Tells what is there; `None` where it never told.
+    /// Reads the content; `None` if unanswered.
     Read(Option<Content>),
-    /// Puts this in.
+    /// Writes this value.
     Write(Content),
-    /// Puts `new` in where `old` is there.
+    /// Writes `new` if the content is `old`.
     Cas {
-        /// What has to be there.
+        /// Expected content.
         old: Content,
-        /// What is put in.
+        /// New content.
         new: Content,
-        /// Whether it was, where that is known.
+        /// Whether it was written, if known.
         done: Option<bool>,
     },
 }
@@ -57,8 +57,8 @@ impl Model for Register {
         matches!(call, Call::Read(_))
     }
 
-    /// A write hides what was there before, so it stands first in a row or nowhere; behind it, or without one, only
-    /// exchanges come, each of what is there.
+    /// A write hides the earlier content, so it is first in a row or not in it. After it, or without one, only
+    /// compare-and-swap calls follow, each expecting the current content.
     fn helpers(
         &self,
         state: &Content,
@@ -70,7 +70,7 @@ impl Model for Register {
         let is_useful: Box<dyn Fn(&Content) -> bool> = match goal {
             Call::Read(Some(wanted)) | Call::Cas { old: wanted, done: Some(true), .. } => {
                 useful.insert(wanted);
-                // Whatever exchanges lead from to what is wanted.
+                // All contents from which compare-and-swap calls lead to the wanted one.
                 loop {
                     let known = useful.len();
                     for one in pending {
@@ -86,7 +86,7 @@ impl Model for Register {
                 }
                 Box::new(|content| useful.contains(content))
             }
-            // Anything else will do.
+            // Any other content helps.
             Call::Cas { old, done: Some(false), .. } => Box::new(move |content| content != old),
             Call::Read(None) | Call::Write(_) | Call::Cas { done: None, .. } => return Vec::new(),
         };
@@ -119,7 +119,7 @@ impl Model for Register {
     }
 }
 
-/// A content as it is shown: `null` for none.
+/// Returns the text of a content: `null` for none.
 pub(super) fn shown(content: &Content) -> &str {
     content.as_deref().unwrap_or("null")
 }

@@ -6,21 +6,21 @@ use super::{Model, Names, Pending};
 /// A call of a set; records are numbers of [`Names`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// Puts the record in; what is in already stays in, once.
+    /// Adds the record; a record that is already in stays in, once.
     Add {
         /// The record.
         record: u32,
-        /// Whether it was put in or refused, where that is known.
+        /// Whether it was added or refused, if known.
         done: Option<bool>,
     },
-    /// Tells the records, here sorted; `None` where it never told. A set that names a record twice is none.
+    /// Lists the records, sorted here; `None` if unanswered. A list with a duplicate record matches no set.
     List(Option<Vec<u32>>),
 }
 
 /// The model of a set without a limit: an add may be refused at any time, and then changes nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Set {
-    /// What the records are called.
+    /// Names of the records.
     pub names: Names,
 }
 
@@ -69,11 +69,11 @@ impl Model for Set {
     }
 }
 
-/// The add of the first record that is listed and not in yet: adds commute, so that one order of them is enough.
+/// Returns the add of the first listed record that is not in yet: adds commute, so one order of them is enough.
 pub(super) fn next_missing(state: &Members, listed: &[u32], pending: &[Pending<'_, Call>]) -> Vec<usize> {
     let mut missing = listed.iter().filter(|record| !state.contains(**record));
     let Some(first) = missing.next() else { return Vec::new() };
-    // What is in and not listed stays in.
+    // Records that are in but not listed cannot be removed.
     if !is_strictly_sorted(listed) || state.count() + 1 + missing.count() != listed.len() {
         return Vec::new();
     }

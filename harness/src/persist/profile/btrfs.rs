@@ -45,7 +45,7 @@ fn demands(log: &Log, sync: &Sync, change: &Change) -> bool {
     }
 }
 
-/// Whether the change makes a folder that a name of the file is in by then.
+/// Whether the change creates a folder that contains a name of the file by then.
 fn is_folder_of(log: &Log, call: usize, change: &Change, file: &Name) -> bool {
     let What::Put { name: made @ Name::Folder(_), .. } = &change.what else { return false };
     let mut above: Vec<u32> = folders_of(log, call, file);
@@ -62,7 +62,7 @@ fn is_folder_of(log: &Log, call: usize, change: &Change, file: &Name) -> bool {
     false
 }
 
-/// The folders in which a file or folder was given a name by then.
+/// Returns the folders in which a file or folder had been given a name by then.
 fn folders_of(log: &Log, call: usize, what: &Name) -> Vec<u32> {
     let changes = log.changes.iter().filter(|change| change.call < call);
     let given = changes.filter_map(|change| match &change.what {

@@ -21,11 +21,11 @@ fn needs(log: &Log, number: usize) -> Vec<usize> {
     }
 }
 
-/// Shared with xfs, which has one log too.
+/// Also used for xfs, which has a single log as well.
 pub(super) fn demands(log: &Log, sync: &Sync, change: &Change) -> bool {
     match &sync.what {
         Synced::All => true,
-        // It commits nothing if only permissions or attributes have changed since the last sync.
+        // fdatasync commits nothing if only permissions or attributes have changed since the last sync.
         Synced::Data(file) if change.attribute_of().is_some() => {
             let is_sync_of = |other: &&Sync| {
                 other.call < sync.call

@@ -11,36 +11,36 @@ mod xfs;
 
 use crate::persist::disk::{Change, Log, PAGE, Sync, What};
 
-/// What a file system may lose.
+/// The unsynced updates that a file system may lose.
 #[derive(Debug)]
 pub struct Profile {
     /// Its name.
     pub id: &'static str,
-    /// What may be missing, in one sentence.
+    /// Which updates may be missing, in one sentence.
     pub statement: &'static str,
-    /// The numbers of the earlier changes without which this one cannot be there.
+    /// Returns the numbers of the earlier changes that this one depends on.
     pub(super) needs: fn(&Log, usize) -> Vec<usize>,
-    /// Whether a sync demands a change that came before it.
+    /// Whether a sync requires an earlier change to be durable.
     pub(super) demands: fn(&Log, &Sync, &Change) -> bool,
 }
 
-/// All of them; what only the last one allows is a question of portability.
+/// All profiles; a state that only the last one allows is a portability issue.
 pub const ALL: &[&Profile] = &[&ext4::PROFILE, &xfs::PROFILE, &btrfs::PROFILE, &posix::PROFILE];
 
-/// The one that stands for what the standard leaves open.
+/// The profile of what the standard leaves open.
 pub const PORTABILITY: &str = posix::PROFILE.id;
 
-/// The latest change before `number` that `is_meant` names.
+/// Returns the latest change before `number` that `is_meant` accepts.
 fn latest(log: &Log, number: usize, is_meant: impl Fn(&Change) -> bool) -> Option<usize> {
     log.changes[..number].iter().rposition(is_meant)
 }
 
-/// The latest change of names, permissions or a length that was asked for.
+/// Returns the latest change of names, permissions or an explicitly set length.
 fn latest_metadata(log: &Log, number: usize) -> Option<usize> {
     latest(log, number, Change::is_metadata)
 }
 
-/// The latest length of this file that was asked for, and not brought along by data: what is written after it goes to
+/// Returns the latest explicitly set length of this file, not one that a write extended: data written after it go to
 /// other blocks.
 fn latest_cut(log: &Log, number: usize, file: u32) -> Option<usize> {
     latest(
@@ -50,8 +50,8 @@ fn latest_cut(log: &Log, number: usize, file: u32) -> Option<usize> {
     )
 }
 
-/// The latest bytes that were written before to the same page of this file, since it was last cut: a page is written as a
-/// whole, so that the later ones do not come without them.
+/// Returns the latest earlier bytes of the same page of this file since its last truncation: a page is written as a
+/// whole, so that later bytes depend on them.
 fn same_page(log: &Log, number: usize) -> Option<usize> {
     let What::Bytes { file, offset, .. } = log.changes[number].what else { return None };
     let earlier = latest(
@@ -62,7 +62,7 @@ fn same_page(log: &Log, number: usize) -> Option<usize> {
     earlier.filter(|earlier| latest_cut(log, number, file).is_none_or(|cut| cut < *earlier))
 }
 
-/// All bytes that made this file longer, and the lengths that they brought along.
+/// Returns all bytes that extended this file, and the length changes that they caused.
 fn growth(log: &Log, number: usize, file: u32) -> Vec<usize> {
     let grown = |change: &Change| match change.what {
         What::Length { file: other, grown_by: Some(by), .. } if other == file => Some(by),

@@ -4,7 +4,7 @@ use super::*;
 use crate::report::tally::{CoverageTally, Part};
 use crate::report::{ControlSummary, SCHEMA, SCOPE, TargetSummary, Tool};
 
-/// A part in which the invariant came to this.
+/// Report of a shard in which the invariant has this result.
 fn part(shard: &str, verdict: Verdict, judged: u64) -> Report {
     let counterexample = |place| Counterexample {
         case: Some(format!("case-{place}.json")),
@@ -143,7 +143,7 @@ fn what_all_parts_remark_is_said_once() {
     assert_eq!(told[..3], ["same", "shard 1/2: 1/2 its own", "shard 2/2: 2/2 its own"]);
 }
 
-/// Left out by one shard, half of a scenario would be run by nobody.
+/// If one shard left out a scenario, half of it would never be run.
 #[test]
 fn shards_that_ran_other_scenarios_are_refused_unless_they_ended_early() {
     let mut other = part("2/2", Verdict::Holds, 5);
@@ -166,7 +166,7 @@ fn a_shard_that_judged_nothing_lets_nothing_hold() {
     );
 }
 
-/// What is known to be violated was one shard's; what could not be judged was another's.
+/// One shard had the known violation; another shard could not judge the invariant.
 #[test]
 fn a_violation_that_is_known_hides_no_doubt() {
     let mut known = part("1/2", Verdict::Violated, 2);

@@ -7,32 +7,32 @@ use serde::Serialize;
 use crate::call::{Call, LockChange};
 use crate::locks::{FileId, Kind, Lock, LockTable, Mode, Owner};
 
-/// A lock, from the step that took it to the one that gave it up.
+/// A lock, from the step that took it to the step that released it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hold {
-    /// The place of the client that took it among the lanes, from 0.
+    /// The lane of the client that took it, from 0.
     pub lane: usize,
     /// The locked file.
     pub file: String,
     /// The kind of lock.
     pub kind: Kind,
-    /// Whom it keeps out.
+    /// Shared or exclusive.
     pub mode: Mode,
     /// The step that took it.
     pub from: usize,
-    /// The step that gave it up; nothing where none did.
+    /// The step that released it; `None` if no step did.
     pub to: Option<usize>,
 }
 
-/// Who holds what, as the calls go on.
+/// The locks held, updated call by call.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     table: LockTable,
-    /// Who took each lock, and the name of its file then.
+    /// The client that took each lock, and the name of its file at that time.
     takers: BTreeMap<Key, (u32, String)>,
 }
 
-/// What tells the lock of one owner from another, whatever its bytes.
+/// Identifies the lock of one owner, whatever its byte range.
 type Key = (FileId, Kind, Owner);
 
 fn key(lock: &Lock) -> Key {
@@ -40,7 +40,7 @@ fn key(lock: &Lock) -> Key {
 }
 
 impl Held {
-    /// What this call did to the locks.
+    /// Applies the lock changes of this call.
     pub(super) fn apply(&mut self, call: &Call) {
         for change in &call.locks {
             match change {
@@ -56,13 +56,13 @@ impl Held {
         }
     }
 
-    /// The clients that keep `client` from having this lock.
+    /// Returns the clients that keep `client` from taking this lock.
     pub(super) fn keepers(&self, lock: &Lock, client: u32) -> BTreeSet<u32> {
         let takers = self.table.obstacles(lock).into_iter().filter_map(|held| self.takers.get(&key(&held)));
         takers.map(|(taker, _)| *taker).filter(|taker| *taker != client).collect()
     }
 
-    /// The other clients that hold any lock on the file of this name.
+    /// Returns the other clients that hold any lock on the file of this name.
     pub(super) fn holders(&self, file: &str, client: u32) -> BTreeSet<u32> {
         let takers = self.table.held().iter().filter_map(|held| self.takers.get(&key(held)));
         let others = takers.filter(|(taker, taken)| *taker != client && taken == file);
@@ -70,7 +70,7 @@ impl Held {
     }
 }
 
-/// All locks of a trace that comes after so many steps, in the order in which they were taken.
+/// Returns all locks of a trace that begins after `before` steps, in the order in which they were taken.
 pub(in crate::report) fn holds(calls: &[Call], before: usize) -> Vec<Hold> {
     let mut held = Held::default();
     let mut open: BTreeMap<(Key, Mode), usize> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Builds the narrative of a counterexample: steps in order, locks held, and the content of the data file.
 //!
-//! It is a value for whoever shows it, and [`page`](crate::report::page) does. Everything in it is read off one
-//! [`Observation`], but for what [`About`] says and the three fields that a search for the shortest narrative fills in.
+//! It is a plain value for display, as in [`page`](crate::report::page). Everything in it is derived from one
+//! [`Observation`], except [`About`] and the three fields that a search for the shortest narrative fills in.
 
 mod holds;
 mod reasons;
@@ -21,46 +21,46 @@ pub use holds::Hold;
 pub(in crate::report) use holds::holds;
 pub(in crate::report) use reasons::reasons;
 
-/// Operations beside the traced ones that are told in full; of more, those that were named and those at both ends.
+/// Maximum number of untraced operations shown in full; of more, only those mentioned and those at both ends are shown.
 const ASIDES_MAX: usize = 40;
-/// How many are told at each end then.
+/// Number of operations shown at each end in that case.
 const ASIDES_AT_ENDS: usize = 5;
-/// Calls that are told; a story of more has no reader.
+/// Maximum number of calls shown; a longer narrative would not be read.
 const STEPS_MAX: usize = 3000;
-/// Records that are told one by one.
+/// Maximum number of records listed one by one.
 const RECORDS_MAX: usize = 12;
 
-/// A counterexample, as it is told.
+/// The narrative of a counterexample.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Narrative {
-    /// What it is an example of.
+    /// What it is a counterexample of.
     #[serde(flatten)]
     pub about: About,
     /// The scenario that found it.
     pub scenario: String,
-    /// How the execution was disturbed.
+    /// The injection into the execution.
     pub injection: Option<String>,
     /// The clients that ran under the tracer, from client 1 on.
     pub lanes: Vec<Lane>,
     /// Their calls, in the order in which they ended.
     pub steps: Vec<Step>,
-    /// How many calls came after those.
+    /// Number of further calls that are not shown.
     pub steps_left_out: usize,
-    /// From when to when each lock was held.
+    /// The periods in which each lock was held.
     pub holds: Vec<Hold>,
-    /// What happened outside the traces.
+    /// Events outside the traces.
     pub asides: Vec<Aside>,
-    /// How many operations outside the traces are not told.
+    /// Number of untraced operations that are not shown.
     pub asides_left_out: usize,
     /// What went wrong, in one sentence.
     pub sentence: Option<String>,
-    /// The step from which on it could only go wrong.
+    /// The step from which on a violation was inevitable.
     pub point_of_no_return: Option<usize>,
-    /// The nearest order of the calls in which nothing goes wrong.
+    /// The nearest order of the calls without a violation.
     pub nearest: Option<Nearest>,
 }
 
-/// What a narrative is an example of, and what was said of it.
+/// What a narrative is a counterexample of, and what the report says about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct About {
     /// The id of the invariant that is violated.
@@ -71,7 +71,7 @@ pub struct About {
     pub summary: String,
     /// Its likely cause.
     pub diagnosis: Option<Cause>,
-    /// The command that runs it again.
+    /// The command that replays it.
     pub replay: Option<String>,
 }
 
@@ -80,7 +80,7 @@ pub struct About {
 pub struct Cause {
     /// Its id.
     pub id: String,
-    /// What is done wrong, in one sentence.
+    /// What the store does wrong, in one sentence.
     pub statement: String,
 }
 
@@ -89,16 +89,16 @@ pub struct Cause {
 pub struct Lane {
     /// The client, from 1.
     pub client: u32,
-    /// What it is called: `client 1: add r000002`, or without its operation where it had more than one.
+    /// Its label: `client 1: add r000002`, or without an operation if it had more than one.
     pub label: String,
-    /// How its operation ended, where it had one.
+    /// How its operation ended, if it had only one.
     pub ending: Option<Ending>,
 }
 
 /// One call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Its place in the story, from 1.
+    /// Its place in the narrative, from 1.
     pub number: usize,
     /// The trace that it is part of, from 1.
     pub trace: usize,
@@ -106,73 +106,73 @@ pub struct Step {
     pub lane: usize,
     /// The operation that begins with it.
     pub begins: Option<String>,
-    /// Why it is this client's turn and not that of the step before any more.
+    /// Why this client runs now instead of the client of the step before.
     pub why: Option<String>,
-    /// The call, as C would write it.
+    /// The call in C syntax.
     pub call: String,
-    /// What it returned; nothing where there is nothing to be returned.
+    /// Its return value; empty if it has none.
     pub result: String,
-    /// What it does.
+    /// The class of the call.
     pub class: Class,
     /// Whether it failed, or never returned.
     pub is_failed: bool,
     /// Whether it changed anything in the sandbox.
     pub is_change: bool,
-    /// What it does with the data file.
+    /// Its access to the data file.
     pub data: Option<Data>,
-    /// What it did to the locks.
+    /// Its lock changes.
     pub locks: Vec<String>,
-    /// What the data file holds after it, line by line, where that was looked at and changed.
+    /// Content of the data file after it, line by line, if it was recorded and changed.
     pub content: Option<String>,
-    /// How the operation ended that ends with it.
+    /// How the operation ended, if this is its last step.
     pub ending: Option<Ending>,
 }
 
-/// What a call does with the data file.
+/// Access of a call to the data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Data {
-    /// It reads it.
+    /// It reads the data file.
     Read,
-    /// It reads what was the data file once, and was replaced or removed since.
+    /// It reads a former data file that has been replaced or removed since.
     ReadReplaced,
-    /// It changes it.
+    /// It changes the data file.
     Changed,
 }
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ending {
-    /// In words.
+    /// The ending in words.
     pub text: String,
     /// Whether picklock killed it.
     pub is_kill: bool,
 }
 
-/// What happened outside the traces: an operation that nobody traced, or a power loss.
+/// An event outside the traces: an untraced operation, or a power loss.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Aside {
-    /// How many steps come before it.
+    /// Number of steps before it.
     pub after: usize,
-    /// The client, where one did it.
+    /// The client that did it, if there is one.
     pub client: Option<u32>,
     /// What was done.
     pub text: String,
-    /// How that ended.
+    /// How it ended.
     pub ending: Option<Ending>,
 }
 
-/// The nearest order of the calls in which nothing goes wrong: two of them changed places.
+/// The nearest order of the calls without a violation: two calls are swapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Nearest {
-    /// The first step that is another one there.
+    /// The first step that differs in that order.
     pub step: usize,
-    /// What is different there, in words.
+    /// The difference, in words.
     pub told: String,
 }
 
 impl Narrative {
-    /// Tells an execution.
+    /// Builds the narrative of an execution.
     pub fn new(observation: &Observation, about: About) -> Self {
         let mut narrative = Self {
             about,
@@ -212,7 +212,7 @@ impl Narrative {
         narrative
     }
 
-    /// With what there is to say of the schedule.
+    /// Adds the explanation of the schedule.
     #[must_use]
     pub fn explained(mut self, explanation: Option<&Explanation>) -> Self {
         let Some(explanation) = explanation else { return self };
@@ -225,8 +225,8 @@ impl Narrative {
         self
     }
 
-    /// What was under way was not killed then, but cut off. It was traced to its end nevertheless: what its later calls did
-    /// is among what was lost.
+    /// The running operation was not killed at that point, but cut off. It was traced to its end nevertheless: the
+    /// effects of its later calls are among what was lost.
     fn power_is_lost(&mut self) {
         let mut text = "the power is lost".to_owned();
         if let Some(ending) =
@@ -295,7 +295,7 @@ impl Narrative {
         }
     }
 
-    /// A client is asked for an operation.
+    /// Adds a lane for a client and its operation, or shortens the label of its lane if it already has one.
     fn has_lane(&mut self, client: u32, request: &str, ending: Option<Ending>) {
         match self.lanes.iter_mut().find(|lane| lane.client == client) {
             Some(lane) => {
@@ -309,7 +309,7 @@ impl Narrative {
         }
     }
 
-    /// The place of a client among the lanes.
+    /// Returns the lane of a client.
     fn lane(&mut self, client: u32) -> usize {
         match self.lanes.iter().position(|lane| lane.client == client) {
             Some(place) => place,
@@ -320,7 +320,7 @@ impl Narrative {
         }
     }
 
-    /// Leaves out what nobody would read.
+    /// Leaves out what would not be read.
     fn shorten(&mut self) {
         self.steps_left_out = self.steps.len().saturating_sub(STEPS_MAX);
         self.steps.truncate(STEPS_MAX);
@@ -344,7 +344,7 @@ impl Narrative {
     }
 }
 
-/// The file that a call opens by this path.
+/// Returns the file that a call opens by this path.
 fn opened_as(call: &Call, data: &str) -> Option<u32> {
     match &call.effect {
         Some(Effect::Opened { path, file } | Effect::Created { path, file, .. }) if path == data => {
@@ -354,7 +354,7 @@ fn opened_as(call: &Call, data: &str) -> Option<u32> {
     }
 }
 
-/// The file that a call reads.
+/// Returns the file that a call reads.
 fn reads(call: &Call) -> Option<u32> {
     match &call.effect {
         Some(Effect::Read { file, .. }) => Some(*file),
@@ -362,7 +362,7 @@ fn reads(call: &Call) -> Option<u32> {
     }
 }
 
-/// Content that was written on one line, with a backslash and a letter for a line feed, a tab or a backslash.
+/// Converts content that was written on one line, with `\n`, `\t` and `\\` for a line feed, a tab and a backslash.
 fn on_lines(content: &str) -> String {
     let mut plain = String::new();
     let mut chars = content.chars();

@@ -7,7 +7,7 @@ use crate::observation::Trace;
 use crate::op::{Operation, Outcome};
 use crate::report::narrative::holds::Held;
 
-/// The reason before each call that is of another client than the call before it.
+/// Returns, for each call of another client than the call before it, the reason for the switch.
 pub(in crate::report) fn reasons(trace: &Trace, operations: &[Operation]) -> Vec<Option<String>> {
     let calls = &trace.calls;
     let shown = |place: u32| trace.client(place);
@@ -43,7 +43,7 @@ pub(in crate::report) fn reasons(trace: &Trace, operations: &[Operation]) -> Vec
     reasons
 }
 
-/// What the client whose next call this is waits for: a lock that somebody else has.
+/// Returns the lock that the client of this next call waits for because another client holds it.
 fn wait(next: &Call, held: &Held) -> Option<String> {
     let taken = next.locks.iter().find_map(|change| match change {
         LockChange::Taken(lock, file) => Some((held.keepers(lock, next.client), file.as_str())),
@@ -58,7 +58,7 @@ fn wait(next: &Call, held: &Held) -> Option<String> {
     (!keepers.is_empty()).then(|| format!("{file}, which {} has locked", keepers.join(" and ")))
 }
 
-/// The file whose lock this call gets.
+/// Returns the file whose lock this call takes.
 fn takes(call: &Call) -> Option<&str> {
     call.locks.iter().find_map(|change| match change {
         LockChange::Taken(_, path) => Some(path.as_str()),
@@ -66,7 +66,7 @@ fn takes(call: &Call) -> Option<&str> {
     })
 }
 
-/// What became of a client that makes no further call.
+/// Describes how a client without further calls ended.
 fn end(operation: Option<&Operation>) -> &'static str {
     match operation.map(|operation| &operation.outcome) {
         Some(Outcome::Killed) => "was killed",

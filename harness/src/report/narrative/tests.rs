@@ -5,7 +5,7 @@ use crate::call::{Argument, sketch};
 use crate::invariants::timeline_for_tests as observe;
 use crate::locks::{Kind, Mode};
 
-/// Two adds under the tracer between one before and a list after.
+/// Two traced adds, with one add before them and a list after them.
 fn pair(outcomes: [&str; 2], calls: &str) -> Narrative {
     let mut observation = observe(&format!(
         "c1 add a 0..1 ok\n c1 add b 2..9 {}\n c2 add c 3..8 {}\n c1 list 10..11 ok = a c",

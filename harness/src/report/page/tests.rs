@@ -7,7 +7,7 @@ use crate::observation::Trace;
 use crate::report::narrative::{About, Nearest};
 use crate::report::{ControlSummary, EvidenceSummary, OperationCounts, SCOPE, TargetSummary, Tool};
 
-/// What would break out of an element, an attribute, a script or a comment, were it not escaped.
+/// Text that would break out of an element, an attribute, a script or a comment if it were not escaped.
 const HOSTILE: &str =
     "</script></title></style>--><!--<img src=x onerror=alert(1)>\"'`&amp;\u{2028}\u{202e}${1}]]>";
 
@@ -62,7 +62,7 @@ fn report(text: &str) -> Report {
     }
 }
 
-/// Two clients, of which one waits for the other; every text of it is `text`.
+/// Two clients, one of which waits for the other; all its texts are `text`.
 fn narrative(text: &str) -> Narrative {
     let mut observation = observe("c1 add a 0..9 killed\n c2 add b 1..8 ok\n c1 list 10..11 ok = a");
     let requests = observation.operations[..2].iter().map(|one| one.request.clone()).collect();
@@ -109,7 +109,7 @@ fn the_rows_can_be_read_without_the_script() {
 #[test]
 fn nothing_that_a_store_or_its_files_say_breaks_out() {
     let hostile = page(&report(HOSTILE), &[narrative(HOSTILE)]);
-    // Without data there are only the elements of the template.
+    // With harmless data the page has only the elements of the template.
     let plain = page(&report("a"), &[narrative("a")]);
     for element in ["<script", "</script", "<img", "<!--", "-->", "<style", "</style", "</title"] {
         assert_eq!(hostile.matches(element).count(), plain.matches(element).count(), "{element}");
@@ -146,7 +146,7 @@ fn a_bar_begins_and_ends_where_its_lock_does_and_two_stand_side_by_side() {
     assert_eq!(shapes[2], [(0, "to"), (1, "through")]);
 }
 
-/// A script or style that holds what ends it would end early.
+/// A script or style that contains its own end tag would end early.
 #[test]
 fn the_page_asks_nobody_for_anything() {
     let page = page(&report("a"), &[narrative("a")]);

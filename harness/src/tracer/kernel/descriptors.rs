@@ -15,26 +15,26 @@ pub(in crate::tracer) struct OpenFile {
     pub(in crate::tracer) description: u32,
     pub(in crate::tracer) file: FileId,
     pub(in crate::tracer) appends: bool,
-    /// It stands for a path alone (`O_PATH`): its close gives no POSIX lock up.
+    /// Whether it represents only a path (`O_PATH`): closing it releases no POSIX lock.
     pub(super) is_path: bool,
-    /// The name that it was opened by, as a place among all.
+    /// Index of the name that it was opened by.
     pub(super) name: usize,
 }
 
 impl OpenFile {
-    /// Whether it stands for a path alone.
+    /// Whether it represents only a path.
     pub(in crate::tracer) fn is_path_alone(&self) -> bool {
         self.is_path
     }
 }
 
 impl KernelModel {
-    /// The same of the open file descriptions.
+    /// Returns a copy of the open file descriptions.
     pub(in crate::tracer) fn description_counts(&self) -> Descriptions {
         self.descriptions.clone()
     }
 
-    /// The name that a file was opened by.
+    /// Returns the name that a file was opened by.
     pub(in crate::tracer) fn opened_as(&self, open: &OpenFile) -> String {
         self.names.get(open.name).cloned().unwrap_or_default()
     }
@@ -43,7 +43,7 @@ impl KernelModel {
         self.open_of(thread)?.get(&fd).copied()
     }
 
-    /// Adds a descriptor to the call. Nothing where it is not open on anything visible.
+    /// Adds a descriptor to the call; nothing if it is not open on anything visible.
     pub(in crate::tracer) fn add_descriptor(
         &mut self,
         thread: Pid,
@@ -64,7 +64,7 @@ impl KernelModel {
         open.and_then(|open| self.files.get(&open.file)).map(|(_, path)| path.clone()).unwrap_or_default()
     }
 
-    /// The file of a new descriptor, which gets a number in the trace where it has none.
+    /// Records the file of a new descriptor; the file gets a number in the trace if it has none.
     pub(super) fn opened(
         &mut self,
         thread: Pid,
@@ -75,7 +75,7 @@ impl KernelModel {
         let file = descriptor::file(thread, fd)?;
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
         let number = self.files.entry(file).or_insert((next, String::new())).0;
-        // Its own name, whatever link it was opened by.
+        // The file's own name, regardless of the link it was opened by.
         let name = self.name(&path::shown(&path::of_descriptor(thread, fd), &self.sandbox));
         self.files.insert(file, (number, shown));
         let description = self.descriptions.open();
@@ -85,7 +85,7 @@ impl KernelModel {
         Some([Object::File(number), Object::Description(description)])
     }
 
-    /// Takes a descriptor in that somebody locks and that was not visible so far, with all that share its file.
+    /// Starts tracking a descriptor that is locked and was not visible so far, with all descriptors of its file.
     pub(in crate::tracer) fn adopt(&mut self, thread: Pid, fd: i32) -> Option<()> {
         self.know(thread, fd);
         if self.open_file(thread, fd).is_some() {
@@ -97,8 +97,8 @@ impl KernelModel {
         self.take_in(thread, fd, &path)
     }
 
-    /// Looks once where a descriptor is open that no open here has made: it may have come by a socket, from another
-    /// process, by a handle, or be older than all that was seen.
+    /// Looks up once where a descriptor is open that no open here created: it may have come through a socket, from
+    /// another process, by a handle, or be older than everything seen so far.
     pub(in crate::tracer) fn know(&mut self, thread: Pid, fd: i32) {
         let Some(table) = self.table_of(thread) else { return };
         if table.open.contains_key(&fd) || table.elsewhere.contains(&fd) {
@@ -112,21 +112,21 @@ impl KernelModel {
         }
     }
 
-    /// These descriptors are given up, or open on something else soon.
+    /// Forgets these descriptors, which are being closed or will soon be open on something else.
     pub(in crate::tracer) fn forget_elsewhere(&mut self, thread: Pid, are: impl Fn(&i32) -> bool) {
         if let Some(table) = self.table_of(thread) {
             table.elsewhere.retain(|fd| !are(fd));
         }
     }
 
-    /// Takes in every descriptor of the file that this one is open on, in whatever process.
+    /// Starts tracking every descriptor of the file that this one is open on, in any process.
     fn take_in(&mut self, thread: Pid, fd: i32, path: &Path) -> Option<()> {
         let file = descriptor::file(thread, fd)?;
         let next = u32::try_from(self.files.len() + 1).unwrap_or(u32::MAX);
         let shown = path::shown(path, &self.sandbox);
         let name = self.name(&shown);
         self.files.entry(file).or_insert((next, shown.clone()));
-        // One process for each table.
+        // One process per table.
         let processes: BTreeMap<u32, Pid> =
             self.processes.iter().map(|(pid, process)| (process.table, *pid)).collect();
         let mut known: Vec<((Pid, i32), u32)> = Vec::new();
@@ -196,8 +196,8 @@ impl KernelModel {
         released
     }
 
-    /// A descriptor is closed: POSIX locks of the process on its file go, and with the last one of the description its
-    /// own locks.
+    /// Closes a descriptor: releases the process's POSIX locks on its file, and with the last descriptor of the
+    /// description also its own locks.
     pub(super) fn close(&mut self, thread: Pid, fd: i32) -> Vec<LockChange> {
         let Some(owner) = self.process_of(thread).map(|process| process.table) else { return Vec::new() };
         let table = self.tables.get_mut(&owner);

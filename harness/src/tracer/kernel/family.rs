@@ -23,9 +23,9 @@ pub(super) struct Thread {
 pub(in crate::tracer) struct Process {
     pub(in crate::tracer) number: u32,
     pub(in crate::tracer) client: u32,
-    /// Its table of descriptors, by its number: POSIX locks belong to that.
+    /// Number of its descriptor table, which owns the POSIX locks.
     pub(in crate::tracer) table: u32,
-    /// Whether a timer of its own may still end a wait.
+    /// Whether one of its timers may still end a wait.
     pub(super) has_timer: bool,
 }
 
@@ -33,17 +33,17 @@ pub(in crate::tracer) struct Process {
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) open: BTreeMap<i32, OpenFile>,
-    /// Those that are known to be open on nothing visible.
+    /// Descriptors known to be open on nothing visible.
     pub(super) elsewhere: BTreeSet<i32>,
 }
 
 impl KernelModel {
-    /// A client's first process runs its program.
+    /// Records that a client's first process runs its program.
     pub(in crate::tracer) fn client_started(&mut self, client: u32, root: Pid) {
         self.add_thread(root, root, client);
     }
 
-    /// A client's first process is a template from now on, and this copy of it takes its place.
+    /// Replaces a client's first process, which is a template from now on, by this copy of it.
     pub(in crate::tracer) fn replaced_by_copy(&mut self, template: Pid, copy: Pid) {
         if let Some(thread) = self.threads.remove(&template) {
             self.threads.insert(copy, Thread { process: copy, pending: None, ..thread });
@@ -59,28 +59,28 @@ impl KernelModel {
         self.process_of(thread).map(|process| process.client)
     }
 
-    /// The process that a thread belongs to.
+    /// Returns the process that a thread belongs to.
     pub(in crate::tracer) fn process_id(&self, thread: Pid) -> Option<Pid> {
         self.threads.get(&thread).map(|known| known.process)
     }
 
-    /// The number of a thread, in the order of their birth.
+    /// Returns the number of a thread, in order of creation.
     pub(in crate::tracer) fn thread_number(&self, thread: Pid) -> u32 {
         self.threads.get(&thread).map_or(u32::MAX, |known| known.number)
     }
 
-    /// All living threads.
+    /// Returns all living threads.
     pub(in crate::tracer) fn threads(&self) -> impl Iterator<Item = Pid> {
         self.threads.keys().copied()
     }
 
-    /// The living processes of a client.
+    /// Returns the living processes of a client.
     pub(in crate::tracer) fn processes_of(&self, client: u32) -> Vec<Pid> {
         let of_client = self.processes.iter().filter(|(_, process)| process.client == client);
         of_client.map(|(pid, _)| *pid).collect()
     }
 
-    /// The living process of this number, if it is the client's.
+    /// Returns the living process with this number, if it belongs to the client.
     pub(in crate::tracer) fn process_of_number(&self, client: u32, number: u32) -> Option<Pid> {
         let is_it = |process: &Process| (process.client, process.number) == (client, number);
         self.processes.iter().find(|(_, process)| is_it(process)).map(|(pid, _)| *pid)
@@ -95,7 +95,7 @@ impl KernelModel {
         self.processes.values().any(|process| process.client == client && process.has_timer)
     }
 
-    /// A thread has ended.
+    /// Records the end of a thread.
     pub(in crate::tracer) fn thread_ended(&mut self, thread: Pid, end: End) {
         if let Some(pending) = self.threads.get_mut(&thread).and_then(|known| known.pending.take()) {
             self.tell(thread, pending, None, None, Vec::new());
@@ -104,7 +104,7 @@ impl KernelModel {
         let (process, number) = (ended.process, ended.number);
         let is_last = self.threads.values().filter(|other| other.process == process).count() == 1;
         if is_last {
-            // What it shares stays open.
+            // Shared descriptors stay open.
             let open = match self.sharers(process).is_empty() {
                 true => self.descriptors_of(thread),
                 false => Vec::new(),
@@ -130,21 +130,21 @@ impl KernelModel {
         self.threads.remove(&thread);
     }
 
-    /// There is a new thread or process, made by the thread `maker` where that is known.
+    /// Records a new thread or process, created by the thread `maker` if that is known.
     pub(in crate::tracer) fn born(&mut self, thread: Pid, maker: Option<Pid>) {
         if self.threads.contains_key(&thread) {
             return;
         }
-        // One that was killed before its maker told of it has ended already, and will not end once more.
+        // A thread that was killed before its creator reported it has ended already, and will not end again.
         if !descriptor::is_traced(thread) {
             return;
         }
         let Some((process, parent)) = descriptor::family(thread) else { return };
-        // With `CLONE_PARENT` the parent is not who made it.
+        // With `CLONE_PARENT` the parent is not its creator.
         let parent = maker.and_then(|maker| self.process_id(maker)).unwrap_or(parent);
         let is_process = process == thread;
         let client = self.processes.get(&process).or(self.processes.get(&parent)).map(|known| known.client);
-        // Whoever made it is stopped meanwhile, and will tell of it.
+        // The creator is stopped meanwhile, and will report it.
         let Some(client) = client else { return };
         self.add_thread(thread, process, client);
         if !is_process {
@@ -168,7 +168,7 @@ impl KernelModel {
         }
     }
 
-    /// A process runs another program: its other threads are gone, and so are descriptors that close on exec.
+    /// Records an exec: the other threads of the process are gone, and so are its close-on-exec descriptors.
     pub(in crate::tracer) fn executed(&mut self, thread: Pid, former: Pid) {
         let Some(known) = self.threads.remove(&former).or_else(|| self.threads.remove(&thread)) else {
             return;
@@ -195,7 +195,7 @@ impl KernelModel {
         self.push((client, process_number, number), "execve", vec![argument], Some(Ok(0)), locks);
     }
 
-    /// A new table, with all that is in this one.
+    /// Creates a table with the same content as this one.
     fn copied_table(&mut self, of: Option<u32>) -> u32 {
         let open = of.and_then(|of| self.tables.get(&of)).map(|table| table.open.clone());
         for open in open.iter().flat_map(BTreeMap::values) {
@@ -208,19 +208,19 @@ impl KernelModel {
         self.tables_made
     }
 
-    /// The other processes that share the descriptors of this one.
+    /// Returns the other processes that share the descriptors of this one.
     fn sharers(&self, process: Pid) -> Vec<Pid> {
         let table = self.processes.get(&process).map(|known| known.table);
         let others = self.processes.iter().filter(|(other, _)| **other != process);
         others.filter(|(_, other)| Some(other.table) == table).map(|(other, _)| *other).collect()
     }
 
-    /// Whether there are any.
+    /// Whether other processes share the descriptors of this one.
     pub(in crate::tracer) fn shares_table(&self, process: Pid) -> bool {
         !self.sharers(process).is_empty()
     }
 
-    /// A process that shared its descriptors may have parted from the others, by an exec or `unshare`.
+    /// Separates the table of a process that no longer shares its descriptors with others, after an exec or `unshare`.
     pub(super) fn part_tables(&mut self, process: Pid) {
         let others = self.sharers(process);
         let has_parted = |other: &Pid| !descriptor::share_table(process, *other);
@@ -234,12 +234,12 @@ impl KernelModel {
         }
     }
 
-    /// What the process of a thread has open that is visible.
+    /// Returns what the process of a thread has open that is visible.
     pub(in crate::tracer) fn open_of(&self, thread: Pid) -> Option<&BTreeMap<i32, OpenFile>> {
         Some(&self.tables.get(&self.process_of(thread)?.table)?.open)
     }
 
-    /// The descriptors of that, in order.
+    /// Returns the descriptors of that, in order.
     pub(in crate::tracer) fn descriptors_of(&self, thread: Pid) -> Vec<i32> {
         self.open_of(thread).map(|open| open.keys().copied().collect()).unwrap_or_default()
     }
@@ -261,11 +261,11 @@ impl KernelModel {
         }
     }
 
-    /// A timer is set, or stopped by setting it to nothing.
+    /// Records that a timer is set, or stopped by setting it to zero.
     pub(super) fn note_timer(&mut self, thread: Pid, entry: &Entry, value: TimerValue) {
         let is_set = match value {
             TimerValue::Seconds(index) => entry.arguments[index] as u32 != 0,
-            // Behind the interval stands when it goes off: two numbers each.
+            // The expiration time follows the interval: two numbers each.
             TimerValue::Behind(index) => (2..4).any(|word| {
                 memory::word(thread, entry.arguments[index].saturating_add(word * 8))
                     .is_some_and(|part| part != 0)

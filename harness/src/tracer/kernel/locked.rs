@@ -9,7 +9,7 @@ use crate::locks::{FileId, Kind, Lock, LockTable, Mode, Owner, Range};
 use crate::tracer::kernel::KernelModel;
 use crate::tracer::kernel::family::Process;
 
-/// What a call asks of the locks: a lock, or no lock, on a range.
+/// Lock request of a call: a lock, or an unlock, on a range.
 #[derive(Clone, Copy)]
 pub(in crate::tracer) struct Wanted {
     pub(in crate::tracer) file: FileId,
@@ -17,12 +17,12 @@ pub(in crate::tracer) struct Wanted {
     pub(in crate::tracer) owner: Owner,
     pub(in crate::tracer) mode: Option<Mode>,
     pub(in crate::tracer) range: Range,
-    /// Whether it is waited for.
+    /// Whether the call waits for it.
     pub(in crate::tracer) waits: bool,
 }
 
 impl Wanted {
-    /// The lock, where it is one that is to be had.
+    /// Returns the lock, unless the request is an unlock.
     pub(in crate::tracer) fn lock(&self) -> Option<Lock> {
         let Self { file, kind, owner, range, .. } = *self;
         self.mode.map(|mode| Lock { file, kind, owner, mode, range })
@@ -30,19 +30,19 @@ impl Wanted {
 }
 
 impl KernelModel {
-    /// The call that a thread is let into will not be made: it does nothing to the locks.
+    /// Drops the lock request of a thread's call that will not be made.
     pub(in crate::tracer) fn asks_for_no_lock(&mut self, thread: Pid) {
         if let Some(pending) = self.threads.get_mut(&thread).and_then(|known| known.pending.as_mut()) {
             pending.wants = None;
         }
     }
 
-    /// Who keeps this lock from being had.
+    /// Returns the held locks that conflict with this one.
     pub(in crate::tracer) fn obstacles(&self, lock: &Lock) -> Vec<Lock> {
         self.table.obstacles(lock)
     }
 
-    /// Whether the owner has a `flock` there already, in another mode, which it loses when it asks for this one.
+    /// Whether the owner already holds a `flock` there in another mode, which it loses when it requests this one.
     pub(in crate::tracer) fn is_conversion(&self, lock: &Lock) -> bool {
         let is_other = |held: &&Lock| {
             (held.file, held.kind, held.owner) == (lock.file, lock.kind, lock.owner) && held.mode != lock.mode
@@ -50,7 +50,7 @@ impl KernelModel {
         lock.kind == Kind::Flock && self.table.held().iter().any(|held| is_other(&held))
     }
 
-    /// The clients whose living processes can hold a lock of this owner.
+    /// Returns the clients whose living processes can hold a lock of this owner.
     pub(in crate::tracer) fn clients_of(&self, owner: Owner) -> BTreeSet<u32> {
         let has = |process: &&Process| match owner {
             Owner::Process(number) => process.table == number,
@@ -62,7 +62,7 @@ impl KernelModel {
         self.processes.values().filter(has).map(|process| process.client).collect()
     }
 
-    /// The locks that outlived their takers, which belonged to clients whose operations have `ended`.
+    /// Returns the locks that outlived the processes that took them, for clients whose operations have `ended`.
     pub(in crate::tracer) fn leaks(&self, ended: &[u32]) -> Vec<Leak> {
         let lives = |number: u32| self.processes.values().any(|process| process.number == number);
         let held = self.table.held().iter().filter_map(|held| {
@@ -74,8 +74,8 @@ impl KernelModel {
         held.collect()
     }
 
-    /// A thread was let into the kernel without waiting, only so that it gives up the lock that it converts, and will
-    /// make its call again: nothing is told of it.
+    /// Handles a thread that was let into the kernel without waiting, only to release the lock that it converts, and
+    /// that will make its call again: the call is not recorded.
     pub(in crate::tracer) fn gave_up_for_conversion(&mut self, thread: Pid, wholly: bool) {
         let pending = self.threads.get_mut(&thread).and_then(|known| known.pending.take());
         let Some(lock) = pending.and_then(|call| call.wants?.lock()) else { return };
@@ -86,7 +86,7 @@ impl KernelModel {
         }
     }
 
-    /// The lock that a thread is about to wait for, whether it can be had or not.
+    /// Returns the lock that a thread is about to wait for, whether it is free or not.
     pub(in crate::tracer) fn awaited(&self, thread: Pid) -> Option<Lock> {
         self.pending(thread)?.wants.filter(|wanted| wanted.waits)?.lock()
     }
@@ -95,7 +95,7 @@ impl KernelModel {
         self.table.held()
     }
 
-    /// A table to try things out in.
+    /// Returns a copy of the lock table to try things out in.
     pub(in crate::tracer) fn lock_table(&self) -> LockTable {
         self.table.clone()
     }
@@ -116,7 +116,7 @@ impl KernelModel {
             Err(_) => return Vec::new(),
         };
         if taken != result.is_ok() {
-            // Somebody holds it whom nobody here sees, such as another program.
+            // A process that is not traced holds it, such as another program.
             self.not_covered.insert(format!("a lock on {name} is also used by a process that is not traced"));
             if result.is_err() {
                 self.table = before;

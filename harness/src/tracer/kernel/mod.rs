@@ -1,5 +1,5 @@
 //! The mirror: which descriptor of which process is open on what, and who holds which lock, kept up to date from the
-//! calls themselves. The kernel stays the judge: what a call did is taken from its result.
+//! calls themselves. The kernel decides: the effect of a call is taken from its result.
 
 mod descriptors;
 mod family;
@@ -26,35 +26,35 @@ const CLOSE_LATER: u64 = 4;
 pub(super) struct KernelModel {
     pub(super) calls: Vec<Call>,
     pub(super) not_covered: BTreeSet<String>,
-    /// The folders in which what is done is visible.
+    /// Folders in which operations are visible.
     pub(super) sandbox: Roots,
-    /// What is known of paths that lie in none of them.
+    /// Paths outside these folders, as far as they are known.
     elsewhere: Elsewhere,
     threads: BTreeMap<Pid, Thread>,
     processes: BTreeMap<Pid, Process>,
-    /// Tables of descriptors, by their numbers.
+    /// Descriptor tables, by their numbers.
     tables: BTreeMap<u32, Table>,
     tables_made: u32,
     descriptions: Descriptions,
     table: LockTable,
-    /// Files by their numbers in the trace, and what they were last called.
+    /// Files, with their numbers in the trace and their latest names.
     pub(super) files: BTreeMap<FileId, (u32, String)>,
-    /// Files outside the sandbox that somebody locked: from then on they are visible.
+    /// Files outside the sandbox that were locked: from then on they are visible.
     locked_elsewhere: BTreeSet<PathBuf>,
     started: (u32, u32),
-    /// Where threads have said that their C library keeps their id.
+    /// Addresses where the C libraries of the threads store their ids, as the threads reported them.
     pub(super) tid_addresses: BTreeMap<Pid, u64>,
-    /// Whether a lock was asked for on a descriptor that was open before anything visible was done.
+    /// Whether a lock was requested on a descriptor that was open before the first visible call.
     pub(super) locks_older_descriptor: bool,
-    /// The ids of all processes that ever were.
+    /// Ids of all processes that ever existed.
     pub(super) pids: BTreeSet<i32>,
-    /// Who took the locks that are held: process and client.
+    /// Process and client that took each held lock.
     takers: BTreeMap<(FileId, Kind, Owner), (u32, u32)>,
-    /// Whether what is copied from file to file is kept.
+    /// Whether data copied from file to file is kept.
     pub(super) is_detailed: bool,
     /// Whether a file was ever mapped shared.
     pub(super) has_shared_map: bool,
-    /// The names that files were opened by.
+    /// Names that files were opened by.
     names: Vec<String>,
 }
 
@@ -68,20 +68,20 @@ pub(super) struct Pending {
     pub(super) paths: Vec<PathBuf>,
     pub(super) wants: Option<Wanted>,
     pub(super) creates: bool,
-    /// Whether there was no file of that name before.
+    /// Whether no file of that name existed before.
     pub(super) was_missing: bool,
     pub(super) appends: bool,
     pub(super) is_path: bool,
-    /// The flags of an open.
+    /// Flags of an open.
     pub(super) flags: i32,
-    /// Whether what an open empties was empty before.
+    /// Whether the file that an open empties was empty before.
     pub(super) was_empty: bool,
-    /// The lock that it asks about, without taking it.
+    /// The lock that it asks about without taking it.
     pub(super) asks_about: Option<Lock>,
 }
 
 impl Pending {
-    /// The bytes that it is to write, if that number can be cut.
+    /// Returns the number of bytes that it is to write, if that number can be cut.
     pub(super) fn length(&self) -> Option<u64> {
         match self.shape.form {
             Form::Buffer { .. } | Form::Vector { .. } => Some(self.data.as_ref()?.len() as u64),
@@ -90,7 +90,7 @@ impl Pending {
         }
     }
 
-    /// Looks whether an open finds a file, and what is in it.
+    /// Checks whether an open finds a file, and whether that is empty.
     pub(super) fn look(&mut self) {
         if !matches!(self.shape.form, Form::Open { .. }) {
             return;
@@ -130,23 +130,23 @@ impl KernelModel {
         }
     }
 
-    /// The place that the next visible call of a client will have among its calls.
+    /// Returns the number that the next visible call of a client will have among its calls.
     pub(super) fn next_call_of(&self, client: u32) -> u32 {
         u32::try_from(self.calls.iter().filter(|call| call.client == client).count() + 1).unwrap_or(u32::MAX)
     }
 
-    /// The call that a thread was let into, or is about to make.
+    /// Returns the call that a thread was let into, or is about to make.
     pub(super) fn pending(&self, thread: Pid) -> Option<&Pending> {
         self.threads.get(&thread)?.pending.as_ref()
     }
 
-    /// Whether a call may be one that is visible: not one of those that only set a timer.
+    /// Whether a call may be visible; calls that only set a timer are not.
     pub(super) fn may_be_visible(&self, entry: &Entry) -> bool {
         let shape = shape::find(entry.number).filter(|_| !entry.is_foreign);
         shape.is_some_and(|shape| !matches!(shape.form, Form::Timer { .. } | Form::TidAddress))
     }
 
-    /// A thread is about to make a call; whether that is visible, so that its result is wanted.
+    /// Records that a thread is about to make a call. Returns whether it is visible, so that its result is needed.
     pub(super) fn entry(&mut self, thread: Pid, entry: &Entry) -> bool {
         if entry.is_foreign {
             self.not_covered.insert("calls of a 32-bit program are not decoded, and so not seen".to_owned());
@@ -186,7 +186,7 @@ impl KernelModel {
         true
     }
 
-    /// The call of a thread has returned.
+    /// Records that the call of a thread has returned.
     pub(super) fn exit(&mut self, thread: Pid, result: Result<i64, i32>) {
         let Some(mut call) = self.threads.get_mut(&thread).and_then(|known| known.pending.take()) else {
             return;
@@ -205,11 +205,11 @@ impl KernelModel {
                     call.objects.extend(open);
                 }
             }
-            // A descriptor is gone even where `close` reports an error; EBADF means that there was none.
+            // A descriptor is closed even if `close` reports an error; EBADF means that there was none.
             (Form::Close, _) => locks = self.close(thread, int(0)),
             (Form::CloseRange, Ok(_)) if call.entry.arguments[2] & CLOSE_LATER == 0 => {
                 let (first, last) = (call.entry.arguments[0] as u32, call.entry.arguments[1] as u32);
-                // Before it closes any it may take a table of its own (`CLOSE_RANGE_UNSHARE`).
+                // Before it closes any, it may get a table of its own (`CLOSE_RANGE_UNSHARE`).
                 if let Some(process) = self.process_id(thread) {
                     self.part_tables(process);
                 }
@@ -241,7 +241,7 @@ impl KernelModel {
         self.tell(thread, call, Some(result.map_err(Errno)), effect, locks);
     }
 
-    /// What a thread is about to do: the call with its flags; of a lock, on what.
+    /// Describes what a thread is about to do: the call with its flags, and for a lock the file.
     pub(super) fn label(&self, thread: Pid) -> String {
         let Some(call) = self.pending(thread) else { return String::new() };
         let is_lock = call.shape.class == Class::Lock;
@@ -253,7 +253,7 @@ impl KernelModel {
         std::iter::once(call.shape.name).chain(shown).collect::<Vec<_>>().join(" ")
     }
 
-    /// A call that was held is made now: what it finds may be another than when it came.
+    /// Repeats the checks when a held call is made: it may find something different from when it arrived.
     pub(super) fn look_again(&mut self, thread: Pid) {
         if let Some(call) = self.threads.get_mut(&thread).and_then(|known| known.pending.as_mut()) {
             call.look();
@@ -272,7 +272,7 @@ impl KernelModel {
         let (process, client) =
             self.process_of(thread).map_or((0, 0), |process| (process.number, process.client));
         let thread = self.threads.get(&thread).map_or(0, |thread| thread.number);
-        // `fcntl` is a lock call only where it asks for a lock.
+        // `fcntl` is a lock call only if it requests a lock.
         let is_duplicate =
             call.shape.form == Form::Fcntl && call.wants.is_none() && call.asks_about.is_none();
         self.calls.push(Call {

@@ -12,11 +12,11 @@ use crate::tracer::memory;
 use crate::tracer::path::{self, Meant};
 use crate::tracer::shape::Form;
 
-/// What the system adds to the path of a file that has none, such as one that was made without a name.
+/// Suffix that the system adds to the path of a file without one, such as a file created without a name.
 const NO_NAME: &[u8] = b" (deleted)";
 
 impl Pending {
-    /// Whether it works on what a symbolic link leads to that its first path ends in, and not on the link.
+    /// Whether it works on the target of a symbolic link in which its first path ends, and not on the link.
     pub(in crate::tracer) fn follows(&self) -> bool {
         let has = |flag: i32| self.flags & flag != 0;
         let may = |index: usize| self.entry.arguments[index] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0;
@@ -33,7 +33,7 @@ impl Pending {
         }
     }
 
-    /// Whether it moves or removes what has a name: a link may come to that name then.
+    /// Whether it moves or removes something with a name: afterwards a link may take that name.
     fn takes_names_away(&self) -> bool {
         self.shape.class == Class::Name && {
             let name = self.shape.name;
@@ -47,7 +47,7 @@ impl KernelModel {
         self.sandbox.contain(path) || self.locked_elsewhere.contains(path)
     }
 
-    /// The path that an argument names, where that is visible.
+    /// Returns the path that an argument names, if it is visible.
     pub(in crate::tracer) fn named(
         &mut self,
         thread: Pid,
@@ -65,7 +65,7 @@ impl KernelModel {
         None
     }
 
-    /// The two paths of a call that names two, where one of them is visible.
+    /// Returns the two paths of a call that names two, if one of them is visible.
     pub(in crate::tracer) fn two_named(
         &mut self,
         thread: Pid,
@@ -81,7 +81,7 @@ impl KernelModel {
         }
         are_visible.iter().find(|is_visible| **is_visible)?;
         let [old, new] = texts;
-        // What is not visible is told as the call has it. So is a file that has no name yet, though it lies in there.
+        // A path that is not visible is reported as the call has it. So is a file in the sandbox that has no name yet.
         let told = |is_visible: bool, path: PathBuf, text: Vec<u8>, meant: Meant| {
             let has_no_name = path.as_os_str().as_bytes().ends_with(NO_NAME);
             if is_visible && !has_no_name { path } else { path::told(thread, meant.folder, text) }
@@ -89,7 +89,7 @@ impl KernelModel {
         Some([told(are_visible[0], from, old, meant[0]), told(are_visible[1], to, new, meant[1])])
     }
 
-    /// What a text names in a thread.
+    /// Resolves a path text in the context of a thread.
     pub(in crate::tracer) fn looked_up(&mut self, thread: Pid, text: Vec<u8>, meant: Meant) -> PathBuf {
         path::resolve(thread, text, meant, &self.sandbox, &mut self.elsewhere)
     }
@@ -101,12 +101,12 @@ impl KernelModel {
         call.paths.push(path);
     }
 
-    /// What a file is called.
+    /// Returns the name of a file.
     pub(in crate::tracer) fn shown(&self, file: FileId) -> String {
         self.files.get(&file).map(|(_, path)| path.clone()).unwrap_or_default()
     }
 
-    /// What was called by the old name is called by the new one, and what had the new name has none.
+    /// Renames the files with the old name; a file that had the new name has none afterwards.
     pub(super) fn renamed(&mut self, paths: &[PathBuf]) {
         let [from, to] = paths else { return };
         let (from, to) = (path::shown(from, &self.sandbox), path::shown(to, &self.sandbox));
@@ -121,7 +121,7 @@ impl KernelModel {
         }
     }
 
-    /// What was called by one of two names is called by the other.
+    /// Exchanges two names in the names of files.
     pub(super) fn exchanged(&mut self, paths: &[PathBuf]) {
         let [one, other] = paths else { return };
         let (one, other) = (path::shown(one, &self.sandbox), path::shown(other, &self.sandbox));

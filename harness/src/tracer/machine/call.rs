@@ -13,7 +13,7 @@ use crate::tracer::stopped::{Entry, Stopped};
 use crate::tracer::{Director, Spawning, TracerError, memory, registers, spawn};
 
 impl<'a> Machine<'a> {
-    /// Lets a thread make its visible call, as soon as the lock that it asks for can be had.
+    /// Lets a thread make its visible call, as soon as the lock that it requests is free.
     pub(super) fn admit(&mut self, stopped: Stopped) -> Result<(), TracerError> {
         let thread = stopped.thread();
         let Some(pending) = self.mirror.pending(thread) else { return resumed(stopped.go_on(None)) };
@@ -21,13 +21,13 @@ impl<'a> Machine<'a> {
         let Some(wanted) = wanted else { return resumed(stopped.run_to_exit()) };
         let file = wanted.file;
         if self.in_flight.values().any(|other| *other == file) {
-            // In which order the two came to the kernel would not be known.
+            // Otherwise it would be unknown in which order the two reached the kernel.
             self.waiting.push(Waiting { thread, stopped, lock: None, file });
             return Ok(());
         }
         let converts = |lock: &Lock| self.surroundings.is_scheduled && self.mirror.is_conversion(lock);
         if wanted.waits && wanted.lock().is_some_and(|lock| converts(&lock)) {
-            // Others may come in between, and so they may here: giving the old lock up is a step of its own.
+            // As in the kernel, others may come in between: releasing the old lock is a step of its own.
             let giving_up = u64::from(libc::LOCK_UN.unsigned_abs());
             registers::set_argument(thread, 1, giving_up).map_err(TracerError::system("change a call"))?;
             self.changed.insert(thread, Change::Again(entry));
@@ -40,8 +40,8 @@ impl<'a> Machine<'a> {
                 return resumed(stopped.run_to_exit());
             }
             if self.mirror.is_conversion(&lock) && !self.surroundings.is_scheduled {
-                // The kernel gives the old lock up before it waits for the new one: so it is made to, without a
-                // wait.
+                // The kernel releases the old lock before it waits for the new one, so it is made to do that without
+                // waiting.
                 let refusing = entry.arguments[1] | u64::from(libc::LOCK_NB.unsigned_abs());
                 registers::set_argument(thread, 1, refusing).map_err(TracerError::system("change a call"))?;
                 self.changed.insert(thread, Change::Again(entry));
@@ -55,7 +55,7 @@ impl<'a> Machine<'a> {
         resumed(stopped.run_to_exit())
     }
 
-    /// Whether a wait for this lock would close a cycle of POSIX locks alone, which the kernel refuses (fcntl(2)).
+    /// Whether a wait for this lock would close a cycle of POSIX locks only, which the kernel refuses (fcntl(2)).
     pub(super) fn closes_posix_cycle(&self, wanted: &Lock) -> bool {
         let Owner::Process(_) = wanted.owner else { return false };
         if wanted.kind != Kind::Posix {
@@ -79,7 +79,7 @@ impl<'a> Machine<'a> {
         false
     }
 
-    /// Lets a write do only part of its work: a real one, by a smaller count.
+    /// Makes a write do only part of its work: a real one, with a smaller count.
     pub(super) fn shorten(
         &mut self,
         stopped: Stopped,
@@ -95,7 +95,7 @@ impl<'a> Machine<'a> {
                 Change::Argument { index: count, value, then_kill }
             }
             Form::Vector { list, count } => {
-                // The list is cut behind the buffer in which the length ends, and that one is made shorter.
+                // The list is cut after the buffer in which the length ends, and that buffer is made shorter.
                 let (list, buffers) = (pending.entry.arguments[list], pending.entry.arguments[count]);
                 let mut left = length;
                 let mut found = None;
@@ -120,7 +120,7 @@ impl<'a> Machine<'a> {
         resumed(stopped.run_to_exit())
     }
 
-    /// Lets a call fail. A descriptor is gone after any `close` (close(2)), so that one is made, and its result changed.
+    /// Makes a call fail. A descriptor is closed after any `close` (close(2)), so that is made, and its result changed.
     pub(super) fn fail(&mut self, stopped: Stopped, errno: i32) -> Result<(), TracerError> {
         let thread = stopped.thread();
         let Some(pending) = self.mirror.pending(thread) else { return resumed(stopped.go_on(None)) };
@@ -133,7 +133,8 @@ impl<'a> Machine<'a> {
         resumed(stopped.run_to_exit())
     }
 
-    /// A thread is about to start a process, a thread or a program: nobody waits for that, but it may fail.
+    /// Handles a thread that is about to start a process, a thread or a program: nothing waits for that, but it may
+    /// fail.
     pub(super) fn spawn(
         &mut self,
         stopped: Stopped,
@@ -159,14 +160,14 @@ impl<'a> Machine<'a> {
             && name.starts_with("execve")
             && !self.mirror.footprint_of_exec(thread).locks.is_empty()
         {
-            // A client that waits for such a lock depends on it, so it is a step of its own.
+            // A client that waits for such a lock depends on the exec, so it is a step of its own.
             self.held.push(self.held_before(stopped, Before::Exec));
             return Ok(());
         }
         resumed(stopped.go_on(None))
     }
 
-    /// Lets no file of a process grow past the middle of what it is about to write.
+    /// Limits the file size of a process to the middle of what it is about to write.
     pub(super) fn limit_size(&mut self, stopped: Stopped, length: u64) -> Result<(), TracerError> {
         let thread = stopped.thread();
         let offset = self.mirror.next_offset(thread);
@@ -175,10 +176,10 @@ impl<'a> Machine<'a> {
         let allowed =
             client.and_then(|client| self.client(client)).map_or(0, |client| client.traceable.file_max);
         if let (Some(offset), Some(process)) = (offset, process) {
-            // Never more than it was allowed, which nobody but root could set.
+            // Never more than it was allowed, which only root could set.
             let most = (offset + length / 2).min(allowed);
             let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
-            // One that has lowered its own limit further keeps that.
+            // A process that has lowered its own limit further keeps that.
             let _limited = rustix::process::prlimit(Some(process), rustix::process::Resource::Fsize, limit);
         }
         self.admit(stopped)
@@ -209,7 +210,7 @@ impl<'a> Machine<'a> {
                 then_kill
             }
             Some(Change::Clock(asked)) => {
-                // Where it cannot be answered so, it is told the real time.
+                // If it cannot be answered that way, the process gets the real time.
                 let _answered = result.ok().and_then(|result| asked.answer(thread, result, self.ahead));
                 return resumed(stopped.go_on(None));
             }
@@ -232,7 +233,7 @@ impl<'a> Machine<'a> {
         resumed(stopped.go_on(None))
     }
 
-    /// After a change: a look at the data as a reader without a lock has it, and what the shown file holds.
+    /// After a change: reads the data as a reader without a lock does, and records the content of the shown file.
     pub(super) fn show_content(&mut self) {
         let now = self.began.elapsed();
         let Some(call) = self.mirror.calls.last_mut().filter(|call| call.is_change()) else { return };
@@ -248,7 +249,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Lets those go on whose lock can be had now, the first that came first.
+    /// Resumes the threads whose lock is free by now, in order of arrival.
     pub(super) fn wake(&mut self) -> Result<(), TracerError> {
         loop {
             let can_go = |waiting: &Waiting| {
@@ -257,7 +258,7 @@ impl<'a> Machine<'a> {
             };
             let Some(at) = self.waiting.iter().position(can_go) else { return Ok(()) };
             let waiting = self.waiting.remove(at);
-            // Whoever gets the lock that he waited for goes on at once, and the one who gave it up after him.
+            // A thread that gets the lock it waited for runs at once, and the one that released it runs after it.
             if let Some(client) = self.mirror.client_of(waiting.thread).filter(|_| waiting.lock.is_some()) {
                 self.active = client;
             }
@@ -266,9 +267,9 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Content as a person reads it in one line.
+/// Returns content as one line for a person to read.
 fn shortened(content: &[u8]) -> String {
-    /// What is shown of it, in characters, from its end: that is where most files change.
+    /// Number of characters shown, from the end: that is where most files change.
     const SHOWN: usize = 120;
     let text = String::from_utf8_lossy(content);
     let count = text.chars().count();

@@ -44,7 +44,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A client goes on as a copy of a template: of `template`, where that was its own process so far.
+    /// Continues a client as a copy of a template: of `template`, if that was its own process so far.
     pub(super) fn go_on_as_copy(
         &mut self,
         number: u32,
@@ -66,12 +66,12 @@ impl<'a> Machine<'a> {
             client.is_copy = true;
             client.made_of = Some(made_of);
         }
-        // It makes the call that its template is stopped at.
+        // It makes the call at which its template is stopped.
         resumed(stopped.go_on(None))
     }
 
-    /// At the first visible call of a client: makes a template of it, and lets a copy go on in its place. The thread is
-    /// given back where that cannot be.
+    /// At the first visible call of a client: makes a template of it, and continues with a copy in its place. Returns
+    /// the thread if that is not possible.
     pub(super) fn make_template(
         &mut self,
         number: u32,
@@ -112,7 +112,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A copy asks for its process id: where it is to be its template's, that is what it is told.
+    /// Answers a copy that asks for its process id: with the id of its template, if it is to keep that.
     pub(super) fn tell_pid(&self, stopped: Stopped) -> Result<(), TracerError> {
         let thread = stopped.thread();
         let keeps = self.surroundings.templates.is_some_and(|templates| held(templates).keeps_pid());
@@ -135,7 +135,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Lets the held calls of a client fail.
+    /// Makes the held calls of a client fail.
     pub(super) fn fail_held(&mut self, number: u32, treatment: CallAction) -> Result<(), TracerError> {
         let (freed, held): (Vec<Held>, Vec<Held>) =
             self.held.drain(..).partition(|held| self.mirror.client_of(held.thread) == Some(number));
@@ -169,7 +169,7 @@ impl<'a> Machine<'a> {
         kill_processes(&processes);
     }
 
-    /// Waits until those that outlived their operation sleep or have ended, and looks at the locks that they have.
+    /// Waits until surviving processes sleep or have ended, then looks at the locks that they hold.
     pub(super) fn look_at_survivors(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
         let unharmed = self.numbered().filter(|(_, client)| !client.is_killed && !client.is_maimed);
         let ended: Vec<u32> = unharmed
@@ -189,7 +189,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A copy shares its older descriptors with its template, and so would its locks on them be shared.
+    /// Refuses copies that lock older descriptors: they share these, and thus the locks, with their template.
     pub(in crate::tracer) fn refuse_unfit_copies(&self) {
         let is_unfit = self.mirror.locks_older_descriptor && self.clients.iter().any(|client| client.is_copy);
         if let Some(templates) = self.surroundings.templates.filter(|_| is_unfit) {
@@ -197,7 +197,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Kills whatever still lives, and waits for its end.
+    /// Kills all processes that are still alive, and waits for their end.
     pub(in crate::tracer) fn end_all(&mut self) -> Result<(), TracerError> {
         self.held.clear();
         self.freed.clear();
@@ -215,7 +215,7 @@ impl<'a> Machine<'a> {
             if starting.is_empty() && self.mirror.threads().next().is_none() {
                 return Ok(());
             }
-            // With templates there is always somebody to wait for, so that one who is gone must not be waited for.
+            // With templates there is always a process to wait for, so processes that are gone must not be waited for.
             let gone: Vec<Pid> =
                 self.mirror.threads().filter(|thread| !descriptor::is_traced(*thread)).collect();
             for thread in gone {
@@ -237,7 +237,7 @@ impl<'a> Machine<'a> {
                     }
                     self.mirror.thread_ended(thread, end);
                 }
-                // One that had just begun is killed in the next round; a stopped one dies of the kill.
+                // A process that had just begun is killed in the next round; a stopped one dies of the kill.
                 Ok(Event::Begun(stopped)) => self.mirror.born(stopped.thread(), None),
                 Ok(_) => {}
                 Err(TracerError::System { why, .. }) if why.raw_os_error() == Some(libc::ECHILD) => {
@@ -256,7 +256,7 @@ impl<'a> Machine<'a> {
         let mut operations = Vec::new();
         for (client, number) in self.clients.into_iter().zip(1..) {
             let Some((stdout, stderr)) = client.output else { continue };
-            // An operation that was given up while there was time left ran past no limit.
+            // An operation that was given up while there was time left exceeded no limit.
             let unfinished = match (is_stuck, is_late) {
                 (true, _) => End::Stuck,
                 (false, true) => self.deadline.end(),
@@ -290,7 +290,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// The templates; whoever panicked with them left them as they were.
+/// Locks the templates; a thread that panicked with them left them as they were.
 fn held(templates: &Mutex<Templates>) -> MutexGuard<'_, Templates> {
     templates.lock().unwrap_or_else(PoisonError::into_inner)
 }

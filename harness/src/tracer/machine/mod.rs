@@ -1,5 +1,5 @@
 //! The machine: takes in one event after another, keeps who runs, who is held and who waits for a lock, and sees when
-//! nobody can go on.
+//! no client can make progress.
 
 mod call;
 mod client;
@@ -29,14 +29,14 @@ use crate::tracer::{CallAction, Director, Surroundings, Traceable, TracerError, 
 
 use schedule::Before;
 
-/// Between two looks at who sleeps: short at first, since most calls are.
+/// Pause between two checks for sleeping threads: short at first, because most calls are.
 const LOOK_MIN: Duration = Duration::from_micros(50);
 const LOOK_MAX: Duration = Duration::from_millis(5);
-/// How many times the time of one operation a session of many requests may take.
+/// Time limit of a session with many requests, as a multiple of that of one operation.
 const SESSION_TIMES: u32 = 3;
-/// Vain tries to get a lock, one after another, after which others come first.
+/// Consecutive unsuccessful attempts to get a lock after which other clients come first.
 const SPINS_MAX: u32 = 50;
-/// How long it is waited until those that outlived their operation have come to sleep.
+/// Maximum time to wait until surviving processes sleep.
 const SURVIVORS_MAX: Duration = Duration::from_millis(500);
 
 pub(super) struct Machine<'a> {
@@ -46,46 +46,46 @@ pub(super) struct Machine<'a> {
     deadline: Deadline,
     began: Instant,
     held: Vec<Held>,
-    /// Calls of what outlived its operation, which are made as soon as all have come to rest.
+    /// Calls of surviving processes, which are made as soon as all have come to rest.
     freed: Vec<Held>,
     waiting: Vec<Waiting>,
-    /// Calls of clients whose turn it is not, with what they are.
+    /// Calls of clients that do not have the turn, with their entries.
     parked: Vec<(Pid, Stopped, Entry)>,
-    /// How often each client tried in vain to get a lock, since it last changed something.
+    /// Unsuccessful lock attempts of each client since it last changed something.
     spins: BTreeMap<u32, u32>,
-    /// Who tried so often that the others have to come first.
+    /// Client that tried so often that the others have to come first.
     yielded: Option<u32>,
-    /// Whose turn it is: the calls of all others wait until this one has come to rest.
+    /// Client that has the turn: the calls of all others wait until it has come to rest.
     active: u32,
-    /// Threads that were let into a call that may change a lock, by the locked file.
+    /// Threads that were let into a call that may change a lock, with the locked file.
     in_flight: BTreeMap<Pid, FileId>,
-    /// What is to be done when a call returns that was changed on its way in.
+    /// What to do when a call returns that was changed at its entry.
     changed: BTreeMap<Pid, Change>,
-    /// Threads that make a call again which the injector has seen already.
+    /// Threads that repeat a call which the injector has already seen.
     again: BTreeSet<Pid>,
-    /// How often the data was looked at, and when it was found torn.
+    /// Number of reads of the data, and when it was found torn.
     readings: u64,
     torn: Vec<(Duration, String)>,
-    /// What the shown file held last; nothing where there was none.
+    /// Last content of the shown file; nothing if there was none.
     last_content: Option<Vec<u8>>,
-    /// The starts of processes, threads and programs.
+    /// Starts of processes, threads and programs.
     spawns: Vec<Spawn>,
     stuck: Vec<Stuck>,
     leaks: Vec<Leak>,
     /// How far the clock of scheduled clients is ahead.
     ahead: Duration,
-    /// How many calls the injector of scheduled clients was told of.
+    /// Number of calls reported to the injector of scheduled clients.
     told_calls: usize,
-    /// Looks in a row at which all slept, though some had been awake between.
+    /// Consecutive looks at which all threads slept, though some had been awake in between.
     restless: Cell<u32>,
-    /// No client is waited for any more.
+    /// Whether clients are no longer waited for.
     is_given_up: bool,
 }
 
 struct Client<'a> {
     traceable: &'a Traceable<'a>,
     output: Option<(File, File)>,
-    /// On its way to its program.
+    /// State of its start, until its program runs.
     starting: Option<Started>,
     root: Option<Pid>,
     /// When its process was started.
@@ -94,17 +94,17 @@ struct Client<'a> {
     returned: Option<(Duration, End)>,
     survivors: usize,
     still: Option<Duration>,
-    /// It is a copy of a template.
+    /// Whether it is a copy of a template.
     is_copy: bool,
-    /// Of this one.
+    /// The process that it is a copy of.
     made_of: Option<Pid>,
-    /// The director wanted all of it dead.
+    /// Whether the director wanted all of it dead.
     is_killed: bool,
-    /// One of its processes was killed alone: the operation ends with the last of the others.
+    /// Whether one of its processes was killed alone: the operation then ends with the last of the others.
     is_maimed: bool,
 }
 
-/// A call that is not made until the injector lets its client go on.
+/// A call that is not made until the injector releases its client.
 struct Held {
     thread: Pid,
     stopped: Stopped,
@@ -113,7 +113,7 @@ struct Held {
     before: Before,
 }
 
-/// A call that is not made until a lock can be had.
+/// A call that is not made until a lock is free.
 struct Waiting {
     thread: Pid,
     stopped: Stopped,
@@ -121,17 +121,17 @@ struct Waiting {
     file: FileId,
 }
 
-/// What is to be done when a call returns that was changed on its way in.
+/// What to do when a call returns that was changed at its entry.
 enum Change {
-    /// An argument is set back to what it was, for the kernel keeps the registers; then all are killed, where wanted.
+    /// Restores an argument, because the kernel keeps the registers; then kills all processes, if requested.
     Argument { index: usize, value: u64, then_kill: bool },
-    /// A number in memory is set back.
+    /// Restores a number in memory.
     Memory { address: u64, value: u64, index: usize, argument: u64, then_kill: bool },
-    /// The call is made again.
+    /// Makes the call again.
     Again(Entry),
-    /// It is told that it failed with this error number.
+    /// Reports that the call failed with this error number.
     Result(i32),
-    /// It asked for the time, and is told one that is ahead.
+    /// Answers a call that asked for the time with a time that is ahead.
     Clock(Asked),
 }
 
@@ -162,7 +162,7 @@ impl<'a> Machine<'a> {
             surroundings,
             clients: clients.collect(),
             mirror: KernelModel::new(sandbox, surroundings.is_detailed),
-            // The time of one operation for each of them, since one waits while another has its turn.
+            // The time of one operation for each client, because one waits while another has the turn.
             deadline: Deadline::new(
                 span_of(surroundings, traceables.len()),
                 surroundings.is_alone,
@@ -192,7 +192,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// Runs until every client that was started has ended, or nobody can go on.
+    /// Runs until every client that was started has ended, or none can make progress.
     pub(super) fn run(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
         while !self.is_over() {
             match self.next_event()? {
@@ -224,7 +224,7 @@ impl<'a> Machine<'a> {
         self.clients.get_mut(usize::try_from(number).ok()?.checked_sub(1)?)
     }
 
-    /// The next event; nothing where all who can go on by themselves have come to rest, and somebody else could.
+    /// Returns the next event; nothing if all clients that can run by themselves are at rest, and another could run.
     fn next_event(&mut self) -> Result<Option<Event>, TracerError> {
         if self.surroundings.is_scheduled {
             return self.next_scheduled_event();
@@ -243,7 +243,7 @@ impl<'a> Machine<'a> {
                 return Ok(Some(event));
             }
             if self.is_at_rest() {
-                // Who ended between the two looks is seen as asleep, and has told of it by now.
+                // A thread that ended between the two looks appears to sleep; its event has arrived by now.
                 return poll_or_none();
             }
             if self.deadline.is_over() {
@@ -258,7 +258,7 @@ impl<'a> Machine<'a> {
         self.clients.iter().any(|client| client.is_maimed)
     }
 
-    /// The client whose first process a thread is.
+    /// Returns the client whose first process is this thread.
     fn root_of(&self, thread: Pid) -> Option<u32> {
         self.numbered().find(|(_, client)| client.root == Some(thread)).map(|(number, _)| number)
     }
@@ -270,7 +270,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Until its program runs, nothing that a child of ours does is the store's.
+    /// Handles events of a child before its program runs: until then nothing that it does is the store's.
     fn take_on_the_way(&mut self, event: Event) -> Result<Option<Event>, TracerError> {
         let Some(number) = self.root_of(event.thread()) else { return Ok(Some(event)) };
         let Some(started) = self.client(number).and_then(|client| client.starting.take()) else {
@@ -334,7 +334,7 @@ impl<'a> Machine<'a> {
             Event::Begun(stopped) => {
                 self.mirror.born(stopped.thread(), None);
                 let client = self.mirror.client_of(stopped.thread());
-                // Its parent was killed while it was born.
+                // Its parent was killed while it was being created.
                 if client.is_some_and(|number| self.client(number).is_some_and(|client| client.is_killed)) {
                     kill_processes(&[stopped.thread()]);
                     return Ok(());
@@ -388,7 +388,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Of a thread that is gone nothing is waited for.
+    /// Drops everything that waits for threads that are gone.
     fn forget_the_gone(&mut self) {
         let living: BTreeSet<Pid> = self.mirror.threads().collect();
         self.held.retain(|held| living.contains(&held.thread));
@@ -411,7 +411,7 @@ impl<'a> Machine<'a> {
         let thread = stopped.thread();
         let owner = self.mirror.client_of(thread);
         let has_turn = |client: u32| client == self.active || self.has_ended(self.active);
-        // Who tries again and again gives the others a chance, and who runs while another dies waits for that.
+        // A client that tries repeatedly lets the others run, and a client that runs while another dies waits for that.
         let spins = owner.and_then(|client| self.spins.get(&client)).copied().unwrap_or(0);
         let some_wait = !self.parked.is_empty() || !self.held.is_empty();
         let yields = spins >= SPINS_MAX && some_wait && owner == Some(self.active);
@@ -449,7 +449,7 @@ impl<'a> Machine<'a> {
         };
         let pending = self.mirror.pending(thread).filter(|_| is_visible);
         let length = pending.and_then(Pending::length);
-        // Nobody directs what an operation leaves behind when it has ended.
+        // The injector does not control what an operation leaves behind when it has ended.
         let has_ended = self.has_ended(client);
         let was_seen = self.again.remove(&thread);
         let treatment = match has_ended || was_seen {
@@ -508,13 +508,13 @@ impl<'a> Machine<'a> {
         client.is_none_or(|client| self.is_done(number, client))
     }
 
-    /// Whether an operation has ended: one that lost a process, only with the last of the others.
+    /// Whether an operation has ended; one that lost a process ends only with the last of the others.
     fn is_done(&self, number: u32, client: &Client<'_>) -> bool {
         client.returned.is_some() && (!client.is_maimed || self.mirror.processes_of(number).is_empty())
     }
 }
 
-/// How long some operations may run together.
+/// Returns the time that these operations may take together.
 fn span_of(surroundings: &Surroundings<'_>, operations: usize) -> Duration {
     let times =
         u32::try_from(operations).unwrap_or(1) * if surroundings.is_interactive { SESSION_TIMES } else { 1 };
@@ -528,23 +528,23 @@ fn all_ended<'b, 'a: 'b>(mut clients: impl Iterator<Item = (u32, &'b Client<'a>)
 
 fn poll_or_none() -> Result<Option<Event>, TracerError> {
     match poll() {
-        // Nobody is there yet.
+        // No process exists yet.
         Err(TracerError::System { why, .. }) if why.raw_os_error() == Some(libc::ECHILD) => Ok(None),
         polled => polled,
     }
 }
 
-/// Kills processes. By `kill`, since the kernel may drop a signal that is injected at such a stop.
+/// Kills processes by `kill`, because the kernel may drop a signal that is injected at such a stop.
 fn kill_processes(processes: &[Pid]) {
     for process in processes {
-        // Gone already, if it cannot be killed.
+        // If it cannot be killed, it is gone already.
         let _killed = kill(*process, Signal::SIGKILL);
     }
 }
 
 fn resumed(resumed: Result<(), Errno>) -> Result<(), TracerError> {
     match resumed {
-        // It was killed meanwhile; its end will be told.
+        // It was killed meanwhile; its end will be reported.
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(why) => Err(TracerError::System { what: "let a traced thread go on", why: io::Error::from(why) }),
     }

@@ -10,21 +10,21 @@ use crate::tracer::asleep::{self, Sleep};
 use crate::tracer::machine::{Client, LOOK_MAX, Machine, resumed};
 use crate::tracer::{ClientState, Director, SchedulerAction, TracerError};
 
-/// After so many looks in a row at which all slept, though some had been awake between, they are at rest.
+/// Consecutive looks at which all threads slept, though some had been awake in between, after which they are at rest.
 const RESTLESS_MAX: u32 = 50;
 
-/// A thread, how it sleeps, and how often it had gone to sleep by then.
+/// A thread, its kind of sleep, and how often it had gone to sleep by then.
 type Look = (Pid, Sleep, Option<u64>);
 
-/// Whether there was a moment at which all of these slept. They were looked at one after another: who was seen to sleep
-/// may have been woken by one who was looked at later, and who slept by then. So several are looked at twice: who
-/// sleeps both times, and went to sleep no more often, slept all the while.
+/// Whether there was a moment at which all of these threads slept. They were looked at one after another: a thread that
+/// was seen to sleep may have been woken by one that was looked at later and slept by then. So several threads are
+/// looked at twice: a thread that sleeps both times, and went to sleep no more often, slept all the while.
 fn slept_at_once(first: &[Look], again: impl FnOnce() -> Vec<Look>) -> bool {
     first.iter().all(|(_, sleep, _)| *sleep != Sleep::Awake) && (first.len() < 2 || first == again())
 }
 
 impl<'a> Machine<'a> {
-    /// The threads that are neither held nor wait for a lock, with what they do.
+    /// Returns the threads that are neither held nor waiting for a lock, with what they do.
     pub(super) fn running(&self) -> Vec<(Pid, Sleep)> {
         let is_running = |thread: &Pid| {
             !self.held.iter().chain(&self.freed).any(|held| held.thread == *thread)
@@ -34,7 +34,7 @@ impl<'a> Machine<'a> {
         self.mirror.threads().filter(is_running).map(|thread| (thread, Sleep::of(thread))).collect()
     }
 
-    /// Whether any process is there still that was killed: until it is gone its locks are.
+    /// Whether any killed process still exists: until it is gone, its locks exist too.
     pub(super) fn has_dying(&self) -> bool {
         self.numbered()
             .any(|(number, client)| client.is_killed && !self.mirror.processes_of(number).is_empty())
@@ -57,25 +57,25 @@ impl<'a> Machine<'a> {
             self.restless.set(0);
             return false;
         }
-        // Who polls more often than two looks take is never seen to sleep all the while.
+        // A thread that polls more often than two looks take is never seen to sleep all the while.
         let looks = self.restless.get();
         let is_at_rest = looks >= RESTLESS_MAX || slept_at_once(&first, look);
         self.restless.set(if is_at_rest { 0 } else { looks + 1 });
         is_at_rest
     }
 
-    /// The threads that are held, parked or wait for a lock, all of them stopped by the tracer. One that is not stopped
-    /// any more is about to end.
+    /// Returns the threads that are held, parked or waiting for a lock, all of them stopped by the tracer. A thread
+    /// that is no longer stopped is about to end.
     fn stopped_threads(&self) -> impl Iterator<Item = Pid> {
         let held = self.held.iter().map(|held| held.thread);
         let waiting = self.waiting.iter().map(|waiting| waiting.thread);
         held.chain(waiting).chain(self.parked.iter().map(|(thread, ..)| *thread))
     }
 
-    /// Nobody goes on by himself: the injector lets somebody, or nobody can.
+    /// Handles the state in which no client continues by itself: the injector resumes one, or none can make progress.
     pub(super) fn come_to_rest(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
         if self.deadline.is_over() {
-            // The first process of each was killed; the others follow at the end.
+            // The first process of each client was killed; the others follow at the end.
             self.held.clear();
             self.waiting.clear();
             self.parked.clear();
@@ -83,7 +83,7 @@ impl<'a> Machine<'a> {
                 self.clients.iter().all(|client| client.root.is_none() || client.returned.is_some());
             return self.pause();
         }
-        // A signal would have ended the wait of one that waits in the kernel, so it goes there.
+        // A signal would have ended a wait in the kernel, so the thread goes there.
         if let Some(at) = self.waiting.iter().position(|waiting| asleep::has_signal(waiting.thread)) {
             let waiting = self.waiting.remove(at);
             return resumed(waiting.stopped.run_to_exit());
@@ -91,7 +91,7 @@ impl<'a> Machine<'a> {
         let is_spinner =
             |thread: Pid| self.yielded.is_some() && self.mirror.client_of(thread) == self.yielded;
         let others_wait = self.parked.iter().any(|(thread, ..)| !is_spinner(*thread));
-        // In a session the one that spins may be another thread of the same client.
+        // In a session the spinning thread may be another thread of the same client.
         let some_are_held =
             self.held.iter().any(|held| self.surroundings.is_interactive || !is_spinner(held.thread));
         if others_wait || (!self.parked.is_empty() && !some_are_held) {
@@ -107,7 +107,7 @@ impl<'a> Machine<'a> {
                 self.mirror.client_of(*thread).is_some_and(has_timer)
             }
         };
-        // Whoever may be woken by something else may yet free the lock.
+        // A thread that something else may wake may still release the lock.
         let may_go_on = self.surroundings.is_interactive && running.iter().any(may_wake);
         let rested = |(number, client): (u32, &Client<'_>)| match self.rest_of(number, client) {
             ClientState::Waits if may_go_on => ClientState::Sleeps,
@@ -129,7 +129,7 @@ impl<'a> Machine<'a> {
             SchedulerAction::Again | SchedulerAction::Invoke(_) => return Ok(()),
             SchedulerAction::Nothing => {}
         }
-        // Whoever has a timer may be woken by it, so it waits in the kernel, as it would have from the beginning.
+        // A client with a timer may be woken by it, so it waits in the kernel, as it would have from the beginning.
         if let Some(at) = self
             .waiting
             .iter()
@@ -168,7 +168,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Who waits for what, now that nobody can go on.
+    /// Returns which client waits for what, now that none can make progress.
     pub(super) fn who_is_stuck(&self, running: &[(Pid, Sleep)]) -> Vec<Stuck> {
         let processes = self.mirror.process_ids();
         let unfinished =
@@ -199,7 +199,7 @@ impl<'a> Machine<'a> {
         told.collect()
     }
 
-    /// Gives the turn to the first client that waits for it, now that the one whose turn it was has come to rest.
+    /// Gives the turn to the first client that waits for it, after the client with the turn has come to rest.
     pub(super) fn give_turn(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
         let clients = || self.parked.iter().filter_map(|(thread, ..)| self.mirror.client_of(*thread));
         let other = clients().filter(|client| Some(*client) != self.yielded).min();
@@ -217,7 +217,7 @@ impl<'a> Machine<'a> {
         freed.into_iter().try_for_each(|(_, stopped, entry)| self.entry(stopped, &entry, director))
     }
 
-    /// Counts the vain tries of a client, until it changes something.
+    /// Counts the unsuccessful attempts of a client, until it changes something.
     pub(super) fn note_spin(&mut self, thread: Pid, wants_lock: bool, result: Result<i64, i32>) {
         let Some(client) = self.mirror.client_of(thread) else { return };
         let has_changed = self.mirror.calls.last().is_some_and(Call::is_change);
@@ -234,8 +234,8 @@ impl<'a> Machine<'a> {
 mod tests {
     use super::*;
 
-    /// A second client was taken to have come to rest while its threads woke each other: the first was let go too early,
-    /// and cases of Node's stores replayed two times of three on a busy machine.
+    /// A second client was taken to have come to rest while its threads woke each other: the first was resumed too
+    /// early, and cases of Node's stores replayed two times of three on a busy machine.
     #[test]
     fn threads_that_wake_each_other_between_two_looks_are_not_at_rest() {
         let [one, other] = [Pid::from_raw(1), Pid::from_raw(2)];

@@ -13,26 +13,26 @@ use crate::tracer::{
     ClientSnapshot, ClientState, Director, SchedulerAction, Snapshot, TracerError, registers,
 };
 
-/// Looks for an event that give the processor away, before it is looked at who sleeps.
+/// Maximum number of yields while looking for an event, before it checks which threads sleep.
 const YIELDS_MAX: u32 = 200;
 
-/// What a client that is stopped is about to do.
+/// The next action of a stopped client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Before {
     /// A visible call.
     Call,
     /// The exit of its first process.
     Exit,
-    /// The exit of another one, which gives up locks.
+    /// The exit of another process, which releases locks.
     OtherExit,
-    /// The start of another program, which closes descriptors that have locks.
+    /// The start of another program, which closes descriptors that hold locks.
     Exec,
-    /// A sleep of so long.
+    /// A sleep of this length.
     Sleep(Duration),
 }
 
 impl Machine<'_> {
-    /// The next event; nothing where all have come to rest.
+    /// Returns the next event, or `None` if all threads are at rest.
     pub(super) fn next_scheduled_event(&mut self) -> Result<Option<Event>, TracerError> {
         let mut pause = LOOK_MIN;
         let mut yields = 0;
@@ -61,7 +61,7 @@ impl Machine<'_> {
         }
     }
 
-    /// A thread of a scheduled client is about to make a call.
+    /// Handles a thread of a scheduled client that is about to make a call.
     pub(super) fn scheduled_entry(&mut self, stopped: Stopped, entry: &Entry) -> Result<(), TracerError> {
         let thread = stopped.thread();
         let Some(client) = self.mirror.client_of(thread) else { return resumed(stopped.go_on(None)) };
@@ -83,13 +83,14 @@ impl Machine<'_> {
         let process = self.mirror.process_id(thread);
         let is_of_root = process.is_some_and(|process| self.root_of(process).is_some());
         let is_exit = entry.is_exit() && is_of_root;
-        // Who waits for such a lock depends on it: unless it is a step of its own, orders are taken for equal that are not.
+        // Clients that wait for such a lock depend on it: if it were not a step of its own, different orders would be
+        // taken for equivalent.
         let frees = entry.is_exit() && !is_of_root && !self.mirror.footprint_of_exit(thread).locks.is_empty();
         if !is_visible && !is_exit && !frees {
             return resumed(stopped.go_on(None));
         }
         if has_ended {
-            // Nobody schedules what an operation leaves behind.
+            // Processes left behind by an operation are not scheduled.
             return if is_visible { self.admit(stopped) } else { resumed(stopped.go_on(None)) };
         }
         let stopped = match is_visible && self.mirror.next_call_of(client) == 1 {
@@ -112,7 +113,7 @@ impl Machine<'_> {
         Held { thread: stopped.thread(), stopped, since: self.began.elapsed(), before }
     }
 
-    /// All have come to rest: the injector is told who could do what, and lets one of them.
+    /// Called when all threads are at rest: passes a snapshot to the director, and carries out its choice.
     pub(super) fn take_turn(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
         if self.deadline.is_over() {
             self.held.clear();
@@ -147,7 +148,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Nobody is to go on: those who wait for a lock are stuck, unless a timer may end their wait.
+    /// Handles the case that no client is to continue: those waiting for a lock are stuck, unless a timer may end their
+    /// wait.
     fn give_up(&mut self) -> Result<(), TracerError> {
         let waits = |held: &Held| self.mirror.awaited(held.thread);
         let Some(at) = self.held.iter().position(|held| {
@@ -220,8 +222,8 @@ impl Machine<'_> {
         turn
     }
 
-    /// The stopped thread of a client that goes next: of those that can go on the one that was born first, whichever stopped
-    /// first, because that is chance.
+    /// Returns the index of the client's next stopped thread. Threads that can continue come first, then the oldest:
+    /// the order in which they stopped is random.
     fn next_held(&self, number: u32) -> Option<usize> {
         let held = self.held.iter().enumerate();
         let of_client = held.filter(|(_, held)| self.mirror.client_of(held.thread) == Some(number));
@@ -229,7 +231,7 @@ impl Machine<'_> {
         of_client.min_by_key(|(_, held)| order(held)).map(|(at, _)| at)
     }
 
-    /// Whether what a stopped thread is about to do can be done now.
+    /// Whether the next action of a stopped thread is possible now.
     fn can_go(&self, held: &Held) -> bool {
         let awaited = self.mirror.awaited(held.thread).filter(|_| held.before == Before::Call);
         awaited.is_none_or(|lock| {
@@ -239,7 +241,7 @@ impl Machine<'_> {
         })
     }
 
-    /// An operation has ended, and left processes: nobody schedules those any more.
+    /// Releases the processes left by an operation that has ended: they are no longer scheduled.
     pub(super) fn let_survivors_go(&mut self, number: u32) {
         let (left, held): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
             .into_iter()
@@ -248,7 +250,7 @@ impl Machine<'_> {
         self.freed.extend(left);
     }
 
-    /// Lets those go on that outlived their operation.
+    /// Resumes the processes that outlived their operation.
     fn go_on_after_the_end(&mut self) -> Result<(), TracerError> {
         for Held { stopped, before, .. } in std::mem::take(&mut self.freed) {
             match before {
@@ -261,7 +263,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Lets the first of a client's stopped threads that can go on make its step.
+    /// Makes the step of the client's first stopped thread that can continue.
     fn make_step(&mut self, number: u32) -> Result<(), TracerError> {
         let Some(at) = self.next_held(number) else { return Ok(()) };
         let Held { thread, stopped, before, .. } = self.held.remove(at);
@@ -281,9 +283,9 @@ impl Machine<'_> {
     }
 }
 
-/// The calls of a scene that have returned since the last one.
+/// Access to the calls that have returned since the last snapshot.
 impl Snapshot<'_> {
-    /// The calls of this client.
+    /// Returns the calls of this client.
     pub fn calls_of(&self, client: u32) -> impl Iterator<Item = &Call> {
         self.calls.iter().filter(move |call| call.client == client)
     }
