@@ -74,7 +74,7 @@ fn is_not_accused(folder: &Path, arguments: &[&str]) {
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["control"]["passed"], true, "{report:#}");
     for one in report["invariants"].as_array().unwrap() {
-        assert_ne!(one["verdict"], "violated", "{one:#}");
+        assert!(one["claimed"] == false || one["verdict"] != "violated", "{one:#}");
     }
 }
 

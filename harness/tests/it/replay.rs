@@ -103,7 +103,7 @@ fn names_of_chance_do_not_keep_a_case_from_replaying() {
         os.path.exists('%s.%d/y' % (path, child))\n\
         shutil.rmtree('%s.%d' % (path, child))\n";
     store(folder.path(), &format!("{writes}{IN_PLACE}"));
-    let report = judge(folder.path(), 1, &["--only", "crash", "--budget", "12s", "--", "./store"]);
+    let report = judge(folder.path(), 1, &["--only", "crash,crash-atomic", "--fail-fast", "--", "./store"]);
     let findings = invariant(&report, "crash-atomic")["counterexamples"].as_array().unwrap();
     assert!(!findings.is_empty(), "{report:#}");
     for finding in findings.iter().take(2) {
