@@ -61,7 +61,7 @@ const BY_THE_TRACER: [&str; 13] = [
 /// Part of the budget kept for the last operations and the look at the store after them.
 const RESERVE: Duration = Duration::from_secs(2);
 /// Maximum time kept for the start and the cleanup of the run. On a machine with ten busy processes these took 2.8 s.
-const CLEANUP_MAX: Duration = Duration::from_secs(1);
+const CLEANUP_MAX: Duration = Duration::from_secs(2);
 
 /// Options of a run.
 #[derive(Clone, Debug)]
@@ -510,7 +510,7 @@ impl<'a> Run<'a> {
     /// the clock of the run does, and the sandboxes are removed after it.
     fn end(&self) -> Option<Instant> {
         let budget = self.options.budget?;
-        let kept = CLEANUP_MAX.min(budget / 40).max(self.lateness * 2).min(budget / 4);
+        let kept = CLEANUP_MAX.min(budget / 30).max(self.lateness * 2).min(budget / 4);
         self.began.checked_add(budget - kept)
     }
 
