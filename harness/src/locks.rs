@@ -25,7 +25,7 @@ pub enum Kind {
     Ofd,
 }
 
-/// What a lock excludes.
+/// Mode of a lock: shared or exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {

@@ -19,7 +19,7 @@ pub struct Observation {
     pub subject: Subject,
     /// All operations, in the order of their invocation.
     pub operations: Vec<Operation>,
-    /// What readers without a lock saw.
+    /// Readings of readers without a lock.
     pub readings: Readings,
     /// States of the sandbox at moments when no operation was running, in order of time.
     pub states: Vec<State>,
@@ -41,7 +41,7 @@ pub struct Observation {
     /// Whether picklock truncated the data file.
     #[serde(default)]
     pub source_was_damaged: bool,
-    /// What sessions held in memory, each time just before they listed.
+    /// Records that sessions held in memory, each time just before a `list`.
     #[serde(default)]
     pub memories: Vec<Memory>,
     /// Names of the files that baseline runs made: a similar name has a random part.
@@ -49,7 +49,7 @@ pub struct Observation {
     pub usual_names: BTreeSet<String>,
 }
 
-/// What a session held in memory and what it listed right after, while no other request ran.
+/// Records that a session held in memory and those that it listed right after, while no other request ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Time of the request.
@@ -184,7 +184,7 @@ pub enum FileState {
     Whole,
 }
 
-/// What readers without a lock saw.
+/// Readings of readers without a lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readings {
     /// Number of reads of the data file.

@@ -32,7 +32,7 @@ pub fn check_in_parts(
         let options = Options { shard: *part, ..options.clone() };
         match job {
             0 => judge(target, &options, stop, watcher, tells),
-            _ => judge(target, &options, stop, &BaselineRun(watcher), tells),
+            _ => judge(target, &options, stop, &OneOfMany(watcher), tells),
         }
     };
     let all: Vec<Result<(Report, Vec<Narrative>), CheckError>> = thread::scope(|scope| {
@@ -51,9 +51,9 @@ pub fn check_in_parts(
     }
     let mut report = join(&reports, shard);
     report.elapsed_ms = milliseconds(began.elapsed());
-    narratives.retain(|telling| {
-        let is_its = |one: &Counterexample| one.replay == telling.about.replay;
-        let of = report.invariants.iter().find(|one| one.id == telling.about.invariant);
+    narratives.retain(|narrative| {
+        let is_its = |one: &Counterexample| one.replay == narrative.about.replay;
+        let of = report.invariants.iter().find(|one| one.id == narrative.about.invariant);
         of.is_some_and(|one| one.counterexamples.iter().any(is_its))
     });
     Ok((report, narratives))
@@ -77,9 +77,9 @@ fn part(shard: Shard, job: u32, jobs: u32) -> Option<Shard> {
 }
 
 /// Does not report scenarios: only one part reports which scenario is running.
-struct BaselineRun<'a>(&'a dyn Watcher);
+struct OneOfMany<'a>(&'a dyn Watcher);
 
-impl Watcher for BaselineRun<'_> {
+impl Watcher for OneOfMany<'_> {
     fn made(&self, folder: &Path) {
         self.0.made(folder);
     }

@@ -136,7 +136,7 @@ pub(super) fn explained(
 }
 
 /// Returns the narrative of the execution, with its original names, so that they can be distinguished.
-pub(super) fn telling(
+pub(super) fn narrative(
     invariant: &Invariant,
     observation: &Observation,
     seen: &str,

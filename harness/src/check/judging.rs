@@ -119,7 +119,7 @@ impl Run<'_> {
                 self.open.push(open);
             }
             if self.tells {
-                self.narratives.push(finding::telling(invariant, observation, &seen, &counterexample));
+                self.narratives.push(finding::narrative(invariant, observation, &seen, &counterexample));
             }
             found.push(counterexample);
         }

@@ -293,7 +293,7 @@ struct Run<'a> {
     unsaved: Option<String>,
     /// Estimated time of the experiments that invariants need, computed before the first one ran.
     estimate: Option<Duration>,
-    /// How long the latest scenario ran past the end of its share.
+    /// Longest time by which a scenario ran past the end of its share.
     lateness: Duration,
     /// Why a scenario was cut short, so that something may not have been judged.
     cut_short: Option<String>,
@@ -407,14 +407,14 @@ impl<'a> Run<'a> {
             None => None,
         };
         if let Some(prepared) = &mut prepared {
-            let telling: Vec<&'static str> =
+            let early: Vec<&'static str> =
                 scenario::TELLING_ORDER.into_iter().filter(|id| chosen.contains(id)).collect();
-            for (index, scenario) in telling.iter().enumerate() {
+            for (index, scenario) in early.iter().enumerate() {
                 if self.is_over() {
                     break;
                 }
                 // Half of the time goes to the most informative scenarios, however slow the store is.
-                self.give_share(&mut env, 2, telling.len() - index);
+                self.give_share(&mut env, 2, early.len() - index);
                 self.sweep_with(&mut templates, scenario, Pass::Early, &mut env, prepared, sandbox)?;
                 self.note_lateness(env.hard_end);
             }

@@ -159,7 +159,7 @@ fn apart(model: &Set, one: &Operation<Call>, other: &Operation<Call>) -> String 
     )
 }
 
-/// What is known about a record while the lists are read.
+/// State of a record while the lists are read.
 enum Seen {
     /// No client added it.
     Unknown,

@@ -44,7 +44,7 @@ pub struct Invariant {
     pub statement: &'static str,
     /// The source file that defines it; its header explains it.
     pub source: &'static str,
-    /// What the target must have for the invariant to apply.
+    /// Feature of the target without which the invariant does not apply.
     pub needs: Needs,
     /// The experiments that must all have run before it holds.
     pub evidence: &'static [Evidence],
@@ -62,7 +62,7 @@ impl Invariant {
     }
 }
 
-/// What a target must have for an invariant to apply.
+/// Feature of a target that an invariant requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// Nothing beyond the operations that every target has.

@@ -94,7 +94,7 @@ fn check(observation: &Observation) -> Judgement {
         );
     }
     let left_between = |first: &State, last: &State| {
-        // What was seen in the store shows whether a killed add happened, and so has files of its own.
+        // The records in the store show which killed adds took effect, and so have files of their own.
         let adds = ruler.adds_between(first, last);
         ruler.count(last).saturating_sub(ruler.count(first) + per_add * adds)
     };

@@ -122,7 +122,7 @@ struct UnderWay {
 
 /// A step of a client that changed nothing.
 #[derive(Clone, Debug, PartialEq)]
-struct ExplorationStats {
+struct Attempt {
     footprint: Footprint,
     /// Whether the step failed to get an exclusive resource: a lock, or a new name.
     is_vain: bool,
@@ -137,7 +137,7 @@ struct Client {
     /// Number of visible calls of its current operation.
     calls: u32,
     /// Its steps since its last sleep or change.
-    iteration: Vec<ExplorationStats>,
+    iteration: Vec<Attempt>,
     /// Whether these steps changed anything.
     has_changed: bool,
     /// Whether others changed something that it had looked at since.
@@ -159,8 +159,10 @@ impl Client {
             Some(_) => !self.iteration.is_empty() || self.has_slept,
             // A successful call makes progress, such as the next part of a long read.
             None => {
-                let alike =
-                    self.iteration.iter().filter(|tried| tried.is_vain && tried.footprint == turn.footprint);
+                let alike = self
+                    .iteration
+                    .iter()
+                    .filter(|attempt| attempt.is_vain && attempt.footprint == turn.footprint);
                 alike.count() >= SPINS_MAX
             }
         }
@@ -169,7 +171,7 @@ impl Client {
     /// Returns the footprint of its polling: what it waits to see changed.
     fn watched(&self) -> Footprint {
         let mut watched = Footprint::default();
-        for ExplorationStats { footprint, .. } in &self.iteration {
+        for Attempt { footprint, .. } in &self.iteration {
             watched.is_unknown |= footprint.is_unknown;
             for (resource, access) in &footprint.touched {
                 let how = if *access == Access::Other { Access::Other } else { Access::Read };
@@ -242,10 +244,10 @@ impl<'a> Scheduling<'a> {
             (own.has_changed, own.is_woken, own.has_slept) = (false, false, true);
         } else if !footprint.is_empty() {
             let is_vain = calls.iter().any(|call| is_refusal(call));
-            let tried = ExplorationStats { footprint: own_footprint, is_vain };
+            let attempt = Attempt { footprint: own_footprint, is_vain };
             // Repeated reads are one look at the same thing.
-            if is_vain || !own.iteration.contains(&tried) {
-                own.iteration.push(tried);
+            if is_vain || !own.iteration.contains(&attempt) {
+                own.iteration.push(attempt);
             }
             own.has_slept = false;
             own.has_changed |= has_changed;

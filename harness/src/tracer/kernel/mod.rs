@@ -1,4 +1,4 @@
-//! The mirror: which descriptor of which process is open on what, and who holds which lock, kept up to date from the
+//! Models the kernel: which descriptor of which process is open on what, and who holds which lock, kept up to date from the
 //! calls themselves. The kernel decides: the effect of a call is taken from its result.
 
 mod descriptors;

@@ -16,7 +16,7 @@ impl<'a> Machine<'a> {
     /// Lets a thread make its visible call, as soon as the lock that it requests is free.
     pub(super) fn admit(&mut self, stopped: Stopped) -> Result<(), TracerError> {
         let thread = stopped.thread();
-        let Some(pending) = self.mirror.pending(thread) else { return resumed(stopped.go_on(None)) };
+        let Some(pending) = self.kernel.pending(thread) else { return resumed(stopped.go_on(None)) };
         let (entry, wanted) = (pending.entry, pending.wants);
         let Some(wanted) = wanted else { return resumed(stopped.run_to_exit()) };
         let file = wanted.file;
@@ -25,7 +25,7 @@ impl<'a> Machine<'a> {
             self.waiting.push(Waiting { thread, stopped, lock: None, file });
             return Ok(());
         }
-        let converts = |lock: &Lock| self.surroundings.is_scheduled && self.mirror.is_conversion(lock);
+        let converts = |lock: &Lock| self.surroundings.is_scheduled && self.kernel.is_conversion(lock);
         if wanted.waits && wanted.lock().is_some_and(|lock| converts(&lock)) {
             // As in the kernel, others may come in between: releasing the old lock is a step of its own.
             let giving_up = u64::from(libc::LOCK_UN.unsigned_abs());
@@ -33,13 +33,13 @@ impl<'a> Machine<'a> {
             self.changed.insert(thread, Change::Again(entry));
             return resumed(stopped.run_to_exit());
         }
-        let taken = wanted.lock().filter(|lock| wanted.waits && !self.mirror.obstacles(lock).is_empty());
+        let taken = wanted.lock().filter(|lock| wanted.waits && !self.kernel.obstacles(lock).is_empty());
         if let Some(lock) = taken {
             if self.closes_posix_cycle(&lock) {
                 registers::refuse(thread, libc::EDEADLK).map_err(TracerError::system("refuse a call"))?;
                 return resumed(stopped.run_to_exit());
             }
-            if self.mirror.is_conversion(&lock) && !self.surroundings.is_scheduled {
+            if self.kernel.is_conversion(&lock) && !self.surroundings.is_scheduled {
                 // The kernel releases the old lock before it waits for the new one, so it is made to do that without
                 // waiting.
                 let refusing = entry.arguments[1] | u64::from(libc::LOCK_NB.unsigned_abs());
@@ -62,7 +62,7 @@ impl<'a> Machine<'a> {
             return false;
         }
         let mut seen = BTreeSet::new();
-        let mut next: Vec<Owner> = self.mirror.obstacles(wanted).iter().map(|held| held.owner).collect();
+        let mut next: Vec<Owner> = self.kernel.obstacles(wanted).iter().map(|held| held.owner).collect();
         while let Some(owner) = next.pop() {
             if owner == wanted.owner {
                 return true;
@@ -70,10 +70,10 @@ impl<'a> Machine<'a> {
             if !seen.insert(owner) {
                 continue;
             }
-            let held = self.held.iter().filter_map(|held| self.mirror.awaited(held.thread));
+            let held = self.held.iter().filter_map(|held| self.kernel.awaited(held.thread));
             let waits = self.waiting.iter().filter_map(|waiting| waiting.lock).chain(held);
             for lock in waits.filter(|lock| lock.kind == Kind::Posix && lock.owner == owner) {
-                next.extend(self.mirror.obstacles(&lock).iter().map(|held| held.owner));
+                next.extend(self.kernel.obstacles(&lock).iter().map(|held| held.owner));
             }
         }
         false
@@ -87,7 +87,7 @@ impl<'a> Machine<'a> {
         then_kill: bool,
     ) -> Result<(), TracerError> {
         let thread = stopped.thread();
-        let Some(pending) = self.mirror.pending(thread) else { return resumed(stopped.go_on(None)) };
+        let Some(pending) = self.kernel.pending(thread) else { return resumed(stopped.go_on(None)) };
         let change = match pending.shape.form {
             Form::Buffer { count, .. } | Form::Copy { count, .. } => {
                 let value = registers::set_argument(thread, count, length)
@@ -123,12 +123,12 @@ impl<'a> Machine<'a> {
     /// Makes a call fail. A descriptor is closed after any `close` (close(2)), so that is made, and its result changed.
     pub(super) fn fail(&mut self, stopped: Stopped, errno: i32) -> Result<(), TracerError> {
         let thread = stopped.thread();
-        let Some(pending) = self.mirror.pending(thread) else { return resumed(stopped.go_on(None)) };
+        let Some(pending) = self.kernel.pending(thread) else { return resumed(stopped.go_on(None)) };
         if pending.shape.form == Form::Close {
             self.changed.insert(thread, Change::Result(errno));
             return resumed(stopped.run_to_exit());
         }
-        self.mirror.asks_for_no_lock(thread);
+        self.kernel.asks_for_no_lock(thread);
         registers::refuse(thread, errno).map_err(TracerError::system("refuse a call"))?;
         resumed(stopped.run_to_exit())
     }
@@ -143,22 +143,22 @@ impl<'a> Machine<'a> {
         director: &mut dyn Director,
     ) -> Result<(), TracerError> {
         let thread = stopped.thread();
-        let client = self.mirror.client_of(thread).filter(|client| !self.has_ended(*client));
+        let client = self.kernel.client_of(thread).filter(|client| !self.has_ended(*client));
         let Some(client) = client else { return resumed(stopped.go_on(None)) };
         let nth = 1 + self.spawns.iter().filter(|spawn| spawn.client == client).count();
         self.spawns.push(Spawn {
             client,
-            process: self.mirror.process_of(thread).map_or(0, |process| process.number),
+            process: self.kernel.process_of(thread).map_or(0, |process| process.number),
             name: name.to_owned(),
             is_thread: spawn::makes_thread(thread, entry),
-            after_calls: self.mirror.next_call_of(client) - 1,
+            after_calls: self.kernel.next_call_of(client) - 1,
         });
         let nth = u32::try_from(nth).unwrap_or(u32::MAX);
         if let Some(errno) = director.treat_spawn(&Spawning { client, nth, name }) {
             registers::refuse(thread, errno).map_err(TracerError::system("refuse a call"))?;
         } else if self.surroundings.is_scheduled
             && name.starts_with("execve")
-            && !self.mirror.footprint_of_exec(thread).locks.is_empty()
+            && !self.kernel.footprint_of_exec(thread).locks.is_empty()
         {
             // A client that waits for such a lock depends on the exec, so it is a step of its own.
             self.held.push(self.held_before(stopped, Before::Exec));
@@ -170,9 +170,9 @@ impl<'a> Machine<'a> {
     /// Limits the file size of a process to the middle of what it is about to write.
     pub(super) fn limit_size(&mut self, stopped: Stopped, length: u64) -> Result<(), TracerError> {
         let thread = stopped.thread();
-        let offset = self.mirror.next_offset(thread);
-        let process = self.mirror.process_id(thread).and_then(|process| RawPid::from_raw(process.as_raw()));
-        let client = self.mirror.client_of(thread);
+        let offset = self.kernel.next_offset(thread);
+        let process = self.kernel.process_id(thread).and_then(|process| RawPid::from_raw(process.as_raw()));
+        let client = self.kernel.client_of(thread);
         let allowed =
             client.and_then(|client| self.client(client)).map_or(0, |client| client.traceable.file_max);
         if let (Some(offset), Some(process)) = (offset, process) {
@@ -194,7 +194,7 @@ impl<'a> Machine<'a> {
         };
         let then_kill = match self.changed.remove(&thread) {
             Some(Change::Again(entry)) => {
-                self.mirror.gave_up_for_conversion(thread, self.surroundings.is_scheduled);
+                self.kernel.gave_up_for_conversion(thread, self.surroundings.is_scheduled);
                 registers::make_again(thread, entry.number, entry.arguments)
                     .map_err(TracerError::system("let a call be made again"))?;
                 self.again.insert(thread);
@@ -222,11 +222,11 @@ impl<'a> Machine<'a> {
             }
             None => false,
         };
-        let wants_lock = self.mirror.pending(thread).is_some_and(|pending| pending.wants.is_some());
-        self.mirror.exit(thread, result);
+        let wants_lock = self.kernel.pending(thread).is_some_and(|pending| pending.wants.is_some());
+        self.kernel.exit(thread, result);
         self.note_spin(thread, wants_lock, result);
         self.show_content();
-        if let Some(client) = self.mirror.client_of(thread).filter(|_| then_kill) {
+        if let Some(client) = self.kernel.client_of(thread).filter(|_| then_kill) {
             self.kill_client(client);
             return Ok(());
         }
@@ -236,7 +236,7 @@ impl<'a> Machine<'a> {
     /// After a change: reads the data as a reader without a lock does, and records the content of the shown file.
     pub(super) fn show_content(&mut self) {
         let now = self.began.elapsed();
-        let Some(call) = self.mirror.calls.last_mut().filter(|call| call.is_change()) else { return };
+        let Some(call) = self.kernel.calls.last_mut().filter(|call| call.is_change()) else { return };
         if let Some(reader) = self.surroundings.reader {
             self.readings += 1;
             self.torn.extend(reader().map(|seen| (now, format!("{seen}, after {call}"))));
@@ -254,12 +254,12 @@ impl<'a> Machine<'a> {
         loop {
             let can_go = |waiting: &Waiting| {
                 !self.in_flight.values().any(|file| *file == waiting.file)
-                    && waiting.lock.is_none_or(|lock| self.mirror.obstacles(&lock).is_empty())
+                    && waiting.lock.is_none_or(|lock| self.kernel.obstacles(&lock).is_empty())
             };
             let Some(at) = self.waiting.iter().position(can_go) else { return Ok(()) };
             let waiting = self.waiting.remove(at);
             // A thread that gets the lock it waited for runs at once, and the one that released it runs after it.
-            if let Some(client) = self.mirror.client_of(waiting.thread).filter(|_| waiting.lock.is_some()) {
+            if let Some(client) = self.kernel.client_of(waiting.thread).filter(|_| waiting.lock.is_some()) {
                 self.active = client;
             }
             self.admit(waiting.stopped)?;

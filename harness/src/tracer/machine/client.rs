@@ -55,9 +55,9 @@ impl<'a> Machine<'a> {
         match template {
             Some(template) => {
                 self.deadline.forget(template);
-                self.mirror.replaced_by_copy(template, process);
+                self.kernel.replaced_by_copy(template, process);
             }
-            None => self.mirror.client_started(number, process),
+            None => self.kernel.client_started(number, process),
         }
         self.deadline.watch(process);
         if let Some(client) = self.client(number) {
@@ -81,9 +81,9 @@ impl<'a> Machine<'a> {
         let Some(templates) = self.surroundings.templates else { return Ok(Some(stopped)) };
         let process = stopped.thread();
         let now = self.began.elapsed();
-        let tid_address = self.mirror.tid_addresses.get(&process).copied();
-        let has_timer = self.mirror.has_timer(number);
-        let sandbox = self.mirror.sandbox.clone();
+        let tid_address = self.kernel.tid_addresses.get(&process).copied();
+        let has_timer = self.kernel.has_timer(number);
+        let sandbox = self.kernel.sandbox.clone();
         let is_scheduled = self.surroundings.is_scheduled;
         let Some(client) = self.client(number) else { return Ok(Some(stopped)) };
         let traceable = client.traceable;
@@ -126,7 +126,7 @@ impl<'a> Machine<'a> {
 
     pub(super) fn release(&mut self, number: u32) -> Result<(), TracerError> {
         let (freed, held): (Vec<Held>, Vec<Held>) =
-            self.held.drain(..).partition(|held| self.mirror.client_of(held.thread) == Some(number));
+            self.held.drain(..).partition(|held| self.kernel.client_of(held.thread) == Some(number));
         self.held = held;
         self.active = number;
         for held in freed {
@@ -138,14 +138,14 @@ impl<'a> Machine<'a> {
     /// Makes the held calls of a client fail.
     pub(super) fn fail_held(&mut self, number: u32, treatment: CallAction) -> Result<(), TracerError> {
         let (freed, held): (Vec<Held>, Vec<Held>) =
-            self.held.drain(..).partition(|held| self.mirror.client_of(held.thread) == Some(number));
+            self.held.drain(..).partition(|held| self.kernel.client_of(held.thread) == Some(number));
         self.held = held;
         self.active = number;
         for held in freed {
             match treatment {
                 CallAction::Fail(errno) => self.fail(held.stopped, errno)?,
                 CallAction::LimitSize => {
-                    let length = self.mirror.pending(held.thread).and_then(Pending::length).unwrap_or(0);
+                    let length = self.kernel.pending(held.thread).and_then(Pending::length).unwrap_or(0);
                     self.limit_size(held.stopped, length)?;
                 }
                 _ => self.admit(held.stopped)?,
@@ -157,11 +157,11 @@ impl<'a> Machine<'a> {
     pub(super) fn kill_client(&mut self, number: u32) {
         let now = self.began.elapsed();
         let (dead, held): (Vec<Held>, Vec<Held>) =
-            self.held.drain(..).partition(|held| self.mirror.client_of(held.thread) == Some(number));
+            self.held.drain(..).partition(|held| self.kernel.client_of(held.thread) == Some(number));
         self.held = held;
-        let processes = self.mirror.processes_of(number);
-        self.waiting.retain(|waiting| self.mirror.client_of(waiting.thread) != Some(number));
-        self.parked.retain(|(thread, ..)| self.mirror.client_of(*thread) != Some(number));
+        let processes = self.kernel.processes_of(number);
+        self.waiting.retain(|waiting| self.kernel.client_of(waiting.thread) != Some(number));
+        self.parked.retain(|(thread, ..)| self.kernel.client_of(*thread) != Some(number));
         if let Some(client) = self.client(number) {
             client.is_killed = true;
             client.still = Some(dead.iter().map(|held| held.since).min().unwrap_or(now));
@@ -177,7 +177,7 @@ impl<'a> Machine<'a> {
             .map(|(number, _)| number)
             .collect();
         let end = Instant::now() + SURVIVORS_MAX;
-        while !self.mirror.leaks(&ended).is_empty() && Instant::now() < end {
+        while !self.kernel.leaks(&ended).is_empty() && Instant::now() < end {
             match poll_or_none()? {
                 Some(event) => self.take(event, director)?,
                 None if self.is_at_rest() => break,
@@ -185,13 +185,13 @@ impl<'a> Machine<'a> {
             }
             self.wake()?;
         }
-        self.leaks = self.mirror.leaks(&ended);
+        self.leaks = self.kernel.leaks(&ended);
         Ok(())
     }
 
     /// Refuses copies that lock older descriptors: they share these, and thus the locks, with their template.
     pub(in crate::tracer) fn refuse_unfit_copies(&self) {
-        let is_unfit = self.mirror.locks_older_descriptor && self.clients.iter().any(|client| client.is_copy);
+        let is_unfit = self.kernel.locks_older_descriptor && self.clients.iter().any(|client| client.is_copy);
         if let Some(templates) = self.surroundings.templates.filter(|_| is_unfit) {
             held(templates).refuse("it locks a descriptor that it had before its first visible call");
         }
@@ -211,15 +211,15 @@ impl<'a> Machine<'a> {
                 .filter_map(|client| client.root)
                 .collect();
             kill_processes(&starting);
-            kill_processes(&self.mirror.process_ids());
-            if starting.is_empty() && self.mirror.threads().next().is_none() {
+            kill_processes(&self.kernel.process_ids());
+            if starting.is_empty() && self.kernel.threads().next().is_none() {
                 return Ok(());
             }
             // With templates there is always a process to wait for, so processes that are gone must not be waited for.
             let gone: Vec<Pid> =
-                self.mirror.threads().filter(|thread| !descriptor::is_traced(*thread)).collect();
+                self.kernel.threads().filter(|thread| !descriptor::is_traced(*thread)).collect();
             for thread in gone {
-                self.mirror.thread_ended(thread, End::Killed);
+                self.kernel.thread_ended(thread, End::Killed);
             }
             let event = match poll() {
                 Ok(None) => {
@@ -235,10 +235,10 @@ impl<'a> Machine<'a> {
                         self.client(number).map(|client| client.starting.take());
                         self.deadline.forget(thread);
                     }
-                    self.mirror.thread_ended(thread, end);
+                    self.kernel.thread_ended(thread, end);
                 }
                 // A process that had just begun is killed in the next round; a stopped one dies of the kill.
-                Ok(Event::Begun(stopped)) => self.mirror.born(stopped.thread(), None),
+                Ok(Event::Begun(stopped)) => self.kernel.born(stopped.thread(), None),
                 Ok(_) => {}
                 Err(TracerError::System { why, .. }) if why.raw_os_error() == Some(libc::ECHILD) => {
                     return Ok(());
@@ -275,15 +275,15 @@ impl<'a> Machine<'a> {
             });
         }
         Ok(Traced {
-            calls: self.mirror.calls,
+            calls: self.kernel.calls,
             operations,
             spawns: self.spawns,
             stuck: self.stuck,
             leaks: self.leaks,
             readings: self.readings,
             torn: self.torn,
-            not_covered: self.mirror.not_covered,
-            pids: self.mirror.pids,
+            not_covered: self.kernel.not_covered,
+            pids: self.kernel.pids,
             ahead: self.ahead,
             has_copies,
         })

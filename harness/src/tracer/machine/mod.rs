@@ -42,7 +42,7 @@ const SURVIVORS_MAX: Duration = Duration::from_millis(500);
 pub(super) struct Machine<'a> {
     surroundings: &'a Surroundings<'a>,
     clients: Vec<Client<'a>>,
-    mirror: KernelModel,
+    kernel: KernelModel,
     deadline: Deadline,
     began: Instant,
     held: Vec<Held>,
@@ -161,7 +161,7 @@ impl<'a> Machine<'a> {
         Ok(Self {
             surroundings,
             clients: clients.collect(),
-            mirror: KernelModel::new(sandbox, surroundings.is_detailed),
+            kernel: KernelModel::new(sandbox, surroundings.is_detailed),
             // The time of one operation for each client, because one waits while another has the turn.
             deadline: Deadline::new(
                 span_of(surroundings, traceables.len()),
@@ -279,7 +279,7 @@ impl<'a> Machine<'a> {
         match event {
             Event::Executed(stopped, _) => {
                 self.hide_clock(stopped.thread());
-                self.mirror.client_started(number, stopped.thread());
+                self.kernel.client_started(number, stopped.thread());
                 resumed(stopped.go_on(None))?;
                 return Ok(None);
             }
@@ -322,18 +322,18 @@ impl<'a> Machine<'a> {
             },
             Event::Exit(stopped, result) => self.exit(stopped, result),
             Event::Born(stopped, child) => {
-                self.mirror.born(child, Some(stopped.thread()));
+                self.kernel.born(child, Some(stopped.thread()));
                 resumed(stopped.go_on(None))
             }
             Event::Executed(stopped, former) => {
                 self.hide_clock(stopped.thread());
-                self.mirror.executed(stopped.thread(), former);
+                self.kernel.executed(stopped.thread(), former);
                 self.forget_the_gone();
                 resumed(stopped.go_on(None))
             }
             Event::Begun(stopped) => {
-                self.mirror.born(stopped.thread(), None);
-                let client = self.mirror.client_of(stopped.thread());
+                self.kernel.born(stopped.thread(), None);
+                let client = self.kernel.client_of(stopped.thread());
                 // Its parent was killed while it was being created.
                 if client.is_some_and(|number| self.client(number).is_some_and(|client| client.is_killed)) {
                     kill_processes(&[stopped.thread()]);
@@ -356,12 +356,12 @@ impl<'a> Machine<'a> {
         let now = self.began.elapsed();
         let is_over = self.deadline.is_over();
         let root_of = self.root_of(thread);
-        let owner = self.mirror.client_of(thread);
-        self.mirror.thread_ended(thread, end);
+        let owner = self.kernel.client_of(thread);
+        self.kernel.thread_ended(thread, end);
         self.forget_the_gone();
         let Some(number) = root_of else {
             // An operation that lost a process ends with the last of the others.
-            let is_last = |number: &u32| self.mirror.processes_of(*number).is_empty();
+            let is_last = |number: &u32| self.kernel.processes_of(*number).is_empty();
             if let Some(client) = owner.filter(is_last).and_then(|number| self.client(number))
                 && client.is_maimed
                 && let Some((returned, _)) = &mut client.returned
@@ -371,7 +371,7 @@ impl<'a> Machine<'a> {
             return;
         };
         self.deadline.forget(thread);
-        let survivors = self.mirror.processes_of(number).len();
+        let survivors = self.kernel.processes_of(number).len();
         let unfinished = self.deadline.end();
         let Some(client) = self.client(number) else { return };
         let end = if client.is_killed {
@@ -390,7 +390,7 @@ impl<'a> Machine<'a> {
 
     /// Drops everything that waits for threads that are gone.
     fn forget_the_gone(&mut self) {
-        let living: BTreeSet<Pid> = self.mirror.threads().collect();
+        let living: BTreeSet<Pid> = self.kernel.threads().collect();
         self.held.retain(|held| living.contains(&held.thread));
         self.freed.retain(|held| living.contains(&held.thread));
         self.waiting.retain(|waiting| living.contains(&waiting.thread));
@@ -409,7 +409,7 @@ impl<'a> Machine<'a> {
             return self.scheduled_entry(stopped, entry);
         }
         let thread = stopped.thread();
-        let owner = self.mirror.client_of(thread);
+        let owner = self.kernel.client_of(thread);
         let has_turn = |client: u32| client == self.active || self.has_ended(self.active);
         // A client that tries repeatedly lets the others run, and a client that runs while another dies waits for that.
         let spins = owner.and_then(|client| self.spins.get(&client)).copied().unwrap_or(0);
@@ -419,7 +419,7 @@ impl<'a> Machine<'a> {
             && owner.is_some_and(|client| {
                 self.clients.iter().zip(1..).any(|(known, number)| number == client && !known.is_killed)
             });
-        if (yields || waits_for_death) && self.mirror.may_be_visible(entry) {
+        if (yields || waits_for_death) && self.kernel.may_be_visible(entry) {
             if let (true, Some(client)) = (yields, owner) {
                 self.spins.remove(&client);
                 self.yielded = Some(client);
@@ -428,18 +428,18 @@ impl<'a> Machine<'a> {
             return Ok(());
         }
         if owner.is_some_and(|client| !has_turn(client) && !self.has_ended(client))
-            && self.mirror.may_be_visible(entry)
+            && self.kernel.may_be_visible(entry)
         {
             self.parked.push((thread, stopped, *entry));
             return Ok(());
         }
-        let is_visible = self.mirror.entry(thread, entry);
-        let process = self.mirror.process_id(thread);
+        let is_visible = self.kernel.entry(thread, entry);
+        let process = self.kernel.process_id(thread);
         let is_exit = entry.is_exit() && process.is_some_and(|process| self.root_of(process).is_some());
-        let Some(client) = self.mirror.client_of(thread).filter(|_| is_visible || is_exit) else {
+        let Some(client) = self.kernel.client_of(thread).filter(|_| is_visible || is_exit) else {
             return resumed(stopped.go_on(None));
         };
-        let index = self.mirror.next_call_of(client);
+        let index = self.kernel.next_call_of(client);
         let stopped = match is_visible && index == 1 {
             true => match self.make_template(client, stopped, entry)? {
                 Some(stopped) => stopped,
@@ -447,7 +447,7 @@ impl<'a> Machine<'a> {
             },
             false => stopped,
         };
-        let pending = self.mirror.pending(thread).filter(|_| is_visible);
+        let pending = self.kernel.pending(thread).filter(|_| is_visible);
         let length = pending.and_then(Pending::length);
         // The injector does not control what an operation leaves behind when it has ended.
         let has_ended = self.has_ended(client);
@@ -486,7 +486,7 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             CallAction::KillOther(number) => {
-                let other = self.mirror.process_of_number(client, number).filter(|pid| Some(*pid) != process);
+                let other = self.kernel.process_of_number(client, number).filter(|pid| Some(*pid) != process);
                 if let (Some(client), true) = (self.client(client), other.is_some()) {
                     client.is_maimed = true;
                 }
@@ -510,7 +510,7 @@ impl<'a> Machine<'a> {
 
     /// Whether an operation has ended; one that lost a process ends only with the last of the others.
     fn is_done(&self, number: u32, client: &Client<'_>) -> bool {
-        client.returned.is_some() && (!client.is_maimed || self.mirror.processes_of(number).is_empty())
+        client.returned.is_some() && (!client.is_maimed || self.kernel.processes_of(number).is_empty())
     }
 }
 

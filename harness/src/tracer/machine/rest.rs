@@ -31,13 +31,13 @@ impl<'a> Machine<'a> {
                 && !self.parked.iter().any(|(parked, ..)| parked == thread)
                 && !self.waiting.iter().any(|waiting| waiting.thread == *thread)
         };
-        self.mirror.threads().filter(is_running).map(|thread| (thread, Sleep::of(thread))).collect()
+        self.kernel.threads().filter(is_running).map(|thread| (thread, Sleep::of(thread))).collect()
     }
 
     /// Whether any killed process still exists: until it is gone, its locks exist too.
     pub(super) fn has_dying(&self) -> bool {
         self.numbered()
-            .any(|(number, client)| client.is_killed && !self.mirror.processes_of(number).is_empty())
+            .any(|(number, client)| client.is_killed && !self.kernel.processes_of(number).is_empty())
     }
 
     pub(super) fn is_at_rest(&self) -> bool {
@@ -89,7 +89,7 @@ impl<'a> Machine<'a> {
             return resumed(waiting.stopped.run_to_exit());
         }
         let is_spinner =
-            |thread: Pid| self.yielded.is_some() && self.mirror.client_of(thread) == self.yielded;
+            |thread: Pid| self.yielded.is_some() && self.kernel.client_of(thread) == self.yielded;
         let others_wait = self.parked.iter().any(|(thread, ..)| !is_spinner(*thread));
         // In a session the spinning thread may be another thread of the same client.
         let some_are_held =
@@ -98,13 +98,13 @@ impl<'a> Machine<'a> {
             return self.give_turn(director);
         }
         let running = self.running();
-        let has_timer = |number: u32| self.mirror.has_timer(number);
+        let has_timer = |number: u32| self.kernel.has_timer(number);
         let may_wake = |(thread, sleep): &(Pid, Sleep)| match sleep {
             Sleep::Awake | Sleep::Other => true,
-            Sleep::Lock => self.mirror.client_of(*thread).is_none_or(has_timer),
+            Sleep::Lock => self.kernel.client_of(*thread).is_none_or(has_timer),
             Sleep::Over => false,
             Sleep::Child | Sleep::Thread | Sleep::Pipes(_) => {
-                self.mirror.client_of(*thread).is_some_and(has_timer)
+                self.kernel.client_of(*thread).is_some_and(has_timer)
             }
         };
         // A thread that something else may wake may still release the lock.
@@ -133,7 +133,7 @@ impl<'a> Machine<'a> {
         if let Some(at) = self
             .waiting
             .iter()
-            .position(|waiting| self.mirror.client_of(waiting.thread).is_some_and(has_timer))
+            .position(|waiting| self.kernel.client_of(waiting.thread).is_some_and(has_timer))
         {
             let waiting = self.waiting.remove(at);
             return resumed(waiting.stopped.run_to_exit());
@@ -158,7 +158,7 @@ impl<'a> Machine<'a> {
     }
 
     pub(super) fn rest_of(&self, number: u32, client: &Client<'_>) -> ClientState {
-        let is_of = |thread: Pid| self.mirror.client_of(thread) == Some(number);
+        let is_of = |thread: Pid| self.kernel.client_of(thread) == Some(number);
         match (client.root, client.returned) {
             (None, _) => ClientState::NotStarted,
             (_, Some(_)) if self.is_done(number, client) => ClientState::Ended,
@@ -170,19 +170,19 @@ impl<'a> Machine<'a> {
 
     /// Returns which client waits for what, now that none can make progress.
     pub(super) fn who_is_stuck(&self, running: &[(Pid, Sleep)]) -> Vec<Stuck> {
-        let processes = self.mirror.process_ids();
+        let processes = self.kernel.process_ids();
         let unfinished =
             self.numbered().filter(|(_, client)| client.root.is_some() && client.returned.is_none());
         let told = unfinished.map(|(number, _)| {
-            let of_client = |thread: &Pid| self.mirror.client_of(*thread) == Some(number);
+            let of_client = |thread: &Pid| self.kernel.client_of(*thread) == Some(number);
             let waiting = self.waiting.iter().filter(|waiting| of_client(&waiting.thread));
             let wants = waiting
                 .filter_map(|waiting| {
                     let lock = waiting.lock?;
-                    let holders = self.mirror.obstacles(&lock);
+                    let holders = self.kernel.obstacles(&lock);
                     let clients: BTreeSet<u32> =
-                        holders.iter().flat_map(|held| self.mirror.clients_of(held.owner)).collect();
-                    Some((self.mirror.shown(lock.file), clients.into_iter().collect()))
+                        holders.iter().flat_map(|held| self.kernel.clients_of(held.owner)).collect();
+                    Some((self.kernel.shown(lock.file), clients.into_iter().collect()))
                 })
                 .collect();
             let waits_for_its_own = |sleep: &Sleep| match sleep {
@@ -201,7 +201,7 @@ impl<'a> Machine<'a> {
 
     /// Gives the turn to the first client that waits for it, after the client with the turn has come to rest.
     pub(super) fn give_turn(&mut self, director: &mut dyn Director) -> Result<(), TracerError> {
-        let clients = || self.parked.iter().filter_map(|(thread, ..)| self.mirror.client_of(*thread));
+        let clients = || self.parked.iter().filter_map(|(thread, ..)| self.kernel.client_of(*thread));
         let other = clients().filter(|client| Some(*client) != self.yielded).min();
         let Some(next) = other.or_else(|| clients().min()) else {
             self.parked.clear();
@@ -212,15 +212,15 @@ impl<'a> Machine<'a> {
         }
         self.active = next;
         let (freed, parked): (Vec<_>, Vec<_>) =
-            self.parked.drain(..).partition(|(thread, ..)| self.mirror.client_of(*thread) == Some(next));
+            self.parked.drain(..).partition(|(thread, ..)| self.kernel.client_of(*thread) == Some(next));
         self.parked = parked;
         freed.into_iter().try_for_each(|(_, stopped, entry)| self.entry(stopped, &entry, director))
     }
 
     /// Counts the unsuccessful attempts of a client, until it changes something.
     pub(super) fn note_spin(&mut self, thread: Pid, wants_lock: bool, result: Result<i64, i32>) {
-        let Some(client) = self.mirror.client_of(thread) else { return };
-        let has_changed = self.mirror.calls.last().is_some_and(Call::is_change);
+        let Some(client) = self.kernel.client_of(thread) else { return };
+        let has_changed = self.kernel.calls.last().is_some_and(Call::is_change);
         let is_vain = matches!(result, Err(libc::EEXIST)) || (wants_lock && result.is_err());
         if has_changed {
             self.spins.remove(&client);

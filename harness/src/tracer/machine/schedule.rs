@@ -42,7 +42,7 @@ impl Machine<'_> {
             }
             let is_starting = self.clients.iter().any(|client| client.starting.is_some());
             let held = self.held.len() + self.waiting.len() + self.freed.len();
-            if !is_starting && !self.has_dying() && self.mirror.threads().count() == held {
+            if !is_starting && !self.has_dying() && self.kernel.threads().count() == held {
                 return Ok(None);
             }
             if yields < YIELDS_MAX {
@@ -64,7 +64,7 @@ impl Machine<'_> {
     /// Handles a thread of a scheduled client that is about to make a call.
     pub(super) fn scheduled_entry(&mut self, stopped: Stopped, entry: &Entry) -> Result<(), TracerError> {
         let thread = stopped.thread();
-        let Some(client) = self.mirror.client_of(thread) else { return resumed(stopped.go_on(None)) };
+        let Some(client) = self.kernel.client_of(thread) else { return resumed(stopped.go_on(None)) };
         let has_ended = self.has_ended(client);
         if let Some(timed) = clock::of(thread, entry, self.ahead) {
             match timed {
@@ -79,13 +79,13 @@ impl Machine<'_> {
                 _ => return resumed(stopped.go_on(None)),
             }
         }
-        let is_visible = self.mirror.entry(thread, entry);
-        let process = self.mirror.process_id(thread);
+        let is_visible = self.kernel.entry(thread, entry);
+        let process = self.kernel.process_id(thread);
         let is_of_root = process.is_some_and(|process| self.root_of(process).is_some());
         let is_exit = entry.is_exit() && is_of_root;
         // Clients that wait for such a lock depend on it: if it were not a step of its own, different orders would be
         // taken for equivalent.
-        let frees = entry.is_exit() && !is_of_root && !self.mirror.footprint_of_exit(thread).locks.is_empty();
+        let frees = entry.is_exit() && !is_of_root && !self.kernel.footprint_of_exit(thread).locks.is_empty();
         if !is_visible && !is_exit && !frees {
             return resumed(stopped.go_on(None));
         }
@@ -93,7 +93,7 @@ impl Machine<'_> {
             // Processes left behind by an operation are not scheduled.
             return if is_visible { self.admit(stopped) } else { resumed(stopped.go_on(None)) };
         }
-        let stopped = match is_visible && self.mirror.next_call_of(client) == 1 {
+        let stopped = match is_visible && self.kernel.next_call_of(client) == 1 {
             true => match self.make_template(client, stopped, entry)? {
                 Some(stopped) => stopped,
                 None => return Ok(()),
@@ -126,9 +126,9 @@ impl Machine<'_> {
         let may_wake = self.running().iter().any(|(_, sleep)| matches!(sleep, Sleep::Awake | Sleep::Other));
         let turns: Vec<ClientSnapshot> =
             (1..).zip(&self.clients).map(|(number, client)| self.turn(number, client)).collect();
-        let calls = self.mirror.calls.get(self.told_calls..).unwrap_or_default();
+        let calls = self.kernel.calls.get(self.told_calls..).unwrap_or_default();
         let wanted = director.turn(&Snapshot { turns: &turns, calls, may_wake });
-        self.told_calls = self.mirror.calls.len();
+        self.told_calls = self.kernel.calls.len();
         match wanted {
             SchedulerAction::Start(number) => self.start(number),
             SchedulerAction::Invoke(number) => {
@@ -151,17 +151,17 @@ impl Machine<'_> {
     /// Handles the case that no client is to continue: those waiting for a lock are stuck, unless a timer may end their
     /// wait.
     fn give_up(&mut self) -> Result<(), TracerError> {
-        let waits = |held: &Held| self.mirror.awaited(held.thread);
+        let waits = |held: &Held| self.kernel.awaited(held.thread);
         let Some(at) = self.held.iter().position(|held| {
             waits(held).is_some()
-                && self.mirror.client_of(held.thread).is_some_and(|one| self.mirror.has_timer(one))
+                && self.kernel.client_of(held.thread).is_some_and(|one| self.kernel.has_timer(one))
         }) else {
             let (blocked, held): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
                 .into_iter()
                 .partition(|held| held.before == Before::Call && waits(held).is_some());
             self.held = held;
             for Held { thread, stopped, .. } in blocked {
-                if let Some(lock) = self.mirror.awaited(thread) {
+                if let Some(lock) = self.kernel.awaited(thread) {
                     self.waiting.push(Waiting { thread, stopped, lock: Some(lock), file: lock.file });
                 }
             }
@@ -177,7 +177,7 @@ impl Machine<'_> {
 
     fn turn(&self, number: u32, client: &super::Client<'_>) -> ClientSnapshot {
         let first = self.next_held(number).map(|at| &self.held[at]);
-        let of_client = |held: &&Held| self.mirror.client_of(held.thread) == Some(number);
+        let of_client = |held: &&Held| self.kernel.client_of(held.thread) == Some(number);
         let others = self.held.iter().filter(of_client).count() > 1;
         let rest = match (client.root, client.returned) {
             (None, _) => ClientState::NotStarted,
@@ -193,27 +193,27 @@ impl Machine<'_> {
             is_exit: false,
             name: "",
             has_others: others,
-            has_timer: self.mirror.has_timer(number),
+            has_timer: self.kernel.has_timer(number),
             label: String::new(),
-            holds: if first.is_some() { self.mirror.held_by(number) } else { Vec::new() },
+            holds: if first.is_some() { self.kernel.held_by(number) } else { Vec::new() },
         };
         match first.map(|held| (held.before, held.thread)) {
             Some((Before::Call, thread)) => {
-                turn.footprint = self.mirror.footprint(thread);
-                turn.name = self.mirror.pending(thread).map_or("", |pending| pending.shape.name);
+                turn.footprint = self.kernel.footprint(thread);
+                turn.name = self.kernel.pending(thread).map_or("", |pending| pending.shape.name);
                 turn.can_go = first.is_some_and(|held| self.can_go(held));
-                turn.label = self.mirror.label(thread);
+                turn.label = self.kernel.label(thread);
             }
             Some((Before::Exit, thread)) => {
-                turn.footprint = self.mirror.footprint_of_exit(thread);
+                turn.footprint = self.kernel.footprint_of_exit(thread);
                 (turn.is_exit, turn.name) = (true, "exit");
             }
             Some((Before::OtherExit, thread)) => {
-                turn.footprint = self.mirror.footprint_of_exit(thread);
+                turn.footprint = self.kernel.footprint_of_exit(thread);
                 (turn.name, turn.label) = ("exit", "exit of a process".to_owned());
             }
             Some((Before::Exec, thread)) => {
-                turn.footprint = self.mirror.footprint_of_exec(thread);
+                turn.footprint = self.kernel.footprint_of_exec(thread);
                 (turn.name, turn.label) = ("execve", "execve of another program".to_owned());
             }
             Some((Before::Sleep(span), _)) => (turn.sleeps, turn.name) = (Some(span), "sleep"),
@@ -226,17 +226,17 @@ impl Machine<'_> {
     /// the order in which they stopped is random.
     fn next_held(&self, number: u32) -> Option<usize> {
         let held = self.held.iter().enumerate();
-        let of_client = held.filter(|(_, held)| self.mirror.client_of(held.thread) == Some(number));
-        let order = |held: &Held| (!self.can_go(held), self.mirror.thread_number(held.thread));
+        let of_client = held.filter(|(_, held)| self.kernel.client_of(held.thread) == Some(number));
+        let order = |held: &Held| (!self.can_go(held), self.kernel.thread_number(held.thread));
         of_client.min_by_key(|(_, held)| order(held)).map(|(at, _)| at)
     }
 
     /// Whether the next action of a stopped thread is possible now.
     fn can_go(&self, held: &Held) -> bool {
-        let awaited = self.mirror.awaited(held.thread).filter(|_| held.before == Before::Call);
+        let awaited = self.kernel.awaited(held.thread).filter(|_| held.before == Before::Call);
         awaited.is_none_or(|lock| {
-            self.mirror.is_conversion(&lock)
-                || self.mirror.obstacles(&lock).is_empty()
+            self.kernel.is_conversion(&lock)
+                || self.kernel.obstacles(&lock).is_empty()
                 || self.closes_posix_cycle(&lock)
         })
     }
@@ -245,7 +245,7 @@ impl Machine<'_> {
     pub(super) fn let_survivors_go(&mut self, number: u32) {
         let (left, held): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
             .into_iter()
-            .partition(|held| self.mirror.client_of(held.thread) == Some(number));
+            .partition(|held| self.kernel.client_of(held.thread) == Some(number));
         self.held = held;
         self.freed.extend(left);
     }
@@ -276,7 +276,7 @@ impl Machine<'_> {
                 resumed(stopped.go_on(None))
             }
             Before::Call => {
-                self.mirror.look_again(thread);
+                self.kernel.look_again(thread);
                 self.admit(stopped)
             }
         }
